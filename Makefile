@@ -1,0 +1,42 @@
+# make demo and make test need nothing but Python 3.11 or newer: they make .venv by themselves.
+
+# The first of these that runs and is new enough; `make PYTHON=/path/to/python` takes another one.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# The index of another torch build, such as PyTorch's own for the CPU; empty takes what pip is configured for.
+TORCH_INDEX ?=
+VENV := .venv
+STAMP := $(VENV)/installed
+
+.PHONY: install demo test lint tools
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		--constraint constraints.txt torch==2.13.0 --editable '.[test,lint]'
+	touch $@
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo 'Shoal needs Python 3.11 or newer; make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call debian,python3-venv)
+	$(PYTHON) -m venv $(VENV)
+
+demo: install
+	$(VENV)/bin/shoal demo
+
+test: install tools
+	$(VENV)/bin/python -m pytest
+
+lint: install
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+# `ip` makes the network namespaces of the tests that need a network of their own.
+tools:
+	@command -v ip >/dev/null || test -x /usr/sbin/ip || $(call debian,iproute2)
+
+# Install a Debian package as root; anybody else is told what to do, and why the rule stops here.
+debian = { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq $(1); } \
+	|| { echo 'please install $(1) (on Debian: apt-get install $(1))' >&2; exit 1; }

@@ -1,0 +1,93 @@
+"""Reads a preset: TOML, then `SHOAL_…` environment variables, then flags, each over the one before.
+
+An environment variable names a key by its path: `SHOAL_PEER__STATUS_PORT=8080`, `SHOAL_RUN__TOTAL_TOKENS=1000`.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from configs.errors import ConfigError
+from configs.machine import PeerConfig
+from configs.run import RunPlan
+
+PRESETS = Path(__file__).parent
+
+
+class Settings(BaseSettings):
+    """A preset as read: the run that it would found, if any, and this peer."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SHOAL_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    run: RunPlan | None = None
+    peer: PeerConfig = PeerConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        **_: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the environment over the file; flags are merged by `load`, which calls this with the file's values."""
+        return env_settings, init_settings
+
+
+def preset_path(name: str) -> Path:
+    """Return the file of a preset that is given by its path or by its bare name (`tiny`)."""
+    path = Path(name)
+    if path.suffix != ".toml" and not path.exists():
+        path = PRESETS / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise ConfigError(f"no preset at '{name}'; give the path of a TOML file or one of: {known}")
+    return path
+
+
+def load(config: str | None = None, **flags: Any) -> Settings:
+    """Read a preset, the environment and `flags` (of the `peer` section; None means not given).
+
+    Raises ConfigError: names the key, what was given and what is allowed.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        path = preset_path(config)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    given = {key: value for key, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**values)
+        peer = PeerConfig.model_validate({**settings.peer.model_dump(), **given})
+    except ValidationError as error:
+        raise ConfigError(describe(error, config or "the environment or flags")) from None
+    except SettingsError as error:
+        raise ConfigError(f"the environment: {error}") from None
+    return settings.model_copy(update={"peer": peer})
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """Say in one line which keys of `where` are bad, what was given and what is allowed."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "the preset"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: no such key")
+        elif problem["type"] == "missing":
+            lines.append(f"{key}: is required")
+        elif problem["loc"] and not isinstance(problem["input"], dict):
+            lines.append(f"{key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
+    return f"{where}: " + "; ".join(lines)

@@ -1,0 +1,140 @@
+"""What a run is: the same for every peer, and never changed. `run_id` is the hash of it.
+
+A preset holds a `RunPlan`; founding a run adds what only the founder knows (genesis, the tokenizer's hash) and
+makes it a `RunSpec`.
+"""
+
+import hashlib
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PROTOCOL_VERSION = 1
+
+Positive = Annotated[int, Field(gt=0, le=2**48)]
+Count = Annotated[int, Field(ge=0, le=2**48)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Frozen(BaseModel):
+    """A section of a configuration: immutable, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSpec(Frozen):
+    """One sub-model: a Hugging Face Llama."""
+
+    vocab_size: Annotated[int, Field(ge=258, le=262_144)]
+    hidden_size: Annotated[int, Field(ge=8, le=16_384)]
+    num_layers: Annotated[int, Field(ge=1, le=256)]
+    num_heads: Annotated[int, Field(ge=1, le=256)]
+    num_kv_heads: Annotated[int, Field(ge=1, le=256)]
+    mlp_size: Annotated[int, Field(ge=8, le=65_536)]
+    context_length: Annotated[int, Field(ge=8, le=131_072)]  # tokens
+    rope_theta: Annotated[float, Field(gt=1)] = 10_000.0
+    rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    tie_embeddings: bool = True
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of num_heads {self.num_heads}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
+        return self
+
+
+class StrategySpec(Frozen):
+    """Which blocks make up which sub-model."""
+
+    kind: Literal["replicas", "experts", "branches"]
+    common_tokens: Count = 0  # age at which the common phase ends and sub-models part
+
+
+class InnerSpec(Frozen):
+    """The inner optimizer (AdamW) and its schedule, which follows a block's age."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    batch_tokens: Positive  # tokens in one inner step of one peer
+    warmup_tokens: Count = 0
+    min_rate_share: Share = 0.1  # of learning_rate, at the end of the schedule
+
+
+class OuterSpec(Frozen):
+    """The outer step: Nesterov on averaged pseudo-gradients (DiLoCo, 2311.08105), and how offers are encoded."""
+
+    codec: Literal["float32", "bfloat16", "int8"] = "int8"
+    alpha: Annotated[float, Field(gt=0, le=2)] = 0.7
+    mu: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class RoundSpec(Frozen):
+    """The clock: how long a round is at which age, and when its cut falls."""
+
+    tick_seconds: Annotated[float, Field(ge=0.2, le=86_400)]
+    first_ticks: Positive = 1  # h(0), a power of two
+    last_ticks: Positive = 8  # the longest round, a power of two
+    double_tokens: Positive  # h doubles when the age reaches 1, 3, 7, … times this
+    cut_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2  # of a round, after which gathering ends
+    group_size: Annotated[int, Field(ge=2, le=64)] = 8
+    max_tokens: Positive = 2**32  # cap on what one offer may add to a block's age
+
+    @model_validator(mode="after")
+    def _powers_of_two(self) -> Self:
+        for name in ("first_ticks", "last_ticks"):
+            value = getattr(self, name)
+            if value & (value - 1):
+                raise ValueError(f"{name} {value} must be a power of two")
+        if self.first_ticks > self.last_ticks:
+            raise ValueError(f"first_ticks {self.first_ticks} must not exceed last_ticks {self.last_ticks}")
+        return self
+
+    def length(self, age: int) -> int:
+        """Return h(age), the length in ticks of a round of a block that has absorbed `age` tokens."""
+        doublings = int(math.log2(1 + age // self.double_tokens))
+        return min(self.last_ticks, self.first_ticks << doublings)
+
+
+class RunPlan(Frozen):
+    """What a preset says of a run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")] = "shoal"
+    seed: Count = 0
+    total_tokens: Positive  # of the whole swarm, after which peers stop training and go on serving
+    model: ModelSpec
+    strategy: StrategySpec
+    inner: InnerSpec
+    outer: OuterSpec = OuterSpec()
+    rounds: RoundSpec
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.inner.batch_tokens < self.model.context_length:
+            raise ValueError(
+                f"inner.batch_tokens {self.inner.batch_tokens} must hold at least one window of "
+                f"model.context_length {self.model.context_length}"
+            )
+        if self.strategy.common_tokens > self.total_tokens:
+            raise ValueError(
+                f"strategy.common_tokens {self.strategy.common_tokens} exceeds total_tokens {self.total_tokens}"
+            )
+        return self
+
+
+class RunSpec(RunPlan):
+    """What every peer of a run agrees on. Peers compare `run_id`; nobody edits a spec."""
+
+    protocol: Annotated[int, Field(ge=1, le=2**16)] = PROTOCOL_VERSION
+    genesis: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds at tick 0
+    tokenizer_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    end_of_text: Count  # the token after each document
+
+    @property
+    def run_id(self) -> str:
+        """The run's name in the swarm: the first 128 bits of the spec's SHA-256, in hex."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]

@@ -1,0 +1,184 @@
+"""Who holds which block at which tick: member records, published and read, and the views that follow from them.
+
+Nothing local changes a view, and a record acts `ACT_TICKS` after it was written, so that peers which read it at
+different moments still agree. The rules are pure functions; `Membership` reads, writes and remembers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from configs.clock import Clock
+from configs.errors import NetworkError, PeerError, StateError
+from dht.address_book import AddressBook
+from dht.network import Network
+from dht.records import MemberRecord, member_key, open_record, sign_record
+
+logger = logging.getLogger(__name__)
+
+ACT_TICKS = 2  # between writing a record and its effect
+HOLD_TICKS = 8  # how long a holding lasts without renewal
+RENEW_TICKS = 2  # between two renewals
+FORGET_TICKS = 20 * HOLD_TICKS  # after which a silent peer is no longer listed
+MIN_LIFETIME_S = 60.0  # of a record in the DHT; longer than any difference of clocks
+MAX_SKEW_S = 10.0  # a record from further in the future is not believed
+MAX_MEMBERS = 1024
+REDIAL_PEERS = 16  # of the address book, beside the members
+
+Span = tuple[int, int]  # from_tick (included), until_tick (excluded)
+
+
+@dataclass(frozen=True)
+class Member:
+    """The last good record of a peer and the holdings that act by it."""
+
+    record: MemberRecord
+    issued: float  # wall-clock seconds, by the peer's clock
+    issued_tick: int
+    holdings: Mapping[str, Span]
+
+
+def hold(previous: Mapping[str, Span], blocks: Iterable[str], tick: int) -> dict[str, Span]:
+    """Return the holdings to publish at `tick` for a peer that holds `blocks` from now on.
+
+    Blocks held without a break keep their first tick, new ones begin and dropped ones end `ACT_TICKS` from now.
+    """
+    acts = tick + ACT_TICKS
+    held = {}
+    for block in blocks:
+        start, until = previous.get(block, (acts, acts))
+        held[block] = (start if until > tick else acts, tick + HOLD_TICKS)
+    ending = {block: (start, min(until, acts)) for block, (start, until) in previous.items() if block not in held}
+    return held | {block: span for block, span in ending.items() if tick < span[1] and span[0] < span[1]}
+
+
+def absorb(previous: Member | None, record: MemberRecord, issued: float, issued_tick: int) -> Member:
+    """Return what a newer record of a peer makes of it.
+
+    Whatever the record claims, a change acts `ACT_TICKS` after its issue, and nothing is held for longer than
+    `HOLD_TICKS`. Only a holding that goes on without a break keeps an earlier beginning.
+    """
+    acts = issued_tick + ACT_TICKS
+    before = {} if previous is None else previous.holdings
+    holdings = {}
+    for block, (start, until) in record.holdings.items():
+        starts = max(start, acts)
+        ends = min(until, issued_tick + HOLD_TICKS)
+        if block in before and before[block][1] >= starts:
+            starts, ends = before[block][0], max(ends, min(before[block][1], acts))
+        holdings[block] = (starts, ends)
+    for block, (start, until) in before.items():
+        if block not in holdings and issued_tick < until:
+            holdings[block] = (start, min(until, acts))
+    return Member(record, issued, issued_tick, holdings)
+
+
+def view_of(members: Mapping[str, Member], block: str, tick: int) -> tuple[str, ...]:
+    """Return the peers that hold `block` at `tick`, sorted."""
+    return tuple(sorted(p for p, member in members.items() if _covers(member.holdings.get(block), tick)))
+
+
+def present(members: Mapping[str, Member], tick: int) -> tuple[str, ...]:
+    """Return the peers that have been heard of lately and are not leaving, sorted."""
+    return tuple(sorted(p for p, m in members.items() if not m.record.is_leaving and tick < m.issued_tick + HOLD_TICKS))
+
+
+def _covers(span: Span | None, tick: int) -> bool:
+    return span is not None and span[0] <= tick < span[1]
+
+
+class Membership:
+    """The members of one run as this peer knows them; its own record is one of them."""
+
+    def __init__(self, network: Network, run_id: str, clock: Clock, book: AddressBook) -> None:
+        self._network = network
+        self._run_id = run_id
+        self._clock = clock
+        self._book = book
+        self._members: dict[str, Member] = {}
+        self._last_expiration = 0.0
+
+    async def publish(self, record: MemberRecord) -> bool:
+        """Sign and store this peer's record, which counts here at once; return whether the DHT took it."""
+        own = self._network.peer_id
+        now = self._clock.now()
+        if own in self._members:  # a clock that was set back must not make this record older than the last
+            now = max(now, self._members[own].issued + 1e-3)
+        data = sign_record(self._network.identity, "member", record, now)
+        self._take(own, record, now)
+        lifetime_s = max(MIN_LIFETIME_S, (HOLD_TICKS + ACT_TICKS) * self._clock.tick_seconds)
+        # A record replaces only one that expires earlier, even when it withdraws it.
+        self._last_expiration = max(now + lifetime_s, self._last_expiration + 1e-3)
+        return await self._network.store(record.key, own, data, self._last_expiration)
+
+    async def refresh(self) -> None:
+        """Read all members' records and see to a connection to each peer; a failed read leaves what is known."""
+        connected = await self._network.connected()
+        try:
+            found = await self._network.fetch(member_key(self._run_id))
+        except NetworkError as error:
+            logger.debug("membership was not read: %s", error)
+            found = {}
+        has_news = [self._read(peer_id, data) for peer_id, data in found.items()]
+        self._forget()
+        # Also peers of the book that no record names: they may be the other half of a divided swarm.
+        wanted = dict(list(self._book.peers().items())[:REDIAL_PEERS])
+        wanted |= {p: m.record.addresses for p, m in self._members.items() if not m.record.is_leaving}
+        for peer_id in wanted.keys() - connected:
+            await self._network.remember(peer_id, wanted[peer_id])
+        if any(has_news):
+            try:
+                await asyncio.to_thread(self._book.save)
+            except StateError as error:
+                logger.warning("%s", error)
+
+    def view(self, block: str, tick: int) -> tuple[str, ...]:
+        """Return the holders of `block` that count at `tick`, sorted."""
+        return view_of(self._members, block, tick)
+
+    def members(self, tick: int) -> tuple[str, ...]:
+        """Return the peers that are present at `tick`, sorted; this one too, once it has published."""
+        return present(self._members, tick)
+
+    def record(self, peer_id: str) -> MemberRecord | None:
+        """Return the last good record of a peer."""
+        member = self._members.get(peer_id)
+        return None if member is None else member.record
+
+    def known(self) -> dict[str, Member]:
+        """Return all peers of which anything is remembered, with the tick of their last record."""
+        return dict(self._members)
+
+    def holdings(self) -> Mapping[str, Span]:
+        """Return what this peer holds by its last published record: the `previous` of `hold`."""
+        own = self._members.get(self._network.peer_id)
+        return {} if own is None else own.holdings
+
+    def _read(self, peer_id: str, data: bytes) -> bool:
+        """Take in one entry of the DHT; return whether a peer or an address is new."""
+        if peer_id == self._network.peer_id:
+            return False
+        try:
+            record, signer, issued = open_record(data, "member", MemberRecord)
+        except PeerError as error:
+            logger.debug("a member record was refused: %s", error)
+            return False
+        known = self._members.get(peer_id)
+        is_full = known is None and len(self._members) >= MAX_MEMBERS
+        is_future = issued > self._clock.now() + MAX_SKEW_S
+        if signer != peer_id or record.run_id != self._run_id or is_full or is_future:
+            return False
+        if known is not None and issued <= known.issued:
+            return False
+        self._take(peer_id, record, issued)
+        return bool(record.addresses) and self._book.note(peer_id, record.addresses, issued)
+
+    def _take(self, peer_id: str, record: MemberRecord, issued: float) -> None:
+        tick = max(0, int((issued - self._clock.genesis) // self._clock.tick_seconds))
+        self._members[peer_id] = absorb(self._members.get(peer_id), record, issued, tick)
+
+    def _forget(self) -> None:
+        tick = self._clock.tick()
+        for peer_id in [p for p, m in self._members.items() if tick >= m.issued_tick + FORGET_TICKS]:
+            del self._members[peer_id]

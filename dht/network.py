@@ -1,0 +1,296 @@
+"""The libp2p host and the DHT node of this peer: it owns the `p2pd` process, dials peers, stores and fetches records.
+
+All of it runs inside the daemon's event loop. Peer ids and addresses are strings; hivemind's own types stay in here.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hivemind.dht.node import DHTNode
+from hivemind.dht.routing import DHTID
+from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, PeerID, ServicerBase
+from hivemind.proto import dht_pb2
+from hivemind.utils.logging import use_hivemind_log_handler
+from hivemind.utils.multiaddr import Multiaddr
+
+from configs.errors import NetworkError, UsageError
+from dht.addresses import dial_target, explain, parse_address, parse_announce, reachable_first
+from dht.identity import Identity
+from dht.p2pd import CLOSE_S, start_p2pd, stop_p2pd
+from dht.records import MAX_ADDRESSES
+from dht.validator import RecordValidator
+
+__all__ = ["Network", "open_network", "parse_address"]
+
+logger = logging.getLogger(__name__)
+
+RPC_S = 3.0  # one question to one DHT node
+DHT_S = 20.0  # a whole store or fetch
+REFRESH_S = 60.0  # between two look-ups that keep the routing table alive
+REDIAL_S = 10.0  # before a peer that could not be dialled is tried again
+PATIENCE_S = (0.2, 0.5, 1.0, 2.0, 0.0)  # after each greeting: the other may have started this very second
+MAX_SKEW_S = 3.0  # hivemind's own bound on the difference of two clocks
+_FAILURES = (P2PDaemonError, P2PHandlerError, OSError, EOFError)  # of a call through p2pd
+
+
+@asynccontextmanager
+async def open_network(
+    identity_path: Path,
+    *,
+    host: str = "0.0.0.0",
+    port: int = 0,
+    announce: Sequence[str] = (),
+    relays: Sequence[str] = (),
+) -> AsyncIterator["Network"]:
+    """Start the libp2p host of this identity (made when missing); it is gone, with its process, when the block ends.
+
+    host, port  what to listen on (TCP); port 0 is any free one
+    announce    addresses to tell others instead of those that are found
+    relays      addresses of peers to be reached through when this one is behind a NAT; empty: none
+
+    Raises NetworkError (the port is taken, libp2p does not start), UsageError (a wrong host or address), StateError.
+    """
+    identity = Identity.load_or_create(identity_path)
+    announced = [parse_announce(address, identity.peer_id) for address in announce]
+    trusted = [parse_address(address)[0] for address in relays]
+    use_hivemind_log_handler("nowhere")  # its messages go where ours go
+    p2p = await start_p2pd(
+        identity_path, host=host, port=port, announce=[dial_target(address) for address in announced], relays=trusted
+    )
+    network = Network(identity, p2p)
+    try:
+        yield network
+    finally:
+        try:
+            await network._close()
+        finally:
+            await stop_p2pd(p2p, identity_path)
+
+
+class Network:
+    """This peer's place among the others; made by `open_network`."""
+
+    def __init__(self, identity: Identity, p2p: P2P) -> None:
+        self.identity = identity
+        self.peer_id = identity.peer_id
+        self.p2p = p2p
+        self.node: DHTNode | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
+
+    async def addresses(self) -> list[str]:
+        """Return the addresses of this peer, those that most others can reach first."""
+        try:
+            found = await self.p2p.get_visible_maddrs(latest=True)
+        except (ValueError, *_FAILURES):  # ValueError: it has none at the moment
+            found = []
+        return reachable_first(str(address) for address in found)[:MAX_ADDRESSES]
+
+    async def connect(self, addresses: Sequence[str], timeout_s: float = 10.0) -> list[str]:
+        """Dial all of `addresses` at once and return the ids of the peers that were reached.
+
+        Raises UsageError for one that is no address, and NetworkError when no peer was reached: it says for each
+        address why, and what to do.
+        """
+        typed: dict[str, list[str]] = {}
+        for text in addresses:
+            address, peer_id = parse_address(text)
+            typed.setdefault(peer_id, []).append(address)
+        async with asyncio.TaskGroup() as group:
+            dials = {p: group.create_task(self._dial(p, at, timeout_s)) for p, at in typed.items()}
+        reached = [peer_id for peer_id, dial in dials.items() if dial.result() is None]
+        failures = [
+            f"{address}: {explain(address, dials[peer_id].result() or '')}"
+            for peer_id, at in typed.items()
+            for address in at
+            if peer_id not in reached
+        ]
+        if not reached:
+            raise NetworkError("cannot reach the swarm; " + "; ".join(failures or ["no address was given"]))
+        for failure in failures:
+            logger.warning("cannot reach %s", failure)
+        return reached
+
+    async def connected(self) -> set[str]:
+        """Return the ids of the peers to which there is a connection now."""
+        try:
+            return {info.peer_id.to_base58() for info in await self.p2p.list_peers()}
+        except _FAILURES:
+            return set()
+
+    async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
+        """See to it that calls by peer id work: connect in the background, and let both DHT tables know.
+
+        Cheap when called often. Takes what strangers publish: addresses that are wrong or another's are left out.
+        """
+        now = time.monotonic()
+        if peer_id == self.peer_id or self._dialling.get(peer_id, 0.0) > now:
+            return
+        valid = _addresses_of(peer_id, addresses)
+        if valid:
+            self._dialling = {peer: until for peer, until in self._dialling.items() if until > now}
+            self._dialling[peer_id] = now + REDIAL_S
+            self._spawn(f"acquaint {peer_id}", self._acquaint(peer_id, valid))
+
+    async def open_dht(self, initial_peers: Sequence[str], run_id: str) -> None:
+        """Join the run's DHT by peers that are connected already (peer ids); none founds it.
+
+        Raises NetworkError when none of them will do: silent, unable to dial back, or by another clock.
+        """
+        self.node = await DHTNode.create(
+            self.p2p,
+            node_id=DHTID.generate(source=self.peer_id),
+            record_validator=RecordValidator(run_id),
+            wait_timeout=RPC_S,
+            cache_locally=False,  # a cached dictionary hides newer subkeys
+            cache_nearest=0,
+            cache_on_store=False,
+        )
+        async with asyncio.TaskGroup() as group:
+            greetings = [group.create_task(self._greet(peer_id, patient=True)) for peer_id in initial_peers]
+        problems = [problem for greeting in greetings if (problem := greeting.result())]
+        if problems and len(problems) == len(greetings):
+            raise NetworkError("; ".join(problems))
+        for problem in problems:
+            logger.warning("%s", problem)
+        await self._look_up(self.node.node_id)
+        self._spawn("refresh routes", self._refresh_routes())
+
+    async def store(self, key: str, subkey: str, value: bytes, expiration: float) -> bool:
+        """Store a signed record until `expiration` (wall-clock seconds); return whether a node took it.
+
+        An entry is replaced only by one that expires later; so a withdrawal must, too.
+        """
+        assert self.node is not None, "open_dht comes first"
+        try:
+            async with asyncio.timeout(DHT_S):
+                return bool(await self.node.store(key, value, expiration, subkey=subkey))
+        except TimeoutError:
+            return False
+
+    async def fetch(self, key: str) -> dict[str, bytes]:
+        """Return the newest records under `key`, by subkey; asks the nodes near the key, never a cache.
+
+        Raises NetworkError when they do not answer in time. Nothing stored is an empty answer.
+        """
+        assert self.node is not None, "open_dht comes first"
+        try:
+            async with asyncio.timeout(DHT_S):
+                found = await self.node.get(key, latest=True)
+        except TimeoutError:
+            raise NetworkError(f"the DHT did not answer within {DHT_S:.0f} s; are other peers reachable?") from None
+        if found is None or not isinstance(found.value, dict):
+            return {}
+        return {subkey: entry.value for subkey, entry in found.value.items()}
+
+    async def serve(self, servicer: ServicerBase, namespace: str | None = None) -> None:
+        """Answer the `rpc_…` methods of `servicer` until the network closes."""
+        await servicer.add_p2p_handlers(self.p2p, namespace=namespace)
+
+    def stub(self, servicer: type[ServicerBase], peer_id: str, namespace: str | None = None) -> Any:
+        """Return the caller's side of a service at another peer: its `rpc_…` methods."""
+        return servicer.get_stub(self.p2p, PeerID.from_base58(peer_id), namespace=namespace)
+
+    async def broken(self) -> None:
+        """Wait until p2pd ends by itself, which it should not; then raise NetworkError."""
+        code = await self.p2p._child.wait()
+        raise NetworkError(f"libp2p's process p2pd ended (exit code {code}); start the peer again")
+
+    async def _dial(self, peer_id: str, addresses: Sequence[str], timeout_s: float) -> str | None:
+        """Connect to a peer by any of its addresses; return None or what p2pd says of the failures."""
+        targets = [Multiaddr(dial_target(address)) for address in addresses]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.p2p._client.connect(PeerID.from_base58(peer_id), targets)
+        except TimeoutError:
+            return f"no answer within {timeout_s:.0f} s"
+        except _FAILURES as error:
+            return str(error) or "p2pd has ended"
+        return None
+
+    async def _acquaint(self, peer_id: str, addresses: Sequence[str]) -> None:
+        problem = await self._dial(peer_id, addresses, REDIAL_S)
+        if problem is None and self.node is not None:
+            problem = await self._greet(peer_id)
+        if problem is not None:
+            logger.debug("not connected to %s: %s", peer_id, problem)
+
+    async def _greet(self, peer_id: str, *, patient: bool = False) -> str | None:
+        """Exchange DHT ids with a connected peer; return None or why it cannot be a neighbour."""
+        assert self.node is not None, "open_dht comes first"
+        protocol = self.node.protocol
+        peer = PeerID.from_base58(peer_id)
+        request = dht_pb2.PingRequest(peer=protocol.node_info, validate=True)
+        for pause_s in PATIENCE_S if patient else (0.0,):
+            sent = time.time()
+            try:
+                answer = await protocol.get_stub(peer).rpc_ping(request, timeout=RPC_S)
+                break
+            except (TimeoutError, *_FAILURES):
+                await asyncio.sleep(pause_s)
+        else:
+            return f"peer {peer_id} does not answer as a DHT node; is it still running, and of the same version?"
+        if not answer.available:
+            return f"peer {peer_id} cannot dial back to this one; open the port, or use a relay or --announce"
+        skew = clock_skew(sent, time.time(), answer.dht_time)
+        if abs(skew) > MAX_SKEW_S:
+            ahead = "ahead of" if skew > 0 else "behind"
+            return f"the clock of peer {peer_id} is {abs(skew):.1f} s {ahead} this machine's; set the wrong one by NTP"
+        await protocol.call_ping(peer)
+        return None
+
+    async def _look_up(self, node_id: DHTID) -> None:
+        assert self.node is not None, "open_dht comes first"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DHT_S):
+                await self.node.find_nearest_nodes([node_id])
+
+    async def _refresh_routes(self) -> None:
+        """Look up this node and a random id from time to time. (Hivemind's own refresher fails at its first bucket.)"""
+        assert self.node is not None, "open_dht comes first"
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await self._look_up(self.node.node_id)
+            await self._look_up(DHTID(random.randrange(DHTID.MIN, DHTID.MAX)))
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` until `_close`. (A TaskGroup would wrap the errors that leave `open_network`'s body.)"""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a background task of the network failed", exc_info=task.exception())
+
+    async def _close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(TimeoutError, *_FAILURES):
+            async with asyncio.timeout(CLOSE_S):
+                if self.node is not None:
+                    await self.node.shutdown()
+
+
+def clock_skew(sent: float, received: float, theirs: float) -> float:
+    """Return how many seconds a clock is ahead that showed `theirs` at some time from `sent` to `received`."""
+    return max(0.0, theirs - received) + min(0.0, theirs - sent)
+
+
+def _addresses_of(peer_id: str, addresses: Iterable[str]) -> list[str]:
+    valid = []
+    for text in list(addresses)[:MAX_ADDRESSES]:
+        with suppress(UsageError):
+            address, owner = parse_address(text)
+            if owner == peer_id:
+                valid.append(address)
+    return valid

@@ -1,0 +1,100 @@
+"""The `p2pd` process: libp2p's host, started, found ready by its own signal, and never left behind."""
+
+import asyncio
+import errno
+import ipaddress
+import os
+import select
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from hivemind.p2p import P2P, P2PDaemonError
+
+from configs.errors import NetworkError, UsageError
+
+START_S = 120.0  # p2pd says itself when it is ready; this only ends a start that will never come to an end
+ORPHAN_S = 10  # after which p2pd ends by itself when its daemon was killed
+CLOSE_S = 5.0
+
+
+async def start_p2pd(identity_path: Path, *, host: str, port: int, announce: list[str], relays: list[str]) -> P2P:
+    """Start p2pd for an identity and return hivemind's client of it; end it with `stop_p2pd`.
+
+    Addresses in `announce` have no peer id, those in `relays` have one. Cancellation leaves no process behind.
+
+    Raises NetworkError (the port is taken, it does not start) or UsageError (a host that is no IP address).
+    """
+    _end_orphan(_pid_file(identity_path), identity_path)
+    _check_port(host, port)
+    family = "ip6" if ":" in host else "ip4"
+    starting = asyncio.ensure_future(
+        P2P.create(
+            identity_path=str(identity_path),
+            host_maddrs=[f"/{family}/{host}/tcp/{port}"],
+            announce_maddrs=announce or None,
+            use_auto_relay=bool(relays),  # without relays of ours, p2pd would ask those of the public IPFS network
+            trusted_relays=relays or None,
+            idle_timeout=ORPHAN_S,
+            startup_timeout=START_S,
+        )
+    )
+    try:
+        p2p = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(P2PDaemonError):
+            await stop_p2pd(await starting, identity_path)
+        raise
+    except P2PDaemonError as error:
+        raise NetworkError(f"libp2p does not start: {error}") from error
+    _pid_file(identity_path).write_text(str(p2p._child.pid))
+    return p2p
+
+
+async def stop_p2pd(p2p: P2P, identity_path: Path) -> None:
+    """End p2pd, by force when it does not obey within `CLOSE_S`."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await p2p.shutdown()
+    except TimeoutError:
+        p2p._child.kill()
+        await p2p._child.wait()
+    _pid_file(identity_path).unlink(missing_ok=True)
+
+
+def _pid_file(identity_path: Path) -> Path:
+    return identity_path.with_name(f"{identity_path.name}.p2pd")
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say what is wrong with `host` and `port` before p2pd does: it would share a port that is taken."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        raise UsageError(f"the host '{host}' is no IP address; give 0.0.0.0 or one of this machine's") from None
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise NetworkError(f"port {port} is taken; end the program that uses it, or choose another") from None
+            raise NetworkError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+def _end_orphan(pid_file: Path, identity_path: Path) -> None:
+    """End the p2pd that a killed daemon of this identity left behind: it holds the port and answers in our name."""
+    try:
+        pid = int(pid_file.read_text())
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):  # it is gone, or this system has no /proc and ORPHAN_S must do
+        return
+    if f"-id={identity_path}".encode() in arguments and arguments[0].endswith(b"p2pd"):
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                select.select([process], [], [], CLOSE_S)  # until its port is free
+            finally:
+                os.close(process)

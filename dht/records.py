@@ -1,0 +1,198 @@
+"""What peers say in the DHT, each record signed by the peer that says it.
+
+A record travels as a msgpack map (`Signed`) around the JSON of its model. Everything in it is bounded: it comes from
+strangers. Which records a node accepts is `validator.py`'s affair; what they mean for a tick is `membership.py`'s.
+"""
+
+import time
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from configs.corpus import MAX_DOMAINS, Digest, DomainInfo
+from configs.errors import PeerError
+from configs.run import Count
+from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
+
+MAX_ADDRESSES = 16
+MAX_ADDRESS_CHARS = 256
+MAX_RECORD_BYTES = 64 << 10
+_SIGNED_FOR = b"shoal dht record 1\0"  # keeps these signatures apart from all others of the same key
+
+Kind = Literal["member", "domain"]
+Name = Annotated[str, Field(max_length=64, pattern=r"^[\w.-]*$")]
+Block = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+PeerIdText = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$")]
+Address = Annotated[str, Field(min_length=1, max_length=MAX_ADDRESS_CHARS)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """What is common to all records: strict, immutable, and named by a key in the DHT."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    max_bytes: ClassVar[int] = MAX_RECORD_BYTES
+    max_lifetime_s: ClassVar[float]  # between a record's issue and its expiration
+
+    run_id: RunId
+
+    @property
+    def key(self) -> str:
+        """The raw DHT key. Nodes see only its SHA-1, so they compare that with this, which is signed."""
+        raise NotImplementedError
+
+
+class Report(BaseModel):
+    """What a peer tells the others of its own progress; nothing is decided by it. See `peer/status.py`."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    state: Name = ""
+    sub_model: Name = ""
+    domain: Name = ""
+    rounds: Count = 0
+    loss: float | None = None  # nats per token
+    tokens: Count = 0
+    tokens_per_s: NotNegative = 0.0
+    bytes_in: Count = 0
+    bytes_out: Count = 0
+    # block → (version, digest) of its last five states
+    digests: Annotated[
+        dict[Block, Annotated[list[tuple[Count, Digest]], Field(max_length=5)]], Field(max_length=8)
+    ] = {}
+
+
+class MemberRecord(Record):
+    """One peer: where it is, which blocks it holds from when until when, and what it stores for others."""
+
+    max_bytes: ClassVar[int] = 16 << 10
+    max_lifetime_s: ClassVar[float] = 14 * 86_400.0
+
+    addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []  # multiaddrs with /p2p/ID
+    holdings: Annotated[dict[Block, tuple[Count, Count]], Field(max_length=64)] = {}  # (from_tick, until_tick)
+    sub_model: Name = ""
+    keeps: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → version of the stored state
+    ages: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → age of the stored state, in tokens
+    report: Report = Report()
+    is_leaving: bool = False
+
+    @property
+    def key(self) -> str:
+        """Where the members of a run are listed, each under its peer id."""
+        return member_key(self.run_id)
+
+
+class DomainRecord(Record):
+    """One domain of the corpus, which sub-model `index` trains."""
+
+    max_lifetime_s: ClassVar[float] = 90 * 86_400.0
+
+    index: Annotated[int, Field(ge=0, lt=MAX_DOMAINS)]
+    domain: DomainInfo
+
+    @property
+    def key(self) -> str:
+        """Where a domain is described, by each peer that says so under its peer id."""
+        return domain_key(self.run_id, self.index)
+
+
+class Signed(BaseModel):
+    """The envelope: a record's JSON, who says it and when, and the signature of both."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Kind
+    peer_id: PeerIdText
+    public_key: Annotated[bytes, Field(max_length=MAX_PUBLIC_KEY_BYTES)]
+    payload: Annotated[bytes, Field(max_length=MAX_RECORD_BYTES)]
+    issued: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds, by the signer's clock
+    signature: Annotated[bytes, Field(max_length=MAX_SIGNATURE_BYTES)]
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Opened(NamedTuple, Generic[R]):
+    """A record whose signature holds."""
+
+    record: R
+    peer_id: str
+    issued: float
+
+
+def member_key(run_id: str) -> str:
+    """Return the DHT key under which all members of a run are listed."""
+    return f"shoal/{run_id}/members"
+
+
+def domain_key(run_id: str, index: int) -> str:
+    """Return the DHT key under which a domain is described."""
+    return f"shoal/{run_id}/domain/{index}"
+
+
+def sign_record(identity: Identity, kind: Kind, record: Record, now: float | None = None) -> bytes:
+    """Return `record` as signed bytes, issued at `now` (wall-clock seconds; default: this machine's clock).
+
+    Raises ValueError when the record is larger than its kind may be: the writer must shorten it.
+    """
+    issued = time.time() if now is None else float(now)
+    payload = record.model_dump_json(exclude_defaults=True).encode()
+    signature = identity.sign(_signed_bytes(kind, identity.peer_id, payload, issued))
+    signed = Signed(
+        kind=kind,
+        peer_id=identity.peer_id,
+        public_key=identity.public_key,
+        payload=payload,
+        issued=issued,
+        signature=signature,
+    )
+    data: bytes = msgpack.packb(signed.model_dump())
+    if len(data) > record.max_bytes:
+        raise ValueError(f"a {kind} record of {len(data)} bytes exceeds {record.max_bytes}")
+    return data
+
+
+def open_record(data: bytes, kind: Kind, model: type[R]) -> Opened[R]:
+    """Check size, form and signature of a record of `kind`, and return it with its signer and time of issue.
+
+    Raises PeerError, and nothing else, whatever the bytes are. A pure function: it asks no clock.
+    """
+    signed = open_envelope(data)
+    if signed.kind != kind:
+        raise PeerError(f"a {signed.kind} record stands where a {kind} record should")
+    if len(data) > model.max_bytes:
+        raise PeerError(f"a {kind} record of {len(data)} bytes exceeds {model.max_bytes}")
+    content = _signed_bytes(signed.kind, signed.peer_id, signed.payload, signed.issued)
+    if not verify(signed.peer_id, signed.public_key, content, signed.signature):
+        raise PeerError(f"a {kind} record bears a wrong signature of {signed.peer_id}")
+    try:
+        record = model.model_validate_json(signed.payload)
+    except ValidationError as error:
+        raise PeerError(f"a {kind} record of {signed.peer_id} is malformed: {_first(error)}") from None
+    return Opened(record, signed.peer_id, signed.issued)
+
+
+def open_envelope(data: bytes) -> Signed:
+    """Read the envelope alone, without trusting anything in it. Raises PeerError."""
+    if len(data) > MAX_RECORD_BYTES:
+        raise PeerError(f"a record of {len(data)} bytes exceeds {MAX_RECORD_BYTES}")
+    try:
+        fields: Any = msgpack.unpackb(data, strict_map_key=True, max_ext_len=0, max_array_len=0, max_map_len=16)
+    except Exception as error:  # msgpack raises half a dozen kinds, down to RecursionError
+        raise PeerError(f"a record is not msgpack: {type(error).__name__}") from None
+    try:
+        return Signed.model_validate(fields)
+    except ValidationError as error:
+        raise PeerError(f"a record is malformed: {_first(error)}") from None
+
+
+def _signed_bytes(kind: str, peer_id: str, payload: bytes, issued: float) -> bytes:
+    return _SIGNED_FOR + bytes(msgpack.packb([kind, peer_id, payload, issued]))
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])[:80]}: {problem['msg'][:120]}"

@@ -1,0 +1,69 @@
+"""Which records a DHT node stores and returns: only ours, each under its signer's own subkey.
+
+A reader drops a whole dictionary for one entry that its validator refuses, so nodes must never disagree: the answer is
+a pure function of the record, without a clock, a view or a version. Too old and too new is `membership.py`'s to judge.
+"""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+import msgpack
+from hivemind.dht.routing import DHTID
+from hivemind.dht.validation import DHTRecord, RecordValidatorBase
+
+from configs.errors import PeerError
+from dht.records import MAX_RECORD_BYTES, DomainRecord, MemberRecord, Opened, Record, open_envelope, open_record
+
+logger = logging.getLogger(__name__)
+
+
+class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
+    """Accepts the signed member and domain records of one run, and nothing else."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+
+    def validate(self, record: DHTRecord) -> bool:
+        """Return whether to store or believe `record`; hivemind calls this for every entry of every answer."""
+        try:
+            check(record.key, record.subkey, record.value, record.expiration_time, self._run_id)
+        except PeerError as error:
+            logger.debug("refused a DHT record: %s", error)
+            return False
+        return True
+
+
+@lru_cache(maxsize=4096)  # each node on the way repeats the same entries
+def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: str) -> Opened[Record]:
+    """Return the record that an entry of the DHT holds.
+
+    `key` is the SHA-1 of the raw key; `subkey` and `value` are hivemind's msgpack of a string and of bytes.
+
+    Raises PeerError: a regular value (whose "subkey" is None, and which would block the dictionary of everybody),
+    another peer's subkey, another key, another run, a far expiration, a wrong signature, or too many bytes.
+    """
+    owner, data = _unpack(subkey), _unpack(value)
+    if not isinstance(owner, str) or not isinstance(data, bytes):
+        raise PeerError("not a signed record under a peer's subkey")
+    opened: Opened[Any]
+    if open_envelope(data).kind == "member":
+        opened = open_record(data, "member", MemberRecord)
+    else:
+        opened = open_record(data, "domain", DomainRecord)
+    if opened.peer_id != owner:
+        raise PeerError(f"{opened.peer_id} wrote under the subkey of {owner[:64]}")
+    if opened.record.run_id != run_id:
+        raise PeerError(f"a record of run {opened.record.run_id} in the DHT of run {run_id}")
+    if DHTID.generate(source=opened.record.key).to_bytes() != key:
+        raise PeerError(f"a record for {opened.record.key} lies under another key")
+    if not expiration <= opened.issued + opened.record.max_lifetime_s:  # so put, NaN is refused as well
+        raise PeerError(f"a record of {owner} expires too far after its issue")
+    return opened
+
+
+def _unpack(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data, max_bin_len=MAX_RECORD_BYTES, max_str_len=128, max_ext_len=0, max_array_len=0)
+    except Exception as error:
+        raise PeerError(f"not msgpack: {type(error).__name__}") from None

@@ -1,0 +1,389 @@
+"""The daemon, from its first line to its last. Read `live` first, then `Daemon.train`.
+
+    state directory → identity → workers (they import for seconds; meanwhile:) → network → the run → HTTP
+    → services and DHT → a sub-model and its state → tick by tick: rounds, membership, turns → leave
+
+Each step is a room of its own: `entry` (which run), `session` (the worker), `exchange` (a round), `blocks` (what is
+stored), `library` (text), `standing` (what is told to the others). Here is only their order.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from configs.clock import Clock
+from configs.errors import ShoalError
+from configs.load import Settings
+from dht.address_book import AddressBook
+from dht.identity import Identity
+from dht.leases import assign, choose_sub_model, next_turn
+from dht.membership import Membership
+from dht.network import Network, open_network
+from peer import __version__, rounds
+from peer.blocks import BlockStore
+from peer.chronicle import Chronicle
+from peer.curves import open_curves
+from peer.entry import Entry, enter
+from peer.exchange import Outcome, Swarm, run_round
+from peer.http import Actions, open_http
+from peer.local import announce_daemon, hold_state_dir
+from peer.session import Cut, Session, initial_state
+from peer.standing import Standing
+from peer.supervisor import Event, Workers, open_workers
+from peer.train.outer import OuterState
+from peer.train.partition import COMMON, Strategy
+from protocols.describe import Describe
+from protocols.gossip import Timing
+from protocols.offers import Offers
+from protocols.shards import Shards, Traffic
+from protocols.state import State
+
+log = logging.getLogger(__name__)
+
+HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
+
+
+def run(settings: Settings) -> None:
+    """Run a daemon until it leaves. Raises ShoalError: one line that says what is wrong and what to do."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(live(settings))
+        except BaseExceptionGroup as group:
+            raise _first_cause(group) from None
+
+
+async def live(settings: Settings) -> None:
+    """Found, join or resume a run, and take part in it until told to leave."""
+    config = settings.peer
+    key = config.state_dir / "identity.key"
+    relays = config.initial_peers if config.use_relay else ()
+    leaving = asyncio.Event()
+    with hold_state_dir(config.state_dir), _leave_on_signals(leaving):
+        identity = Identity.load_or_create(key)
+        book = AddressBook(config.state_dir / "address_book.json")
+        async with (
+            open_workers(config) as workers,
+            open_network(key, host=config.host, port=config.port, announce=config.announce, relays=relays) as network,
+        ):
+            entry = await enter(settings, identity, network, book)
+            daemon = Daemon(settings, entry, network, workers, book, leaving)
+            workers.on_event = daemon.on_worker_event
+            async with open_http(
+                config, daemon.standing.status, Actions(daemon.leave, daemon.pause, daemon.resume)
+            ) as url:
+                await daemon.open(url)
+                announce_daemon(config.state_dir, url, identity.peer_id)
+                with open_curves(config.tensorboard) as record_curves:
+                    daemon.standing.on_tick = record_curves
+                    await daemon.train()
+    log.info("left; everything is saved in %s", config.state_dir)
+
+
+class Daemon:
+    """One peer of one run: what it trains, when it exchanges, and when it changes over."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        entry: Entry,
+        network: Network,
+        workers: Workers,
+        book: AddressBook,
+        leaving: asyncio.Event,
+    ) -> None:
+        self.config, self.entry, self.network, self.workers = settings.peer, entry, network, workers
+        self.spec, self.library, self.me = entry.spec, entry.library, network.peer_id
+        self.leaving = leaving
+        self.clock = Clock(self.spec.genesis, self.spec.rounds.tick_seconds)
+        self.strategy = Strategy(self.spec.strategy.kind, len(self.library.domains))
+        self.traffic = Traffic()
+        self.offers = Offers(self.traffic)
+        folder = self.config.state_dir / "blocks"
+        states, shards = self._stub(State), self._stub(Shards)
+        self.store = BlockStore(folder, self.spec, self.strategy, states, shards, self.traffic.received)
+        self.swarm = Swarm(self.spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder)
+        self.membership = Membership(network, self.spec.run_id, self.clock, book)
+        self.session = Session(self.spec, self.me, workers, self.store)
+        self.chronicle = Chronicle(self.config.state_dir)
+        self.standing = Standing(self)
+        self.exchanges: dict[str, asyncio.Task[None]] = {}  # block → its round under way
+        self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
+        self.turn_began = 0  # tick at which this peer took its sub-model
+        self.is_paused = False
+
+    async def open(self, url: str) -> None:
+        """Answer other peers, join the DHT, and say where this peer is."""
+        run_id = self.spec.run_id
+        tokenizer = self.library.tokenizer_id, len(self.library.tokenizer_json)
+        records = self.entry.domain_records
+        describe = Describe(self.spec, tokenizer, lambda: records, self.standing.members, __version__)
+        await self.network.serve(describe)
+        await self.network.serve(Shards(self._lookup, self.traffic), run_id)
+        await self.network.serve(State(self.store), run_id)
+        await self.network.serve(self.offers, run_id)
+        await self.network.open_dht(self.entry.peers, run_id)
+        await self.membership.refresh()
+        await self.standing.greet(url)
+
+    async def train(self) -> None:
+        """Take a sub-model and train it, tick by tick, until told to leave."""
+        async with asyncio.TaskGroup() as tasks:
+            self.tasks = tasks
+            watch = tasks.create_task(self._watch_network())
+            tasks.create_task(self.workers.start(self.spec, data_seed(self.me)))  # beside the download of the state
+            await self._take(await self._first_sub_model())
+            while await self._next_tick():
+                tick = self.clock.tick()
+                await self._begin_rounds(tick)
+                self.standing.keep_up(tick)
+                self._consider_change(tick)
+            await self._go()
+            watch.cancel()
+
+    async def leave(self) -> None:
+        """Hand over, save and go, soon."""
+        self.leaving.set()
+
+    async def pause(self) -> None:
+        """Stop training, but go on serving."""
+        self.is_paused = True
+        await self.session.pause()
+        await self.standing.publish(self.clock.tick())
+
+    async def resume(self) -> None:
+        """Train again."""
+        self.is_paused = False
+        await self.session.resume()
+        await self.standing.publish(self.clock.tick())
+
+    # Rounds
+
+    async def _begin_rounds(self, tick: int) -> None:
+        """Cut θ and begin an exchange of every block whose round ends at `tick`; training goes on at once."""
+        ages = {block: replica.state.age for block, replica in self.session.replicas.items()}
+        blocks = [b for b in rounds.due(self.spec, ages, tick) if self._exchanges_at(b, tick)]
+        if not blocks:
+            return
+        cut = await self.session.cut()
+        for block in blocks:
+            view = self.membership.view(block, tick)
+            self.exchanges[block] = self.tasks.create_task(self._exchange(block, tick, view, cut))
+
+    def _exchanges_at(self, block: str, tick: int) -> bool:
+        under_way = self.exchanges.get(block)
+        is_free = under_way is None or under_way.done()
+        return is_free and not self.is_paused and self.changing is None and self.me in self.membership.view(block, tick)
+
+    async def _exchange(self, block: str, tick: int, view: Sequence[str], cut: Cut) -> None:
+        """Run one round of one block, and bring the worker to its outcome."""
+        replica = self.session.replicas[block]
+        before = replica.state
+        late_s = self.clock.now() - self.clock.time_of(tick)
+        timing = Timing(*rounds.timing(self.spec, before.age, late_s))
+        outcome = await run_round(self.swarm, replica, tick, view, cut.works[block], timing)
+        if replica.state is not before:
+            await self.session.rebase(block, before, cut, is_step=outcome.is_step)
+            await asyncio.to_thread(self.store.save, replica)
+        self._record(block, tick, outcome, replica.state)
+
+    def _record(self, block: str, tick: int, outcome: Outcome, state: OuterState) -> None:
+        self.chronicle.outcomes[block] = (tick, outcome.text)
+        if outcome.is_step and block == self.session.sub_model:
+            self.chronicle.rounds += 1
+        loss = self.workers.progress.loss
+        log.info(
+            "%s round %d: %s; version %d, age %d, digest %s, loss %s",
+            block, tick, outcome.text, state.version, state.age, state.digest[:8], f"{loss:.3f}" if loss else "-",
+        )  # fmt: skip
+
+    # Which sub-model
+
+    async def _first_sub_model(self) -> str:
+        """Return what this peer trains first: what it trained before, or what needs it most."""
+        if self.entry.is_founder and self.store.load(COMMON) is None:
+            await asyncio.to_thread(self.store.put, initial_state(self.spec, self.strategy))
+        common = await self.store.obtain(COMMON, self._others())
+        if not common.is_final:
+            return COMMON
+        if self.chronicle.sub_model in self.strategy.sub_models:
+            return self.chronicle.sub_model
+        return self._lease()
+
+    def _lease(self) -> str:
+        """Return the sub-model with the fewest holders, then the youngest, of those that still need tokens."""
+        if self.config.sub_model is not None:
+            self.strategy.blocks(self.config.sub_model)  # raises UsageError for one that does not exist
+            return self.config.sub_model
+        names = [name for name in self.strategy.sub_models if self.library.can_train(self.strategy, name)]
+        ages = self.standing.ages()
+        unfinished = [name for name in names if not self.standing.is_done(name)]
+        holders = {name: self.membership.view(name, self._acting_tick()) for name in unfinished or names}
+        return choose_sub_model(holders, ages, self.me, self.spec.seed)
+
+    def _consider_change(self, tick: int) -> None:
+        """Begin to change over when the sub-models part, when this one is done, or when another's turn has come."""
+        if self.changing is not None and not self.changing.done():
+            return
+        self.changing = None
+        target = self._target(tick)
+        if target != self.session.sub_model:
+            self.changing = self.tasks.create_task(self._change(target))
+
+    def _target(self, tick: int) -> str:
+        """Return the sub-model that this peer should train; "" for none, when all have had their tokens."""
+        current = self.session.sub_model
+        if not current or self.is_paused:
+            return current
+        if current == COMMON and self.session.replicas[COMMON].state.is_final:
+            members = self.membership.view(COMMON, self.session.replicas[COMMON].state.round)
+            is_free = self.config.sub_model is None and all(map(self._can_train, self.strategy.sub_models))
+            return (
+                assign(members, self.strategy.sub_models, self.spec.seed).get(self.me, "") if is_free else self._lease()
+            )
+        if self.standing.is_done(current):
+            return self._lease() if not all(map(self.standing.is_done, self.strategy.sub_models)) else ""
+        if current != COMMON and self.config.sub_model is None and tick - self.turn_began >= rounds.TURN_TICKS:
+            unfinished = [n for n in self.strategy.sub_models if self._can_train(n) and not self.standing.is_done(n)]
+            holders = {name: self.membership.view(name, self._acting_tick()) for name in {*unfinished, current}}
+            return next_turn(current, holders, self.standing.ages(), self.me) or current
+        return current
+
+    async def _change(self, target: str) -> None:
+        """Finish the rounds under way, put the present sub-model away, and take `target`."""
+        await self._settle_exchanges()
+        log.info("changing from %s to %s", self.session.sub_model, target or "serving only: all tokens are trained")
+        self.chronicle.happened(f"changed from {self.session.sub_model} to {target or 'serving only'}")
+        await self.session.stop()
+        kept = self.strategy.blocks(target) if target else ()
+        await self._finish_alone([b for b in self.session.replicas if b not in kept])
+        await self.session.drop([block for block in self.session.replicas if block not in kept])
+        await self._take(target)
+
+    async def _take(self, sub_model: str) -> None:
+        """Get the state and some text of `sub_model`, and begin to train it."""
+        self.chronicle.sub_model = sub_model
+        if not sub_model:
+            self.session.sub_model = ""
+            await self.standing.publish(self.clock.tick())
+            return
+        blocks = self.strategy.blocks(sub_model)
+        others = self._others()
+        self.standing.state = "downloading"
+        states = [await self.store.obtain(b, others) for b in blocks if b not in self.session.replicas]
+        await self.library.fetch_first(self.strategy, sub_model, self.me, others)
+        await self.session.start(self.strategy, sub_model, states, self.library)
+        self.chronicle.restarted_counter()
+        self.turn_began = self.clock.tick()
+        self.standing.state = "training"
+        await self.standing.publish(self.turn_began)
+        arrived = self.session.refresh_sources
+        self.tasks.create_task(self.library.fetch_in_background(self.strategy, sub_model, self.me, others, arrived))
+
+    # The end
+
+    async def _go(self) -> None:
+        """Finish the round, hand over what only this peer has, save, and write the leaving record."""
+        self.standing.state = "leaving"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                if self.changing is not None:
+                    await self.changing
+                await self._settle_exchanges()
+        if self.session.sub_model:
+            await self.session.stop()
+            await self._finish_alone(list(self.session.replicas))
+        await self.session.drop(list(self.session.replicas))
+        self.chronicle.save()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await self.standing.hand_over()
+                await self.standing.publish(self.clock.tick(), is_leaving=True)
+
+    async def _settle_exchanges(self) -> None:
+        under_way = [task for task in self.exchanges.values() if not task.done()]
+        if under_way:
+            await asyncio.wait(under_way)
+
+    async def _finish_alone(self, blocks: Sequence[str]) -> None:
+        """Take the last step of the blocks that nobody else trains, so that their state has all of the work."""
+        tick = self.clock.tick()
+        for block in blocks:
+            replica = self.session.replicas[block]
+            if self.membership.view(block, tick) == (self.me,) and tick > replica.state.round:
+                await asyncio.to_thread(replica.advance_alone, tick, replica.state.phi, replica.tokens)
+
+    # What the above stands on
+
+    async def _next_tick(self) -> bool:
+        """Wait for the next tick; return False when it is time to leave."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.clock.seconds_until(self.clock.tick() + 1)):
+                await self.leaving.wait()
+        return not self.leaving.is_set()
+
+    async def _watch_network(self) -> None:
+        await self.network.broken()
+
+    def on_worker_event(self, event: Event) -> None:
+        """Remember what happened to the workers; they mend it themselves. A last failure ends the daemon elsewhere."""
+        log.warning("worker %s: %s", event.kind, event.reason)
+        self.chronicle.happened(f"worker {event.kind}: {event.reason}")
+
+    def _others(self) -> list[str]:
+        """Return the other peers that are present, or, before their records were read, those that were dialled."""
+        present = [peer for peer in self.membership.members(self.clock.tick()) if peer != self.me]
+        return list(dict.fromkeys([*present, *self.entry.peers]))
+
+    def _acting_tick(self) -> int:
+        return self.standing.acting_tick()
+
+    def _can_train(self, sub_model: str) -> bool:
+        return self.library.can_train(self.strategy, sub_model)
+
+    def _lookup(self, content_id: str) -> Path | memoryview | None:
+        found = self.store.lookup(content_id)
+        return found if found is not None else self.library.lookup(content_id)
+
+    def _stub(self, service: Any) -> Callable[[str], Any]:
+        return lambda peer_id: self.network.stub(service, peer_id, self.spec.run_id)
+
+
+def data_seed(peer_id: str) -> int:
+    """Return what orders a peer's data: another order for every peer."""
+    return int.from_bytes(sha256(peer_id.encode()).digest()[:4], "big")
+
+
+@contextlib.contextmanager
+def _leave_on_signals(leaving: asyncio.Event) -> Iterator[None]:
+    """Leave at the first SIGTERM or SIGINT; at the second, end at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if leaving.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        log.info("leaving: handing over and saving; once more to end at once")
+        leaving.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error that a person can act on, or the first."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(_first_cause(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in leaves if isinstance(error, ShoalError)), leaves[0])

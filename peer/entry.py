@@ -1,0 +1,190 @@
+"""How a daemon comes to its run: it founds one, joins one by address, or takes up the one in its state directory."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from configs.corpus import DomainInfo
+from configs.errors import ConfigError, DataError, NetworkError, StateError
+from configs.load import Settings
+from configs.machine import PeerConfig
+from configs.run import RunPlan, RunSpec
+from dht.address_book import AddressBook
+from dht.identity import Identity
+from dht.network import Network
+from dht.records import DomainRecord, open_record, sign_record
+from peer.library import Library, match, tokenizer_from
+from peer.train.checkpoint import read_bytes, write_file
+from peer.train.data import Corpus, open_corpus
+from protocols.describe import Describe, Description, describe
+from protocols.shards import Shards
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+DOMAINS_FILE = "domains.bin"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as this peer has entered it."""
+
+    spec: RunSpec
+    domain_records: tuple[bytes, ...]  # signed by who added them, in order
+    library: Library
+    peers: tuple[str, ...]  # that were reached
+    is_founder: bool  # nobody else has the initial state
+
+
+async def enter(settings: Settings, identity: Identity, network: Network, book: AddressBook) -> Entry:
+    """Found, join or resume. `book` has the addresses of an earlier life.
+
+    Raises UsageError, NetworkError, StateError, DataError: each with what to do.
+    """
+    config = settings.peer
+    known = [address for addresses in book.peers().values() for address in addresses]
+    saved = _saved_spec(config.state_dir)
+    if saved is not None and config.run_id not in (None, saved.run_id):
+        raise StateError(_other_state(config.state_dir, saved.run_id, str(config.run_id)))
+    if config.initial_peers:
+        return await _join(config, network, saved, known)
+    if saved is not None:
+        return await _resume(config, network, saved, known)
+    if settings.run is None:
+        raise ConfigError("nothing to found: give a preset with --config, such as --config tiny, or join by an address")
+    return await _found(settings.run, config, identity, network)
+
+
+async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
+    corpus = await asyncio.to_thread(_own_corpus, plan, config)
+    model = plan.model.model_copy(update={"vocab_size": corpus.info.vocab_size})
+    corpus.check_fits(model)
+    spec = RunSpec(
+        **{**plan.model_dump(), "model": model.model_dump()},
+        genesis=float(int(time.time())),
+        tokenizer_sha256=corpus.info.tokenizer_sha256,
+        end_of_text=corpus.info.end_of_text,
+    )
+    domains = [d.model_copy(update={"is_public": d.is_public and not config.private}) for d in corpus.info.domains]
+    now = time.time()
+    records = tuple(
+        sign_record(identity, "domain", DomainRecord(run_id=spec.run_id, index=index, domain=domain), now)
+        for index, domain in enumerate(domains)
+    )
+    library = Library(config.state_dir / "corpus", spec, domains, _shards_stub(network, spec), corpus)
+    library.set_tokenizer(corpus.tokenizer_json())
+    _save(config.state_dir, spec, records)
+    return Entry(spec, records, library, (), True)
+
+
+async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, known: Sequence[str]) -> Entry:
+    try:
+        peers = await network.connect(config.initial_peers)
+    except NetworkError as error:
+        if saved is None or not known:
+            raise
+        log.warning("%s; trying the peers of last time", error)
+        return await _resume(config, network, saved, known)
+    description = await describe(network.stub(Describe, peers[0]), expected_run_id=config.run_id)
+    spec = description.spec
+    if saved is not None and saved.run_id != spec.run_id:
+        raise StateError(_other_state(config.state_dir, saved.run_id, spec.run_id))
+    records = tuple(description.domains)
+    domains = _domains(records, spec)
+    library = _library(config, network, spec, domains)
+    if not (library.folder / "tokenizer.json").exists():
+        library.set_tokenizer(await _tokenizer(description, network, spec, peers[0], library.folder))
+    library.set_tokenizer(library.tokenizer_json)
+    _save(config.state_dir, spec, records)
+    return Entry(spec, records, library, tuple(peers), False)
+
+
+async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Sequence[str]) -> Entry:
+    records = _saved_records(config.state_dir)
+    library = _library(config, network, spec, _domains(records, spec))
+    library.set_tokenizer(library.tokenizer_json)
+    try:
+        peers = await network.connect(known) if known else []
+    except NetworkError:
+        log.warning("none of the %d known peers answers; going on alone, and looking for them", len(known))
+        peers = []
+    return Entry(spec, records, library, tuple(peers), False)
+
+
+def _library(config: PeerConfig, network: Network, spec: RunSpec, domains: list[DomainInfo]) -> Library:
+    corpus = open_corpus(config.data) if config.data is not None else None
+    if corpus is not None:
+        domains = match(corpus, spec, domains)
+    else:
+        built_in = map(open_corpus, (config.state_dir / "corpus").glob("built-in-*"))
+        corpus = next((c for c in built_in if c.info.tokenizer_sha256 == spec.tokenizer_sha256), None)
+    return Library(config.state_dir / "corpus", spec, domains, _shards_stub(network, spec), corpus)
+
+
+def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
+    if config.data is not None:
+        return open_corpus(config.data)
+    from peer.train.builtin import built_in_corpus
+
+    log.info("no --data given: preparing the built-in corpus")
+    return built_in_corpus(config.state_dir / "corpus", plan.model.vocab_size, plan.model.context_length)
+
+
+async def _tokenizer(description: Description, network: Network, spec: RunSpec, peer: str, folder: Path) -> bytes:
+    stub = _shards_stub(network, spec)
+    return await tokenizer_from(stub, peer, description.tokenizer_id, description.tokenizer_bytes, folder)
+
+
+def _shards_stub(network: Network, spec: RunSpec) -> Callable[[str], Any]:
+    return lambda peer: network.stub(Shards, peer, spec.run_id)
+
+
+def _domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
+    """Check signed domain records and return the domains by their index."""
+    opened = [open_record(data, "domain", DomainRecord).record for data in records]
+    by_index = {record.index: record.domain for record in opened if record.run_id == spec.run_id}
+    if not by_index or sorted(by_index) != list(range(len(by_index))):
+        raise DataError("the peer does not know the run's domains; join by another one")
+    return [by_index[index] for index in sorted(by_index)]
+
+
+def _save(state_dir: Path, spec: RunSpec, records: Sequence[bytes]) -> None:
+    write_file(state_dir / RUN_FILE, spec.model_dump_json(indent=1).encode())
+    framed = b"".join(len(record).to_bytes(4, "big") + record for record in records)
+    write_file(state_dir / DOMAINS_FILE, framed)
+
+
+def _saved_spec(state_dir: Path) -> RunSpec | None:
+    data = read_bytes(state_dir / RUN_FILE)
+    if data is None:
+        return None
+    try:
+        return RunSpec.model_validate_json(bytes(data))
+    except ValidationError as error:
+        raise StateError(
+            f"{state_dir / RUN_FILE} is not a run of this version of shoal ({error.error_count()} problems); "
+            "give another --state-dir"
+        ) from None
+
+
+def _saved_records(state_dir: Path) -> tuple[bytes, ...]:
+    data = bytes(read_bytes(state_dir / DOMAINS_FILE) or b"")
+    records, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        records.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return tuple(records)
+
+
+def _other_state(state_dir: Path, saved: str, asked: str) -> str:
+    return (
+        f"{state_dir} holds run {saved}, but the run asked for is {asked}; give another --state-dir for it, "
+        f"or leave out --run and the address to go on with {saved}"
+    )

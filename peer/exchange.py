@@ -1,0 +1,203 @@
+"""One exchange of one block, from the snapshot to the new anchor: offer, gather, seal, repair, step.
+
+Network in `protocols/gossip.py`, arithmetic in `peer/replica.py` (in a thread); here is their order.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from configs.content import content_id_of
+from configs.errors import PeerError, ShoalError
+from dht.identity import Identity
+from peer.replica import Replica, read_offer
+from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
+from protocols.gossip import CALL_S, Group, Heard, Stand, Timing, exchange, fetch_sealed, history
+from protocols.offers import Offer, OfferHeader, Offers, SealedRound, sign_offer
+from protocols.sealing import Mark, Standing, compare
+from protocols.shards import download_bytes
+
+log = logging.getLogger(__name__)
+
+DOWNLOAD_S = 600.0
+FAILED = "could not follow the group"
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """How rounds reach the other peers."""
+
+    run_id: str
+    identity: Identity
+    offers: Offers
+    offers_stub: Callable[[str], Any]
+    shards_stub: Callable[[str], Any]
+    folder: Path  # of this peer's checkpoints
+
+
+@dataclass(frozen=True)
+class Work:
+    """What this peer brings to a round: θ at its end, (N,), its cumulative tokens, and its domain."""
+
+    theta: Tensor
+    tokens: int
+    domain: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a round, in words, and whether the block took its step."""
+
+    text: str
+    is_step: bool
+
+
+async def run_round(
+    swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], work: Work, timing: Timing
+) -> Outcome:
+    """Exchange `replica`'s block at tick `round_` with its `view`.
+
+    Afterwards the replica has the group's bits, or is what it was. Cancellation before the step drops the round.
+    """
+    if list(view) == [replica.me]:
+        await asyncio.to_thread(replica.advance_alone, round_, work.theta, work.tokens)
+        return Outcome("alone", True)
+    if round_ > replica.offered_round:
+        await _offer(swarm, replica, round_, work)
+    decoded: dict[str, Contribution] = {}
+    group = _group(swarm, replica, round_, view, decoded)
+    stand = Stand(list(replica.marks), len(replica.state.blob))
+    heard = await exchange(group, swarm.offers, stand, timing)
+    repaired = await _repair(swarm, replica, heard)
+    reason = heard.seal.reason
+    if heard.missing:
+        reason = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers"
+    is_step = not (heard.seal.is_skipped or heard.missing or repaired == FAILED)
+    if is_step:
+        contributions = await _contributions(replica, heard.offers, decoded)
+        await asyncio.to_thread(replica.advance, round_, contributions, heard.seal.offers)
+    else:
+        replica.skip(round_)
+    return Outcome(f"{repaired}; {reason}" if repaired else reason, is_step)
+
+
+async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work) -> None:
+    payload, norm = await asyncio.to_thread(replica.offer, round_, work.theta, work.tokens)
+    header = OfferHeader(
+        run_id=swarm.run_id,
+        block=replica.block,
+        round=round_,
+        peer=replica.me,
+        codec=replica.spec.outer.codec,
+        size_bytes=len(payload),
+        content_id=await asyncio.to_thread(content_id_of, payload),
+        tokens=replica.tokens,
+        norm=norm,
+        domain=work.domain,
+    )
+    # Written before anybody sees it: after a kill it is known what may have counted.
+    await asyncio.to_thread(lambda: replica.save(swarm.folder, with_pending=True))
+    await swarm.offers.put(sign_offer(swarm.identity, header, payload))
+
+
+def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], decoded: dict[str, Contribution]) -> Group:
+    async def check(offer: Offer) -> None:
+        if offer.header.codec != replica.spec.outer.codec:
+            raise PeerError(f"offer of {offer.header.peer} for {replica.block}: codec {offer.header.codec}")
+        decoded[offer.offer_id] = await asyncio.to_thread(read_offer, offer, replica.size)
+
+    max_bytes = 5 * replica.size + 4096  # no codec needs more than float32
+    return Group(swarm.run_id, replica.block, round_, replica.me, view, max_bytes, swarm.offers_stub, check)
+
+
+async def _contributions(
+    replica: Replica, offers: Mapping[str, Offer], decoded: dict[str, Contribution]
+) -> list[Contribution]:
+    found = []
+    for offer in offers.values():
+        held = decoded.get(offer.offer_id)
+        found.append(held or await asyncio.to_thread(read_offer, offer, replica.size))
+    return found
+
+
+async def _repair(swarm: Swarm, replica: Replica, heard: Heard) -> str:
+    """Bring the replica to where the group stands; return how, nothing if it stood there, `FAILED` if it cannot."""
+    standing = compare(replica.me, heard.histories)
+    try:
+        if standing.follow is not None:
+            return await _follow(swarm, replica, standing, heard)
+        if standing.merge:
+            return await _merge(swarm, replica, standing, heard)
+    except (ShoalError, TimeoutError, OSError) as error:
+        log.warning("%s: cannot reach the group's state yet: %s", replica.block, error)
+        return FAILED
+    return ""
+
+
+async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard) -> str:
+    """Replay the rounds that lead to where the group stands, or download its state if that is not possible."""
+    target, sources = standing.follow, standing.sources
+    assert target is not None
+    marks = heard.histories[sources[0]]
+    base = next((s for s in (replica.state, replica.previous) if s and Mark(s.version, s.digest) in marks), None)
+    after = base.version if base else max(0, target.version - len(marks))
+    rounds = await history(swarm.offers_stub(sources[0]), replica.block, after)
+    rounds = [r for r in rounds if r.version <= target.version]
+    if base is not None and (states := await _replay(swarm, replica, base, rounds, target, sources)):
+        replica.adopt(states, rounds, marks, base.round)
+        return f"replayed {len(rounds)}"
+    state = await _fetch_state(swarm, replica, target, sources, heard)
+    since = base.round if base else min((r.round for r in rounds), default=state.round) - 1
+    replica.adopt([state], rounds, marks, since)
+    return "downloaded the state"
+
+
+async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequence[str], heard: Heard) -> OuterState:
+    size_bytes = heard.state_bytes[sources[0]]
+    if size_bytes > 8 * replica.size + MAX_HEADER_BYTES:
+        raise PeerError(f"state of {replica.block}: {size_bytes} bytes are too many for {replica.size} parameters")
+    data = await download_bytes(swarm.shards_stub, sources, mark.digest, size_bytes, deadline_s=DOWNLOAD_S)
+    return await asyncio.to_thread(read_state, data, replica.block, replica.size)
+
+
+async def _replay(
+    swarm: Swarm,
+    replica: Replica,
+    base: OuterState,
+    rounds: Sequence[SealedRound],
+    target: Mark,
+    sources: Sequence[str],
+) -> list[OuterState]:
+    """Return the states after each of the rounds; none if they do not lead to the target or an offer is lost."""
+    if not rounds or rounds[0].version != base.version + 1 or rounds[-1].digest != target.digest:
+        return []
+    states = [base]
+    for sealed in rounds:
+        decoded: dict[str, Contribution] = {}
+        group = _group(swarm, replica, sealed.round, list(sealed.offers), decoded)
+        from_all = {peer: [s for s in sources if s != replica.me] for peer in sealed.offers}
+        offers = await fetch_sealed(group, swarm.offers, sealed.offers, from_all, CALL_S)
+        if not sealed.offers or len(offers) < len(sealed.offers):
+            return []
+        contributions = await _contributions(replica, offers, decoded)
+        states.append(await asyncio.to_thread(replica.replayed, states[-1], sealed, contributions))
+    return states
+
+
+async def _merge(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard) -> str:
+    """Compute, like everybody, the mean of the histories that parted with no majority."""
+    states = []
+    for mark, members in standing.merge:
+        if mark == Mark(replica.state.version, replica.state.digest):
+            states.append(replica.state)
+        else:
+            states.append(await _fetch_state(swarm, replica, mark, members, heard))
+    merged = await asyncio.to_thread(merge, states)
+    parents = [*replica.marks, *(mark for mark, _ in standing.merge)]
+    replica.adopt([merged], [], parents, merged.round)
+    return f"merged {len(states)} histories"

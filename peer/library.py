@@ -1,0 +1,175 @@
+"""The text that a peer has: which blobs of the corpus lie here, which may be served, which to train on.
+
+How blobs travel is `protocols/shards.py`'s; what is in them is `peer/train/data.py`'s.
+"""
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.content import content_id_of
+from configs.corpus import DomainInfo, ShardInfo
+from configs.errors import DataError, NetworkError, ShoalError
+from configs.run import RunSpec
+from peer.train.checkpoint import write_file
+from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, Source
+from peer.train.partition import Strategy
+from protocols.shards import download
+
+log = logging.getLogger(__name__)
+
+DOWNLOAD_S = 3600.0
+MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
+
+
+class Library:
+    """The blobs of a run's corpus on this machine.
+
+    `corpus` is this user's own prepared corpus, if it brought one; what is fetched from the swarm lies in `folder`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: RunSpec,
+        domains: Sequence[DomainInfo],
+        shards_stub: Callable[[str], Any],
+        corpus: Corpus | None,
+    ) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.domains = list(domains)
+        self.corpus = corpus
+        self._shards_stub = shards_stub
+        self._tokenizer_id = ""
+        (folder / BLOBS).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def tokenizer_json(self) -> bytes:
+        """The run's tokenizer."""
+        return (self.folder / TOKENIZER_FILE).read_bytes()
+
+    def set_tokenizer(self, data: bytes) -> None:
+        """Keep the tokenizer. Raises DataError if it is not the run's."""
+        if hashlib.sha256(data).hexdigest() != self.spec.tokenizer_sha256:
+            raise DataError("the tokenizer is not the one of this run; prepare the data with the run's tokenizer.json")
+        write_file(self.folder / TOKENIZER_FILE, data)
+        self._tokenizer_id = content_id_of(data)
+
+    @property
+    def tokenizer_id(self) -> str:
+        """The content id of the tokenizer."""
+        return self._tokenizer_id or content_id_of(self.tokenizer_json)
+
+    def path(self, blob: ShardInfo) -> Path | None:
+        """Return where a blob lies on this machine, or None if it does not."""
+        places = [self.folder / BLOBS / blob.content_id]
+        if self.corpus is not None:
+            places.append(self.corpus.blob(blob.content_id))
+        return next((place for place in places if place.is_file()), None)
+
+    def lookup(self, content_id: str) -> Path | None:
+        """Return the file of a blob that may leave this machine: private text never does."""
+        if content_id == self._tokenizer_id:
+            return self.folder / TOKENIZER_FILE
+        for domain in self.domains:
+            public = (*domain.shards, domain.heldout) if domain.is_public else ()
+            for blob in (domain.counts, *public):
+                if blob.content_id == content_id:
+                    return self.path(blob)
+        return None
+
+    def trains(self, strategy: Strategy, sub_model: str) -> list[DomainInfo]:
+        """Return the domains that a sub-model is trained on."""
+        index = strategy.domain(sub_model)
+        return self.domains if index is None else [self.domains[index]]
+
+    def can_train(self, strategy: Strategy, sub_model: str) -> bool:
+        """Return whether this peer has, or may fetch, text for `sub_model`."""
+        return any(d.is_public or any(map(self.path, d.shards)) for d in self.trains(strategy, sub_model))
+
+    def sources(self, strategy: Strategy, sub_model: str) -> list[Source]:
+        """Return the token files for `sub_model` that lie here; every domain weighs the same."""
+        sources = []
+        for domain in self.trains(strategy, sub_model):
+            here = [(shard, path) for shard in domain.shards if (path := self.path(shard)) is not None]
+            here = [(shard, path) for shard, path in here if shard.tokens > self.spec.model.context_length]
+            total = sum(shard.tokens for shard, _ in here)
+            sources += [Source(str(path), self.spec.model.vocab_size, shard.tokens / total) for shard, path in here]
+        return sources
+
+    def wanted(self, strategy: Strategy, sub_model: str, me: str) -> list[ShardInfo]:
+        """Return the shards to fetch for `sub_model`, one of each domain first; each peer in an order of its own.
+
+        Every peer draws another part of a large domain, so that coverage stays even.
+        """
+        queues = []
+        for domain in self.trains(strategy, sub_model):
+            shards = [s for s in domain.shards if s.tokens > self.spec.model.context_length] if domain.is_public else []
+            random.Random(f"{me}/{domain.name}").shuffle(shards)
+            queues.append(shards[:MAX_LOCAL_SHARDS])
+        longest = max(map(len, queues), default=0)
+        mixed = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
+        return [shard for shard in mixed if self.path(shard) is None]
+
+    async def fetch(self, blobs: Sequence[ShardInfo], peers: Sequence[str]) -> None:
+        """Fetch blobs from whoever has them. Raises NetworkError if one cannot be had, StateError on a full disk."""
+        for blob in blobs:
+            if self.path(blob) is None:
+                target = self.folder / BLOBS / blob.content_id
+                await download(
+                    self._shards_stub, peers, blob.content_id, blob.size_bytes, target, deadline_s=DOWNLOAD_S
+                )
+
+    async def fetch_in_background(
+        self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str], arrived: Callable[[], Any]
+    ) -> None:
+        """Fetch the rest of the shards for `sub_model`, and the domains' counts; call `arrived` after each shard."""
+        try:
+            for shard in self.wanted(strategy, sub_model, me):
+                await self.fetch([shard], peers)
+                await arrived()
+            await self.fetch([domain.counts for domain in self.domains], peers)
+        except (ShoalError, TimeoutError) as error:
+            log.info("some of the corpus could not be fetched yet: %s", error)
+
+    async def fetch_first(self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str]) -> None:
+        """Fetch just enough to begin: one shard. Raises NetworkError if `sub_model` has no text that can be had."""
+        if self.sources(strategy, sub_model):
+            return
+        wanted = self.wanted(strategy, sub_model, me)
+        if not wanted:
+            names = ", ".join(domain.name for domain in self.trains(strategy, sub_model))
+            raise NetworkError(f"no text for {sub_model}: domain {names} is private; bring your own with --data DIR")
+        await self.fetch([min(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes)], peers)
+
+
+def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[DomainInfo]:
+    """Return the run's domains with this peer's own shards in the place of those that it cannot fetch.
+
+    Raises DataError: another tokenizer, or a domain that the run has not.
+    """
+    if corpus.info.tokenizer_sha256 != spec.tokenizer_sha256:
+        raise DataError(
+            f"{corpus.path} was prepared with another tokenizer than the run's; use the run's tokenizer.json"
+        )
+    own = {domain.name: domain for domain in corpus.info.domains}
+    known = {domain.name for domain in domains}
+    if strange := sorted(own.keys() - known):
+        raise DataError(f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}")
+    return [own[d.name] if d.name in own and not d.is_public else d for d in domains]
+
+
+async def tokenizer_from(
+    shards_stub: Callable[[str], Any], peer: str, content_id: str, size_bytes: int, folder: Path
+) -> bytes:
+    """Download the run's tokenizer from the peer that described the run."""
+    target = folder / f"{content_id}.part.json"
+    await download(shards_stub, [peer], content_id, size_bytes, target, deadline_s=60.0)
+    data = await asyncio.to_thread(target.read_bytes)
+    target.unlink()
+    return data

@@ -1,0 +1,44 @@
+"""The command line's options that several commands take. None means: not given, the preset's value counts."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+STATE_DIR_VARIABLE = "SHOAL_PEER__STATE_DIR"  # the same as the preset's, so that `status` finds what `start` began
+
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        envvar=STATE_DIR_VARIABLE,
+        show_envvar=False,
+        help="Where a peer keeps everything.",
+        metavar="DIR",
+    ),
+]
+Config = Annotated[str | None, typer.Option("--config", help="A TOML preset, by path or name.", metavar="FILE")]
+Port = Annotated[int | None, typer.Option("--port", help="Port for other peers; 0: any.", min=0, max=65_535)]
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on for other peers.", metavar="IP")]
+Announce = Annotated[
+    list[str] | None, typer.Option("--announce", help="Address that others can reach, if another.", metavar="ADDR")
+]
+StatusPort = Annotated[int | None, typer.Option("--status-port", help="Port of the status page.", min=0, max=65_535)]
+StatusHost = Annotated[str | None, typer.Option("--status-host", help="Address of the status page.", metavar="IP")]
+Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")]
+Private = Annotated[bool | None, typer.Option("--private", help="Never let this data leave the machine.")]
+Devices = Annotated[
+    list[str] | None, typer.Option("--device", help="Such as cuda:0 or cpu; may be repeated.", metavar="NAME")
+]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; 0: torch's choice.", min=0, max=1024)]
+MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Sequences at once; 0: found by itself.", min=0)]
+SubModel = Annotated[str | None, typer.Option("--sub-model", help="Train this one, such as expert.2.", metavar="NAME")]
+Tensorboard = Annotated[Path | None, typer.Option("--tensorboard", help="Write curves here.", metavar="DIR")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None, typer.Option("--log-level", help="How much to log.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Device = Annotated[str, typer.Option("--device", help="Such as cuda:0.", metavar="NAME")]
+ModelDir = Annotated[
+    Path, typer.Argument(help="What `shoal fuse` wrote, or a Hugging Face directory.", metavar="MODEL")
+]

@@ -1,0 +1,114 @@
+"""The processes of one generation of workers, and the daemon's end of their sockets.
+
+What is said over them is `supervisor.py`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
+
+from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, Message, unpacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from peer.train.worker import Setup
+
+MODULES = ["peer.train.worker", "transformers.models.llama.modeling_llama"]  # what a worker needs for its first step
+
+
+def preload() -> None:
+    """Start the fork server, which imports what workers need; returns at once. For the main thread.
+
+    Workers are forked from this clean, single-threaded process: the first step comes a tenth of a second after
+    a start. Call it before the daemon's own imports, so that both import side by side.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(MODULES)
+    # A Ctrl-C reaches the whole process group; the fork server ends with the daemon, never by itself.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+class RankDiedError(Exception):
+    """A rank has ended."""
+
+    def __init__(self, rank: Rank) -> None:
+        super().__init__(rank.name)
+        self.rank = rank
+
+
+@dataclass
+class Rank:
+    """One worker process and the daemon's end of its socket."""
+
+    name: str
+    process: BaseProcess
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)  # None: it has ended
+    error: Message | None = None  # what it said before it ended
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Yield what the rank says until it ends."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = struct.unpack(">I", await self.reader.readexactly(PREFIX_BYTES))
+                yield unpacked(await self.reader.readexactly(min(size, MAX_MESSAGE_BYTES)))
+
+    async def answer(self, request: int) -> Message:
+        """Return the answer to a request, leaving out those to requests that were given up."""
+        while True:
+            message = await self.answers.get()
+            if message is None:
+                raise RankDiedError(self)
+            if message["id"] == request:
+                return message
+
+    def why_ended(self) -> str:
+        """Say how the process ended. Blocks until it has."""
+        self.process.join(5)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"{self.name} was ended by {signal.Signals(-code).name}"
+        return f"{self.name} ended with exit code {code}"
+
+
+@asynccontextmanager
+async def open_ranks(setup: Setup, snapshot: Tensor, anchor: Tensor) -> AsyncIterator[list[Rank]]:
+    """Hold one process for each device. At the end all are killed: nothing of worth is in them but the anchor's."""
+    from peer.train.worker import run
+
+    context = multiprocessing.get_context("forkserver")
+    ranks: list[Rank] = []
+    try:
+        for index, device in enumerate(setup.devices):
+            ours, theirs = socket.socketpair()
+            arguments = (theirs, replace(setup, rank=index), snapshot, anchor)
+            process = context.Process(target=run, args=arguments, name=f"shoal-worker-{index}", daemon=True)
+            reader, writer = await asyncio.open_connection(sock=ours)
+            with theirs:
+                ranks.append(Rank(f"the worker on {device}", process, reader, writer))
+                await asyncio.to_thread(process.start)  # waits for the fork server's imports, the first time
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.writer.close()
+            if rank.process.pid is not None:
+                rank.process.kill()
+        for rank in ranks:
+            if rank.process.pid is not None:
+                await asyncio.to_thread(rank.process.join)

@@ -1,0 +1,218 @@
+"""One block on one peer: its state, what compression still owes, and its past. No network, no clock, no asyncio.
+
+The same code runs in the daemon and wherever rounds are replayed. Work is never lost or counted twice: whatever this
+peer's offers have not yet put into the block is in `residual`, and whenever the history that counts changes, the
+residual follows it.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from configs.errors import PeerError, StateError
+from configs.run import RunSpec
+from peer.train.checkpoint import read_bytes, read_json, read_tensors, write_file, write_json, write_tensors
+from peer.train.outer import Contribution, OuterState, common_tokens_of, lone_step, outer_step, read_state
+from protocols.codecs import decode, encode
+from protocols.offers import KEPT_ROUNDS, Offer, SealedRound
+from protocols.sealing import MARKS, Mark
+
+NORM_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What was offered in the round that is under way: u = e + Δ, and D(u)."""
+
+    round: int
+    produced: Tensor  # u, (N,)
+    decoded: Tensor  # D(u), (N,)
+
+
+@dataclass
+class OwnOffer:
+    """An offer of this peer, and whether the history that it follows has it."""
+
+    decoded: Tensor
+    is_counted: bool
+
+
+def read_offer(offer: Offer, size: int) -> Contribution:
+    """Decode a checked offer of a block of `size` parameters. Raises PeerError if the norm is not the signed one."""
+    header = offer.header
+    values = decode(header.codec, offer.payload, size)
+    norm = float(torch.linalg.vector_norm(values))
+    if abs(norm - header.norm) > NORM_TOLERANCE * max(norm, header.norm):
+        raise PeerError(f"offer of {header.peer} for {header.block}: its norm is {norm:.6g}, signed {header.norm:.6g}")
+    return Contribution(header.peer, values, header.tokens, header.norm, header.domain)
+
+
+class Replica:
+    """A block that this peer trains.
+
+    `previous` is the state before the last step, kept so that a step which the others did not take can be undone.
+    """
+
+    def __init__(self, state: OuterState, spec: RunSpec, me: str) -> None:
+        self.state = state
+        self.previous: OuterState | None = None
+        self.spec = spec
+        self.me = me
+        self.residual = torch.zeros_like(state.phi)
+        self.marks: deque[Mark] = deque([Mark(state.version, state.digest)], maxlen=MARKS)
+        self.lineage: deque[SealedRound] = deque(maxlen=KEPT_ROUNDS)
+        self.own: dict[int, OwnOffer] = {}
+        self.pending: Pending | None = None
+        self.offered_round = state.round  # no second offer is ever signed for one round
+        self.tokens = state.ages.get(me, 0)  # cumulative, of this peer on this block, in its last offer
+
+    @property
+    def block(self) -> str:
+        """The block's name."""
+        return self.state.block
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.state.size
+
+    def offer(self, round_: int, theta: Tensor, tokens: int) -> tuple[bytes, float]:
+        """Return the payload for this round and the norm of its decoded values; remember what it was made of.
+
+        `theta` are the local parameters at the round's end, (N,); `tokens` this peer's cumulative count.
+        """
+        self.tokens = max(self.tokens, tokens)
+        produced = self.residual + (self.state.phi - theta)
+        payload = encode(self.spec.outer.codec, produced)
+        decoded = decode(self.spec.outer.codec, payload, self.size)
+        self.pending = Pending(round_, produced, decoded)
+        self.offered_round = round_
+        return payload, float(torch.linalg.vector_norm(decoded))
+
+    def advance(self, round_: int, contributions: Sequence[Contribution], sealed: Mapping[str, str]) -> None:
+        """Take the outer step of a sealed round; what the own offer lacked stays in the residual."""
+        is_counted = self.me in sealed
+        self._push(self._stepped(self.state, round_, contributions), sealed)
+        if self.pending is not None and self.pending.round == round_:
+            kept = self.pending.produced
+            self.residual = kept - self.pending.decoded if is_counted else kept.clone()
+        self._close(round_, is_counted)
+
+    def advance_alone(self, round_: int, theta: Tensor, tokens: int) -> None:
+        """Take the step of a round with one holder: φ ← θ."""
+        self.tokens = max(self.tokens, tokens)
+        common = common_tokens_of(self.spec, self.block)
+        theta = theta - self.residual  # what could not be sent while there were others is not lost
+        self.residual = torch.zeros_like(theta)
+        self._push(lone_step(self.state, theta, self.me, self.tokens, round_=round_, common_tokens=common), {})
+        self._close(round_, False)
+
+    def skip(self, round_: int) -> None:
+        """Leave everything as it was; remember the own offer, which others may have counted."""
+        self._close(round_, False)
+
+    def replayed(self, base: OuterState, round_: SealedRound, contributions: Sequence[Contribution]) -> OuterState:
+        """Return the state that a sealed round of the others makes of `base`. Raises PeerError if its bits differ."""
+        state = self._stepped(base, round_.round, contributions)
+        if (state.version, state.digest) != (round_.version, round_.digest):
+            raise PeerError(f"replay of {self.block} version {round_.version} did not give the digest that was claimed")
+        return state
+
+    def adopt(
+        self, states: Sequence[OuterState], rounds: Sequence[SealedRound], parents: Sequence[Mark], since_round: int
+    ) -> None:
+        """Follow another history: its `states`, newest last, and its sealed `rounds` after `since_round`.
+
+        `parents` are the marks that the new history has behind it. The residual follows: an offer of this peer that
+        the new history has and the old one had not is taken out of it, and the other way round.
+        """
+        counted = {r.round for r in rounds if self.me in r.offers}
+        for round_, mine in self.own.items():
+            is_counted = round_ in counted
+            if since_round < round_ <= states[-1].round and is_counted != mine.is_counted:
+                self.residual = self.residual - mine.decoded if is_counted else self.residual + mine.decoded
+                mine.is_counted = is_counted
+        self.previous = states[-2] if len(states) > 1 else None
+        self.state = states[-1]
+        kept = [m for m in parents if m.version < self.state.version]
+        self.marks = deque([*kept, Mark(self.state.version, self.state.digest)], maxlen=MARKS)
+        versions = {r.version for r in rounds}
+        older = [r for r in self.lineage if versions and r.version < min(versions)]
+        self.lineage.clear()
+        self.lineage.extend([*older, *rounds])
+
+    def save(self, folder: Path, *, with_pending: bool) -> None:
+        """Write the state and the residual, whole or not at all. Raises StateError."""
+        if with_pending and self.pending is not None:
+            write_tensors(folder / f"{self.block}.pending", {"produced": self.pending.produced}, {})
+            offered = {"round": self.pending.round, "version": self.state.version, "tokens": self.tokens}
+            write_json(folder / f"{self.block}.pending.json", offered)
+            return
+        write_tensors(folder / f"{self.block}.residual", {"residual": self.residual}, {})
+        write_file(folder / f"{self.block}.safetensors", self.state.blob)
+        state = self.state
+        facts = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
+        write_json(folder / f"{self.block}.json", {**facts, "tokens": self.tokens, "digest": state.digest})
+
+    def resume(self, folder: Path) -> None:
+        """Take up the residual of the last checkpoint, and what was offered in the round that was cut off.
+
+        That round may have counted for the others: its work stays in the residual until their history says so.
+        """
+        tensors = read_tensors(folder / f"{self.block}.residual")
+        if tensors is not None and tensors["residual"].shape == self.residual.shape:
+            self.residual = tensors["residual"]
+        saved = read_json(folder / f"{self.block}.json") or {}
+        self.tokens = max(self.tokens, int(saved.get("tokens", 0)))
+        facts, pending = (
+            read_json(folder / f"{self.block}.pending.json"),
+            read_tensors(folder / f"{self.block}.pending"),
+        )
+        if facts is None or pending is None or facts["version"] != self.state.version:
+            return
+        produced = pending["produced"]
+        self.offered_round, self.tokens = int(facts["round"]), max(self.tokens, int(facts["tokens"]))
+        decoded = decode(self.spec.outer.codec, encode(self.spec.outer.codec, produced), self.size)
+        self.residual = produced
+        self.own[self.offered_round] = OwnOffer(decoded, False)
+
+    def _stepped(self, base: OuterState, round_: int, contributions: Sequence[Contribution]) -> OuterState:
+        return outer_step(
+            base,
+            contributions,
+            self.spec.outer,
+            round_=round_,
+            max_tokens=self.spec.rounds.max_tokens,
+            common_tokens=common_tokens_of(self.spec, self.block),
+        )
+
+    def _push(self, state: OuterState, sealed: Mapping[str, str]) -> None:
+        self.previous, self.state = self.state, state
+        self.marks.append(Mark(state.version, state.digest))
+        self.lineage.append(
+            SealedRound(version=state.version, round=state.round, offers=dict(sealed), digest=state.digest)
+        )
+
+    def _close(self, round_: int, is_counted: bool) -> None:
+        if self.pending is not None and self.pending.round == round_:
+            self.own[round_] = OwnOffer(self.pending.decoded, is_counted)
+            for old in sorted(self.own)[:-KEPT_ROUNDS]:
+                del self.own[old]
+        self.pending = None
+
+
+def load_state(folder: Path, block: str, size: int) -> OuterState | None:
+    """Return the state of `block` in `folder`, or None if there is none. Raises StateError if it is damaged."""
+    data = read_bytes(folder / f"{block}.safetensors")
+    if data is None:
+        return None
+    try:
+        return read_state(data, block, size)
+    except PeerError as error:
+        raise StateError(
+            f"{folder / block}.safetensors is damaged ({error}); move it away to download it again"
+        ) from None

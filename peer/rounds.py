@@ -1,0 +1,71 @@
+"""What happens at a tick: pure decisions, with the tick as an argument."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.run import RunSpec
+
+TURN_TICKS = 8  # a peer that serves several sub-models stays this long with one
+LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Where a run stands: `common` (one small model), `parted` (sub-models), or `done` (training has ended)."""
+
+    name: str
+    sub_models: tuple[str, ...]
+
+
+def due(spec: RunSpec, ages: Mapping[str, int], tick: int) -> list[str]:
+    """Return the blocks that exchange at `tick`: those whose round length, at their age, divides it."""
+    return [block for block, age in ages.items() if tick % spec.rounds.length(age) == 0]
+
+
+def round_seconds(spec: RunSpec, age: int) -> float:
+    """Return how long a round of a block of this age takes."""
+    return spec.rounds.length(age) * spec.rounds.tick_seconds
+
+
+def timing(spec: RunSpec, age: int, late_s: float) -> tuple[float, float]:
+    """Return the seconds until the cut and until the end of the lists, for a member that begins `late_s` late."""
+    length = round_seconds(spec, age)
+    cut = spec.rounds.cut_share * length
+    end = (spec.rounds.cut_share + LIST_SHARE) * length
+    return max(0.0, cut - late_s), max(0.0, end - late_s)
+
+
+def total_tokens(spec: RunSpec, block: str, num_sub_models: int) -> int:
+    """Return the age at which `block` has had its part of the run: an expert gets its share after the common phase."""
+    is_shared = block in ("model", "trunk")
+    rest = spec.total_tokens - spec.strategy.common_tokens
+    return spec.total_tokens if is_shared else spec.strategy.common_tokens + rest // max(1, num_sub_models)
+
+
+def is_done(spec: RunSpec, sub_model: str, ages: Mapping[str, int], num_sub_models: int) -> bool:
+    """Return whether `sub_model` has had all its tokens."""
+    return ages.get(sub_model, 0) >= total_tokens(spec, sub_model, num_sub_models)
+
+
+def open_sub_models(spec: RunSpec, sub_models: Sequence[str], ages: Mapping[str, int]) -> list[str]:
+    """Return the sub-models that still have tokens to absorb."""
+    return [name for name in sub_models if not is_done(spec, name, ages, len(sub_models))]
+
+
+def eta_seconds(age: int, total: int, tokens_per_s: float) -> float | None:
+    """Return how long the swarm still needs; None while that cannot be known."""
+    return max(0.0, total - age) / tokens_per_s if tokens_per_s > 0 else None
+
+
+def agreement(histories: Mapping[str, Sequence[tuple[int, str]]], holders: Collection[str]) -> float:
+    """Return the share of the holders who have the majority's digest at the newest version that most of them know.
+
+    `histories` maps a peer to its last (version, digest) marks of the block. One when nothing contradicts.
+    """
+    known = {peer: dict(marks) for peer, marks in histories.items() if peer in holders and marks}
+    versions = sorted({version for marks in known.values() for version in marks}, reverse=True)
+    for version in versions:
+        digests = [marks[version] for marks in known.values() if version in marks]
+        if 2 * len(digests) > len(known):
+            return max(digests.count(digest) for digest in set(digests)) / len(digests)
+    return 1.0

@@ -1,0 +1,143 @@
+"""The sub-model that this peer trains now: its replicas, its worker, and what passes between them.
+
+A block's exchange runs beside the training: θ is copied out at the round's end, and the new anchor goes in between
+two inner steps, keeping what the worker has learnt meanwhile: θ ← θ + (φ_new − θₛ).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from configs.run import RunSpec
+from peer.blocks import BlockStore
+from peer.exchange import Work
+from peer.library import Library
+from peer.replica import Replica
+from peer.supervisor import Workers
+from peer.train.model import initial_parameters
+from peer.train.outer import OuterState, common_tokens_of, new_state
+from peer.train.partition import COMMON, Layout, Strategy
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was copied out of the worker at a round's end."""
+
+    works: Mapping[str, Work]  # block → θ, tokens, domain
+    epoch: int  # of the worker: it changes when θ goes back to the anchor
+
+
+class Session:
+    """Trains one sub-model at a time. `lock` orders everything that touches the two shared buffers."""
+
+    def __init__(self, spec: RunSpec, me: str, workers: Workers, store: BlockStore) -> None:
+        self.sub_model = ""
+        self.replicas: dict[str, Replica] = store.replicas
+        self._spec, self._me, self._workers, self._store = spec, me, workers, store
+        self._strategy = Strategy(spec.strategy.kind, 1)
+        self._library: Library | None = None
+        self._layout = Layout(())
+        self._domain = ""
+        self._before: dict[str, int] = {}  # block → this peer's tokens on it before the worker was loaded
+        self._lock = asyncio.Lock()  # orders everything that touches the two shared buffers
+
+    async def start(self, strategy: Strategy, sub_model: str, states: Sequence[OuterState], library: Library) -> None:
+        """Begin to train `sub_model`; `states` are those of its blocks that are not in training already.
+
+        Raises DeviceError, DataError.
+        """
+        async with self._lock:
+            for state in states:
+                replica = Replica(state, self._spec, self._me)
+                await asyncio.to_thread(replica.resume, self._store.folder)
+                self.replicas[state.block] = replica
+            self._strategy, self._library, self.sub_model = strategy, library, sub_model
+            self._layout = strategy.layout(sub_model, self._spec.model)
+            index = strategy.domain(sub_model)
+            self._domain = "all" if index is None else library.domains[index].name
+            for block in self._layout.blocks:
+                replica = self.replicas[block]
+                self._workers.anchor[self._layout.span(block)] = replica.state.phi
+                self._before[block] = max(replica.tokens, replica.state.ages.get(self._me, 0))
+            sources = library.sources(strategy, sub_model)
+            await self._workers.load(strategy, sub_model, sources, self._ages(self._layout.blocks))
+            await self._workers.resume()
+
+    async def refresh_sources(self) -> None:
+        """Sample from all the text that lies here by now."""
+        if self._library is not None and self.sub_model:
+            await self._workers.set_sources(self._library.sources(self._strategy, self.sub_model))
+
+    async def cut(self) -> Cut:
+        """Copy θ out at a round's end; the worker goes on at once."""
+        async with self._lock:
+            return await self._cut()
+
+    async def rebase(self, block: str, before: OuterState, cut: Cut, *, is_step: bool) -> None:
+        """Bring the worker to the replica's new anchor.
+
+        After a step θ is rebased from what was cut; after a mere repair, or when the worker went back to the old
+        anchor meanwhile, from the old anchor.
+        """
+        async with self._lock:
+            if block not in self._layout.blocks or block not in self.replicas:
+                return
+            has_cut = is_step and cut.epoch == self._workers.epoch
+            span = self._layout.span(block)
+            self._workers.snapshot[span] = cut.works[block].theta if has_cut else before.phi
+            self._workers.anchor[span] = self.replicas[block].state.phi
+            await self._workers.apply(self._ages([block]))
+
+    async def pause(self) -> None:
+        """Stop training for a while; the state stays where it is."""
+        await self._workers.pause()
+
+    async def resume(self) -> None:
+        """Go on training."""
+        if self.sub_model:
+            await self._workers.resume()
+
+    async def stop(self) -> None:
+        """Stop training; what was learnt since the last round goes into the residuals, to be sent later."""
+        async with self._lock:
+            if not self.sub_model:
+                return
+            await self._workers.pause()
+            cut = await self._cut()
+            for block in self._layout.blocks:
+                replica = self.replicas[block]
+                replica.residual = replica.residual + (replica.state.phi - cut.works[block].theta)
+                replica.tokens = max(replica.tokens, cut.works[block].tokens)
+                self._workers.anchor[self._layout.span(block)] = cut.works[block].theta
+
+    async def drop(self, blocks: Sequence[str]) -> None:
+        """Save the replicas of `blocks` and let go of them; they stay stored."""
+        for block in blocks:
+            await asyncio.to_thread(self._store.save, self.replicas[block])
+            del self.replicas[block]
+
+    async def _cut(self) -> Cut:
+        snapshot = await self._workers.take_snapshot()
+        works = {
+            block: Work(
+                self._workers.snapshot[self._layout.span(block)].clone(),
+                self._before[block] + snapshot.tokens,
+                self._domain,
+            )
+            for block in self._layout.blocks
+        }
+        return Cut(works, self._workers.epoch)
+
+    def _ages(self, blocks: Sequence[str]) -> dict[str, int]:
+        return {block: self.replicas[block].state.age for block in blocks}
+
+
+def initial_state(spec: RunSpec, strategy: Strategy) -> OuterState:
+    """Return the state with which a run begins: a pure function of its spec."""
+    tensors = initial_parameters(spec.model, spec.seed)
+    layout = strategy.layout(COMMON, spec.model)
+    phi = torch.cat([tensors[slot.name].reshape(-1) for slot in layout.slots])
+    is_final = common_tokens_of(spec, COMMON) == 0
+    return new_state(COMMON, phi, None, version=0, round_=0, ages={}, is_final=is_final)

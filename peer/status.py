@@ -1,0 +1,67 @@
+"""What a daemon says of itself and of its swarm: one snapshot, for the view, `status --json` and the metrics."""
+
+from pydantic import BaseModel
+
+
+class DigestMark(BaseModel):
+    """The digest of a block's state after its `version`-th outer step."""
+
+    version: int
+    digest: str
+
+
+class BlockStatus(BaseModel):
+    """One block as this daemon sees it."""
+
+    block: str
+    holders: list[str]
+    keepers: list[str]
+    age: int = 0  # tokens
+    version: int = 0  # outer steps taken
+    last_round: int = 0  # tick of the last exchange
+    round_ticks: int = 0
+    outcome: str = ""  # of the last round, such as "sealed 3 of 3" or "skipped: heard 1 of 3"
+    agreement: float = 1.0  # share of the holders whose newest common version has the majority's digest
+
+
+class PeerStatus(BaseModel):
+    """One peer: what it last published, or, for the local one, what is true now."""
+
+    peer_id: str
+    sub_model: str = ""
+    domain: str = ""
+    state: str = ""  # starting, downloading, training, paused, serving, leaving
+    rounds: int = 0  # sealed by this peer since it first joined; survives a restart
+    loss: float | None = None  # nats per token, of the last inner steps
+    tokens: int = 0  # trained since it first joined
+    tokens_per_s: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seen_tick: int = 0
+    digests: dict[str, list[DigestMark]] = {}  # block → the last five
+
+
+class Status(BaseModel):
+    """Everything that `shoal status --json` prints."""
+
+    version: str
+    peer_id: str
+    run_id: str
+    run_name: str
+    strategy: str
+    phase: str  # common, parted or done
+    state: str
+    tick: int
+    tick_seconds: float
+    started_at: float  # wall-clock seconds
+    addresses: list[str]
+    join: str  # the line that a new peer types
+    url: str
+    sub_models: dict[str, str]  # name → its domain
+    blocks: list[BlockStatus]
+    peers: list[PeerStatus]  # the local one first
+    age: int = 0  # tokens that the swarm has absorbed
+    total_tokens: int = 0
+    eta_s: float | None = None
+    losses: list[tuple[int, float]] = []  # (tokens, loss) of the local peer, thinned to at most 200 points
+    events: list[str] = []  # the last changes, newest last: joined, left, restarted, skipped

@@ -1,0 +1,59 @@
+"""Messages between the daemon and a worker: length-prefixed msgpack over a socket pair. This is the worker's end.
+
+No torch here: the daemon starts its workers' fork server before it imports anything heavy.
+"""
+
+import select
+import socket
+import struct
+from typing import Any
+
+import msgpack
+
+Message = dict[str, Any]
+MAX_MESSAGE_BYTES = 1 << 20
+PREFIX_BYTES = 4
+
+
+def packed(message: Message) -> bytes:
+    """Return a message as it goes over the socket."""
+    data: bytes = msgpack.packb(message)
+    assert len(data) <= MAX_MESSAGE_BYTES
+    return struct.pack(">I", len(data)) + data
+
+
+def unpacked(data: bytes) -> Message:
+    """Return the message in `data`, which comes without its prefix."""
+    message: Message = msgpack.unpackb(data)
+    return message
+
+
+class Channel:
+    """Messages over a blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+
+    def is_readable(self) -> bool:
+        """Return whether a message, or the end, is waiting."""
+        return bool(select.select([self._socket], [], [], 0)[0])
+
+    def receive(self) -> Message:
+        """Return the next message, waiting for it. Raises EOFError when the daemon is gone."""
+        (size,) = struct.unpack(">I", self._read(PREFIX_BYTES))
+        assert size <= MAX_MESSAGE_BYTES
+        return unpacked(self._read(size))
+
+    def send(self, message: Message) -> None:
+        """Send a message. Raises OSError when the daemon is gone."""
+        self._socket.sendall(packed(message))
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            part = self._socket.recv(size - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return bytes(data)

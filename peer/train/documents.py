@@ -1,0 +1,213 @@
+"""Finds the domains in what a user names, and reads documents from text, JSON lines and Parquet files.
+
+Documents are yielded one after the other; no file is held in memory as a whole. Tokens are `prepare.py`'s.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import DataError
+
+TEXT = {".txt", ".text", ".md", ".rst"}
+JSON_LINES = {".jsonl", ".ndjson"}
+PARQUET = {".parquet"}
+KNOWN = TEXT | JSON_LINES | PARQUET
+MIN_CHARACTERS = 1000  # of a document in a text file; shorter paragraphs are joined with those that follow
+PARQUET_ROWS = 1024  # read at once
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of JSON lines and Parquet matter."""
+
+    text: str = "text"
+    domain: str | None = None  # None: files and folders are the domains
+
+
+def find_files(sources: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return the files to read, each with its domain, in a fixed order.
+
+    One directory: each of its sub-folders and files is a domain. Otherwise each source is one, named like the file
+    or folder, or like the folder above where names are the same (`a/train.txt b/train.txt`).
+
+    Raises DataError: no such path, a file whose extension says nothing, a folder without usable files, equal names.
+    """
+    if not sources:
+        raise DataError("no text was given; name files or folders, such as: shoal prepare texts/ --out corpus")
+    for source in sources:
+        if not source.exists():
+            raise DataError(f"no such file or folder: {source}; check the path")
+    roots = list(sources)
+    if len(roots) == 1 and roots[0].is_dir():
+        roots = [path for path in sorted(roots[0].iterdir()) if not path.name.startswith(".") and _files(path)]
+        if not roots:
+            raise DataError(f"{sources[0]} holds no text; it needs files that end in {', '.join(sorted(KNOWN))}")
+    names = _names(roots)
+    found = []
+    for name, root in zip(names, roots, strict=True):
+        files = _files(root)
+        if not files and root.is_dir():
+            raise DataError(f"{root} holds no text; it needs files that end in {', '.join(sorted(KNOWN))}")
+        if not files:
+            raise DataError(f"{root}: cannot tell what it holds; its name must end in {', '.join(sorted(KNOWN))}")
+        found += [(name, file) for file in files]
+    return found
+
+
+def read_documents(path: Path, columns: Columns) -> Iterator[tuple[str | None, str]]:
+    """Yield each document that is not blank, with its domain if a column names it.
+
+    Raises DataError, which names the line or byte: unreadable, not UTF-8, broken, a missing column, no documents.
+    """
+    count = 0
+    rows: Iterator[tuple[str | None, str]]
+    try:
+        if path.suffix.lower() in TEXT:
+            if columns.domain is not None:
+                raise DataError(f"{path} has no column '{columns.domain}'; use JSON lines or Parquet")
+            rows = ((None, text) for text in split_lines(_text_lines(path)))
+        elif path.suffix.lower() in JSON_LINES:
+            rows = (_row(record, columns, where) for where, record in _json_lines(path))
+        else:
+            rows = (_row(record, columns, where) for where, record in _parquet_rows(path, columns))
+        for domain, text in rows:
+            if text.strip():
+                count += 1
+                yield domain, text
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; check the file and its permissions") from None
+    if not count:
+        raise DataError(f"{path} holds no text; fill it or leave it out")
+
+
+def split_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yield documents: paragraphs, which blank lines separate, joined until there are MIN_CHARACTERS.
+
+    A last short one is yielded as it is.
+    """
+    document: list[str] = []
+    characters = 0
+    for line in lines:
+        if line.strip():
+            document.append(line)
+            characters += len(line) + 1
+        elif characters >= MIN_CHARACTERS:
+            yield "\n".join(document)
+            document, characters = [], 0
+        elif document and document[-1]:
+            document.append("")
+    yield "\n".join(document).rstrip("\n")
+
+
+def domain_name(text: str) -> str:
+    """Turn any text into a domain's name: word characters, dots and hyphens, at most 64."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:64] or "unnamed"
+
+
+def _files(root: Path) -> list[Path]:
+    """Return the readable files at and below `root`; those in a folder of another kind are passed over."""
+    if root.is_file():
+        return [root] if root.suffix.lower() in KNOWN else []
+    inside = [path for path in sorted(root.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(root))]
+    files = [path for path in inside if path.suffix.lower() in KNOWN]
+    if len(files) < len(inside):
+        logger.warning("%s: %d files of another kind were passed over", root, len(inside) - len(files))
+    return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _names(roots: Sequence[Path]) -> list[str]:
+    resolved = [root.resolve() for root in roots]
+    names = [domain_name(root.stem if root.is_file() else root.name) for root in resolved]
+    if len(set(names)) < len(names):
+        names = [domain_name(root.parent.name) if root.is_file() else domain_name(root.name) for root in resolved]
+    for name, root in zip(names, roots, strict=True):
+        if names.count(name) > 1:
+            raise DataError(f"{root}: another source would be the domain '{name}' as well; rename one of them")
+    return names
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file without their ends."""
+    offset = 0
+    with path.open("rb") as file:
+        for raw in file:
+            line = raw.removeprefix(BYTE_ORDER_MARK) if offset == 0 else raw
+            try:
+                yield line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                at = offset + len(raw) - len(line) + error.start
+                raise DataError(
+                    f"{path} is not UTF-8 at byte {at}; convert it, for example: iconv -f LATIN1 -t UTF-8 {path}"
+                ) from None
+            offset += len(raw)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_text_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: broken JSON ({error}); repair or remove the line") from None
+        if not isinstance(record, dict):
+            raise DataError(f'{path}, line {number}: not a JSON object; write {{"text": "…"}} on each line')
+        yield f"{path}, line {number}", record
+
+
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            wanted = [name for name in (columns.text, columns.domain) if name in file.schema_arrow.names]
+            if columns.text not in wanted:
+                raise _missing(str(path), columns.text, file.schema_arrow.names)
+            row = 0
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield f"{path}, row {row}", record
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is no readable Parquet file, write it again: {str(error).splitlines()[0]}") from None
+
+
+def _row(record: dict[str, Any], columns: Columns, where: str) -> tuple[str | None, str]:
+    """Return the domain and text of one row of a table."""
+    for column in (columns.text, columns.domain):
+        if column is not None and column not in record:
+            raise _missing(where, column, list(record))
+    text = record[columns.text]
+    try:
+        if text is None:
+            text = ""
+        elif not isinstance(text, str):
+            raise DataError(f"{where}: column '{columns.text}' holds {type(text).__name__}, not text; name another")
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half a character at {error.start}; repair or remove the line") from None
+    if columns.domain is None:
+        return None, text
+    if record[columns.domain] in (None, ""):
+        raise DataError(f"{where}: column '{columns.domain}' is empty; fill it or remove the row")
+    return domain_name(str(record[columns.domain])), text
+
+
+def _missing(where: str, column: str, present: Sequence[str]) -> DataError:
+    shown = ", ".join(list(present)[:8]) or "none"
+    return DataError(
+        f"{where}: no column '{column}'; the columns are: {shown}; name one with --text-column or --domain-column"
+    )

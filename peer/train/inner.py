@@ -1,0 +1,191 @@
+"""The inner step: AdamW with a learning rate for each block, gradients summed over micro-batches and ranks.
+
+Also the schedule, which follows a block's age, and the watch that notices when training has gone wrong.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW
+
+from configs.run import InnerSpec, RunPlan
+from peer.train.checkpoint import read_tensors, write_tensors
+from peer.train.model import TokenLoss
+from peer.train.partition import COMMON, TRUNK, Layout, Strategy
+from peer.train.sharded import Ranks, Rows
+
+RAMP_STEPS = 20  # of a new optimizer, over which its rate rises: Adam's moments are rough at first
+JUMP_NATS = 1.5  # rise of the smoothed loss over its best that counts as a jump
+SMOOTHING = 0.1  # weight of the newest loss
+
+
+def learning_rate(inner: InnerSpec, age: float, total_tokens: int) -> float:
+    """Return the rate at `age` tokens: a linear warm-up, then a cosine to `min_rate_share` at `total_tokens`."""
+    if age < inner.warmup_tokens:
+        return inner.learning_rate * age / inner.warmup_tokens
+    done = min(1.0, (age - inner.warmup_tokens) / max(1, total_tokens - inner.warmup_tokens))
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return inner.learning_rate * (inner.min_rate_share + (1 - inner.min_rate_share) * cosine)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """At which age a block is done, and its learning rate until then."""
+
+    plan: RunPlan
+    strategy: Strategy
+
+    def last_age(self, block: str) -> int:
+        """Return the age of `block` when the swarm has absorbed all tokens, shared evenly by the sub-models."""
+        if block == TRUNK or self.strategy.kind == "replicas":
+            return self.plan.total_tokens
+        return self._own_age(self.plan.total_tokens)
+
+    def rate(self, block: str, age: int) -> float:
+        """Return the learning rate of `block` at `age`. It does not jump when sub-models part."""
+        # The trunk is trained by all sub-models at once: on the schedule it is as old as one of them.
+        own = self._own_age(age) if block == TRUNK else age
+        return learning_rate(self.plan.inner, own, self.last_age(COMMON))
+
+    def _own_age(self, age: int) -> int:
+        """Return how many of `age` tokens one sub-model has seen: all of the common ones, a share of the others."""
+        common = min(age, self.plan.strategy.common_tokens)
+        return common + (age - common) // len(self.strategy.sub_models)
+
+
+class Watch:
+    """Notices a loss that is not a number, or one that jumps up and stays there."""
+
+    def __init__(self) -> None:
+        self._smooth: float | None = None
+        self._best = math.inf
+
+    def is_bad(self, loss: float) -> bool:
+        """Take in the next loss, in nats per token; return whether training has diverged."""
+        if not math.isfinite(loss):
+            return True
+        self._smooth = loss if self._smooth is None else self._smooth + SMOOTHING * (loss - self._smooth)
+        self._best = min(self._best, self._smooth)
+        return self._smooth > self._best + JUMP_NATS
+
+
+class Inner:
+    """The optimizer of one sub-model on one rank. Adam's moments survive a change of anchor and of sub-model."""
+
+    def __init__(self, inner: InnerSpec, module: TokenLoss, ranks: Ranks, is_bfloat16: bool) -> None:
+        self._inner = inner
+        self._module = module
+        self._ranks = ranks
+        self._autocast = torch.autocast(ranks.device.type, torch.bfloat16, enabled=is_bfloat16)
+        self._names = {parameter: name for name, parameter in module.model.named_parameters()}
+        self._optimizer: AdamW | None = None
+        self._ramp = 0
+
+    def use(self, layout: Layout, *, is_fresh: bool) -> None:
+        """Group the parameters by `layout`'s blocks; forget Adam's moments if `is_fresh`. Norms do not decay."""
+        old = None if is_fresh else self._optimizer
+        block_of = {slot.name: slot.block for slot in layout.slots}
+        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for parameter, name in self._names.items():
+            groups.setdefault((block_of[name], parameter.dim() > 1), []).append(parameter)
+        decay = self._inner.weight_decay
+        self._optimizer = AdamW(
+            [
+                {"params": params, "block": block, "weight_decay": decay if is_matrix else 0.0}
+                for (block, is_matrix), params in groups.items()
+            ],
+            lr=self._inner.learning_rate,
+            betas=self._inner.betas,
+            fused=True,
+        )
+        if old is None:
+            self._ramp = 0
+        else:
+            self._optimizer.state.update(old.state)
+
+    def step(self, windows: Tensor, micro_batch: int, rates: Mapping[str, float]) -> float:
+        """Take one optimizer step on the windows of all ranks; return the loss in nats per token over all of them.
+
+        `windows` is (B, T + 1), the same on every rank; each takes its share of the rows. A step whose loss or
+        gradient is not finite changes nothing and returns NaN. Raises torch.OutOfMemoryError.
+        """
+        assert self._optimizer is not None
+        loss = self._accumulate(windows, micro_batch)
+        norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._inner.grad_clip)
+        total_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        is_good = math.isfinite(loss) and math.isfinite(total_norm.item())
+        if is_good:
+            self._ramp = min(RAMP_STEPS, self._ramp + 1)
+            for group in self._optimizer.param_groups:
+                group["lr"] = rates[group["block"]] * self._ramp / RAMP_STEPS
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss if is_good else math.nan
+
+    def _accumulate(self, windows: Tensor, micro_batch: int) -> float:
+        """Sum the gradient of the mean loss over micro-batches and ranks; return that loss."""
+        count, length = len(windows), windows.shape[1] - 1
+        ranks, own = self._ranks, windows[self._ranks.index :: self._ranks.count]
+        total = torch.zeros((), device=ranks.device)
+        starts = range(0, math.ceil(count / ranks.count), micro_batch)
+        for start in starts:
+            rows, weight = own[start : start + micro_batch], 1.0
+            if not len(rows):  # every rank must take part in every collective
+                rows, weight = windows[:1], 0.0
+            if isinstance(self._module, FSDPModule):
+                self._module.set_requires_gradient_sync(start == starts[-1])
+            with self._autocast:
+                loss: Tensor = self._module(rows.to(ranks.device)) * weight
+            total += loss.detach()
+            (loss * (ranks.count / (count * length))).backward()  # type: ignore[no-untyped-call]  # fully_shard takes the mean over the ranks
+        return ranks.sum(total.item()) / (count * length)
+
+    def save(self, path: Path, rows: Rows) -> None:
+        """Write this rank's share of Adam's moments, atomically. Raises StateError."""
+        assert self._optimizer is not None
+        tensors = {"ramp": torch.tensor(self._ramp)}
+        for parameter, name in self._names.items():
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"{name}/{key}"] = _local(value).cpu().contiguous()
+        write_tensors(path, tensors, {"blocks": ",".join(dict.fromkeys(piece.block for piece in rows.pieces))})
+
+    def restore(self, path: Path) -> bool:
+        """Read what `save` wrote; return False, changing nothing, if it does not fit. Raises StateError."""
+        assert self._optimizer is not None
+        tensors = read_tensors(path) or {}
+        state = {parameter: self._moments(parameter, name, tensors) for parameter, name in self._names.items()}
+        if "ramp" not in tensors or not all(state.values()):
+            return False
+        self._optimizer.state.update(state)
+        self._ramp = int(tensors["ramp"])
+        return True
+
+    def _moments(self, parameter: Tensor, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return Adam's state of one parameter from a file; nothing if it is missing or of another shape."""
+        device, shape = self._ranks.device, _local(parameter).shape
+        held = {key: tensors.get(f"{name}/{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        moments = {key: value.to(device) for key, value in held.items() if value is not None}
+        if len(moments) < len(held) or any(moments[key].shape != shape for key in ("exp_avg", "exp_avg_sq")):
+            return {}
+        if isinstance(parameter, DTensor):
+            for key in ("exp_avg", "exp_avg_sq"):
+                moments[key] = DTensor.from_local(
+                    moments[key],
+                    parameter.device_mesh,
+                    parameter.placements,
+                    run_check=False,
+                    shape=parameter.shape,
+                    stride=parameter.stride(),
+                )
+        return moments
+
+
+def _local(value: Tensor) -> Tensor:
+    """Return the part of a tensor that lies on this rank."""
+    return value.to_local() if isinstance(value, DTensor) else value

@@ -1,0 +1,97 @@
+"""How much memory a sub-model will need, said before it is built, and the micro-batch that fits."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from configs.errors import DeviceError
+from configs.run import ModelSpec
+from peer.train.model import LOSS_VALUES, MIN_CHUNK
+from peer.train.partition import parameter_shapes
+
+USABLE = 0.85  # of the free memory; the rest is for fragments and for what was not counted
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a sub-model is laid on the box's ranks."""
+
+    is_sharded: bool  # over the ranks, because one of them cannot hold it; else each rank is a replica
+    micro_batch: int  # sequences of one rank in one forward pass
+
+
+def fit(spec: ModelSpec, *, ranks: int, rows: int, free: int, micro_batch: int = 0) -> Fit:
+    """Decide how to lay a sub-model on `ranks` ranks that have `free` bytes each.
+
+    `rows` is a rank's share of an inner step, in sequences; `micro_batch` the most that is wanted, 0 for no limit.
+    Raises DeviceError: says what is needed, what there is, and what would fit.
+    """
+    usable = int(free * USABLE)
+    state = state_bytes(spec)
+    is_sharded = ranks > 1 and state + activation_bytes(spec, 1) > usable
+    room = usable - (state // ranks if is_sharded else state)
+    fitting = min(micro_batch or rows, rows)
+    while fitting > 1 and activation_bytes(spec, fitting) > room:
+        fitting = math.ceil(fitting / 2)
+    need = usable - room + activation_bytes(spec, fitting)
+    if need > usable:
+        raise DeviceError(
+            f"this run's model needs {_gb(need)} on each device even for one sequence of {spec.context_length} tokens, "
+            f"and {_gb(usable)} of {_gb(free)} free memory can be used; free some, give more devices, "
+            f"or join a run with a smaller model"
+        )
+    return Fit(is_sharded, fitting)
+
+
+def state_bytes(spec: ModelSpec) -> int:
+    """Predict the memory of parameters, gradients and Adam's two moments, all float32."""
+    return 16 * sum(math.prod(shape) for _, shape in parameter_shapes(spec))
+
+
+def activation_bytes(spec: ModelSpec, micro_batch: int) -> int:
+    """Predict the memory that a forward pass of `micro_batch` sequences leaves for the backward pass.
+
+    Counted from what autograd keeps in Transformers' Llama in float32 (a test compares); with autocast it is less.
+    """
+    keys = spec.num_kv_heads * (spec.hidden_size // spec.num_heads)
+    layer_values = 10 * spec.hidden_size + 3 * keys + 4 * spec.mlp_size  # for each token
+    tokens = micro_batch * spec.context_length
+    logits = 3 * spec.vocab_size * min(tokens, max(MIN_CHUNK, LOSS_VALUES // spec.vocab_size))
+    return 4 * (tokens * (spec.num_layers * layer_values + 4 * spec.hidden_size) + logits)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that `device` has free; of the CPU, within this container's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = _numbers(Path("/proc/meminfo"))
+    if "MemAvailable:" not in meminfo:  # not Linux: assume that half of the machine is in use
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    free = meminfo["MemAvailable:"] * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no limit
+        return free
+    return min(free, limit + _numbers(group / "memory.stat").get("inactive_file", 0))
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes the kernel has killed for memory since it started; 0 where that is not told."""
+    return _numbers(Path("/proc/vmstat")).get("oom_kill", 0)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Read a file of lines like `name 123`."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) for line in lines if len(line) >= 2 and line[1].isdigit()}
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

@@ -1,0 +1,109 @@
+"""One sub-model: Hugging Face's Llama, its first parameters and its loss.
+
+Transformers is imported only where a model is built (it takes seconds); the daemon uses the rest without it.
+Shapes: B sequences, T tokens, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from configs.run import ModelSpec
+from peer.train.partition import parameter_shapes
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+LOSS_VALUES = 1 << 23  # logits that exist at a time; more tokens are taken in chunks, at least MIN_CHUNK each
+MIN_CHUNK = 256  # tokens
+INITIAL_STD = 0.02
+
+
+def build_config(spec: ModelSpec) -> LlamaConfig:
+    """Return the configuration of the Llama that `spec` describes."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=spec.vocab_size,
+        hidden_size=spec.hidden_size,
+        intermediate_size=spec.mlp_size,
+        num_hidden_layers=spec.num_layers,
+        num_attention_heads=spec.num_heads,
+        num_key_value_heads=spec.num_kv_heads,
+        max_position_embeddings=spec.context_length,
+        rms_norm_eps=spec.rms_norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": spec.rope_theta},
+        tie_word_embeddings=spec.tie_embeddings,
+        attention_dropout=0.0,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        attn_implementation="sdpa",
+    )
+
+
+def build_model(spec: ModelSpec) -> LlamaForCausalLM:
+    """Return a float32 Llama on torch's default device, with Transformers' own random parameters."""
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM(build_config(spec)).float()
+
+
+def initial_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
+    """Draw the parameters that a run begins with: a pure function of `spec` and `seed`, float32 on the CPU.
+
+    Normal with a deviation of 0.02; matrices that write into the residual stream are scaled down by the number
+    of such writes (GPT-2, section 2.3); norms are ones.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    residual_std = INITIAL_STD / (2 * spec.num_layers) ** 0.5
+    parameters: dict[str, Tensor] = {}
+    for name, shape in parameter_shapes(spec):
+        if len(shape) == 1:
+            parameters[name] = torch.ones(shape)
+            continue
+        std = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else INITIAL_STD
+        parameters[name] = torch.empty(shape).normal_(0.0, std, generator=generator)
+    return parameters
+
+
+class TokenLoss(nn.Module):
+    """A Llama that returns the summed cross entropy of its next-token predictions.
+
+    It is what gets sharded as a whole, so that the head is gathered when the loss needs it.
+    """
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the sum over all B·T predictions, in nats. `tokens` is (B, T + 1)."""
+        hidden = self.model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state  # (B, T, H)
+        return summed_loss(hidden.flatten(0, 1), self.model.lm_head, tokens[:, 1:].flatten())
+
+
+def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    """Sum the cross entropy over all tokens without ever holding all logits. `hidden` (N, H), `targets` (N,).
+
+    When the logits are many they are made chunk by chunk and made again in the backward pass: half of the memory
+    at the same speed.
+    """
+    vocab_size = cast(nn.Linear, head).out_features
+    chunk = max(MIN_CHUNK, LOSS_VALUES // vocab_size)
+
+    def loss_of(part: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(head(part).float(), labels, reduction="sum")
+
+    if len(targets) <= chunk:
+        return loss_of(hidden, targets)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for part, labels in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
+        total = total + cast(Tensor, checkpoint(loss_of, part, labels, use_reentrant=False))
+    return total

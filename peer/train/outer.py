@@ -1,0 +1,250 @@
+"""The outer step: what a group's sealed offers do to a block's state. Pure, elementwise, the same bits everywhere.
+
+A block's state is one blob, which is at the same time the bytes that peers download, the file on disk (a valid
+safetensors file) and what the digest names. `phi` and `momentum` are views into it.
+
+No fused operation (`alpha=`, `addcmul`, `lerp` round differently) and no reduction touches the state: a dot product
+differs between one thread and two. Whatever decides how strongly an offer counts is plain Python arithmetic on the
+signed headers.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from configs.content import content_id_of
+from configs.errors import PeerError
+from configs.run import OuterSpec, RunSpec
+
+WEIGHT_CAP = 4.0  # times the group's median token count, inside a domain
+NORM_CAP = 2.0  # times the group's median norm, in groups of three or more
+MAX_HEADER_BYTES = 1 << 20
+MAX_PEERS = 4096  # in a block's age
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One sealed offer, decoded: `values` is D(u), (N,); the rest stands in its signed header."""
+
+    peer_id: str
+    values: Tensor
+    tokens: int  # the peer's cumulative count on this block
+    norm: float
+    domain: str
+
+
+@dataclass(frozen=True)
+class OuterState:
+    """A block after its `version`-th outer step, taken at tick `round`.
+
+    `blob` is a safetensors file of `phi` and `momentum`, float32, (N,) each, with the other fields in its metadata.
+    """
+
+    blob: bytearray
+    phi: Tensor
+    momentum: Tensor
+    block: str
+    version: int
+    round: int
+    ages: Mapping[str, int]  # peer → tokens it has put into this block
+    is_final: bool  # nobody will train this block any more: the common phase has ended
+
+    @property
+    def age(self) -> int:
+        """Tokens that the block's weights have absorbed, across the swarm."""
+        return sum(self.ages.values())
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.phi.numel()
+
+    @cached_property
+    def digest(self) -> str:
+        """The content id of the blob: equal digests are equal bits."""
+        return content_id_of(self.blob)
+
+
+def new_state(
+    block: str,
+    phi: Tensor,
+    momentum: Tensor | None,
+    *,
+    version: int,
+    round_: int,
+    ages: Mapping[str, int],
+    is_final: bool,
+) -> OuterState:
+    """Lay a state out in a fresh blob. `momentum` None means zeros."""
+    size = phi.numel()
+    facts = {
+        "ages": json.dumps(dict(sorted(ages.items())), separators=(",", ":")),
+        "block": block,
+        "is_final": str(int(is_final)),
+        "round": str(round_),
+        "version": str(version),
+    }
+    header = json.dumps(
+        {
+            "__metadata__": facts,
+            "phi": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]},
+            "momentum": {"dtype": "F32", "shape": [size], "data_offsets": [4 * size, 8 * size]},
+        },
+        separators=(",", ":"),
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    blob = bytearray(8 + len(header) + 8 * size)
+    blob[:8] = len(header).to_bytes(8, "little")
+    blob[8 : 8 + len(header)] = header
+    phi_view, momentum_view = _views(blob, 8 + len(header), size)
+    phi_view.copy_(phi)
+    if momentum is not None:
+        momentum_view.copy_(momentum)
+    return OuterState(blob, phi_view, momentum_view, block, version, round_, dict(ages), is_final)
+
+
+def read_state(data: bytes | bytearray, block: str, size: int) -> OuterState:
+    """Read a state of `block` with `size` parameters from a peer's bytes or a file.
+
+    Raises PeerError if it is anything else, or holds a value that is not finite.
+    """
+    blob = bytearray(data)
+    length = int.from_bytes(blob[:8], "little")
+    if length > MAX_HEADER_BYTES or len(blob) != 8 + length + 8 * size:
+        raise PeerError(f"state of {block}: {len(blob)} bytes do not hold {size} parameters")
+    try:
+        facts = json.loads(blob[8 : 8 + length])["__metadata__"]
+        ages = {str(peer): int(tokens) for peer, tokens in json.loads(facts["ages"]).items()}
+        name, version, round_ = facts["block"], int(facts["version"]), int(facts["round"])
+        is_final = bool(int(facts["is_final"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PeerError(f"state of {block}: unreadable header ({error})") from None
+    if name != block or len(ages) > MAX_PEERS or min(ages.values(), default=0) < 0 or version < 0:
+        raise PeerError(f"state of {block}: the header speaks of {name} version {version}")
+    phi, momentum = _views(blob, 8 + length, size)
+    if not (bool(torch.isfinite(phi).all()) and bool(torch.isfinite(momentum).all())):
+        raise PeerError(f"state of {block}: holds values that are not finite")
+    return OuterState(blob, phi, momentum, block, version, round_, ages, is_final)
+
+
+def outer_step(
+    state: OuterState,
+    contributions: Sequence[Contribution],
+    outer: OuterSpec,
+    *,
+    round_: int,
+    max_tokens: int,
+    common_tokens: int | None,
+) -> OuterState:
+    """Return the state after one round: b ← μb + Δ̄, φ ← φ − α(Δ̄ + μb), Nesterov as in DiLoCo (2311.08105, 2).
+
+    `common_tokens` is the age at which the common phase ends, for the block that it trains; None for all others.
+    """
+    ordered = sorted(contributions, key=lambda c: c.peer_id)
+    shares = weights(state, ordered, max_tokens)
+    mean = torch.zeros_like(state.phi)
+    for contribution, share in zip(ordered, shares, strict=True):
+        mean += contribution.values * share
+    momentum = state.momentum * outer.mu
+    momentum += mean
+    step = momentum * outer.mu
+    step += mean
+    step *= outer.alpha
+    ages = grown(state.ages, ordered, max_tokens)
+    return new_state(
+        state.block,
+        state.phi - step,
+        momentum,
+        version=state.version + 1,
+        round_=round_,
+        ages=ages,
+        is_final=common_tokens is not None and sum(ages.values()) >= common_tokens,
+    )
+
+
+def lone_step(
+    state: OuterState, theta: Tensor, me: str, tokens: int, *, round_: int, common_tokens: int | None
+) -> OuterState:
+    """Return the state after a round with one holder: φ ← θ, b ← 0."""
+    ages = {**state.ages, me: max(tokens, state.ages.get(me, 0))}
+    is_final = common_tokens is not None and sum(ages.values()) >= common_tokens
+    return new_state(state.block, theta, None, version=state.version + 1, round_=round_, ages=ages, is_final=is_final)
+
+
+def merge(states: Sequence[OuterState]) -> OuterState:
+    """Return the one state that everybody computes where histories parted and none has a majority.
+
+    The mean of the states in the order of their digests, weighted by the tokens that each saw alone.
+    """
+    ordered = sorted(states, key=lambda s: s.digest)
+    peers = sorted({peer for state in ordered for peer in state.ages})
+    floor = {peer: min(state.ages.get(peer, 0) for state in ordered) for peer in peers}
+    alone = [sum(state.ages.get(peer, 0) - floor[peer] for peer in peers) for state in ordered]
+    total = sum(alone)
+    shares = [tokens / total if total else 1 / len(ordered) for tokens in alone]
+    phi, momentum = torch.zeros_like(ordered[0].phi), torch.zeros_like(ordered[0].phi)
+    for state, share in zip(ordered, shares, strict=True):
+        phi += state.phi * share
+        momentum += state.momentum * share
+    return new_state(
+        ordered[0].block,
+        phi,
+        momentum,
+        version=max(s.version for s in ordered) + 1,
+        round_=max(s.round for s in ordered),
+        ages={peer: max(state.ages.get(peer, 0) for state in ordered) for peer in peers},
+        is_final=any(s.is_final for s in ordered),
+    )
+
+
+def weights(state: OuterState, ordered: Sequence[Contribution], max_tokens: int) -> list[float]:
+    """Return what each contribution is multiplied with.
+
+    Domains weigh the same; inside one, by new tokens, capped; an outlying norm is scaled down to the cap.
+    """
+    fresh = [_fresh_tokens(state.ages, c, max_tokens) for c in ordered]
+    cap = WEIGHT_CAP * median([tokens for tokens in fresh if tokens] or [1])
+    counted = [min(tokens, cap) for tokens in fresh]
+    totals: dict[str, float] = {}
+    for contribution, tokens in zip(ordered, counted, strict=True):
+        totals[contribution.domain] = totals.get(contribution.domain, 0.0) + tokens
+    active = sum(1 for total in totals.values() if total > 0)
+    limit = NORM_CAP * median([c.norm for c in ordered]) if len(ordered) >= 3 else math.inf
+    shares = []
+    for contribution, tokens in zip(ordered, counted, strict=True):
+        share = tokens / totals[contribution.domain] / active if tokens else 0.0
+        shares.append(share * (limit / contribution.norm if contribution.norm > limit else 1.0))
+    return shares
+
+
+def grown(ages: Mapping[str, int], contributions: Sequence[Contribution], max_tokens: int) -> dict[str, int]:
+    """Return the ages after `contributions`: a grow-only counter, each increment capped."""
+    after = dict(ages)
+    for contribution in contributions:
+        known = contribution.peer_id in after or len(after) < MAX_PEERS
+        if known:
+            after[contribution.peer_id] = after.get(contribution.peer_id, 0) + _fresh_tokens(
+                ages, contribution, max_tokens
+            )
+    return after
+
+
+def _fresh_tokens(ages: Mapping[str, int], contribution: Contribution, max_tokens: int) -> int:
+    return min(max(contribution.tokens - ages.get(contribution.peer_id, 0), 0), max_tokens)
+
+
+def _views(blob: bytearray, start: int, size: int) -> tuple[Tensor, Tensor]:
+    values = torch.frombuffer(blob, dtype=torch.float32, offset=start, count=2 * size)
+    return values[:size], values[size:]
+
+
+def common_tokens_of(spec: RunSpec, block: str) -> int | None:
+    """Return the age at which `block` is final; None for a block whose training never parts."""
+    parts = block == "model" and spec.strategy.kind != "replicas"
+    return spec.strategy.common_tokens if parts else None

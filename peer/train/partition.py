@@ -1,0 +1,158 @@
+"""Which parameter belongs to which block: closed-form names and shapes of a Llama, laid out as flat float32 tensors.
+
+No transformers here, so that the daemon knows every layout without paying for that import; a test compares the
+names and shapes with Transformers' own model.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import torch
+from torch import Tensor
+
+from configs.errors import UsageError
+from configs.run import ModelSpec
+
+COMMON = "model"  # the single block that everybody trains before sub-models part
+TRUNK = "trunk"
+Shapes = list[tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one parameter lies in the flat tensor of its sub-model; `offset` counts values."""
+
+    block: str
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return prod(self.shape)
+
+    @property
+    def span(self) -> slice:
+        """The values of the flat tensor that are this parameter's."""
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order of a sub-model's parameters in one flat tensor: block by block, then as the model names them."""
+
+    slots: tuple[Slot, ...]
+
+    @classmethod
+    def of(cls, blocks: Mapping[str, Iterable[tuple[str, tuple[int, ...]]]]) -> "Layout":
+        """Lay out blocks, each given with the names and shapes of its parameters."""
+        slots: list[Slot] = []
+        offset = 0
+        for block, shapes in blocks.items():
+            for name, shape in shapes:
+                slots.append(Slot(block, name, shape, offset))
+                offset += slots[-1].size
+        return cls(tuple(slots))
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks in their order."""
+        return tuple(dict.fromkeys(slot.block for slot in self.slots))
+
+    @cached_property
+    def size(self) -> int:
+        """Number of values in the flat tensor."""
+        return sum(slot.size for slot in self.slots)
+
+    def span(self, block: str) -> slice:
+        """Return the values of the flat tensor that are `block`'s; they lie side by side."""
+        own = [slot for slot in self.slots if slot.block == block]
+        return slice(own[0].offset, own[-1].offset + own[-1].size)
+
+    def block_size(self, block: str) -> int:
+        """Return the number of values of `block`."""
+        span = self.span(block)
+        return int(span.stop - span.start)
+
+    def tensors(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return the named parameters as views, in their shapes, of the flat tensor of the whole sub-model."""
+        return {slot.name: flat[slot.span].view(slot.shape) for slot in self.slots}
+
+
+def parameter_shapes(spec: ModelSpec) -> Shapes:
+    """List names and shapes of a Llama's parameters in the order of `named_parameters()`; a tied weight once."""
+    hidden, mlp = spec.hidden_size, spec.mlp_size
+    keys = spec.num_kv_heads * (hidden // spec.num_heads)
+    shapes: Shapes = [("model.embed_tokens.weight", (spec.vocab_size, hidden))]
+    for layer in range(spec.num_layers):
+        prefix = f"model.layers.{layer}."
+        shapes += [
+            (prefix + "self_attn.q_proj.weight", (hidden, hidden)),
+            (prefix + "self_attn.k_proj.weight", (keys, hidden)),
+            (prefix + "self_attn.v_proj.weight", (keys, hidden)),
+            (prefix + "self_attn.o_proj.weight", (hidden, hidden)),
+            (prefix + "mlp.gate_proj.weight", (mlp, hidden)),
+            (prefix + "mlp.up_proj.weight", (mlp, hidden)),
+            (prefix + "mlp.down_proj.weight", (hidden, mlp)),
+            (prefix + "input_layernorm.weight", (hidden,)),
+            (prefix + "post_attention_layernorm.weight", (hidden,)),
+        ]
+    shapes.append(("model.norm.weight", (hidden,)))
+    if not spec.tie_embeddings:
+        shapes.append(("lm_head.weight", (spec.vocab_size, hidden)))
+    return shapes
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which blocks make up which sub-model, and which parameters belong to which block (DESIGN: strategies)."""
+
+    kind: str
+    num_domains: int
+
+    @property
+    def sub_models(self) -> tuple[str, ...]:
+        """The sub-models after parting; before it there is only `model`."""
+        if self.kind == "replicas":
+            return (COMMON,)
+        name = "expert" if self.kind == "experts" else "branch"
+        return tuple(f"{name}.{domain}" for domain in range(self.num_domains))
+
+    def blocks(self, sub_model: str) -> tuple[str, ...]:
+        """Return the blocks that make up `sub_model`. Raises UsageError for a name that this strategy has not."""
+        if sub_model == COMMON:
+            return (COMMON,)
+        if sub_model not in self.sub_models:
+            raise UsageError(f"no sub-model '{sub_model}'; this run has {', '.join((COMMON, *self.sub_models))}")
+        return (TRUNK, sub_model) if self.kind == "experts" else (sub_model,)
+
+    def domain(self, sub_model: str) -> int | None:
+        """Return the index of the domain that `sub_model` trains on; None is all of them."""
+        return None if sub_model == COMMON else int(sub_model.rsplit(".", 1)[1])
+
+    def layout(self, sub_model: str, model: ModelSpec) -> Layout:
+        """Return where each parameter of `sub_model` lies."""
+        shapes = parameter_shapes(model)
+        return Layout.of({block: _shapes_of(block, shapes) for block in self.blocks(sub_model)})
+
+    def derive(self, block: str, common: Tensor, model: ModelSpec) -> Tensor:
+        """Return the flat state with which `block` begins, taken from the flat state of `model` at parting."""
+        source = Layout.of({COMMON: parameter_shapes(model)}).tensors(common)
+        return torch.cat([source[name].reshape(-1) for name, _ in _shapes_of(block, parameter_shapes(model))])
+
+    def assemble(self, sub_model: str, blocks: Mapping[str, Tensor], model: ModelSpec) -> dict[str, Tensor]:
+        """Return the named parameters, in their shapes, of `sub_model` from its flat blocks (others are ignored)."""
+        layout = self.layout(sub_model, model)
+        return layout.tensors(torch.cat([blocks[block].reshape(-1) for block in layout.blocks]))
+
+
+def _shapes_of(block: str, shapes: Shapes) -> Shapes:
+    """Keep the parameters that are `block`'s: an expert has all MLPs, the trunk the rest, others everything."""
+    if block == TRUNK:
+        return [(name, shape) for name, shape in shapes if ".mlp." not in name]
+    if block.startswith("expert."):
+        return [(name, shape) for name, shape in shapes if ".mlp." in name]
+    return shapes

@@ -1,0 +1,301 @@
+"""Turns text into a corpus: trains or takes a tokenizer, tokenizes, holds a part back, and cuts shards.
+
+Documents are read three times (survey, tokenizer, encoding), never kept: memory does not grow with the corpus.
+The same text and options give the same bytes on every machine. `documents.py` reads the files.
+"""
+
+import errno
+import hashlib
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.content import content_id_of
+from configs.corpus import MAX_DOMAINS, MAX_SHARDS, CorpusInfo, DomainInfo, ShardInfo
+from configs.errors import DataError, StateError
+from peer.train.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Tokens, open_tokens, token_dtype
+from peer.train.documents import Columns, domain_name, find_files, read_documents
+from peer.train.tokenizer import MAX_VOCABULARY, Vocabulary, read_tokenizer, train_tokenizer
+
+DEFAULT_VOCABULARY = 32_000
+PARTS = ("train", "heldout")
+BATCH_CHARACTERS = 1 << 20  # encoded at once
+BOUNDARY_TOKENS = 1 << 14  # how far from its place a cut may move to fall between documents
+
+Documents = Callable[[], Iterator[tuple[str, str]]]  # yields (domain, text) from the start, each time it is called
+Progress = Callable[[str, int, int], None]  # stage, characters done, characters in all (0: not known yet)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to prepare a corpus."""
+
+    vocab_size: int | None = None  # None: DEFAULT_VOCABULARY, or that of the given tokenizer
+    tokenizer: Path | None = None  # a tokenizer.json or a folder that has one; None: train one
+    tokenizer_characters: int = 64 << 20  # of text that a tokenizer is trained on, from all domains alike
+    context_length: int = 128  # each domain must fill one window
+    heldout_share: float = 0.05  # of the documents of each domain
+    shard_tokens: int = 4 << 20  # larger where a domain would have more than MAX_SHARDS
+    is_private: bool = False
+
+    def check(self) -> None:
+        """Raise DataError when an option makes no sense."""
+        if self.vocab_size is not None and not 258 <= self.vocab_size <= MAX_VOCABULARY:
+            raise DataError(
+                f"a vocabulary of {self.vocab_size} tokens is not possible; choose from 258 to {MAX_VOCABULARY}"
+            )
+        if not 0 < self.heldout_share < 0.5:
+            raise DataError(f"a held-out share of {self.heldout_share} is not possible; choose one between 0 and 0.5")
+        if self.context_length < 1 or self.shard_tokens <= self.context_length:
+            raise DataError(
+                f"shards of {self.shard_tokens} tokens do not hold a window of {self.context_length}; make them longer"
+            )
+
+
+@dataclass
+class _Extent:
+    """What the survey found of a domain."""
+
+    documents: int = 0
+    characters: int = 0
+    lowest: float = 1.0  # the lowest position of a document: that one is always held out
+
+    def holds_out(self, position: float, share: float) -> bool:
+        """Say whether the document at `position` is held out."""
+        return position < share or position == self.lowest
+
+
+def prepare(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    vocab_size: int | None = None,
+    tokenizer: Path | None = None,
+    text_column: str = "text",
+    domain_column: str | None = None,
+    context_length: int = 128,
+    heldout_share: float = 0.05,
+    shard_tokens: int = 4 << 20,
+    private: bool = False,
+    progress: Progress | None = None,
+) -> CorpusInfo:
+    """Prepare text files, JSON lines, Parquet files or folders of them as the corpus `out`; see `Plan`.
+
+    The domains are those of `documents.find_files`, or what `domain_column` names. `out` appears when it is complete.
+    Raises DataError (what to mend in the text or the options) or StateError (the disk is full or read-only).
+    """
+    plan = Plan(
+        vocab_size,
+        tokenizer,
+        context_length=context_length,
+        heldout_share=heldout_share,
+        shard_tokens=shard_tokens,
+        is_private=private,
+    )
+    columns = Columns(text_column, domain_column)
+    files = find_files(sources)
+
+    def documents() -> Iterator[tuple[str, str]]:
+        for name, path in files:
+            for domain, text in read_documents(path, columns):
+                yield domain or name, text
+
+    return _prepare(documents, out, plan, progress or _silent)
+
+
+def prepare_texts(
+    domains: Mapping[str, Collection[str]], out: Path, plan: Plan | None = None, progress: Progress | None = None
+) -> CorpusInfo:
+    """Prepare documents that are in memory: domain → documents, each iterated several times. Raises as `prepare`."""
+    if not domains:
+        raise DataError("no text was given; name at least one domain")
+    for domain, texts in domains.items():
+        if not any(text.strip() for text in texts):
+            raise DataError(f"domain '{domain}' holds no text; fill it or leave it out")
+
+    def documents() -> Iterator[tuple[str, str]]:
+        for domain, texts in domains.items():
+            for text in texts:
+                if text.strip():
+                    yield domain_name(domain), text
+
+    return _prepare(documents, out, plan or Plan(), progress or _silent)
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full or read-only into a StateError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StateError(
+                f"the disk is full, so {out} was not written; free space or choose another place"
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+            raise StateError(f"cannot write {out}: {error.strerror}; choose another place") from None
+        raise
+
+
+def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) -> CorpusInfo:
+    plan.check()
+    with disk_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} exists and is not empty; choose another place or delete it")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            whole = Path(scratch, "corpus")  # a folder inside: the scratch folder itself is for its owner's eyes only
+            (whole / BLOBS).mkdir(parents=True)
+            extents = _survey(documents, progress)
+            vocabulary = _vocabulary(documents, extents, plan, progress)
+            (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)
+            _encode(documents, extents, plan, vocabulary, Path(scratch), progress)
+            info = CorpusInfo(
+                tokenizer_sha256=hashlib.sha256(vocabulary.json).hexdigest(),
+                vocab_size=vocabulary.size,
+                end_of_text=vocabulary.end,
+                domains=tuple(
+                    _cut_domain(domain, plan, vocabulary, Path(scratch), whole / BLOBS) for domain in extents
+                ),
+            )
+            (whole / CORPUS_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            whole.rename(out)
+    return info
+
+
+def _position(text: str) -> float:
+    """Return where in [0, 1] a document falls, by its hash: the low end is held out, the high end trains tokenizers."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def _survey(documents: Documents, progress: Progress) -> dict[str, _Extent]:
+    extents: dict[str, _Extent] = {}
+    characters = 0
+    for domain, text in documents():
+        extent = extents.setdefault(domain, _Extent())
+        if len(extents) > MAX_DOMAINS:
+            raise DataError(f"there are more than {MAX_DOMAINS} domains; name a coarser domain column or fewer sources")
+        extent.documents += 1
+        extent.characters += len(text)
+        extent.lowest = min(extent.lowest, _position(text))
+        characters += len(text)
+        progress("reading", characters, 0)
+    for domain, extent in extents.items():
+        if extent.documents < 2:
+            raise DataError(
+                f"domain '{domain}' has only one document, but one is held out and one is trained on; "
+                f"give it more text, or separate its documents (by blank lines in text files)"
+            )
+    return extents
+
+
+def _vocabulary(documents: Documents, extents: Mapping[str, _Extent], plan: Plan, progress: Progress) -> Vocabulary:
+    """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
+    if plan.tokenizer is not None:
+        return read_tokenizer(plan.tokenizer, plan.vocab_size)
+    budget = plan.tokenizer_characters / len(extents)
+    shares = {domain: budget / extent.characters for domain, extent in extents.items()}
+    expected = int(sum(min(budget, extent.characters) for extent in extents.values()))
+
+    def sample() -> Iterator[str]:
+        characters = 0
+        for domain, text in documents():
+            position = _position(text)
+            if 1 - position <= shares[domain] and not extents[domain].holds_out(position, plan.heldout_share):
+                characters += len(text)
+                progress("training the tokenizer", min(characters, expected), expected)
+                yield text
+
+    return train_tokenizer(sample(), plan.vocab_size or DEFAULT_VOCABULARY)
+
+
+def _encode(
+    documents: Documents,
+    extents: Mapping[str, _Extent],
+    plan: Plan,
+    vocabulary: Vocabulary,
+    scratch: Path,
+    progress: Progress,
+) -> None:
+    """Write the tokens of each domain to two files in `scratch`: DOMAIN.train and DOMAIN.heldout."""
+    total = sum(extent.characters for extent in extents.values())
+    done = 0
+    with ExitStack() as stack:
+        files: dict[tuple[str, str], IO[bytes]] = {}
+        for domain in extents:
+            for part in PARTS:
+                files[domain, part] = stack.enter_context((scratch / f"{domain}.{part}").open("wb"))
+        for batch in _batches(documents()):
+            for (domain, text), tokens in zip(batch, vocabulary.encode([text for _, text in batch]), strict=True):
+                is_heldout = extents[domain].holds_out(_position(text), plan.heldout_share)
+                files[domain, "heldout" if is_heldout else "train"].write(tokens.tobytes())
+                done += len(text)
+            progress("tokenizing", done, total)
+
+
+def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    characters = 0
+    for domain, text in documents:
+        batch.append((domain, text))
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _cut_domain(domain: str, plan: Plan, vocabulary: Vocabulary, scratch: Path, blobs: Path) -> DomainInfo:
+    """Move the tokens of `domain` from `scratch` into blobs."""
+    train, heldout = (scratch / f"{domain}.{part}" for part in PARTS)
+    found = train.stat().st_size // token_dtype(vocabulary.size).itemsize
+    if found <= plan.context_length:
+        raise DataError(
+            f"domain '{domain}' has {found} tokens to train on, fewer than one window of {plan.context_length} "
+            f"and the token after it; give it more text or a smaller context length"
+        )
+    counts = np.zeros(vocabulary.size, dtype="<u8")
+    shards = []
+    for shard in _cut(open_tokens(train, vocabulary.size), plan.shard_tokens, vocabulary.end):
+        counts += np.bincount(shard, minlength=vocabulary.size).astype("<u8")
+        shards.append(_store(blobs, shard, shard.size))
+    held = open_tokens(heldout, vocabulary.size)
+    return DomainInfo(
+        name=domain,
+        shards=tuple(shards),
+        heldout=_store(blobs, held, held.size),
+        counts=_store(blobs, counts, found),
+        is_public=not plan.is_private,
+    )
+
+
+def _cut(tokens: Tokens, shard_tokens: int, end: int) -> Iterator[Tokens]:
+    """Yield even pieces of about `shard_tokens`, at most MAX_SHARDS, cut after a document where one ends nearby."""
+    pieces = min(MAX_SHARDS, max(1, round(tokens.size / shard_tokens)))
+    reach = min(BOUNDARY_TOKENS, tokens.size // pieces // 2)
+    start = 0
+    for piece in range(1, pieces):
+        stop = tokens.size * piece // pieces
+        ends = np.flatnonzero(tokens[stop : stop + reach] == end)
+        stop += int(ends[0]) + 1 if ends.size else 0
+        yield tokens[start:stop]
+        start = stop
+    yield tokens[start:]
+
+
+def _store(blobs: Path, values: Tokens | NDArray[np.uint64], tokens: int) -> ShardInfo:
+    data = values.data.cast("B")
+    name = content_id_of(data)
+    (blobs / name).write_bytes(data)
+    return ShardInfo(content_id=name, tokens=tokens, size_bytes=data.nbytes)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""

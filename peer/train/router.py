@@ -1,0 +1,71 @@
+"""Which sub-model answers: a Bayes filter over sub-models that sees earlier tokens only. Pure, no models here.
+
+Shapes: K sub-models, T tokens of one document in order, V tokens of the vocabulary. Logarithms are natural.
+
+Evidence is what each sub-model thought of the tokens so far: its own likelihood or, where it has not read them,
+naive Bayes, that is, the likelihood under the unigram counts of its domain.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+SMOOTHING = 0.5  # added to each count, so that a token that a domain never had does not decide alone
+
+
+@dataclass(frozen=True)
+class Router:
+    """Prior and unigram likelihoods of K sub-models.
+
+    `switch` is the probability that the next token belongs to a freshly drawn domain (the fixed share of Herbster
+    and Warmuth, 1998). It keeps the posterior from freezing, so that the route is decided anew as the text goes on.
+    """
+
+    counts: npt.NDArray[np.uint64]  # (K, V)
+    switch: float = 0.002
+
+    @cached_property
+    def log_prior(self) -> Array:
+        """Log share of each sub-model's domain in all tokens, (K,)."""
+        sizes = self.counts.sum(axis=1, dtype=np.float64) + 1.0
+        return np.asarray(np.log(sizes / sizes.sum()))
+
+    @cached_property
+    def log_unigrams(self) -> Array:
+        """Smoothed log probability of each token in each domain, (K, V)."""
+        smoothed = self.counts.astype(np.float64) + SMOOTHING
+        return np.asarray(np.log(smoothed / smoothed.sum(axis=1, keepdims=True)))
+
+    def naive_bayes(self, tokens: npt.ArrayLike) -> Array:
+        """Return the log likelihood (K, T) of each token under each domain's unigrams."""
+        return np.asarray(self.log_unigrams[:, np.asarray(tokens, dtype=np.int64)])
+
+    def step(self, log_weights: Array, log_likelihoods: Array) -> Array:
+        """Return the log weights (K,) for the next token, after one with these log likelihoods (K,) was seen."""
+        posterior = log_weights + log_likelihoods
+        posterior -= np.logaddexp.reduce(posterior)
+        return np.asarray(np.logaddexp(np.log1p(-self.switch) + posterior, np.log(self.switch) + self.log_prior))
+
+    def route(self, log_likelihoods: Array, start: Array | None = None) -> tuple[Array, Array]:
+        """Filter a document.
+
+        Args:
+            log_likelihoods: (K, T), what each sub-model thought of each token.
+            start: log weights (K,) for the first token; None is a document's beginning, the prior.
+
+        Returns: the log weights (K, T) for each token, from earlier tokens only, and those for the token after.
+        """
+        weights = np.empty_like(log_likelihoods, dtype=np.float64)
+        current = self.log_prior if start is None else start
+        for at in range(log_likelihoods.shape[1]):
+            weights[:, at] = current
+            current = self.step(current, log_likelihoods[:, at])
+        return weights, current
+
+
+def mix(log_weights: Array, log_likelihoods: Array) -> Array:
+    """Return the log likelihood (T,) of each token under the mixture, from log weights and likelihoods (K, T)."""
+    return np.asarray(np.logaddexp.reduce(log_weights + log_likelihoods, axis=0))

@@ -1,0 +1,171 @@
+"""What a newcomer hears first: which run this is, by which tokenizer, with which domains and members.
+
+A joining peer knows an address and perhaps a run id. Everything that it hears is checked here, but for the signed
+domain records, which `dht/records.py` opens, and the tokenizer, whose SHA-256 stands in the spec.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar
+
+from hivemind.p2p import P2PContext
+from hivemind.p2p.servicer import ServicerBase
+from pydantic import ConfigDict, Field, ValidationError
+
+from configs.corpus import MAX_DOMAINS, Digest
+from configs.errors import NetworkError, PeerError, UsageError
+from configs.run import PROTOCOL_VERSION, RunSpec
+from protocols.wire import Message, printable
+
+CALL_S = 15.0
+MAX_CLOCK_OFFSET_S = 3.0  # Hivemind's DHT works up to here
+MAX_MEMBERS = 64
+MAX_ADDRESSES = 16
+MAX_TOKENIZER_BYTES = 64 << 20
+
+PeerName = Annotated[str, Field(min_length=1, max_length=128)]
+Address = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class DescribeRequest(Message):
+    """«Which run is this?» Peers of every version answer it, so that they can say what divides them."""
+
+    model_config = ConfigDict(extra="ignore")
+    is_for_any_protocol: ClassVar[bool] = True
+
+
+class RunDescription(Message):
+    """The answer: the run, and whom else to ask."""
+
+    max_bytes: ClassVar[int] = 3 << 20  # domain records are large
+
+    spec: Annotated[bytes, Field(max_length=64 << 10)]  # RunSpec as JSON
+    tokenizer_id: Digest  # content id
+    tokenizer_bytes: Annotated[int, Field(ge=1, le=MAX_TOKENIZER_BYTES)]
+    domains: Annotated[list[Annotated[bytes, Field(max_length=64 << 10)]], Field(max_length=MAX_DOMAINS)]  # signed
+    members: Annotated[
+        dict[PeerName, Annotated[list[Address], Field(max_length=MAX_ADDRESSES)]], Field(max_length=MAX_MEMBERS)
+    ]
+    version: Annotated[str, Field(max_length=64)]  # of shoal
+    now: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds
+
+
+@dataclass(frozen=True)
+class Description:
+    """A run as another peer described it, checked."""
+
+    spec: RunSpec
+    tokenizer_id: str  # content id
+    tokenizer_bytes: int
+    domains: tuple[bytes, ...]  # signed records, not opened
+    members: Mapping[str, Sequence[str]]  # peer → its addresses; a hint, not checked
+    version: str  # of the peer's shoal
+    clock_offset_s: float  # the peer's clock minus ours
+
+
+class Describe(ServicerBase):  # type: ignore[misc]
+    """Describes the run to whoever asks; served without a namespace, since a newcomer knows no run id.
+
+    `domains` and `members` are asked anew each time: both grow.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        tokenizer: tuple[str, int],  # content id, bytes
+        domains: Callable[[], Sequence[bytes]],
+        members: Callable[[], Mapping[str, Sequence[str]]],
+        version: str,
+    ) -> None:
+        self._spec = spec
+        self._tokenizer = tokenizer
+        self._domains = domains
+        self._members = members
+        self._version = version
+
+    async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> RunDescription:
+        """Answer with the run as it is now."""
+        members = list(self._members().items())[:MAX_MEMBERS]
+        return RunDescription(
+            spec=self._spec.model_dump_json().encode(),
+            tokenizer_id=self._tokenizer[0],
+            tokenizer_bytes=self._tokenizer[1],
+            domains=list(self._domains()),
+            members={peer: list(addresses)[:MAX_ADDRESSES] for peer, addresses in members},
+            version=self._version,
+            now=time.time(),
+        )
+
+
+async def describe(
+    stub: Any,
+    *,
+    expected_run_id: str | None = None,
+    timeout_s: float = CALL_S,
+    now: Callable[[], float] = time.time,
+) -> Description:
+    """Ask a peer which run it belongs to, through a stub of `Describe`.
+
+    Raises UsageError (another run than expected: names both), NetworkError (no answer, or the clocks differ by more
+    than 3 s: says by how much), PeerError (another protocol version: names both; or nonsense).
+    """
+    asked = now()
+    try:
+        async with asyncio.timeout(timeout_s):
+            answer = await stub.rpc_describe(DescribeRequest())
+    except PeerError:
+        raise
+    except TimeoutError:
+        raise NetworkError(f"the peer was reached but did not describe its run within {timeout_s:.0f} s") from None
+    except Exception as error:  # libp2p's own errors have no common root
+        raise NetworkError(
+            f"the peer was reached but cannot describe its run ({printable(error)}); is it a shoal peer?"
+        ) from None
+    answered = now()
+    spec = _checked_spec(answer.spec)
+    if expected_run_id is not None and spec.run_id != expected_run_id:
+        raise UsageError(
+            f"this peer belongs to run {spec.run_id} ('{spec.name}'), not to run {expected_run_id}; "
+            "check the address, or join with the run id that belongs to it"
+        )
+    offset_s = answer.now - (asked + answered) / 2
+    _check_clock(offset_s, (answered - asked) / 2, answered)
+    return Description(
+        spec=spec,
+        tokenizer_id=answer.tokenizer_id,
+        tokenizer_bytes=answer.tokenizer_bytes,
+        domains=tuple(answer.domains),
+        members=answer.members,
+        version=answer.version,
+        clock_offset_s=offset_s,
+    )
+
+
+def _checked_spec(data: bytes) -> RunSpec:
+    try:
+        spec = RunSpec.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = printable(".".join(str(part) for part in problem["loc"]))
+        raise PeerError(f"the peer's run spec is not valid: {where}: {problem['msg']}") from None
+    if spec.protocol != PROTOCOL_VERSION:
+        raise PeerError(
+            f"run {spec.run_id} uses protocol version {spec.protocol}, this shoal speaks {PROTOCOL_VERSION}; "
+            "install the version of shoal that the run was founded with"
+        )
+    return spec
+
+
+def _check_clock(offset_s: float, uncertainty_s: float, now: float) -> None:
+    """Raise NetworkError if the clocks surely differ too much; half of the round trip may be the network's."""
+    if abs(offset_s) - uncertainty_s <= MAX_CLOCK_OFFSET_S:
+        return
+    here = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    slow, fast = ("this machine", "the peer") if offset_s > 0 else ("the peer", "this machine")
+    raise NetworkError(
+        f"the clocks differ by {abs(offset_s):.1f} s, at most {MAX_CLOCK_OFFSET_S:.0f} s are allowed: either {slow}'s "
+        f"is slow or {fast}'s is fast; here it is {here}; set the wrong one, for example by turning on NTP"
+    )

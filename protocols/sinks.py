@@ -1,0 +1,112 @@
+"""Where the chunks of a download go until it is whole: memory, or a partial file that survives an interruption."""
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, Self
+
+from configs.content import CHUNK_BYTES
+from configs.errors import StateError
+from protocols.wire import Buffer
+
+
+class Sink(Protocol):
+    """Where checked chunks go. Both are called in threads."""
+
+    def start(self, hashes: Sequence[bytes], size_bytes: int) -> set[int]:
+        """Make room, and return the chunks that are there already."""
+
+    def write(self, index: int, chunk: Buffer) -> None:
+        """Keep a chunk."""
+
+
+class MemorySink:
+    """A blob in memory: `data`."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def start(self, hashes: Sequence[bytes], size_bytes: int) -> set[int]:
+        """Allocate it; nothing is there yet."""
+        self.data = bytearray(size_bytes)
+        return set()
+
+    def write(self, index: int, chunk: Buffer) -> None:
+        """Copy a chunk to its place."""
+        self.data[index * CHUNK_BYTES : index * CHUNK_BYTES + len(chunk)] = chunk
+
+
+class FileSink:
+    """The partial file. Chunks that are right in it count as held, so no journal is needed.
+
+    The lock keeps a write whose download was cancelled from meeting a closed file's descriptor.
+    """
+
+    def __init__(self, destination: Path) -> None:
+        self._destination = destination
+        self._partial = destination.with_name(destination.name + ".partial")
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        with DiskErrors(self._partial):
+            self._partial.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._file.close()
+
+    def start(self, hashes: Sequence[bytes], size_bytes: int) -> set[int]:
+        """Give the file its length, and return the chunks that an earlier download left, by reading it."""
+        with self._lock, DiskErrors(self._partial):
+            self._file.truncate(size_bytes)
+        return {index for index, expected in enumerate(hashes) if hash_chunk(self._read(index)) == expected}
+
+    def write(self, index: int, chunk: Buffer) -> None:
+        """Write a chunk to its place. Raises StateError, and ValueError once the file is closed."""
+        with self._lock, DiskErrors(self._partial):
+            self._file.seek(index * CHUNK_BYTES)
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def finish(self) -> None:
+        """Make the complete file durable, then let it appear under its name."""
+        with self._lock, DiskErrors(self._partial):
+            os.fsync(self._file.fileno())
+            self._partial.replace(self._destination)
+            directory = os.open(self._destination.parent, os.O_RDONLY)
+            with suppress(OSError):  # not every file system can
+                os.fsync(directory)
+            os.close(directory)
+
+    def _read(self, index: int) -> bytes:
+        with self._lock, DiskErrors(self._partial):
+            self._file.seek(index * CHUNK_BYTES)
+            return self._file.read(CHUNK_BYTES)
+
+
+class DiskErrors:
+    """Turns what the disk refuses into a StateError with its remedy."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "free some space, then start again" if is_full else "check the state directory"
+            raise StateError(f"cannot use {self._path}: {error.strerror}; {remedy}") from None
+
+
+def hash_chunk(chunk: Buffer) -> bytes:
+    """Return the SHA-256 of a chunk."""
+    return hashlib.sha256(chunk).digest()

@@ -1,0 +1,125 @@
+"""Who has which state of which block, and the hand-over to keepers. The state's bytes travel by `shards.py`."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
+
+from hivemind.p2p import P2PContext
+from hivemind.p2p.servicer import ServicerBase
+from pydantic import Field
+
+from configs.corpus import Digest
+from configs.errors import NetworkError, PeerError, ShoalError
+from protocols.wire import Message, printable
+
+log = logging.getLogger(__name__)
+
+CALL_S = 15.0
+KEEP_S = 600.0  # for a keeper to fetch one block
+MAX_BLOCKS = 512
+MAX_KEEPS = 4  # that are being fetched at the same time
+
+BlockName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
+Count = Annotated[int, Field(ge=0, lt=2**60)]
+
+
+class BlockState(Message):
+    """«I have this state of this block.» Its content id is its digest."""
+
+    block: BlockName
+    version: Count  # outer steps taken
+    round: Count  # tick of the last exchange
+    age: Count  # tokens
+    content_id: Digest
+    size_bytes: Count
+    is_final: bool  # the common phase's last state, from which sub-models part
+
+
+class BlocksRequest(Message):
+    """«Which blocks' states do you have?»"""
+
+
+class BlockStates(Message):
+    """The answer: one state for each block."""
+
+    blocks: Annotated[list[BlockState], Field(max_length=MAX_BLOCKS)]
+
+
+class KeepRequest(Message):
+    """«I am leaving, or have few copies: fetch this state from me now and keep it.»"""
+
+    state: BlockState
+
+
+class Ack(Message):
+    """«It is stored here», or why not."""
+
+    is_stored: bool
+    reason: Annotated[str, Field(max_length=400)] = ""
+
+
+class Provider(Protocol):
+    """What stores the blocks of this peer."""
+
+    def block_states(self) -> Sequence[BlockState]:
+        """Return the newest state of each block that can be had here."""
+
+    async def keep(self, state: BlockState, from_peer: str) -> None:
+        """Fetch a state from a peer and store it. Raises ShoalError to decline."""
+
+
+class State(ServicerBase):  # type: ignore[misc]
+    """Tells what the provider stores, and lets it keep what others hand over."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._num_keeps = 0
+
+    async def rpc_blocks(self, request: BlocksRequest, context: P2PContext) -> BlockStates:
+        """Answer with the states that can be had here."""
+        return BlockStates(blocks=list(self._provider.block_states()))
+
+    async def rpc_keep(self, request: KeepRequest, context: P2PContext) -> Ack:
+        """Fetch the state from whoever asks; answer when it is stored, or with the reason why it is not."""
+        if self._num_keeps >= MAX_KEEPS:
+            return Ack(is_stored=False, reason=f"busy with {self._num_keeps} other blocks; ask again later")
+        self._num_keeps += 1
+        try:
+            async with asyncio.timeout(KEEP_S):
+                await self._provider.keep(request.state, context.remote_id.to_base58())
+        except (ShoalError, TimeoutError) as error:
+            reason = str(error) or f"not fetched within {KEEP_S:.0f} s"
+            log.info("does not keep %s version %d: %s", request.state.block, request.state.version, reason)
+            return Ack(is_stored=False, reason=reason[:400])
+        finally:
+            self._num_keeps -= 1
+        return Ack(is_stored=True)
+
+
+async def ask_blocks(stub: Any, timeout_s: float = CALL_S) -> list[BlockState]:
+    """Return the states that a peer has. Raises NetworkError without an answer, PeerError for nonsense."""
+    answer = await _call(stub.rpc_blocks, BlocksRequest(), timeout_s)
+    states: list[BlockState] = answer.blocks
+    if len({state.block for state in states}) < len(states):
+        raise PeerError("a peer tells of two states of one block")
+    return states
+
+
+async def ask_keep(stub: Any, state: BlockState, timeout_s: float = KEEP_S) -> None:
+    """Hand a state over to a keeper and wait until it is stored. Raises NetworkError with the reason if it is not."""
+    answer = await _call(stub.rpc_keep, KeepRequest(state=state), timeout_s)
+    if not answer.is_stored:
+        raise NetworkError(f"{state.block} version {state.version} is not kept: {printable(answer.reason)}")
+
+
+async def _call(rpc: Any, request: Message, timeout_s: float) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await rpc(request)
+    except PeerError:
+        raise
+    except TimeoutError:
+        raise NetworkError(f"no answer within {timeout_s:.0f} s") from None
+    except Exception as error:  # libp2p's own errors have no common root
+        raise NetworkError(f"no answer: {printable(error)}") from None

@@ -1,0 +1,157 @@
+"""What every message has in common: its shape, its limits, its version. Which messages there are stands elsewhere.
+
+Hivemind's `ServicerBase` asks of a message type only `SerializeToString` and `FromString`. Two kinds fit in:
+
+    Message   a strict pydantic model, as msgpack: requests and small answers
+    Frame     raw bytes: a piece of a tensor or of a file, in a stream
+
+Hivemind reads from a stream as many bytes as the other side announces, which lets any peer fill our memory. Importing
+this module replaces that one function (`P2P.receive_protobuf`, of the pinned release) by one with a limit.
+"""
+
+import asyncio
+import typing
+from contextlib import aclosing
+from typing import Any, ClassVar, Self
+
+import msgpack
+from hivemind.p2p import P2P
+from hivemind.proto.p2pd_pb2 import RPCError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from configs.errors import PeerError
+from configs.run import PROTOCOL_VERSION
+
+MAX_MESSAGE_BYTES = 1 << 20
+FRAME_BYTES = 1 << 18
+FRAME_S = 30.0  # a stream that is silent for longer has ended
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Message(BaseModel):
+    """One thing that a peer says to another: typed, immutable, bounded, and nothing unknown in it.
+
+    Values have exactly the annotated type. msgpack knows no tuples: annotate a pair that travels as
+    `Annotated[tuple[int, str], Field(strict=False)]`.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    max_bytes: ClassVar[int] = MAX_MESSAGE_BYTES  # at most 3 MiB: p2pd refuses 4 MiB
+    is_for_any_protocol: ClassVar[bool] = False  # for the message by which peers find out their versions
+
+    protocol: int = PROTOCOL_VERSION
+
+    def SerializeToString(self) -> bytes:
+        """Return the message as msgpack. Raises ValueError if it is longer than any peer would accept."""
+        data: bytes = msgpack.packb(self.model_dump())
+        if len(data) > self.max_bytes:
+            raise ValueError(f"{type(self).__name__} of {len(data)} bytes; at most {self.max_bytes} are allowed")
+        return data
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self:
+        """Return the message that `data` holds. Raises PeerError, whatever the bytes are."""
+        name = cls.__name__
+        if len(data) > cls.max_bytes:
+            raise PeerError(f"{name} of {len(data)} bytes; at most {cls.max_bytes} are allowed")
+        try:
+            fields = msgpack.unpackb(data, max_ext_len=0)
+        except (ValueError, TypeError, RecursionError):
+            raise PeerError(f"{name} is not msgpack") from None
+        if not isinstance(fields, dict):
+            raise PeerError(f"{name} is not a map")
+        version = fields.get("protocol")
+        if version != PROTOCOL_VERSION and not cls.is_for_any_protocol:
+            raise PeerError(
+                f"{name} is of protocol version {printable(version)}, this peer speaks {PROTOCOL_VERSION}; "
+                "install the same version of shoal on both"
+            )
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = printable(".".join(str(part) for part in problem["loc"]))
+            raise PeerError(f"{name}: {where}: {problem['msg']}") from None
+
+
+class Frame:
+    """A piece of a stream, 1 to `FRAME_BYTES` bytes; what it is a piece of, the messages around it say."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = data
+
+    def SerializeToString(self) -> Buffer:
+        """Return the bytes themselves, not copied."""
+        return self.data
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self:
+        """Return the frame. Raises PeerError if it is empty (it could be sent for ever) or too long."""
+        if not 0 < len(data) <= FRAME_BYTES:
+            raise PeerError(f"frame of {len(data)} bytes; 1 to {FRAME_BYTES} are allowed")
+        return cls(data)
+
+
+def printable(value: object) -> str:
+    """Show what a peer said in a message for people: one short line of plain characters, whatever it is."""
+    return ascii(str(value)[:200])[1:-1]
+
+
+# The annotation of a streamed request or answer in a service: Hivemind knows a stream by this type of `typing`, and
+# takes one that is annotated with `collections.abc` for a single message.
+Frames = typing.AsyncIterator[Frame]
+
+
+async def frames_of(data: Buffer) -> Frames:
+    """Cut `data` into frames without copying it; nothing comes of nothing."""
+    view = memoryview(data).cast("B")
+    for at in range(0, len(view), FRAME_BYTES):
+        yield Frame(view[at : at + FRAME_BYTES])
+
+
+async def each_frame(stream: Frames, frame_s: float = FRAME_S) -> Frames:
+    """Pass on the frames of a stub's stream and close it in the end, however that comes.
+
+    Close this iterator too (`contextlib.aclosing`) where it may be left early. Raises TimeoutError when no frame
+    has come for `frame_s` seconds.
+    """
+    async with aclosing(stream):  # type: ignore[type-var]  # hivemind's streams are generators
+        while True:
+            try:
+                async with asyncio.timeout(frame_s):
+                    frame = await anext(stream)
+            except StopAsyncIteration:
+                return
+            yield frame
+
+
+async def read_stream(stream: Frames, max_bytes: int, frame_s: float = FRAME_S) -> bytes:
+    """Return what the stream holds. Raises PeerError beyond `max_bytes`, TimeoutError as `each_frame` does."""
+    data = bytearray()
+    async with aclosing(each_frame(stream, frame_s)) as frames:  # type: ignore[type-var]
+        async for frame in frames:
+            data += frame.data
+            if len(data) > max_bytes:
+                raise PeerError(f"stream of more than the {max_bytes} bytes that are allowed")
+    return bytes(data)
+
+
+async def _receive_bounded(message_type: Any, reader: asyncio.StreamReader) -> tuple[Any, RPCError | None]:
+    """Read one message of a stream, as `P2P.receive_protobuf` does, but at most `MAX_MESSAGE_BYTES` of it."""
+    marker = await reader.readexactly(1)
+    size = int.from_bytes(await reader.readexactly(P2P.HEADER_LEN), P2P.BYTEORDER)
+    if size > MAX_MESSAGE_BYTES:
+        raise PeerError(f"stream announces a message of {size} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
+    data = await reader.readexactly(size)
+    if marker == P2P.MESSAGE_MARKER:
+        return message_type.FromString(data), None
+    if marker == P2P.ERROR_MARKER:
+        return None, RPCError.FromString(data)
+    raise PeerError(f"stream holds neither a message nor an error, but {marker!r}")
+
+
+P2P.receive_protobuf = staticmethod(_receive_bounded)

@@ -1,0 +1,95 @@
+import random
+
+import msgpack
+import pytest
+
+from configs.corpus import DomainInfo, ShardInfo
+from configs.errors import PeerError
+from dht.identity import Identity
+from dht.records import DomainRecord, MemberRecord, Report, open_envelope, open_record, sign_record
+
+DIGEST = "ab" * 32
+
+
+def member(run_id: str, **fields: object) -> MemberRecord:
+    return MemberRecord.model_validate({"run_id": run_id, **fields})
+
+
+def full_member(run_id: str) -> MemberRecord:
+    return member(
+        run_id,
+        addresses=["/ip4/1.2.3.4/tcp/4000/p2p/" + "Q" * 46] * 16,
+        holdings={"trunk": (2, 10), "expert.3": (4, 10)},
+        sub_model="expert.3",
+        keeps={f"expert.{k}": 7 for k in range(64)},
+        report=Report(state="training", loss=2.5, tokens=10**12, digests={"trunk": [(k, DIGEST) for k in range(5)]}),
+    )
+
+
+def domain(run_id: str, shards: int = 1) -> DomainRecord:
+    shard = ShardInfo(content_id=DIGEST, tokens=10, size_bytes=20)
+    info = DomainInfo(name="law", shards=(shard,) * shards, heldout=shard, counts=shard, is_public=True)
+    return DomainRecord(run_id=run_id, index=2, domain=info)
+
+
+def test_records_come_back_as_they_were_signed(identities: list[Identity], run_id: str) -> None:
+    record = full_member(run_id)
+    opened = open_record(sign_record(identities[0], "member", record, 1000.5), "member", MemberRecord)
+    assert opened == (record, identities[0].peer_id, 1000.5)
+    largest = domain(run_id, shards=256)
+    assert open_record(sign_record(identities[1], "domain", largest, 1.0), "domain", DomainRecord).record == largest
+
+
+def test_any_changed_byte_is_noticed(identities: list[Identity], run_id: str) -> None:
+    data = sign_record(identities[0], "member", member(run_id, sub_model="model"), 5.0)
+    for at in range(len(data)):
+        changed = bytearray(data)
+        changed[at] ^= 1
+        with pytest.raises(PeerError):
+            open_record(bytes(changed), "member", MemberRecord)
+
+
+def test_a_record_of_another_kind_or_signer_is_refused(identities: list[Identity], run_id: str) -> None:
+    data = sign_record(identities[0], "domain", domain(run_id), 5.0)
+    with pytest.raises(PeerError, match="a domain record stands where a member"):
+        open_record(data, "member", MemberRecord)
+    fields = open_envelope(data).model_dump() | {"peer_id": identities[1].peer_id}
+    with pytest.raises(PeerError, match="wrong signature"):
+        open_record(msgpack.packb(fields), "domain", DomainRecord)
+
+
+def test_noise_raises_only_peer_errors(identities: list[Identity], run_id: str) -> None:
+    noise = random.Random(0)
+    samples = [noise.randbytes(noise.randrange(200)) for _ in range(300)]
+    nested = b"\x81\xa4kind" * 5000 + b"\xc0"
+    deep = b"\x91" * 20_000
+    for data in [*samples, nested, deep, b"", msgpack.packb({"kind": "member"}), bytes(100_000)]:
+        with pytest.raises(PeerError):
+            open_record(data, "member", MemberRecord)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"holdings": {"trunk": (-1, 5)}},
+        {"holdings": {f"b.{k}": (0, 1) for k in range(65)}},
+        {"holdings": {"../x": (0, 1)}},
+        {"addresses": ["/ip4/1.2.3.4"] * 17},
+        {"addresses": ["a" * 257]},
+        {"keeps": {f"b.{k}": 0 for k in range(257)}},
+        {"is_leaving": 1},
+        {"sub_model": 3},
+        {"unknown": 1},
+        {"report": {"loss": float("nan")}},
+        {"report": {"digests": {"b": [(0, DIGEST)] * 6}}},
+    ],
+)
+def test_fields_are_strict_and_bounded(run_id: str, fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        member(run_id, **fields)
+
+
+def test_a_record_too_large_is_not_signed(identities: list[Identity], run_id: str) -> None:
+    keeps = {f"{k:03d}" + "x" * 60: 1 for k in range(256)}
+    with pytest.raises(ValueError, match="exceeds 16384"):
+        sign_record(identities[0], "member", member(run_id, keeps=keeps), 1.0)

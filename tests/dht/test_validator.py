@@ -1,0 +1,67 @@
+import msgpack
+from hivemind.dht.routing import DHTID
+from hivemind.dht.validation import DHTRecord
+from hivemind.utils import MSGPackSerializer
+
+from dht.identity import Identity
+from dht.records import DomainRecord, MemberRecord, domain_key, member_key, sign_record
+from dht.validator import RecordValidator
+
+NOW = 1_000_000.0
+
+
+def entry(identity: Identity, run_id: str, **changes: object) -> DHTRecord:
+    """A good entry of the DHT, as a node sees it, with some of its parts changed."""
+    parts = {
+        "raw_key": member_key(run_id),
+        "subkey": identity.peer_id,
+        "value": sign_record(identity, "member", MemberRecord(run_id=run_id), NOW),
+        "expiration_time": NOW + 60.0,
+        **changes,
+    }
+    return DHTRecord(
+        DHTID.generate(source=parts["raw_key"]).to_bytes(),
+        MSGPackSerializer.dumps(parts["subkey"]),
+        MSGPackSerializer.dumps(parts["value"]),
+        parts["expiration_time"],
+    )
+
+
+def test_good_records_are_accepted_whatever_the_clock_says(identities: list[Identity], run_id: str) -> None:
+    assert RecordValidator(run_id).validate(entry(identities[0], run_id))  # NOW is long ago
+
+
+def test_a_regular_value_is_refused(identities: list[Identity], run_id: str) -> None:
+    assert not RecordValidator(run_id).validate(entry(identities[0], run_id, subkey=None))
+    good = entry(identities[0], run_id)
+    assert not RecordValidator(run_id).validate(DHTRecord(good.key, b"", good.value, good.expiration_time))
+
+
+def test_the_raw_key_is_compared_with_the_sha1_that_a_node_sees(identities: list[Identity], run_id: str) -> None:
+    validator = RecordValidator(run_id)
+    assert not validator.validate(entry(identities[0], run_id, raw_key=domain_key(run_id, 0)))
+    assert not validator.validate(entry(identities[0], run_id, raw_key=member_key("f" * 32)))
+
+
+def test_another_peer_s_subkey_is_refused(identities: list[Identity], run_id: str) -> None:
+    assert not RecordValidator(run_id).validate(entry(identities[0], run_id, subkey=identities[1].peer_id))
+
+
+def test_another_run_is_refused(identities: list[Identity], run_id: str) -> None:
+    assert not RecordValidator("f" * 32).validate(entry(identities[0], run_id))
+
+
+def test_a_far_expiration_is_refused(identities: list[Identity], run_id: str) -> None:
+    validator = RecordValidator(run_id)
+    far = NOW + MemberRecord.max_lifetime_s
+    assert validator.validate(entry(identities[0], run_id, expiration_time=far))
+    for expiration in (far + 1, float("inf"), float("nan")):
+        assert not validator.validate(entry(identities[0], run_id, expiration_time=expiration))
+
+
+def test_other_values_are_refused(identities: list[Identity], run_id: str) -> None:
+    validator = RecordValidator(run_id)
+    for value in ("text", 1, None, b"", b"\xc1", bytes(70_000), {"a": 1}, [b"x"], msgpack.ExtType(0x50, b"")):
+        assert not validator.validate(entry(identities[0], run_id, value=value))
+    # A kind that a key cannot hold: a member record where a domain should be.
+    assert DomainRecord.max_bytes > MemberRecord.max_bytes

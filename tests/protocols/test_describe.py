@@ -1,0 +1,175 @@
+"""A newcomer hears of the right run, or one line that says what divides it from the peer."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+import uvloop
+from hivemind.p2p import P2P, P2PContext
+
+from configs.errors import NetworkError, PeerError, UsageError
+from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
+from protocols.describe import Describe, DescribeRequest, Description, RunDescription, describe
+from protocols.wire import Frame
+
+SPEC_FIELDS: dict[str, Any] = {
+    "total_tokens": 1000,
+    "model": ModelSpec(
+        vocab_size=300, hidden_size=8, num_layers=1, num_heads=1, num_kv_heads=1, mlp_size=8, context_length=8
+    ),
+    "strategy": StrategySpec(kind="replicas"),
+    "inner": InnerSpec(learning_rate=0.1, batch_tokens=64),
+    "rounds": RoundSpec(tick_seconds=1.0, double_tokens=100),
+    "genesis": 1234.5,
+    "tokenizer_sha256": "0" * 64,
+}
+SPEC_FIELDS |= {"end_of_text": 0} if "end_of_text" in RunSpec.model_fields else {}
+SPEC = RunSpec(**SPEC_FIELDS)
+TOKENIZER = ("a" * 64, 5000)
+
+
+def service(spec: RunSpec = SPEC) -> Describe:
+    members = {"peer": ["/ip4/127.0.0.1/tcp/1/p2p/peer"]}
+    return Describe(spec, TOKENIZER, lambda: [b"signed"], lambda: members, "0.1")
+
+
+class Raw:
+    """Answers with given bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> Frame:
+        return Frame(self.data)
+
+
+async def ask(server: P2P, client: P2P, **options: Any) -> Description:
+    return await describe(Describe.get_stub(client, server.peer_id), **options)
+
+
+def packed(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {
+        "protocol": 1,
+        "spec": SPEC.model_dump_json().encode(),
+        "tokenizer_id": TOKENIZER[0],
+        "tokenizer_bytes": TOKENIZER[1],
+        "domains": [],
+        "members": {},
+        "version": "0.1",
+        "now": time.time(),
+    }
+    data: bytes = msgpack.packb({**fields, **changes})
+    return data
+
+
+def test_a_newcomer_hears_everything(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await service().add_p2p_handlers(server)
+            heard = await ask(server, client, expected_run_id=SPEC.run_id)
+            assert heard.spec == SPEC and heard.spec.run_id == SPEC.run_id
+            assert (heard.tokenizer_id, heard.tokenizer_bytes) == TOKENIZER
+            assert heard.domains == (b"signed",)
+            assert heard.members == {"peer": ["/ip4/127.0.0.1/tcp/1/p2p/peer"]}
+            assert abs(heard.clock_offset_s) < 1
+
+    uvloop.run(main())
+
+
+def test_another_run_is_named_with_the_one_expected(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await service().add_p2p_handlers(server)
+            with pytest.raises(UsageError, match=f"{SPEC.run_id}.*not to run {'f' * 32}"):
+                await ask(server, client, expected_run_id="f" * 32)
+
+    uvloop.run(main())
+
+
+def test_clocks(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await service().add_p2p_handlers(server)
+            assert -1.5 < (await ask(server, client, now=lambda: time.time() + 1)).clock_offset_s < -0.5
+            for ahead_s, says in ((8.0, "this machine's is fast"), (-8.0, "this machine's is slow")):
+                with pytest.raises(NetworkError, match=rf"differ by [78]\.\d s.*{says}"):
+                    await ask(server, client, now=lambda ahead_s=ahead_s: time.time() + ahead_s)  # type: ignore[misc]
+
+    uvloop.run(main())
+
+
+def make_spec(**changes: Any) -> Callable[[], bytes]:
+    return lambda: packed(spec=RunSpec(**{**SPEC_FIELDS, **changes}).model_dump_json().encode())
+
+
+HOSTILE: list[tuple[Callable[[], bytes], str]] = [
+    (lambda: packed(protocol=7, a_new_key=1), "version 7, this peer speaks 1"),
+    (make_spec(protocol=7), "protocol version 7, this shoal speaks 1"),
+    (lambda: packed(spec=b"{}"), "run spec is not valid"),
+    (lambda: packed(spec=b"["), "run spec is not valid"),
+    (lambda: packed(spec=b"\xff\x00"), "run spec is not valid"),
+    (lambda: packed(spec=bytes(65 << 10)), "spec"),
+    (lambda: packed(domains=[b"x"] * 65), "domains"),
+    (lambda: packed(domains=[bytes(65 << 10)]), "domains"),
+    (lambda: packed(tokenizer_bytes=1 << 40), "tokenizer_bytes"),
+    (lambda: packed(tokenizer_id="../../etc/passwd"), "tokenizer_id"),
+    (lambda: packed(members={"p": ["a" * 300]}), "members"),
+    (lambda: packed(now=float("nan")), "now"),
+    (lambda: bytes((3 << 20) + 1), "at most"),
+    (lambda: b"\x00garbage", "msgpack"),
+]
+
+
+def test_hostile_answers_are_peer_errors_in_one_line(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            raw = Raw(b"")
+            await service().add_p2p_handlers(server, wrapper=raw)
+            for answer, says in HOSTILE:
+                raw.data = answer()
+                with pytest.raises(PeerError, match=says) as error:
+                    await ask(server, client)
+                assert "\n" not in str(error.value)
+
+    uvloop.run(main())
+
+
+def test_a_newcomer_of_another_version_is_answered(open_peers: Any) -> None:
+    """So that it, not the peer, can say which versions differ."""
+
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await service().add_p2p_handlers(server)
+            request = Frame(msgpack.packb({"protocol": 99, "a_new_key": 1}))
+            answer = await Describe.get_stub(client, server.peer_id).rpc_describe(request)
+            assert answer.protocol == 1
+
+    uvloop.run(main())
+
+
+def test_a_peer_that_is_no_shoal_peer(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            with pytest.raises(NetworkError, match=r"cannot describe its run|did not describe"):
+                await ask(server, client, timeout_s=2.0)
+
+    uvloop.run(main())
+
+
+def test_the_largest_answer_passes(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            members = {f"peer{index}": ["/ip4/1.2.3.4/tcp/1"] * 40 for index in range(200)}
+            await Describe(SPEC, TOKENIZER, lambda: [bytes(40_000)] * 64, lambda: members, "0.1").add_p2p_handlers(
+                server
+            )
+            heard = await ask(server, client)
+            assert len(heard.domains) == 64 and len(heard.members) == 64
+
+    uvloop.run(main())
+
+
+def test_run_description_is_bounded() -> None:
+    assert RunDescription.max_bytes < 4 << 20

@@ -1,0 +1,191 @@
+"""Messages are strict and bounded, whatever the bytes are; streams are bounded at both ends."""
+
+import asyncio
+import random
+import time
+from contextlib import closing
+from typing import Annotated, Any
+
+import msgpack
+import pytest
+import uvloop
+from hivemind.p2p import P2PContext
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
+from hivemind.p2p.servicer import ServicerBase
+from pydantic import Field
+
+from configs.errors import PeerError
+from configs.run import PROTOCOL_VERSION
+from protocols.wire import FRAME_BYTES, MAX_MESSAGE_BYTES, Frame, Frames, Message, frames_of, printable, read_stream
+
+
+class Greeting(Message):
+    name: Annotated[str, Field(max_length=8)]
+    data: bytes = b""
+    share: float = 0.0
+    pairs: list[Annotated[tuple[int, str], Field(strict=False)]] = Field(default=[])
+
+
+class Echo(ServicerBase):  # type: ignore[misc]
+    """Answers in every way that Hivemind has: one to one, one to many, many to many."""
+
+    async def rpc_one(self, request: Greeting, context: P2PContext) -> Greeting:
+        return request
+
+    async def rpc_many(self, request: Greeting, context: P2PContext) -> Frames:
+        async for frame in frames_of(request.data):
+            yield frame
+
+    async def rpc_pass(self, request: Frames, context: P2PContext) -> Frames:
+        async for frame in request:
+            yield frame
+
+
+def packed(**fields: Any) -> bytes:
+    data: bytes = msgpack.packb({"protocol": PROTOCOL_VERSION, **fields})
+    return data
+
+
+def test_a_message_survives_the_wire() -> None:
+    message = Greeting(name="ann", data=bytes(range(256)), share=0.5, pairs=[(3, "x")])
+    assert Greeting.FromString(message.SerializeToString()) == message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\x93",
+        packed()[:-1],
+        msgpack.packb([1, 2]),
+        msgpack.packb(None),
+        packed(),
+        packed(name=3),
+        packed(name="too long a name"),
+        packed(name=b"bytes"),
+        packed(name="ann", share="0.5"),
+        packed(name="ann", share=float("nan")),
+        packed(name="ann", data="text"),
+        packed(name="ann", pairs=[["3", "x"]]),
+        packed(name="ann", pairs=[[3, "x", 4]]),
+        packed(name="ann", more=1),
+        msgpack.packb({"protocol": True, "name": "ann"}),
+        msgpack.packb({"protocol": 1, "name": "ann", "data": msgpack.Timestamp(1)}),
+        b"\xdf\xff\xff\xff\xff",
+        b"\x91" * 100_000,
+        b"\x81\xa4name\xa2\xff\xfe",
+    ],
+)
+def test_anything_else_is_a_peer_error(data: bytes) -> None:
+    with pytest.raises(PeerError):
+        Greeting.FromString(data)
+
+
+def test_random_bytes_are_peer_errors() -> None:
+    rng = random.Random(0)
+    good = Greeting(name="ann", pairs=[(3, "x")]).SerializeToString()
+    for _ in range(2000):
+        data = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            Greeting.FromString(bytes(data))
+        except PeerError as error:
+            assert "\n" not in str(error)
+
+
+def test_another_version_is_named_before_anything_else_is_looked_at() -> None:
+    with pytest.raises(PeerError, match=f"version 99, this peer speaks {PROTOCOL_VERSION}"):
+        Greeting.FromString(msgpack.packb({"protocol": 99, "a key of the future": 1}))
+
+
+def test_messages_and_frames_are_bounded_on_both_sides() -> None:
+    with pytest.raises(ValueError, match="at most"):
+        Greeting(name="ann", data=bytes(MAX_MESSAGE_BYTES)).SerializeToString()
+    with pytest.raises(PeerError, match="at most"):
+        Greeting.FromString(bytes(MAX_MESSAGE_BYTES + 1))
+    for size in (0, FRAME_BYTES + 1):
+        with pytest.raises(PeerError, match="frame of"):
+            Frame.FromString(bytes(size))
+
+
+def test_what_a_peer_says_is_printed_on_one_line() -> None:
+    assert printable("a\nb\x1b[31m" + "x" * 999).isprintable()
+    assert len(printable("x" * 999)) == 200
+
+
+def test_frames_come_back_as_they_were_cut() -> None:
+    async def main() -> None:
+        data = random.Random(1).randbytes(2 * FRAME_BYTES + 5)
+        assert [len(bytes(f.data)) async for f in frames_of(data)] == [FRAME_BYTES, FRAME_BYTES, 5]
+        assert await read_stream(frames_of(data), len(data)) == data
+        assert await read_stream(frames_of(b""), 0) == b""
+        with pytest.raises(PeerError, match="more than"):
+            await read_stream(frames_of(data), len(data) - 1)
+
+    asyncio.run(main())
+
+
+def test_a_silent_stream_ends() -> None:
+    async def silent() -> Frames:
+        yield Frame(b"x")
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await read_stream(silent(), 10, frame_s=0.01)
+
+    asyncio.run(main())
+
+
+def test_hivemind_carries_our_messages_and_frames(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await Echo().add_p2p_handlers(server)
+            stub = Echo.get_stub(client, server.peer_id)
+            data = random.Random(2).randbytes(FRAME_BYTES + 7)
+            message = Greeting(name="ann", data=data)
+            assert await stub.rpc_one(message, timeout=10) == message
+            assert await read_stream(await stub.rpc_many(message), len(data)) == data
+            assert await read_stream(await stub.rpc_pass(frames_of(data)), len(data)) == data
+
+    uvloop.run(main())
+
+
+def test_nobody_can_announce_a_message_beyond_the_limit(open_peers: Any) -> None:
+    """Hivemind itself would read on until the memory is full, in a server and in a client."""
+
+    async def announce(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            writer.write(b"\x00" + (1 << 40).to_bytes(8, "big") + bytes(1000))
+            await reader.read()
+
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await Echo().add_p2p_handlers(server)
+            _, reader, writer = await client.call_binary_stream_handler(server.peer_id, "Echo.rpc_many")
+            with closing(writer):
+                writer.write(b"\x00" + (1 << 40).to_bytes(8, "big") + bytes(1000))
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            await client.add_binary_stream_handler("Echo.rpc_many", announce)
+            stub = Echo.get_stub(server, client.peer_id)
+            started = time.monotonic()
+            with pytest.raises(PeerError, match="announces"):
+                await read_stream(await stub.rpc_many(Greeting(name="bob")), 100, frame_s=20)
+            assert time.monotonic() - started < 10
+            honest = Echo.get_stub(client, server.peer_id)
+            assert (await honest.rpc_one(Greeting(name="ann"), timeout=10)).name == "ann"
+
+    uvloop.run(main())
+
+
+def test_a_bad_request_is_answered_with_an_error(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await Echo().add_p2p_handlers(server)
+            stub = Echo.get_stub(client, server.peer_id)
+            with pytest.raises(P2PHandlerError, match="Greeting: name"):
+                await stub.rpc_one(Frame(packed(name="too long a name")), timeout=10)
+
+    uvloop.run(main())

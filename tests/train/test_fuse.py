@@ -1,0 +1,239 @@
+"""Fused models load by plain Transformers and compute what their sub-models compute."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from configs.errors import DataError, UsageError
+from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
+from peer.train.fuse import Parts, build_mixtral, build_sub_model, fuse
+from peer.train.generate import Generation, Sampling
+from peer.train.routed import RoutedModel
+
+MODEL = ModelSpec(
+    vocab_size=300,
+    hidden_size=32,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_size=48,
+    context_length=32,
+    rope_theta=5_000.0,
+    rms_norm_eps=3e-5,
+)
+TEXT = "A shoal of fish swims together, and nobody is in charge. " * 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_json() -> bytes:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([TEXT], trainer)
+    return tokenizer.to_str().encode()
+
+
+def parts_of(kind: str, tokenizer_json: bytes, blocks: tuple[str, ...], tie: bool = True) -> Parts:
+    model = MODEL.model_copy(update={"tie_embeddings": tie})
+    spec = RunSpec(
+        name="test",
+        total_tokens=1000,
+        model=model,
+        strategy=StrategySpec.model_validate({"kind": kind}),
+        inner=InnerSpec(learning_rate=1e-3, batch_tokens=64),
+        rounds=RoundSpec(tick_seconds=1.0, double_tokens=100),
+        genesis=0.0,
+        tokenizer_sha256="0" * 64,
+        end_of_text=0,
+    )
+    random = np.random.default_rng(0)
+    counts = {name: random.integers(0, 100, 300).astype(np.uint64) for name in ("python", "docs", "cpp")}
+    parts = Parts(spec, {}, counts, tokenizer_json)
+    generator = torch.Generator().manual_seed(0)
+    states = {}
+    for name in (*parts.strategy.sub_models, "model"):
+        layout = parts.strategy.layout(name, model)
+        for block in layout.blocks:
+            if block in blocks and block not in states:
+                states[block] = torch.empty(layout.block_size(block)).normal_(0.0, 0.1, generator=generator)
+    return Parts(spec, states, counts, tokenizer_json)
+
+
+EXPERTS = ("trunk", "expert.0", "expert.1", "expert.2")
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_forced_route_of_the_mixtral_is_the_sub_model(tokenizer_json: bytes, tie: bool) -> None:
+    parts = parts_of("experts", tokenizer_json, EXPERTS, tie)
+    models = {name: build_sub_model(parts, name) for name in parts.sub_models}
+    mixtral = build_mixtral(parts, models)
+    tokens = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(1))
+    for index, model in enumerate(models.values()):
+
+        def force(module: object, args: object, output: tuple[torch.Tensor, ...], k: int = index) -> object:
+            logits, scores, chosen = output
+            return logits, torch.ones_like(scores), torch.full_like(chosen, k)
+
+        handles = [layer.mlp.gate.register_forward_hook(force) for layer in mixtral.model.layers]
+        with torch.no_grad():
+            difference = (mixtral(input_ids=tokens).logits - model(input_ids=tokens).logits).abs().max()
+        for handle in handles:
+            handle.remove()
+        assert difference < 1e-5
+
+
+def test_mixtral_loads_by_plain_transformers_and_routes(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("experts", tokenizer_json, EXPERTS)
+    fuse(parts, tmp_path / "fused", "mixtral")
+    built = build_mixtral(parts, {name: build_sub_model(parts, name) for name in parts.sub_models})
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")
+    assert type(loaded).__name__ == "MixtralForCausalLM"
+    tokens = torch.arange(1, 31)[None]
+    with torch.no_grad():
+        output = loaded(input_ids=tokens, output_router_logits=True)
+        assert torch.equal(output.logits, built(input_ids=tokens).logits)
+    # Top-1 weighs its expert by exactly one, and the gates are not all zeros.
+    assert all(logits.abs().max() > 0 for logits in output.router_logits)
+
+
+@pytest.mark.parametrize("format", ["routed", "mixtral", "llama"])
+def test_tokenizer_loads_by_plain_transformers(tokenizer_json: bytes, tmp_path: Path, format: str) -> None:
+    parts = parts_of("experts", tokenizer_json, EXPERTS)
+    fuse(parts, tmp_path / "fused", format, "expert.1" if format == "llama" else None)  # type: ignore[arg-type]
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "fused")
+    ours = Tokenizer.from_str(tokenizer_json.decode())
+    text = "  Fish — 'swim'\n\ttogether, 12 naïve größer."
+    assert loaded(text)["input_ids"] == ours.encode(text).ids
+    assert loaded.decode(ours.encode(text).ids) == text
+    assert loaded.eos_token_id == 0
+
+
+def test_llama_of_replicas_is_the_model(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("replicas", tokenizer_json, ("model",))
+    fuse(parts, tmp_path / "fused", "llama")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")
+    tokens = torch.arange(1, 31)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(input_ids=tokens).logits, build_sub_model(parts, "model")(input_ids=tokens).logits)
+    assert loaded.config.use_cache
+
+
+def test_routed_form_holds_the_sub_models(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("branches", tokenizer_json, ("branch.0", "branch.1", "branch.2"))
+    fuse(parts, tmp_path / "fused")
+    model = RoutedModel.load(tmp_path / "fused")
+    assert [(info.name, info.domain) for info in model.sub_models] == [
+        ("branch.0", "python"),
+        ("branch.1", "docs"),
+        ("branch.2", "cpp"),
+    ]
+    for name, loaded in zip(parts.sub_models, model.models, strict=True):
+        ours = dict(build_sub_model(parts, name).named_parameters())
+        assert all(torch.equal(ours[key], value) for key, value in loaded.named_parameters())
+    assert np.array_equal(model.router.counts, np.stack(list(parts.counts.values())))
+
+
+def test_before_parting_there_is_one_sub_model(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("experts", tokenizer_json, ("model",))
+    fuse(parts, tmp_path / "fused")
+    model = RoutedModel.load(tmp_path / "fused")
+    assert [(info.name, info.domain) for info in model.sub_models] == [("model", "all")]
+    assert np.array_equal(model.router.counts[0], sum(parts.counts.values()))
+    with pytest.raises(UsageError, match="experts that have parted"):
+        fuse(parts, tmp_path / "mixtral", "mixtral")
+
+
+def test_a_block_that_nobody_has_is_derived_or_named(tokenizer_json: bytes, tmp_path: Path) -> None:
+    derived = parts_of("experts", tokenizer_json, ("model", "trunk", "expert.0", "expert.1"))
+    expert = dict(build_sub_model(derived, "expert.2").named_parameters())
+    common = dict(build_sub_model(derived, "model").named_parameters())
+    key = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(expert[key], common[key])
+    with pytest.raises(DataError, match=r"block 'expert\.2' is missing"):
+        fuse(parts_of("experts", tokenizer_json, EXPERTS[:3]), tmp_path / "fused")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_a_taken_directory_and_a_block_of_another_run(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("replicas", tokenizer_json, ("model",))
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        fuse(parts, tmp_path)
+    other = Parts(parts.spec, {"model": torch.zeros(7)}, parts.counts, tokenizer_json)
+    with pytest.raises(DataError, match="another run"):
+        fuse(other, tmp_path / "fused")
+
+
+def test_generation_streams_is_seeded_and_explains_itself(tokenizer_json: bytes, tmp_path: Path) -> None:
+    fuse(parts_of("experts", tokenizer_json, EXPERTS), tmp_path / "fused")
+    model = RoutedModel.load(tmp_path / "fused")
+    sampling = Sampling(max_tokens=50, seed=3)  # runs over the context of 32
+    generation = Generation(model, "A shoal of fish", sampling)
+    pieces = list(generation)
+    assert len(pieces) > 1
+    assert "".join(pieces) == "".join(Generation(model, "A shoal of fish", sampling))
+    assert "".join(pieces) != "".join(Generation(model, "A shoal of fish", Sampling(max_tokens=50, seed=4)))
+    segments = generation.segments()
+    assert "".join(part.text for part in segments if part.is_prompt) == "A shoal of fish"
+    assert all(1 / 3 <= part.weight <= 1 and part.domain in ("python", "docs", "cpp") for part in segments)
+    greedy = Sampling(max_tokens=5, temperature=0)
+    assert "".join(Generation(model, TEXT, greedy)) == "".join(Generation(model, TEXT, greedy))
+
+
+def test_greedy_generation_of_one_sub_model_is_that_of_transformers(tokenizer_json: bytes, tmp_path: Path) -> None:
+    fuse(parts_of("replicas", tokenizer_json, ("model",)), tmp_path / "fused", "llama")
+    generation = Generation(RoutedModel.load(tmp_path / "fused"), "fish", Sampling(max_tokens=20, temperature=0))
+    list(generation)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")
+    count = len(Tokenizer.from_str(tokenizer_json.decode()).encode("fish").ids)
+    inputs = torch.tensor([[0, *generation.tokens[:count]]])
+    theirs = loaded.generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=20, do_sample=False)
+    assert generation.tokens == theirs[0, 1:].tolist()
+
+
+def test_bad_prompts_and_directories_are_one_clear_line(tokenizer_json: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "fused"
+    fuse(parts_of("experts", tokenizer_json, EXPERTS), path)
+    with pytest.raises(DataError, match="prompt is empty"):
+        Generation(RoutedModel.load(path), "")
+    with pytest.raises(DataError, match="no model directory"):
+        RoutedModel.load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no config\.json"):
+        RoutedModel.load(tmp_path / "empty")
+
+    manifest = json.loads((path / "shoal.json").read_text())
+    damages = {
+        "shoal.json": b"{",
+        "counts.safetensors": b"\x00" * 100,
+        "tokenizer.json": b"[]",
+        "expert.1/model.safetensors": (path / "expert.1/model.safetensors").read_bytes()[:1000],
+        "expert.1/config.json": b'{"model_type": "nonsense"}',
+    }
+    escape = manifest | {"sub_models": [{"name": "../fused", "domain": "all"}]}
+    for name, damaged in (*damages.items(), ("shoal.json", json.dumps(escape).encode())):
+        sound = (path / name).read_bytes()
+        (path / name).write_bytes(damaged)
+        with pytest.raises(DataError) as caught:
+            RoutedModel.load(path)
+        assert "\n" not in str(caught.value)
+        (path / name).write_bytes(sound)
+    RoutedModel.load(path)
