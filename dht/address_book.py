@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.errors import StateError
+from dht.addresses import addresses_of
 from dht.records import MAX_ADDRESSES, Address, PeerIdText
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,10 @@ class AddressBook:
             logger.warning("the address book %s is damaged and begins anew", path)
 
     def peers(self) -> dict[str, list[str]]:
-        """Return the addresses of each peer, the one seen last first."""
+        """Return the addresses of each peer, the one seen last first; all of them can be parsed."""
         latest_first = sorted(self._peers.items(), key=lambda item: -item[1].seen)
-        return {peer_id: list(entry.addresses) for peer_id, entry in latest_first}
+        found = {peer_id: addresses_of(peer_id, entry.addresses) for peer_id, entry in latest_first}
+        return {peer_id: addresses for peer_id, addresses in found.items() if addresses}
 
     def note(self, peer_id: str, addresses: list[str], now: float) -> bool:
         """Write down where a peer is; return whether that is news worth a `save`."""

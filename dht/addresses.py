@@ -3,13 +3,14 @@
 import ipaddress
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from configs.errors import UsageError
-from dht.records import MAX_ADDRESS_CHARS
+from dht.records import MAX_ADDRESS_CHARS, MAX_ADDRESSES
 
 EXAMPLE = "/ip4/203.0.113.7/tcp/4000/p2p/Qm…"
 _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
@@ -36,6 +37,17 @@ def parse_announce(text: str, peer_id: str) -> str:
     if any(value == "0" for protocol, value in address.items() if protocol.name in ("tcp", "udp")):
         raise UsageError(f"the announced address '{text}' needs the port that others can reach, not 0")
     return str(address) if _last_peer_id(address) else f"{address}/p2p/{peer_id}"
+
+
+def addresses_of(peer_id: str, addresses: Iterable[str]) -> list[str]:
+    """Return those of `addresses`, published by a stranger, that are well formed and name this very peer."""
+    valid = []
+    for text in list(addresses)[:MAX_ADDRESSES]:
+        with suppress(UsageError):
+            address, owner = parse_address(text)
+            if owner == peer_id:
+                valid.append(address)
+    return valid
 
 
 def reachable_first(addresses: Iterable[str]) -> list[str]:

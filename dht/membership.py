@@ -65,8 +65,12 @@ def absorb(previous: Member | None, record: MemberRecord, issued: float, issued_
     for block, (start, until) in record.holdings.items():
         starts = max(start, acts)
         ends = min(until, issued_tick + HOLD_TICKS)
-        if block in before and before[block][1] >= starts:
-            starts, ends = before[block][0], max(ends, min(before[block][1], acts))
+        if block in before:
+            first, last = before[block][0], min(before[block][1], acts)  # what no record can change any more
+            if before[block][1] >= starts:  # it goes on without a break
+                starts, ends = first, max(ends, last)
+            elif ends <= starts:  # it ends, and nothing new begins
+                starts, ends = first, last
         holdings[block] = (starts, ends)
     for block, (start, until) in before.items():
         if block not in holdings and issued_tick < until:

@@ -19,8 +19,8 @@ from hivemind.proto import dht_pb2
 from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind.utils.multiaddr import Multiaddr
 
-from configs.errors import NetworkError, UsageError
-from dht.addresses import dial_target, explain, parse_address, parse_announce, reachable_first
+from configs.errors import NetworkError
+from dht.addresses import addresses_of, dial_target, explain, parse_address, parse_announce, reachable_first
 from dht.identity import Identity
 from dht.p2pd import CLOSE_S, start_p2pd, stop_p2pd
 from dht.records import MAX_ADDRESSES
@@ -132,7 +132,7 @@ class Network:
         now = time.monotonic()
         if peer_id == self.peer_id or self._dialling.get(peer_id, 0.0) > now:
             return
-        valid = _addresses_of(peer_id, addresses)
+        valid = addresses_of(peer_id, addresses)
         if valid:
             self._dialling = {peer: until for peer, until in self._dialling.items() if until > now}
             self._dialling[peer_id] = now + REDIAL_S
@@ -284,13 +284,3 @@ class Network:
 def clock_skew(sent: float, received: float, theirs: float) -> float:
     """Return how many seconds a clock is ahead that showed `theirs` at some time from `sent` to `received`."""
     return max(0.0, theirs - received) + min(0.0, theirs - sent)
-
-
-def _addresses_of(peer_id: str, addresses: Iterable[str]) -> list[str]:
-    valid = []
-    for text in list(addresses)[:MAX_ADDRESSES]:
-        with suppress(UsageError):
-            address, owner = parse_address(text)
-            if owner == peer_id:
-                valid.append(address)
-    return valid

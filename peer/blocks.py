@@ -42,7 +42,7 @@ class BlockStore:
         strategy: Strategy,
         state_stub: Callable[[str], Any],
         shards_stub: Callable[[str], Any],
-        on_bytes: Callable[[int], None],
+        on_bytes: Callable[[int], None] | None = None,
     ) -> None:
         self.folder = folder
         self.replicas: dict[str, Replica] = {}  # in training

@@ -21,7 +21,7 @@ from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
 from peer.library import Library, match, tokenizer_from
 from peer.train.checkpoint import read_bytes, write_file
-from peer.train.data import Corpus, open_corpus
+from peer.train.data import TOKENIZER_FILE, Corpus, open_corpus
 from protocols.describe import Describe, Description, describe
 from protocols.shards import Shards
 
@@ -49,7 +49,7 @@ async def enter(settings: Settings, identity: Identity, network: Network, book: 
     """
     config = settings.peer
     known = [address for addresses in book.peers().values() for address in addresses]
-    saved = _saved_spec(config.state_dir)
+    saved = saved_spec(config.state_dir)
     if saved is not None and config.run_id not in (None, saved.run_id):
         raise StateError(_other_state(config.state_dir, saved.run_id, str(config.run_id)))
     if config.initial_peers:
@@ -77,7 +77,7 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
         sign_record(identity, "domain", DomainRecord(run_id=spec.run_id, index=index, domain=domain), now)
         for index, domain in enumerate(domains)
     )
-    library = Library(config.state_dir / "corpus", spec, domains, _shards_stub(network, spec), corpus)
+    library = Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
     library.set_tokenizer(corpus.tokenizer_json())
     _save(config.state_dir, spec, records)
     return Entry(spec, records, library, (), True)
@@ -96,7 +96,7 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
     if saved is not None and saved.run_id != spec.run_id:
         raise StateError(_other_state(config.state_dir, saved.run_id, spec.run_id))
     records = tuple(description.domains)
-    domains = _domains(records, spec)
+    domains = read_domains(records, spec)
     library = _library(config, network, spec, domains)
     if not (library.folder / "tokenizer.json").exists():
         library.set_tokenizer(await _tokenizer(description, network, spec, peers[0], library.folder))
@@ -106,8 +106,8 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
 
 
 async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Sequence[str]) -> Entry:
-    records = _saved_records(config.state_dir)
-    library = _library(config, network, spec, _domains(records, spec))
+    records = saved_records(config.state_dir)
+    library = _library(config, network, spec, read_domains(records, spec))
     library.set_tokenizer(library.tokenizer_json)
     try:
         peers = await network.connect(known) if known else []
@@ -122,9 +122,14 @@ def _library(config: PeerConfig, network: Network, spec: RunSpec, domains: list[
     if corpus is not None:
         domains = match(corpus, spec, domains)
     else:
-        built_in = map(open_corpus, (config.state_dir / "corpus").glob("built-in-*"))
-        corpus = next((c for c in built_in if c.info.tokenizer_sha256 == spec.tokenizer_sha256), None)
-    return Library(config.state_dir / "corpus", spec, domains, _shards_stub(network, spec), corpus)
+        corpus = built_in(config.state_dir, spec)
+    return Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
+
+
+def built_in(state_dir: Path, spec: RunSpec) -> Corpus | None:
+    """Return the built-in corpus that a founder prepared in its state directory, if it is this run's."""
+    corpora = [path.parent for path in (state_dir / "corpus").glob(f"*/{TOKENIZER_FILE}")]
+    return next((c for c in map(open_corpus, corpora) if c.info.tokenizer_sha256 == spec.tokenizer_sha256), None)
 
 
 def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
@@ -137,15 +142,16 @@ def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
 
 
 async def _tokenizer(description: Description, network: Network, spec: RunSpec, peer: str, folder: Path) -> bytes:
-    stub = _shards_stub(network, spec)
+    stub = shards_stub(network, spec)
     return await tokenizer_from(stub, peer, description.tokenizer_id, description.tokenizer_bytes, folder)
 
 
-def _shards_stub(network: Network, spec: RunSpec) -> Callable[[str], Any]:
+def shards_stub(network: Network, spec: RunSpec) -> Callable[[str], Any]:
+    """Return what makes a stub of a peer's `Shards` service."""
     return lambda peer: network.stub(Shards, peer, spec.run_id)
 
 
-def _domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
+def read_domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
     """Check signed domain records and return the domains by their index."""
     opened = [open_record(data, "domain", DomainRecord).record for data in records]
     by_index = {record.index: record.domain for record in opened if record.run_id == spec.run_id}
@@ -160,7 +166,8 @@ def _save(state_dir: Path, spec: RunSpec, records: Sequence[bytes]) -> None:
     write_file(state_dir / DOMAINS_FILE, framed)
 
 
-def _saved_spec(state_dir: Path) -> RunSpec | None:
+def saved_spec(state_dir: Path) -> RunSpec | None:
+    """Return the run that a state directory belongs to, or None. Raises StateError if it is damaged."""
     data = read_bytes(state_dir / RUN_FILE)
     if data is None:
         return None
@@ -173,7 +180,8 @@ def _saved_spec(state_dir: Path) -> RunSpec | None:
         ) from None
 
 
-def _saved_records(state_dir: Path) -> tuple[bytes, ...]:
+def saved_records(state_dir: Path) -> tuple[bytes, ...]:
+    """Return the signed domain records in a state directory, in their order."""
     data = bytes(read_bytes(state_dir / DOMAINS_FILE) or b"")
     records, at = [], 0
     while at < len(data):

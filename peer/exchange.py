@@ -116,12 +116,12 @@ def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], dec
 
 
 async def _contributions(
-    replica: Replica, offers: Mapping[str, Offer], decoded: dict[str, Contribution]
+    replica: Replica, offers: Mapping[str, Offer], decoded: Mapping[str, Contribution]
 ) -> list[Contribution]:
     found = []
     for offer in offers.values():
         held = decoded.get(offer.offer_id)
-        found.append(held or await asyncio.to_thread(read_offer, offer, replica.size))
+        found.append(held if held is not None else await asyncio.to_thread(read_offer, offer, replica.size))
     return found
 
 

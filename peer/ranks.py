@@ -18,13 +18,10 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, Message, unpacked
+from peer.train.launch import MODULES, Setup, run
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from peer.train.worker import Setup
-
-MODULES = ["peer.train.worker", "transformers.models.llama.modeling_llama"]  # what a worker needs for its first step
 
 
 def preload() -> None:
@@ -90,8 +87,6 @@ class Rank:
 @asynccontextmanager
 async def open_ranks(setup: Setup, snapshot: Tensor, anchor: Tensor) -> AsyncIterator[list[Rank]]:
     """Hold one process for each device. At the end all are killed: nothing of worth is in them but the anchor's."""
-    from peer.train.worker import run
-
     context = multiprocessing.get_context("forkserver")
     ranks: list[Rank] = []
     try:

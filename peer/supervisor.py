@@ -23,13 +23,13 @@ from configs.machine import PeerConfig
 from configs.run import RunSpec
 from peer.ranks import Rank, RankDiedError, open_ranks, preload
 from peer.train.channel import Message, packed
+from peer.train.launch import Setup, shared
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from peer.train.data import Source
     from peer.train.partition import Strategy
-    from peer.train.worker import Setup
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,6 @@ class Workers:
         Raises DeviceError: no such device, or the model does not fit; says what would.
         """
         from peer.train.partition import COMMON, Strategy
-        from peer.train.worker import Setup, shared
 
         size = Strategy(spec.strategy.kind, 1).layout(COMMON, spec.model).size
         self.anchor, self.snapshot = (shared(size) for _ in range(2))

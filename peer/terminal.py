@@ -19,7 +19,7 @@ from rich.text import Text
 from configs.errors import NetworkError, UsageError
 from peer.local import fetch_status
 from peer.status import Status
-from peer.view import HEIGHT, clean, plain, view
+from peer.view import HEIGHT, WIDTH, clean, plain, view
 
 if TYPE_CHECKING:
     from peer.train.evaluate import Evaluation
@@ -34,7 +34,7 @@ Report = Callable[[str, int, int], None]  # what is being done, how much is done
 
 def show_status(status: Status) -> None:
     """Print one page."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     # Nothing is cut for height: what does not fit can be scrolled, or piped on.
     height = HEIGHT + len(status.peers) + len(status.blocks)
     console.print(view(status, time.time(), width=console.width, height=height))

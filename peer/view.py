@@ -206,10 +206,13 @@ def _join_lines(status: Status, width: int) -> list[Text]:
             lines[-1] += f" {word}"
         else:
             lines.append(f"    {word}" if lines else word)
-    shown = [f"{line} \\" for line in lines[:-1]] + lines[-1:]
-    return [
-        Text(line[at : at + width], style=ACCENT, no_wrap=True) for line in shown for at in range(0, len(line), width)
-    ]
+    shown: list[str] = []
+    for line in [f"{line} \\" for line in lines[:-1]] + lines[-1:]:
+        while len(line) > width:  # in mid-word, without the next line's indent
+            shown.append(f"{line[: width - 1]}\\")
+            line = line[width - 1 :]
+        shown.append(line)
+    return [Text(line, style=ACCENT, no_wrap=True) for line in shown]
 
 
 def _table(gap: int, *columns: tuple[str, str]) -> Table:

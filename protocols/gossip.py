@@ -9,7 +9,7 @@ Every wait has a deadline; a member that fails costs nothing but itself.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from protocols.offers import (
     open_envelope,
 )
 from protocols.sealing import Mark, Seal, seal
-from protocols.wire import each_frame
+from protocols.wire import Frames, each_frame
 
 log = logging.getLogger(__name__)
 
@@ -194,10 +194,10 @@ async def _fetch(
     return True
 
 
-async def _read_offer(group: Group, request: OfferRequest, stream: AsyncIterator[Any]) -> Offer | None:
+async def _read_offer(group: Group, request: OfferRequest, stream: Frames) -> Offer | None:
     header, offer_id, envelope = None, "", b""
     payload = bytearray()
-    async with aclosing(each_frame(stream, MAX_WAIT_S)) as frames:  # type: ignore[type-var]  # the caller's deadline is shorter
+    async with aclosing(each_frame(stream, MAX_WAIT_S)) as frames:  # type: ignore[type-var]  # the caller has a deadline
         async for frame in frames:
             if header is None:
                 envelope = bytes(frame.data)

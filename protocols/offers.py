@@ -7,7 +7,7 @@ is not there yet waits (long poll) until it is, or until the time it brought is 
 import asyncio
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -21,7 +21,7 @@ from configs.errors import PeerError
 from dht.identity import Identity, verify
 from protocols.sealing import MARKS, Mark
 from protocols.shards import Traffic
-from protocols.wire import Frame, Message, frames_of
+from protocols.wire import Frame, Frames, Message, frames_of
 
 MAX_WAIT_S = 600.0
 KEPT_ROUNDS = 24  # of a block, for others' repairs
@@ -190,7 +190,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
         await self._wake()
         return book.listed
 
-    async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> AsyncIterator[Frame]:
+    async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> Frames:
         """Answer with the signed header in one frame and the payload in the following; nothing if it never came."""
         await self._wait(lambda: request.peer in self.held(request.block, request.round), request.wait_s)
         offer = self.held(request.block, request.round).get(request.peer)

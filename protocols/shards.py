@@ -7,7 +7,7 @@ each chunk to its hash, so the peers need not agree nor be honest. The pieces th
 import asyncio
 import itertools
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from protocols.wire import (
     Frames,
     Message,
     each_frame,
+    end_of_stream,
     frames_of,
     printable,
     read_stream,
@@ -98,15 +99,15 @@ class Shards(ServicerBase):  # type: ignore[misc]
     async def rpc_chunks(self, request: ChunkRequest, context: P2PContext) -> Frames:
         """Answer with chunks of a blob; ends early at the blob's end, or at once when it is not here."""
         blob = self._lookup(request.content_id)
-        if blob is None:
-            return
+        is_file = isinstance(blob, Path)
         for index in range(request.first, request.first + request.count):
-            is_file = isinstance(blob, Path)
             chunk = await asyncio.to_thread(_read_chunk, blob, index) if is_file else _read_chunk(blob, index)
             if not chunk:
-                return
+                break
             self._traffic.sent(len(chunk))
             yield Frame(chunk)
+        async for frame in end_of_stream():
+            yield frame
 
     async def _manifest(self, wanted: str) -> bytes:
         blob = self._lookup(wanted)
@@ -183,7 +184,7 @@ class _Download:
         self._on_bytes = on_bytes or (lambda count: None)
         self._frame_s = frame_s
         self._hashes: list[bytes] = []
-        self._fetchers: Counter[int] = Counter()  # how many sources are at a chunk
+        self._fetchers: defaultdict[int, list[str]] = defaultdict(list)  # which sources are at a chunk
         self._starting = asyncio.Lock()
 
     @property
@@ -198,7 +199,7 @@ class _Download:
                 if attempt:
                     await asyncio.sleep(RETRY_S)
                 await self._start(peer)
-                while run := self._claim():
+                while run := self._claim(peer):
                     await self._fetch_run(peer, run)
             except StateError:
                 raise
@@ -233,20 +234,22 @@ class _Download:
                 self._hashes, self.num_chunks = hashes, len(hashes)
                 self.missing = set(range(len(hashes))) - held
 
-    def _claim(self) -> range | None:
-        """Choose the next run of missing chunks; near the end, one that slower sources are still fetching."""
+    def _claim(self, peer: str) -> range | None:
+        """Choose the next run of missing chunks; near the end, one that only slower sources are still fetching."""
         missing = self.missing or set()
-        first = min(missing - self._fetchers.keys(), default=None)
+        first = min((index for index in missing if not self._fetchers[index]), default=None)
         if first is None:
-            first = min(missing, key=lambda index: (self._fetchers[index], -index), default=None)
+            others = (index for index in missing if peer not in self._fetchers[index])
+            first = min(others, key=lambda index: (len(self._fetchers[index]), -index), default=None)
             return None if first is None else range(first, first + 1)
         end = first + 1
-        while end < first + RUN_CHUNKS and end in missing and end not in self._fetchers:
+        while end < first + RUN_CHUNKS and end in missing and not self._fetchers[end]:
             end += 1
         return range(first, end)
 
     async def _fetch_run(self, peer: str, run: range) -> None:
-        self._fetchers.update(run)
+        for index in run:
+            self._fetchers[index].append(peer)
         request = ChunkRequest(content_id=self.wanted, first=run.start, count=len(run))
         try:
             async with asyncio.timeout(self._frame_s):
@@ -258,7 +261,8 @@ class _Download:
                         raise PeerError(f"it has no chunk {index} of {self.num_chunks}")
                     await self._take(index, frame.data)
         finally:
-            self._fetchers = self._fetchers - Counter(run)  # keeps what is above zero
+            for index in run:
+                self._fetchers[index].remove(peer)
 
     async def _take(self, index: int, chunk: Buffer) -> None:
         self._on_bytes(len(chunk))
@@ -311,8 +315,10 @@ def _num_chunks(size_bytes: int) -> int:
     return -(-size_bytes // CHUNK_BYTES)
 
 
-def _read_chunk(blob: Blob, index: int) -> Buffer:
-    """Return a chunk; nothing beyond the end, or of a file that has just gone."""
+def _read_chunk(blob: Blob | None, index: int) -> Buffer:
+    """Return a chunk; nothing beyond the end, or of what is not here, or no longer."""
+    if blob is None:
+        return b""
     if isinstance(blob, memoryview):
         return blob.cast("B")[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
     try:

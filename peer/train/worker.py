@@ -25,18 +25,16 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from configs.errors import DeviceError, ShoalError, StateError
-from configs.run import RunSpec
 from peer.train.channel import Channel, Message
 from peer.train.data import Sampler, Source
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
+from peer.train.launch import Setup
 from peer.train.memory import fit, free_bytes
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
@@ -46,21 +44,7 @@ MAX_FAILURES = 3  # returns to the anchor without RAMP_STEPS good steps between 
 OOM_SCORE = 500  # the kernel, short of memory, kills a worker before it kills a daemon
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a rank is told when it starts."""
-
-    spec: RunSpec
-    devices: tuple[str, ...]  # of all ranks
-    rank: int
-    rendezvous: str  # a fresh file, where the ranks meet
-    seed: int  # of the order of the data; every peer has its own
-    threads: int
-    precision: Literal["auto", "float32", "bfloat16"]
-    micro_batch: int
-
-
-def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
+def work(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
     """Be one rank until the daemon closes the socket. Ends with exit code 1 after reporting an error."""
     # A Ctrl-C or a service's stop reaches the whole process group; only the daemon decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -85,13 +69,6 @@ def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> 
                 }
             )
         os._exit(1)  # a broken process group can hang an orderly exit
-
-
-def shared(size: int) -> Tensor:
-    """Return a flat float32 tensor of zeros that processes can share; every page of it is touched."""
-    flat = torch.empty(size)
-    flat.share_memory_()  # type: ignore[no-untyped-call]
-    return flat.zero_()
 
 
 class Worker:

@@ -1,7 +1,6 @@
 import asyncio
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -92,12 +91,12 @@ def test_start_is_quick_and_leaves_nothing_behind(identity_paths: list[Path], ru
         started = time.perf_counter()
         async with open_network(identity_paths[0], host="127.0.0.1") as network:
             await network.open_dht([], run_id)
-            print(f"P2P and DHT started in {time.perf_counter() - started:.2f} s")
+            start_s = time.perf_counter() - started
             assert p2pds(identity_paths[0].parent)
             closing = time.perf_counter()
-        print(f"closed in {time.perf_counter() - closing:.2f} s")
+        print(f"P2P and DHT started in {start_s:.2f} s, closed in {time.perf_counter() - closing:.2f} s")
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert closing - started < 2
+        assert start_s < 10  # 0.6 s on a quiet machine
 
     run(main())
     assert not p2pds(identity_paths[0].parent)
@@ -114,28 +113,20 @@ def test_a_cancelled_start_leaves_nothing_behind(identity_paths: list[Path]) -> 
     assert not p2pds(identity_paths[0].parent)
 
 
-def test_what_a_killed_daemon_left_is_ended_by_the_next_start(identity_paths: list[Path]) -> None:
-    """A p2pd outlives its killed daemon for some seconds, with our port and our name."""
-    script = """if True:
-        import asyncio, sys
-        from pathlib import Path
-        from dht.network import open_network
-        async def main():
-            async with open_network(Path(sys.argv[1]), host="127.0.0.1") as network:
-                print((await network.addresses())[0], flush=True)
-                await asyncio.Event().wait()
-        asyncio.run(main())
-    """
-    with subprocess.Popen([sys.executable, "-c", script, str(identity_paths[0])], stdout=subprocess.PIPE) as daemon:
-        assert daemon.stdout is not None
-        port = int(daemon.stdout.readline().split(b"/")[4])
-        daemon.kill()
-    assert len(p2pds(identity_paths[0].parent)) == 1
+def test_a_p2pd_that_was_left_behind_is_ended_by_the_next_start(identity_paths: list[Path]) -> None:
+    """When a daemon is killed its p2pd may live on for some seconds, with the port and the name of the next one."""
 
     async def main() -> None:
-        async with open_network(identity_paths[0], host="127.0.0.1", port=port) as network:
-            assert f"/tcp/{port}/" in (await network.addresses())[0]
-            assert len(p2pds(identity_paths[0].parent)) == 1
+        async with open_network(identity_paths[0], host="127.0.0.1") as left_behind:
+            port = int((await left_behind.addresses())[0].split("/")[4])
+            async with open_network(identity_paths[0], host="127.0.0.1", port=port) as network:
+                assert f"/tcp/{port}/" in (await network.addresses())[0]
+                assert len(p2pds(identity_paths[0].parent)) == 1
+                with pytest.raises(NetworkError, match=r"p2pd ended \(exit code -9\)"):
+                    await left_behind.broken()
+                assert await left_behind.connected() == set()
+                with pytest.raises(NetworkError, match=r"p2pd has ended|No such file|refused"):
+                    await left_behind.connect(await network.addresses())
 
     run(main())
     assert not p2pds(identity_paths[0].parent)

@@ -38,14 +38,15 @@ def test_a_page_says_what_matters() -> None:
         assert fact in text
 
 
-def test_the_join_line_can_be_pasted_into_a_shell() -> None:
+@pytest.mark.parametrize("width", [60, 80, 81, 98, 100, 102, 160])
+def test_the_join_line_can_be_pasted_into_a_shell(width: int) -> None:
     status = example()
-    lines = printed(view(status, NOW))
+    lines = printed(view(status, NOW, width=width), width)
     start = next(k for k, line in enumerate(lines) if line.startswith("shoal join"))
     pasted = lines[start].rstrip()
     while pasted.endswith("\\"):
         start += 1
-        pasted = pasted[:-1] + lines[start].strip()
+        pasted = pasted[:-1] + lines[start].rstrip()
     assert pasted.split() == status.join.split()
 
 

@@ -16,7 +16,7 @@ from configs.content import CHUNK_BYTES, content_id_of
 from configs.errors import NetworkError, StateError
 from protocols.shards import ChunkRequest, ManifestRequest, Shards, Traffic, download, download_bytes
 from protocols.sinks import DiskErrors, FileSink
-from protocols.wire import Frame, Frames
+from protocols.wire import Frame, Frames, frames_of
 
 BLOB = random.Random(0).randbytes(40 * CHUNK_BYTES + 1234)
 WANTED = content_id_of(BLOB)
@@ -29,7 +29,8 @@ class Fault(Enum):
     WRONG_MANIFEST = "tells of other chunks"
     HUGE_MANIFEST = "tells of a blob of 2^62 bytes"
     ENDLESS_MANIFEST = "never stops telling"
-    ENDS_EARLY = "stops after three chunks"
+    ENDS_EARLY = "ends after three chunks"
+    BREAKS_OFF = "closes after three chunks, without the end mark"
     FALLS_SILENT = "stops answering after three chunks"
     FAILS = "raises an error"
     HAS_NOTHING = "does not have the blob"
@@ -44,7 +45,8 @@ class BadShards:
 
     async def rpc_manifest(self, request: ManifestRequest, context: P2PContext) -> Frames:
         if self.fault is Fault.HAS_NOTHING:
-            return
+            async for frame in frames_of(b""):
+                yield frame
         if self.fault is Fault.FAILS:
             raise RuntimeError("a bug\nover two lines")
         if self.fault is Fault.HUGE_MANIFEST:
@@ -61,13 +63,15 @@ class BadShards:
     async def rpc_chunks(self, request: ChunkRequest, context: P2PContext) -> Frames:
         sent = 0
         async for frame in self.honest.rpc_chunks(request, context):
-            if sent == 3 and self.fault is Fault.ENDS_EARLY:
+            if sent == 3 and self.fault is Fault.BREAKS_OFF:
                 return
+            if sent == 3 and self.fault is Fault.ENDS_EARLY:
+                yield Frame(b"")
             if sent == 3 and self.fault is Fault.FALLS_SILENT:
                 await asyncio.Event().wait()
             if self.fault is Fault.WRONG_CHUNK:
                 frame = Frame(bytes(len(frame.data)))
-            if self.fault is Fault.LONG_CHUNK:
+            if self.fault is Fault.LONG_CHUNK and sent == 0:
                 frame = Frame(bytes(frame.data) + b"x")
             yield frame
             sent += 1
@@ -151,7 +155,7 @@ def test_an_interrupted_download_goes_on_where_it_was(open_peers: Any, tmp_path:
                 stubs(client), [name(server)], WANTED, len(BLOB), target, on_bytes=counter.received, **LIMITS
             )
             assert target.read_bytes() == BLOB
-            assert counter.bytes_in <= len(BLOB) // 2 + CHUNK_BYTES
+            assert counter.bytes_in <= len(BLOB) // 2 + 4 * CHUNK_BYTES  # those on their way
             assert traffic.bytes_out >= sent
 
     uvloop.run(main())

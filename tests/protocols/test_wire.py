@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from contextlib import closing
+from contextlib import aclosing, closing
 from typing import Annotated, Any
 
 import msgpack
@@ -16,7 +16,18 @@ from pydantic import Field
 
 from configs.errors import PeerError
 from configs.run import PROTOCOL_VERSION
-from protocols.wire import FRAME_BYTES, MAX_MESSAGE_BYTES, Frame, Frames, Message, frames_of, printable, read_stream
+from protocols.wire import (
+    FRAME_BYTES,
+    LINGER_S,
+    MAX_MESSAGE_BYTES,
+    Frame,
+    Frames,
+    Message,
+    each_frame,
+    frames_of,
+    printable,
+    read_stream,
+)
 
 
 class Greeting(Message):
@@ -105,9 +116,8 @@ def test_messages_and_frames_are_bounded_on_both_sides() -> None:
         Greeting(name="ann", data=bytes(MAX_MESSAGE_BYTES)).SerializeToString()
     with pytest.raises(PeerError, match="at most"):
         Greeting.FromString(bytes(MAX_MESSAGE_BYTES + 1))
-    for size in (0, FRAME_BYTES + 1):
-        with pytest.raises(PeerError, match="frame of"):
-            Frame.FromString(bytes(size))
+    with pytest.raises(PeerError, match="frame of"):
+        Frame.FromString(bytes(FRAME_BYTES + 1))
 
 
 def test_what_a_peer_says_is_printed_on_one_line() -> None:
@@ -118,11 +128,23 @@ def test_what_a_peer_says_is_printed_on_one_line() -> None:
 def test_frames_come_back_as_they_were_cut() -> None:
     async def main() -> None:
         data = random.Random(1).randbytes(2 * FRAME_BYTES + 5)
-        assert [len(bytes(f.data)) async for f in frames_of(data)] == [FRAME_BYTES, FRAME_BYTES, 5]
+        async with aclosing(each_frame(frames_of(data))) as frames:
+            assert [len(f.data) async for f in frames] == [FRAME_BYTES, FRAME_BYTES, 5]
         assert await read_stream(frames_of(data), len(data)) == data
         assert await read_stream(frames_of(b""), 0) == b""
         with pytest.raises(PeerError, match="more than"):
             await read_stream(frames_of(data), len(data) - 1)
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_breaks_off_is_not_taken_for_whole() -> None:
+    async def broken() -> Frames:
+        yield Frame(b"x")
+
+    async def main() -> None:
+        with pytest.raises(ConnectionError, match="broke off"):
+            await read_stream(broken(), 10)
 
     asyncio.run(main())
 
@@ -149,6 +171,26 @@ def test_hivemind_carries_our_messages_and_frames(open_peers: Any) -> None:
             assert await stub.rpc_one(message, timeout=10) == message
             assert await read_stream(await stub.rpc_many(message), len(data)) == data
             assert await read_stream(await stub.rpc_pass(frames_of(data)), len(data)) == data
+
+    uvloop.run(main())
+
+
+def test_no_stream_loses_its_end(open_peers: Any) -> None:
+    """Of 1,500 streams that the sender closes first, 1 to 14 lost up to 512 KiB."""
+
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            await Echo().add_p2p_handlers(server)
+            stub = Echo.get_stub(client, server.peer_id)
+            request = Greeting(name="ann", data=bytes(3 * FRAME_BYTES))
+
+            async def read_some() -> None:
+                for _ in range(40):
+                    assert await read_stream(await stub.rpc_many(request), len(request.data)) == request.data
+
+            started = time.monotonic()
+            await asyncio.gather(*(read_some() for _ in range(4)))
+            assert time.monotonic() - started < LINGER_S  # senders end with their readers
 
     uvloop.run(main())
 

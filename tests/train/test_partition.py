@@ -48,5 +48,5 @@ def test_domains_and_names() -> None:
     strategy = Strategy("branches", 2)
     assert strategy.sub_models == ("branch.0", "branch.1")
     assert (strategy.domain("branch.1"), strategy.domain(COMMON)) == (1, None)
-    with pytest.raises(UsageError, match="branch.7"):
+    with pytest.raises(UsageError, match=r"branch\.7"):
         strategy.blocks("branch.7")

@@ -1,0 +1,133 @@
+"""Daemons as child processes of this one: started, watched, killed, and never left behind. For the demo and tests."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from configs.errors import ShoalError
+from peer.local import fetch_status
+from peer.status import Status
+
+READY_S = 120.0
+STOP_S = 60.0
+POLL_S = 0.5  # between two looks at a daemon's status
+
+
+class Process:
+    """One daemon: its state directory outlives its processes, so it can be killed and started again."""
+
+    def __init__(self, name: str, state_dir: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.state_dir = state_dir
+        self.url = ""
+        self.address = ""  # on loopback, with the peer id
+        self.peer_id = ""
+        self._command = [sys.executable, "-m", "peer", *command, "--state-dir", str(state_dir)]
+        self._environment = {**os.environ, **environment}
+        self._child: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._child is not None and self._child.returncode is None
+
+    @property
+    def log(self) -> str:
+        """Everything that the daemon's processes wrote."""
+        return (self.state_dir.parent / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
+
+    async def start(self) -> None:
+        """Start the daemon and wait for its "ready". Raises ShoalError with its last line if it ends before."""
+        ready = asyncio.get_running_loop().create_future()
+        log = (self.state_dir.parent / f"{self.name}.log").open("ab")
+        self._child = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=self._environment,
+            start_new_session=True,
+        )
+        self._reader = asyncio.create_task(self._read(ready))
+        log.close()
+        try:
+            async with asyncio.timeout(READY_S):
+                await ready
+        except (TimeoutError, asyncio.CancelledError):
+            await self.kill()
+            raise
+
+    async def status(self) -> Status:
+        """Ask the daemon how it is. Raises ShoalError if it does not answer."""
+        return await asyncio.to_thread(fetch_status, self.url)
+
+    async def kill(self) -> None:
+        """End the process at once, as a power cut would, with all its children."""
+        if self._child is not None and self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+        await self._ended()
+
+    async def leave(self) -> int:
+        """Ask the daemon to leave and wait until it has; returns its exit code. Kills it if it does not."""
+        if self._child is not None and self.is_running:
+            self._child.terminate()
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await self._child.wait()
+            except TimeoutError:
+                await self.kill()
+        return await self._ended()
+
+    async def _ended(self) -> int:
+        if self._child is None:
+            return 0
+        code = await self._child.wait()
+        if self._reader is not None:
+            await self._reader
+        return code
+
+    async def _read(self, ready: asyncio.Future[None]) -> None:
+        assert self._child is not None and self._child.stdout is not None
+        async for line in self._child.stdout:
+            text = line.decode(errors="replace").strip()
+            if found := re.search(r"/ip4/127\.0\.0\.1/tcp/\d+/p2p/(\w+)", text):
+                self.address, self.peer_id = found[0], found[1]
+            elif text.startswith("status "):
+                self.url = text.removeprefix("status ")
+            elif text == "ready" and not ready.done():
+                ready.set_result(None)
+        if not ready.done():
+            lines = self.log.strip().splitlines()
+            ready.set_exception(ShoalError(f"{self.name} did not start: {lines[-1] if lines else 'it said nothing'}"))
+
+
+@asynccontextmanager
+async def open_processes() -> AsyncIterator[list[Process]]:
+    """Hold a list of daemons; whatever still runs in the end is killed."""
+    processes: list[Process] = []
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            await process.kill()
+
+
+def founder(folder: Path, name: str, config: str, *flags: str, **environment: str) -> Process:
+    """Return a daemon that will found a run, or go on with the one in its state directory."""
+    return Process(name, folder / name, ["start", "--config", config, *LOCAL, *flags], environment)
+
+
+def joiner(folder: Path, name: str, address: str, *flags: str, **environment: str) -> Process:
+    """Return a daemon that will join by `address` alone."""
+    return Process(name, folder / name, ["join", address, *LOCAL, *flags], environment)
+
+
+LOCAL = ("--host", "127.0.0.1", "--threads", "1")

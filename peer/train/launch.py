@@ -1,0 +1,44 @@
+"""What the daemon needs to launch a rank. The rank's own code and imports are `worker.py`'s."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from configs.run import RunSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODULES = ["peer.train.worker", "transformers.models.llama.modeling_llama"]  # what a rank needs for its first step
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a rank is told when it starts."""
+
+    spec: RunSpec
+    devices: tuple[str, ...]  # of all ranks
+    rank: int
+    rendezvous: str  # a fresh file, where the ranks meet
+    seed: int  # of the order of the data; every peer has its own
+    threads: int
+    precision: Literal["auto", "float32", "bfloat16"]
+    micro_batch: int
+
+
+def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
+    """Be one rank, in its own process, until the daemon closes the socket."""
+    from peer.train.worker import work
+
+    work(sock, setup, snapshot, anchor)
+
+
+def shared(size: int) -> Tensor:
+    """Return a flat float32 tensor of zeros that processes can share; every page of it is touched."""
+    import torch
+
+    flat = torch.empty(size)
+    flat.share_memory_()  # type: ignore[no-untyped-call]
+    return flat.zero_()

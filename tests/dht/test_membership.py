@@ -1,0 +1,163 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from configs.clock import Clock
+from dht.address_book import AddressBook
+from dht.identity import Identity
+from dht.membership import ACT_TICKS, HOLD_TICKS, Member, Membership, Span, absorb, hold, present, view_of
+from dht.network import Network, open_network
+from dht.records import MemberRecord
+
+RUN = "0" * 32
+
+
+def says(tick: int, previous: Member | None = None, leaving: bool = False, **holdings: Span) -> Member:
+    record = MemberRecord(run_id=RUN, holdings=holdings, is_leaving=leaving)
+    return absorb(previous, record, float(tick), tick)
+
+
+def ticks(member: Member, block: str = "model") -> list[int]:
+    return [tick for tick in range(200) if view_of({"a": member}, block, tick)]
+
+
+def test_a_record_acts_two_ticks_after_it_was_written() -> None:
+    assert ticks(says(10, model=(12, 18))) == list(range(12, 18))
+    assert ticks(says(10, model=(3, 18))) == list(range(12, 18))  # it cannot claim to have been there before
+
+
+def test_a_renewed_holding_has_no_gap_and_a_newcomer_agrees_when_it_may_act() -> None:
+    first = says(10, model=(12, 18))
+    renewed = says(14, first, model=(12, 22))
+    assert ticks(renewed) == list(range(12, 22))
+    newcomer = says(14, None, model=(12, 22))
+    assert ticks(newcomer) == list(range(14 + ACT_TICKS, 22))
+
+
+def test_whoever_missed_a_renewal_agrees_again_after_the_next() -> None:
+    first = says(10, model=(12, 18))
+    missed = says(16, first, model=(12, 24))
+    seen = says(16, says(13, first, model=(12, 21)), model=(12, 24))
+    assert ticks(missed) == ticks(seen)
+
+
+def test_leaving_and_dropping_act_two_ticks_later_as_well() -> None:
+    first = says(10, model=(12, 18))
+    assert ticks(says(13, first, leaving=True)) == [12, 13, 14]
+    assert ticks(says(13, first, model=(12, 14))) == [12, 13, 14]
+    parted = says(13, first, trunk=(15, 21))
+    assert ticks(parted) == [12, 13, 14]
+    assert ticks(parted, "trunk") == list(range(15, 21))
+
+
+def test_nothing_is_held_for_long_without_renewal() -> None:
+    assert ticks(says(10, model=(12, 2**40))) == list(range(12, 10 + HOLD_TICKS))
+
+
+def test_hold_is_what_a_reader_makes_of_it() -> None:
+    """A writer's own plan and the view of the others are the same, through renewals, a change and a pause."""
+    member: Member | None = None
+    published: dict[str, Span] = {}
+    for tick, blocks in [
+        (0, ["model"]),
+        (2, ["model"]),
+        (5, ["trunk", "expert.1"]),
+        (6, ["trunk", "expert.1"]),
+        (40, ["trunk"]),
+    ]:
+        published = hold(published, blocks, tick)
+        member = says(tick, member, **published)
+        assert dict(member.holdings) == published
+    assert published == {"trunk": (42, 48)}
+    at_parting = hold(hold({}, ["model"], 0), ["trunk"], 5)
+    assert at_parting == {"model": (2, 7), "trunk": (7, 13)}
+
+
+def test_present_are_those_heard_of_lately() -> None:
+    members = {"b": says(10), "a": says(12), "c": says(12, leaving=True)}
+    assert present(members, 12) == ("a", "b")
+    assert present(members, 10 + HOLD_TICKS) == ("a",)
+
+
+class Time:
+    """A clock that stands still until it is told to move, at the real time so that nothing expires."""
+
+    def __init__(self, start: float) -> None:
+        self.seconds = start
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_members_find_each_other_and_survive_a_failed_read(
+    identity_paths: list[Path], identities: list[Identity], run_id: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        loop_time = Time(Clock(0.0, 1.0).now())
+        clock = Clock(loop_time.seconds - 100.0, 1.0, loop_time)
+        async with (
+            open_network(identity_paths[0], host="127.0.0.1") as one,
+            open_network(identity_paths[1], host="127.0.0.1") as two,
+        ):
+            await one.open_dht([], run_id)
+            await two.open_dht(await two.connect(await one.addresses()), run_id)
+            books = [AddressBook(tmp_path / "0.json"), AddressBook(tmp_path / "1.json")]
+            here, there = Membership(one, run_id, clock, books[0]), Membership(two, run_id, clock, books[1])
+
+            async def publish(network: Network, membership: Membership, leaving: bool = False) -> None:
+                holdings = {} if leaving else hold(membership.holdings(), ["model"], clock.tick())
+                record = MemberRecord(
+                    run_id=run_id, addresses=await network.addresses(), holdings=holdings, is_leaving=leaving
+                )
+                assert await membership.publish(record)
+
+            await publish(one, here)
+            await publish(two, there)
+            await asyncio.gather(here.refresh(), there.refresh())
+            everyone = tuple(sorted((one.peer_id, two.peer_id)))
+            for membership in (here, there):
+                assert membership.members(100) == everyone
+                assert membership.view("model", 101) == ()
+                assert membership.view("model", 102) == everyone
+            assert AddressBook(tmp_path / "0.json").peers() == {two.peer_id: await two.addresses()}
+
+            loop_time.seconds += 2
+            await publish(two, there, leaving=True)
+            await here.refresh()
+            assert here.view("model", 103) == everyone
+            assert here.view("model", 104) == (one.peer_id,)
+            assert here.members(102) == (one.peer_id,)
+
+            loop_time.seconds -= 5  # a clock set back makes no record older than the last
+            await publish(two, there)
+            await here.refresh()
+            assert here.record(two.peer_id) == there.record(two.peer_id)
+        known = here.known()
+        await here.refresh()  # the network is gone
+        assert here.known() == known
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("ahead_s", [60.0])
+def test_a_record_from_the_future_is_not_believed(
+    identity_paths: list[Path], run_id: str, tmp_path: Path, ahead_s: float
+) -> None:
+    async def main() -> None:
+        clock = Clock(Clock(0.0, 1.0).now() - 100.0, 1.0)
+        ahead = Clock(clock.genesis, 1.0, lambda: clock.now() + ahead_s)
+        async with (
+            open_network(identity_paths[0], host="127.0.0.1") as one,
+            open_network(identity_paths[1], host="127.0.0.1") as two,
+        ):
+            await one.open_dht([], run_id)
+            await two.open_dht(await two.connect(await one.addresses()), run_id)
+            here = Membership(one, run_id, clock, AddressBook(tmp_path / "0.json"))
+            there = Membership(two, run_id, ahead, AddressBook(tmp_path / "1.json"))
+            await there.publish(MemberRecord(run_id=run_id))
+            await here.refresh()
+            assert here.record(two.peer_id) is None
+
+    uvloop.run(main())
