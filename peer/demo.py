@@ -95,9 +95,7 @@ async def _play(folder: Path, show: Callable[[Story], None]) -> dict[str, Any]:
         story.headline = "training one peer alone, and one dense model on all tokens, to compare"
         show(story)
         data = str(next((folder / "founder" / "corpus").glob("built-in-*")))
-        async with asyncio.TaskGroup() as group:
-            for name, total in tokens.items():
-                group.create_task(_baseline(folder, name, data, total, plan, processes))
+        await asyncio.gather(*(_baseline(folder, name, data, total, plan, processes) for name, total in tokens.items()))
     story.headline = "measuring on held-out text"
     show(story)
     result = await asyncio.to_thread(_measure, folder)
@@ -152,7 +150,8 @@ async def _until(share: float, processes: list[Process], story: Story, show: Cal
 
     async def reached() -> None:
         def is_over() -> bool:
-            is_done = all(status.phase == "done" for status in story.statuses.values())
+            running = [process.name for process in processes if process.is_running]
+            is_done = all(story.statuses[name].phase == "done" for name in running)
             return story.share >= share if share < 1 else is_done
 
         while not is_over() and time.monotonic() < story.started + SWARM_S:

@@ -79,6 +79,7 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
     )
     library = Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
     library.set_tokenizer(corpus.tokenizer_json())
+    library.keep_counts()
     _save(config.state_dir, spec, records)
     return Entry(spec, records, library, (), True)
 

@@ -60,6 +60,13 @@ class Library:
         write_file(self.folder / TOKENIZER_FILE, data)
         self._tokenizer_id = content_id_of(data)
 
+    def keep_counts(self) -> None:
+        """Copy the domains' unigram counts here, so that the run can be fused when the corpus has been moved away."""
+        for domain in self.domains:
+            path = self.path(domain.counts)
+            if path is not None:
+                write_file(self.folder / BLOBS / domain.counts.content_id, path.read_bytes())
+
     @property
     def tokenizer_id(self) -> str:
         """The content id of the tokenizer."""

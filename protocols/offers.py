@@ -197,8 +197,8 @@ class Offers(ServicerBase):  # type: ignore[misc]
         if offer is not None:
             yield Frame(data=offer.envelope)
             async for frame in frames_of(offer.payload):
+                self.traffic.sent(len(frame.data))
                 yield frame
-            self.traffic.sent(len(offer.payload))
 
     async def rpc_list(self, request: ListRequest, context: P2PContext) -> OfferList:
         """Answer once gathering is closed here; an empty list says that it never was."""

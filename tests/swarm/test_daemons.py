@@ -1,0 +1,204 @@
+"""Real daemons in processes of their own, on loopback: they meet, exchange, are killed, leave, and are fused."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from peer.processes import Process, founder, joiner, open_processes
+from peer.status import Status
+from peer.train.builtin import built_in_texts
+from peer.train.prepare import Plan, prepare_texts
+
+MICRO = str(Path(__file__).parent / "micro.toml")
+VOCABULARY, CONTEXT = 512, 64
+
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six domains, cut from the text that every machine has."""
+    texts = built_in_texts(max_bytes=200_000)
+    domains = {}
+    for name, documents in texts.items():
+        middle = len(documents) // 2
+        domains[f"{name}-a"], domains[f"{name}-b"] = documents[:middle], documents[middle:]
+    out = tmp_path_factory.mktemp("corpus") / "six"
+    prepare_texts(domains, out, Plan(vocab_size=VOCABULARY, context_length=CONTEXT))
+    return out
+
+
+async def until(process: Process, is_so: Callable[[Status], bool], timeout_s: float = 120) -> Status:
+    """Return the first status of a daemon for which `is_so` holds."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        status = await process.status()
+        if is_so(status):
+            return status
+        assert time.monotonic() < deadline, (
+            f"not in {timeout_s} s: {status.model_dump_json(indent=1)}\n{process.log[-3000:]}"
+        )
+        await asyncio.sleep(0.2)
+
+
+def marks(status: Status, block: str) -> dict[str, dict[int, str]]:
+    """Return peer → version → digest, as published."""
+    return {
+        peer.peer_id: {mark.version: mark.digest for mark in peer.digests[block]}
+        for peer in status.peers
+        if block in peer.digests
+    }
+
+
+def test_two_replicas_have_equal_digests_for_twenty_rounds(tmp_path: Path, corpus: Path) -> None:
+    async def main() -> None:
+        async with open_processes() as processes:
+            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus))
+            processes.append(first)
+            await first.start()
+            began = time.monotonic()
+            second = joiner(tmp_path, "joiner", first.address)
+            processes.append(second)
+            await second.start()
+            await until(second, lambda s: s.peers[0].tokens > 0)
+            print(f"the joiner had trained its first step {time.monotonic() - began:.1f} s after its start")
+            seen: dict[int, set[str]] = {}
+            both: set[int] = set()
+
+            def collect(status: Status) -> bool:
+                own = {m.version: m.digest for m in status.peers[0].digests.get("model", [])}
+                for version, digest in own.items():
+                    seen.setdefault(version, set()).add(digest)
+                return status.peers[0].rounds >= 20
+
+            while not (collect(await second.status()) and collect(await first.status())):
+                await asyncio.sleep(0.3)
+            one, two = await first.status(), await second.status()
+            both = set(marks(one, "model")[first.peer_id]) & set(marks(two, "model")[second.peer_id])
+            assert both, "the two have no version in common"
+            assert all(len(digests) == 1 for digests in seen.values()), seen
+            print(
+                f"{len(seen)} versions seen, each with one digest; rounds {one.peers[0].rounds}, {two.peers[0].rounds}"
+            )
+            assert {block.block for block in two.blocks} == {"model"}
+            assert len(two.blocks[0].holders) == 2
+            assert two.peers[0].bytes_in > 0 and two.peers[0].bytes_out > 0
+            shown = subprocess.run(
+                [sys.executable, "-m", "peer", "status", str(second.state_dir), "--json"],
+                capture_output=True,
+                check=True,
+            )
+            told = json.loads(shown.stdout)
+            assert {"peers", "blocks", "age", "losses"} <= told.keys()
+            assert {"holders", "keepers", "age", "version", "agreement"} <= told["blocks"][0].keys()
+            assert {"digests", "loss", "tokens_per_s", "bytes_in", "bytes_out", "rounds"} <= told["peers"][0].keys()
+            assert await second.leave() == 0
+            assert await first.leave() == 0
+
+    asyncio.run(main())
+
+
+def test_a_killed_peer_comes_back_and_the_founder_is_nobody_special(tmp_path: Path, corpus: Path) -> None:
+    async def main() -> None:
+        async with open_processes() as processes:
+            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus))
+            processes.append(first)
+            await first.start()
+            second = joiner(tmp_path, "second", first.address)
+            processes.append(second)
+            await second.start()
+            before = await until(second, lambda s: s.peers[0].rounds >= 3)
+            await second.kill()
+            await second.start()
+            after = await until(second, lambda s: s.peers[0].rounds >= before.peers[0].rounds + 3)
+            assert after.peers[0].peer_id == before.peers[0].peer_id
+            assert await first.leave() == 0
+            third = joiner(tmp_path, "third", second.address)
+            processes.append(third)
+            await third.start()
+            status = await until(third, lambda s: s.peers[0].rounds >= 3)
+            assert status.run_id == before.run_id
+            agreed = await until(third, lambda s: len(s.blocks[0].holders) == 2)
+            assert agreed.blocks[0].agreement == 1.0
+
+    asyncio.run(main())
+
+
+def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path: Path, corpus: Path) -> None:
+    environment = {
+        "SHOAL_RUN__STRATEGY__KIND": "experts",
+        "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "30000",
+        "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.7",
+    }
+
+    async def main() -> None:
+        async with open_processes() as processes:
+            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus), **environment)
+            processes.append(first)
+            await first.start()
+            second = joiner(tmp_path, "second", first.address)
+            processes.append(second)
+            await second.start()
+            common = (await until(second, lambda s: s.phase == "parted")).blocks
+            floor = next(block.age for block in common if block.block == "model")
+
+            def all_trained(status: Status) -> bool:
+                ages = {block.block: block.age for block in status.blocks}
+                return all(ages.get(f"expert.{k}", 0) > floor for k in range(6))
+
+            status = await until(second, all_trained, timeout_s=180)
+            print("ages:", {block.block: block.age for block in status.blocks})
+            assert await first.leave() == 0
+            await check_fused(second, tmp_path)
+            assert await second.leave() == 0
+
+    asyncio.run(main())
+
+
+async def check_fused(peer: Process, folder: Path) -> None:
+    """Fuse from a live peer; all six experts are trained, and each forced route of the Mixtral is its sub-model."""
+    for form in ("routed", "mixtral"):
+        command = [sys.executable, "-m", "peer", "fuse", peer.address, "--out", str(folder / form), "--format", form]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    await asyncio.to_thread(compare_routes, folder / "routed", folder / "mixtral")
+
+
+def compare_routes(routed: Path, mixtral: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(mixtral, dtype=torch.float32)
+    assert AutoTokenizer.from_pretrained(mixtral)("for x in y").input_ids
+    tokens = torch.arange(3, 60)[None] % VOCABULARY
+    gates = [layer.mlp.gate for layer in model.model.layers]
+    logits = []
+    for expert in range(6):
+        alone = AutoModelForCausalLM.from_pretrained(routed / f"expert.{expert}", dtype=torch.float32)
+        hooks = [gate.register_forward_hook(force(expert)) for gate in gates]
+        with torch.no_grad():
+            forced, own = model(tokens).logits, alone(tokens).logits
+        for hook in hooks:
+            hook.remove()
+        assert torch.allclose(forced, own, atol=1e-5, rtol=0), (forced - own).abs().max()
+        logits.append(own)
+    for left in range(6):
+        for right in range(left):
+            assert not torch.equal(logits[left], logits[right]), f"expert {left} is expert {right}"
+
+
+def force(expert: int) -> Callable[..., object]:
+    """Return a hook that makes a Mixtral gate choose `expert`, whatever its own opinion."""
+    import torch
+
+    def hook(module: object, inputs: object, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        raw, weights, chosen = output
+        return raw, torch.ones_like(weights), torch.full_like(chosen, expert)
+
+    return hook
