@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.errors import StateError
-from dht.addresses import addresses_of
-from dht.records import MAX_ADDRESSES, Address, PeerIdText
+from dht.addresses import MAX_ADDRESSES, addresses_of
+from dht.records import Address, PeerIdText
 
 logger = logging.getLogger(__name__)
 

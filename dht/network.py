@@ -20,10 +20,17 @@ from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind.utils.multiaddr import Multiaddr
 
 from configs.errors import NetworkError
-from dht.addresses import addresses_of, dial_target, explain, parse_address, parse_announce, reachable_first
+from dht.addresses import (
+    MAX_ADDRESSES,
+    addresses_of,
+    dial_target,
+    explain,
+    parse_address,
+    parse_announce,
+    reachable_first,
+)
 from dht.identity import Identity
 from dht.p2pd import CLOSE_S, start_p2pd, stop_p2pd
-from dht.records import MAX_ADDRESSES
 from dht.validator import RecordValidator
 
 __all__ = ["Network", "open_network", "parse_address"]

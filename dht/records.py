@@ -13,10 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from configs.corpus import MAX_DOMAINS, Digest, DomainInfo
 from configs.errors import PeerError
 from configs.run import Count
+from dht.addresses import MAX_ADDRESS_CHARS, MAX_ADDRESSES
 from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
 
-MAX_ADDRESSES = 16
-MAX_ADDRESS_CHARS = 256
 MAX_RECORD_BYTES = 64 << 10
 _SIGNED_FOR = b"shoal dht record 1\0"  # keeps these signatures apart from all others of the same key
 

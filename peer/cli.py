@@ -340,6 +340,9 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
 
         for address in own.initial_peers:
             parse_address(address)
+    from peer.ranks import preload
+
+    preload()  # the workers' imports run beside the daemon's own
     import peer.daemon
 
     peer.daemon.run(settings)

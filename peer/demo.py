@@ -28,8 +28,8 @@ from peer.processes import POLL_S, Process, founder, joiner, open_processes
 from peer.status import Status
 from peer.view import overview
 
-TOTAL_TOKENS = 1_200_000  # of the whole swarm
-COMMON_TOKENS = 480_000
+TOTAL_TOKENS = 1_000_000  # of the whole swarm
+COMMON_TOKENS = 500_000
 LATE_SHARE, KILL_SHARE, LEAVE_SHARE = 0.15, 0.3, 0.6  # of the tokens, when each thing happens
 SWARM_S = 170.0  # the swarm's training ends then at the latest
 EVALUATED_TOKENS = 8_000  # of each domain's held-out part

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from configs.errors import ShoalError
+from dht.addresses import MAX_ADDRESSES
 from dht.leases import keepers
 from dht.membership import ACT_TICKS, RENEW_TICKS, hold
-from dht.records import MAX_ADDRESSES, MemberRecord, Report
+from dht.records import MemberRecord, Report
 from peer import __version__
 from peer.chronicle import block_status, packed_digests, peer_status
 from peer.rounds import eta_seconds
@@ -62,6 +63,8 @@ class Standing:
     def keep_up(self, tick: int) -> None:
         """Begin this tick's upkeep, unless the last is still under way: read, publish, keep."""
         progress = self._daemon.workers.progress
+        if progress.tokens and not self._daemon.chronicle.losses:
+            log.info("training %s; loss %.3f", self._daemon.session.sub_model, progress.loss or 0.0)
         self._daemon.chronicle.trained(progress.tokens, progress.loss)
         if self._upkeep is None or self._upkeep.done():
             self._upkeep = self._daemon.tasks.create_task(self._keep_up(tick))

@@ -21,7 +21,7 @@ from configs.errors import PeerError
 from dht.identity import Identity, verify
 from protocols.sealing import MARKS, Mark
 from protocols.shards import Traffic
-from protocols.wire import Frame, Frames, Message, frames_of
+from protocols.wire import Frame, Frames, Message, end_of_stream, frames_of
 
 MAX_WAIT_S = 600.0
 KEPT_ROUNDS = 24  # of a block, for others' repairs
@@ -194,7 +194,10 @@ class Offers(ServicerBase):  # type: ignore[misc]
         """Answer with the signed header in one frame and the payload in the following; nothing if it never came."""
         await self._wait(lambda: request.peer in self.held(request.block, request.round), request.wait_s)
         offer = self.held(request.block, request.round).get(request.peer)
-        if offer is not None:
+        if offer is None:
+            async for frame in end_of_stream():
+                yield frame
+        else:
             yield Frame(data=offer.envelope)
             async for frame in frames_of(offer.payload):
                 self.traffic.sent(len(frame.data))

@@ -31,9 +31,8 @@ def write_file(path: Path, data: bytes | bytearray | memoryview) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StateError(
-                f"the disk that holds {path.parent} is full; free at least {len(data) >> 20} MiB. The last checkpoint is intact"
-            ) from None
+            needed = f"free at least {max(1, len(data) >> 20)} MiB; the last checkpoint is intact"
+            raise StateError(f"the disk that holds {path.parent} is full; {needed}") from None
         raise StateError(f"cannot write {path}: {error.strerror}") from None
 
 

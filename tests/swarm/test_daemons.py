@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from peer.local import post_action
 from peer.processes import Process, founder, joiner, open_processes
 from peer.status import Status
 from peer.train.builtin import built_in_texts
@@ -133,7 +134,7 @@ def test_a_killed_peer_comes_back_and_the_founder_is_nobody_special(tmp_path: Pa
 def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path: Path, corpus: Path) -> None:
     environment = {
         "SHOAL_RUN__STRATEGY__KIND": "experts",
-        "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "30000",
+        "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "10000",
         "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.7",
     }
 
@@ -155,6 +156,8 @@ def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path
             status = await until(second, all_trained, timeout_s=180)
             print("ages:", {block.block: block.age for block in status.blocks})
             assert await first.leave() == 0
+            await asyncio.to_thread(post_action, second.url, "pause")  # both forms are to be of the same state
+            await until(second, lambda s: s.state == "paused" and s.tick > s.blocks[0].last_round + 2)
             await check_fused(second, tmp_path)
             assert await second.leave() == 0
 
