@@ -64,6 +64,7 @@ async def run_round(
 
     Afterwards the replica has the group's bits, or is what it was. Cancellation before the step drops the round.
     """
+    swarm.offers.lineages[replica.block] = replica.lineage  # for others' repairs
     if list(view) == [replica.me]:
         await asyncio.to_thread(replica.advance_alone, round_, work.theta, work.tokens)
         return Outcome("alone", True)

@@ -7,7 +7,7 @@ residual follows it.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -134,7 +134,7 @@ class Replica:
         for round_, mine in self.own.items():
             is_counted = round_ in counted
             if since_round < round_ <= states[-1].round and is_counted != mine.is_counted:
-                self.residual = self.residual - mine.decoded if is_counted else self.residual + mine.decoded
+                self._owe(-mine.decoded if is_counted else mine.decoded)
                 mine.is_counted = is_counted
         self.previous = states[-2] if len(states) > 1 else None
         self.state = states[-1]
@@ -179,6 +179,12 @@ class Replica:
         decoded = decode(self.spec.outer.codec, encode(self.spec.outer.codec, produced), self.size)
         self.residual = produced
         self.own[self.offered_round] = OwnOffer(decoded, False)
+
+    def _owe(self, work: Tensor) -> None:
+        """Add to what has yet to be sent; an offer that is under way was made before and did not have it."""
+        self.residual = self.residual + work
+        if self.pending is not None:
+            self.pending = replace(self.pending, produced=self.pending.produced + work)
 
     def _stepped(self, base: OuterState, round_: int, contributions: Sequence[Contribution]) -> OuterState:
         return outer_step(

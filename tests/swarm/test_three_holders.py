@@ -1,0 +1,179 @@
+"""Three holders in processes of their own, over real libp2p: equal bits, and no work lost or counted twice."""
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(150)]
+
+NAMES = ("ann", "bob", "cyd")
+ROUNDS = 50
+HOLDER = Path(__file__).parent / "holder.py"
+
+
+def free_ports() -> dict[str, int]:
+    """Ports that stay the same over a restart, so that the others find a peer that comes back."""
+    sockets = [socket.socket() for _ in NAMES]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = {name: each.getsockname()[1] for name, each in zip(NAMES, sockets, strict=True)}
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def write_plan(folder: Path, *, delays: float, losses: float) -> Path:
+    sizes = {"vocab_size": 300, "hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8}
+    spec = {
+        "total_tokens": 10**9,
+        "model": {**sizes, "context_length": 8},
+        "strategy": {"kind": "replicas"},
+        "inner": {"learning_rate": 0.1, "batch_tokens": 8},
+        "outer": {"codec": "int8", "alpha": 1.0, "mu": 0.0},
+        "rounds": {"tick_seconds": 0.6, "double_tokens": 10**9},
+        "genesis": 0.0,
+        "tokenizer_sha256": "0" * 64,
+        "end_of_text": 0,
+    }
+    plan = {"spec": spec, "folder": str(folder), "rounds": ROUNDS, "delays": delays, "losses": losses}
+    path = folder / "plan.json"
+    path.write_text(json.dumps({**plan, "late_s": 0.5, "ports": free_ports()}))
+    return path
+
+
+class Holder:
+    """A process and what it said."""
+
+    def __init__(self, plan: Path, name: str) -> None:
+        self.plan, self.name = plan, name
+        self.address = ""
+        self.rounds: dict[int, dict[str, Any]] = {}
+        self.faults: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        pipe, log = asyncio.subprocess.PIPE, (self.plan.parent / f"{self.name}.log").open("ab")
+        command = [sys.executable, str(HOLDER), str(self.plan), self.name]
+        self.child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=log)
+        log.close()
+        assert self.child.stdout is not None
+        line = (await self.child.stdout.readline()).decode()
+        assert line.startswith("address "), (self.plan.parent / f"{self.name}.log").read_text()
+        self.address = line.split()[1]
+
+    def tell(self, value: object) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps(value).encode() + b"\n")
+
+    async def listen(self, until_round: int = ROUNDS + 1) -> None:
+        """Take down what it says, until a round or its last words."""
+        assert self.child.stdout is not None
+        async for line in self.child.stdout:
+            said = json.loads(line)
+            if "done" in said:
+                self.faults.update(said["done"])
+                return
+            self.rounds[said["round"]] = said
+            if said["round"] >= until_round:
+                return
+
+    async def end(self) -> None:
+        if self.child.returncode is None:
+            self.child.kill()
+            await self.child.wait()
+
+
+async def run(plan: Path, kill_at: int | None) -> list[Holder]:
+    holders = [Holder(plan, name) for name in NAMES]
+    try:
+        for holder in holders:
+            await holder.start()
+        told = {"genesis": time.time(), "addresses": [holder.address for holder in holders]}
+        for holder in holders:
+            holder.tell(told)
+        async with asyncio.TaskGroup() as group:
+            for holder in holders[:2]:
+                group.create_task(holder.listen())
+            last = holders[2]
+            if kill_at is not None:
+                await last.listen(kill_at)
+                await last.end()
+                await last.start()
+                last.tell(told)
+            await last.listen()
+        return holders
+    finally:
+        for holder in holders:
+            await holder.end()
+
+
+def digests_by_version(holders: list[Holder]) -> dict[int, set[str]]:
+    """Return the digests that a version had in the end: histories that were given up are left out."""
+    final: dict[int, set[str]] = {}
+    for holder in holders:
+        for version, digest in holder.rounds[max(holder.rounds)]["marks"]:
+            final.setdefault(version, set()).add(digest)
+    return final
+
+
+def gap(plan: Path) -> tuple[float, float]:
+    """Return the largest difference between the work made and the work applied, of any peer, and the work's size.
+
+    Applied is what the history that counts has sealed: D(u) of every such round, by the account of another
+    holder that was there all the time.
+    """
+    largest, sizes = 0.0, []
+    for name, witness in zip(NAMES, ("bob", "ann", "ann"), strict=True):
+        sums = torch.load(plan.parent / name / "sums.pt", weights_only=True)
+        me = json.loads((plan.parent / name / "history.json").read_text())["me"]
+        history = json.loads((plan.parent / witness / "history.json").read_text())["sealed"]
+        applied = torch.zeros_like(sums["made"])
+        for round_, peers in history:
+            if me in peers:
+                applied += torch.load(plan.parent / name / f"offer-{round_}.pt", weights_only=True).double()
+        left = sums["made"] - applied - sums["residual"] - sums["under_way"]
+        largest, sizes = max(largest, float(left.abs().max())), [*sizes, float(sums["made"].abs().mean())]
+    return largest, sum(sizes) / len(sizes)
+
+
+def outcomes(holders: list[Holder]) -> Counter[str]:
+    words = Counter[str]()
+    for holder in holders:
+        for said in holder.rounds.values():
+            for part in said["outcome"].split("; "):
+                words[part.split()[0].rstrip(":")] += 1
+    return words
+
+
+def test_fifty_rounds_without_faults_have_equal_bits(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, delays=0.0, losses=0.0)
+    holders = asyncio.run(run(plan, None))
+    per_round = [{tuple(h.rounds[r]["marks"][-1]) for h in holders if r in h.rounds} for r in range(1, ROUNDS + 1)]
+    difference, size = gap(plan)
+    print(f"{outcomes(holders)}; work made {size:.4f} a value, applied but for {difference:.2e}")
+    assert all(len(marks) == 1 for marks in per_round if marks)
+    assert outcomes(holders)["sealed"] >= 3 * (ROUNDS - 5)
+    assert difference < 1e-4
+
+
+def test_fifty_rounds_with_faults_lose_nothing_and_end_with_equal_bits(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, delays=0.15, losses=0.2)
+    holders = asyncio.run(run(plan, kill_at=20))
+    words, faults = outcomes(holders), sum((h.faults for h in holders), Counter[str]())
+    final = digests_by_version(holders)
+    unequal = sum(len({tuple(h.rounds[r]["marks"][-1]) for h in holders if r in h.rounds}) > 1 for r in range(1, 51))
+    difference, size = gap(plan)
+    print(f"outcomes {dict(words)}; faults {dict(faults)}; rounds with unequal bits {unequal} of {ROUNDS}")
+    print(f"work made {size:.4f} a value, applied but for {difference:.2e}")
+    newest = max(final)
+    assert all(len(final[version]) == 1 for version in final if version < newest), final
+    assert faults["delayed"] and faults["lost"] and words["replayed"]
+    assert words["sealed"] >= 60
+    assert difference < 1e-4

@@ -1,0 +1,122 @@
+import itertools
+
+import pytest
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from configs.errors import PeerError
+from configs.run import OuterSpec
+from peer.train.outer import Contribution, OuterState, lone_step, merge, new_state, outer_step, read_state, weights
+
+SIZE = 1000
+OUTER = OuterSpec(alpha=0.7, mu=0.5)
+
+
+def values(seed: int) -> Tensor:
+    return torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def offered(peer: str, seed: int, tokens: int = 100, norm: float = 1.0, domain: str = "all") -> Contribution:
+    return Contribution(peer, values(seed), tokens, norm, domain)
+
+
+def begin(**ages: int) -> OuterState:
+    return new_state("model", values(0), None, version=0, round_=0, ages=ages, is_final=False)
+
+
+def step(state: OuterState, *contributions: Contribution, common: int | None = None) -> OuterState:
+    return outer_step(state, contributions, OUTER, round_=state.round + 1, max_tokens=1000, common_tokens=common)
+
+
+def test_it_is_diloco_s_nesterov() -> None:
+    """Against torch's own SGD with Nesterov momentum, fed with the mean pseudo-gradient."""
+    state = begin()
+    parameter = torch.nn.Parameter(state.phi.clone())
+    reference = torch.optim.SGD([parameter], lr=OUTER.alpha, momentum=OUTER.mu, nesterov=True)
+    for number in range(5):
+        pair = offered("a", 2 * number + 1, 100 * (number + 1)), offered("b", 2 * number + 2, 100 * (number + 1))
+        parameter.grad = (pair[0].values + pair[1].values) / 2
+        reference.step()
+        state = step(state, *pair)
+    torch.testing.assert_close(state.phi, parameter.data, atol=1e-5, rtol=1e-5)
+    assert state.version == 5 and state.age == 1000
+
+
+def test_the_bits_depend_neither_on_order_nor_on_threads() -> None:
+    contributions = [offered(peer, seed, 50 * seed, float(seed)) for seed, peer in enumerate("dacb", 1)]
+    digests = set()
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for order in itertools.permutations(contributions):
+                digests.add(step(begin(a=7), *order).digest)
+    finally:
+        torch.set_num_threads(before)
+    assert len(digests) == 1
+
+
+def test_domains_weigh_the_same_and_tokens_count_inside_one() -> None:
+    contributions = [
+        offered("a", 1, 300, domain="x"),
+        offered("b", 2, 100, domain="x"),
+        offered("c", 3, 100, domain="y"),
+    ]
+    assert weights(begin(), contributions, 1000) == pytest.approx([0.375, 0.125, 0.5])
+
+
+def test_a_fast_peer_is_capped_and_an_outlying_norm_scaled_down() -> None:
+    fast = [offered("a", 1, 900), offered("b", 2, 100), offered("c", 3, 100)]
+    assert weights(begin(), fast, 1000) == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+    loud = [offered("a", 1, norm=100.0), offered("b", 2), offered("c", 3)]
+    assert weights(begin(), loud, 1000)[0] == pytest.approx(1 / 3 * 2 / 100)
+
+
+def test_who_brings_no_new_tokens_weighs_nothing() -> None:
+    assert weights(begin(a=100), [offered("a", 1, 100), offered("b", 2, 50)], 1000) == pytest.approx([0.0, 1.0])
+
+
+def test_age_only_grows_by_at_most_the_cap_and_ends_the_common_phase() -> None:
+    state = step(begin(a=100), offered("a", 1, 5_000), offered("b", 2, 30), common=1_130)
+    assert state.ages == {"a": 1_100, "b": 30}
+    assert state.is_final
+    assert step(begin(a=100), offered("a", 1, 40), common=101).ages == {"a": 100}
+
+
+def test_one_holder_takes_theta_and_forgets_the_momentum() -> None:
+    state = lone_step(step(begin(), offered("a", 1)), values(9), "a", 400, round_=7, common_tokens=None)
+    assert torch.equal(state.phi, values(9)) and not state.momentum.any()
+    assert (state.age, state.round, state.version) == (400, 7, 2)
+
+
+def test_the_blob_is_a_safetensors_file_that_reads_back() -> None:
+    state = step(begin(a=3), offered("a", 1))
+    tensors = load(bytes(state.blob))
+    assert torch.equal(tensors["phi"], state.phi) and torch.equal(tensors["momentum"], state.momentum)
+    again = read_state(bytes(state.blob), "model", SIZE)
+    assert (again.digest, again.ages, again.version) == (state.digest, state.ages, state.version)
+
+
+@pytest.mark.parametrize("damage", ["short", "name", "nan", "header", "empty"])
+def test_a_hostile_blob_is_refused(damage: str) -> None:
+    state = begin(a=3)
+    data = bytearray(state.blob)
+    if damage == "short":
+        data = data[:-4]
+    elif damage == "nan":
+        data[-4:] = b"\x00\x00\xc0\x7f"
+    elif damage == "header":
+        data[8:20] = b"x" * 12
+    elif damage == "empty":
+        data = bytearray()
+    with pytest.raises(PeerError):
+        read_state(data, "other" if damage == "name" else "model", SIZE)
+
+
+def test_a_merge_is_the_same_for_all_and_weighs_by_what_each_saw_alone() -> None:
+    left, right = step(begin(), offered("a", 1, 300)), step(begin(), offered("b", 2, 100))
+    one, two = merge([left, right]), merge([right, left])
+    assert one.digest == two.digest
+    torch.testing.assert_close(one.phi, 0.75 * left.phi + 0.25 * right.phi)
+    assert one.ages == {"a": 300, "b": 100}
