@@ -84,7 +84,7 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
 
 async def _from_peers(addresses: Sequence[str]) -> Parts:
     with tempfile.TemporaryDirectory(prefix="shoal-gather-") as folder:
-        async with open_network(Path(folder) / "identity.key", host="127.0.0.1") as network:
+        async with open_network(Path(folder) / "identity.key") as network:
             reached = await network.connect(addresses)
             description = await describe(network.stub(Describe, reached[0]))
             await _meet(network, description.members)
