@@ -343,9 +343,10 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
     from peer.ranks import preload
 
     preload()  # the workers' imports run beside the daemon's own
-    import peer.daemon
+    with local.hold_state_dir(own.state_dir):  # before the imports, which take seconds
+        import peer.daemon
 
-    peer.daemon.run(settings)
+        peer.daemon.run(settings)
 
 
 def _check_model(model: Path) -> None:

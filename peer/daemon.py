@@ -19,7 +19,7 @@ from typing import Any
 import uvloop
 
 from configs.clock import Clock
-from configs.errors import ShoalError
+from configs.errors import NetworkError, PeerError, ShoalError
 from configs.load import Settings
 from dht.address_book import AddressBook
 from dht.identity import Identity
@@ -33,7 +33,7 @@ from peer.curves import open_curves
 from peer.entry import Entry, enter
 from peer.exchange import Outcome, Swarm, run_round
 from peer.http import Actions, open_http
-from peer.local import announce_daemon, hold_state_dir
+from peer.local import announce_daemon
 from peer.session import Cut, Session, initial_state
 from peer.standing import Standing
 from peer.supervisor import Event, Workers, open_workers
@@ -52,10 +52,15 @@ HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it
 
 
 def run(settings: Settings) -> None:
-    """Run a daemon until it leaves. Raises ShoalError: one line that says what is wrong and what to do."""
+    """Run a daemon until it leaves; needs `local.hold_state_dir`.
+
+    Raises ShoalError: one line that says what is wrong and what to do.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(live(settings))
+        except asyncio.CancelledError:
+            log.info("left before training began")
         except BaseExceptionGroup as group:
             raise _first_cause(group) from None
 
@@ -66,7 +71,7 @@ async def live(settings: Settings) -> None:
     key = config.state_dir / "identity.key"
     relays = config.initial_peers if config.use_relay else ()
     leaving = asyncio.Event()
-    with hold_state_dir(config.state_dir), _leave_on_signals(leaving):
+    with _leave_on_signals(leaving) as has_begun:
         identity = Identity.load_or_create(key)
         book = AddressBook(config.state_dir / "address_book.json")
         async with (
@@ -74,16 +79,18 @@ async def live(settings: Settings) -> None:
             open_network(key, host=config.host, port=config.port, announce=config.announce, relays=relays) as network,
         ):
             entry = await enter(settings, identity, network, book)
+            workers.check(entry.spec)
             daemon = Daemon(settings, entry, network, workers, book, leaving)
             workers.on_event = daemon.on_worker_event
             async with open_http(
                 config, daemon.standing.status, Actions(daemon.leave, daemon.pause, daemon.resume)
             ) as url:
+                entry.save(config.state_dir)  # from here on the state directory is this run's
                 await daemon.open(url)
                 announce_daemon(config.state_dir, url, identity.peer_id)
                 with open_curves(config.tensorboard) as record_curves:
                     daemon.standing.on_tick = record_curves
-                    await daemon.train()
+                    await daemon.train(has_begun)
     log.info("left; everything is saved in %s", config.state_dir)
 
 
@@ -117,6 +124,8 @@ class Daemon:
         self.exchanges: dict[str, asyncio.Task[None]] = {}  # block → its round under way
         self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
         self.turn_began = 0  # tick at which this peer took its sub-model
+        self.unavailable: dict[str, int] = {}  # sub-model → tick before which it is not tried again
+        self.is_switching = False
         self.is_paused = False
 
     async def open(self, url: str) -> None:
@@ -133,13 +142,16 @@ class Daemon:
         await self.membership.refresh()
         await self.standing.greet(url)
 
-    async def train(self) -> None:
-        """Take a sub-model and train it, tick by tick, until told to leave."""
+    async def train(self, has_begun: Callable[[], object]) -> None:
+        """Take a sub-model, say that it `has_begun`, and train it, tick by tick, until told to leave."""
         async with asyncio.TaskGroup() as tasks:
             self.tasks = tasks
             watch = tasks.create_task(self._watch_network())
             tasks.create_task(self.workers.start(self.spec, data_seed(self.me)))  # beside the download of the state
-            await self._take(await self._first_sub_model())
+            self.standing.state = "downloading"
+            first = await self._first_sub_model()
+            await self._take(first, await self._obtain(first))
+            has_begun()
             while await self._next_tick():
                 tick = self.clock.tick()
                 await self._begin_rounds(tick)
@@ -180,7 +192,9 @@ class Daemon:
     def _exchanges_at(self, block: str, tick: int) -> bool:
         under_way = self.exchanges.get(block)
         is_free = under_way is None or under_way.done()
-        return is_free and not self.is_paused and self.changing is None and self.me in self.membership.view(block, tick)
+        is_training = is_free and not self.is_paused and not self.is_switching
+        has_ended = self.session.replicas[block].state.is_final
+        return is_training and not has_ended and self.me in self.membership.view(block, tick)
 
     async def _exchange(self, block: str, tick: int, view: Sequence[str], cut: Cut) -> None:
         """Run one round of one block, and bring the worker to its outcome."""
@@ -222,7 +236,7 @@ class Daemon:
         if self.config.sub_model is not None:
             self.strategy.blocks(self.config.sub_model)  # raises UsageError for one that does not exist
             return self.config.sub_model
-        names = [name for name in self.strategy.sub_models if self.library.can_train(self.strategy, name)]
+        names = [name for name in self.strategy.sub_models if self._can_train(name)] or [self.strategy.sub_models[0]]
         ages = self.standing.ages()
         unfinished = [name for name in names if not self.standing.is_done(name)]
         holders = {name: self.membership.view(name, self._acting_tick()) for name in unfinished or names}
@@ -257,35 +271,50 @@ class Daemon:
         return current
 
     async def _change(self, target: str) -> None:
-        """Finish the rounds under way, put the present sub-model away, and take `target`."""
+        """Get what `target` needs; then finish the rounds under way, put the present sub-model away, and begin it."""
+        try:
+            states = await self._obtain(target)
+        except (NetworkError, PeerError, TimeoutError) as error:
+            log.warning("cannot change to %s yet: %s", target, error)
+            self.unavailable[target] = self.clock.tick() + rounds.TURN_TICKS
+            return
+        self.is_switching = True
         await self._settle_exchanges()
         log.info("changing from %s to %s", self.session.sub_model, target or "serving only: all tokens are trained")
         self.chronicle.happened(f"changed from {self.session.sub_model} to {target or 'serving only'}")
         await self.session.stop()
         kept = self.strategy.blocks(target) if target else ()
-        await self._finish_alone([b for b in self.session.replicas if b not in kept])
-        await self.session.drop([block for block in self.session.replicas if block not in kept])
-        await self._take(target)
+        leaving = [block for block in self.session.replicas if block not in kept]
+        await self._finish_alone(leaving)
+        await self.session.drop(leaving)
+        await self._take(target, states)
+        self.is_switching = False
 
-    async def _take(self, sub_model: str) -> None:
-        """Get the state and some text of `sub_model`, and begin to train it."""
-        self.chronicle.sub_model = sub_model
+    async def _obtain(self, sub_model: str) -> list[OuterState]:
+        """Return the states of the blocks of `sub_model` that are not in training here, and see to some of its text."""
         if not sub_model:
-            self.session.sub_model = ""
-            await self.standing.publish(self.clock.tick())
-            return
-        blocks = self.strategy.blocks(sub_model)
+            return []
         others = self._others()
-        self.standing.state = "downloading"
-        states = [await self.store.obtain(b, others) for b in blocks if b not in self.session.replicas]
+        blocks = self.strategy.blocks(sub_model)
+        states = [await self.store.obtain(block, others) for block in blocks if block not in self.session.replicas]
         await self.library.fetch_first(self.strategy, sub_model, self.me, others)
-        await self.session.start(self.strategy, sub_model, states, self.library)
+        return states
+
+    async def _take(self, sub_model: str, states: Sequence[OuterState]) -> None:
+        """Begin to train `sub_model`; nothing when its name is empty."""
+        self.chronicle.sub_model = sub_model
         self.chronicle.restarted_counter()
         self.turn_began = self.clock.tick()
         self.standing.state = "training"
+        if sub_model:
+            await self.session.start(self.strategy, sub_model, states, self.library)
+            fetching = self.library.fetch_in_background(
+                self.strategy, sub_model, self.me, self._others(), self.session.refresh_sources
+            )
+            self.tasks.create_task(fetching)
+        else:
+            self.session.sub_model = ""
         await self.standing.publish(self.turn_began)
-        arrived = self.session.refresh_sources
-        self.tasks.create_task(self.library.fetch_in_background(self.strategy, sub_model, self.me, others, arrived))
 
     # The end
 
@@ -336,7 +365,6 @@ class Daemon:
 
     def on_worker_event(self, event: Event) -> None:
         """Remember what happened to the workers; they mend it themselves. A last failure ends the daemon elsewhere."""
-        log.warning("worker %s: %s", event.kind, event.reason)
         self.chronicle.happened(f"worker {event.kind}: {event.reason}")
 
     def _others(self) -> list[str]:
@@ -348,7 +376,8 @@ class Daemon:
         return self.standing.acting_tick()
 
     def _can_train(self, sub_model: str) -> bool:
-        return self.library.can_train(self.strategy, sub_model)
+        is_tried = self.unavailable.get(sub_model, 0) <= self.clock.tick()
+        return is_tried and self.library.can_train(self.strategy, sub_model)
 
     def _lookup(self, content_id: str) -> Path | memoryview | None:
         found = self.store.lookup(content_id)
@@ -364,9 +393,13 @@ def data_seed(peer_id: str) -> int:
 
 
 @contextlib.contextmanager
-def _leave_on_signals(leaving: asyncio.Event) -> Iterator[None]:
-    """Leave at the first SIGTERM or SIGINT; at the second, end at once."""
+def _leave_on_signals(leaving: asyncio.Event) -> Iterator[Callable[[], object]]:
+    """Leave at the first SIGTERM or SIGINT; at the second, end at once.
+
+    Until what this yields was called there is nothing to hand over, and leaving cancels the calling task.
+    """
     loop = asyncio.get_running_loop()
+    giving_up = loop.create_task(_give_up(leaving, asyncio.current_task()))
 
     def on_signal(number: int) -> None:
         if leaving.is_set():
@@ -378,10 +411,17 @@ def _leave_on_signals(leaving: asyncio.Event) -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
-        yield
+        yield giving_up.cancel
     finally:
+        giving_up.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _give_up(leaving: asyncio.Event, start: asyncio.Task[Any] | None) -> None:
+    await leaving.wait()
+    if start is not None:
+        start.cancel()
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

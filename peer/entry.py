@@ -41,6 +41,12 @@ class Entry:
     peers: tuple[str, ...]  # that were reached
     is_founder: bool  # nobody else has the initial state
 
+    def save(self, state_dir: Path) -> None:
+        """Make `state_dir` this run's. Raises StateError."""
+        write_file(state_dir / RUN_FILE, self.spec.model_dump_json(indent=1).encode())
+        framed = b"".join(len(record).to_bytes(4, "big") + record for record in self.domain_records)
+        write_file(state_dir / DOMAINS_FILE, framed)
+
 
 async def enter(settings: Settings, identity: Identity, network: Network, book: AddressBook) -> Entry:
     """Found, join or resume. `book` has the addresses of an earlier life.
@@ -80,7 +86,6 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
     library = Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
     library.set_tokenizer(corpus.tokenizer_json())
     library.keep_counts()
-    _save(config.state_dir, spec, records)
     return Entry(spec, records, library, (), True)
 
 
@@ -99,10 +104,10 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
     records = tuple(description.domains)
     domains = read_domains(records, spec)
     library = _library(config, network, spec, domains)
-    if not (library.folder / "tokenizer.json").exists():
-        library.set_tokenizer(await _tokenizer(description, network, spec, peers[0], library.folder))
-    library.set_tokenizer(library.tokenizer_json)
-    _save(config.state_dir, spec, records)
+    has_it = library.has_tokenizer
+    library.set_tokenizer(
+        library.tokenizer_json if has_it else await _tokenizer(description, network, spec, peers[0], library.folder)
+    )
     return Entry(spec, records, library, tuple(peers), False)
 
 
@@ -159,12 +164,6 @@ def read_domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
     if not by_index or sorted(by_index) != list(range(len(by_index))):
         raise DataError("the peer does not know the run's domains; join by another one")
     return [by_index[index] for index in sorted(by_index)]
-
-
-def _save(state_dir: Path, spec: RunSpec, records: Sequence[bytes]) -> None:
-    write_file(state_dir / RUN_FILE, spec.model_dump_json(indent=1).encode())
-    framed = b"".join(len(record).to_bytes(4, "big") + record for record in records)
-    write_file(state_dir / DOMAINS_FILE, framed)
 
 
 def saved_spec(state_dir: Path) -> RunSpec | None:

@@ -68,7 +68,8 @@ async def run_round(
     if list(view) == [replica.me]:
         await asyncio.to_thread(replica.advance_alone, round_, work.theta, work.tokens)
         return Outcome("alone", True)
-    if round_ > replica.offered_round:
+    is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
+    if is_new:
         await _offer(swarm, replica, round_, work)
     decoded: dict[str, Contribution] = {}
     group = _group(swarm, replica, round_, view, decoded)
@@ -78,7 +79,9 @@ async def run_round(
     reason = heard.seal.reason
     if heard.missing:
         reason = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers"
-    is_step = not (heard.seal.is_skipped or heard.missing or repaired == FAILED)
+    elif not is_new:
+        reason = "skipped: an offer was made before the restart"
+    is_step = is_new and not (heard.seal.is_skipped or heard.missing or repaired == FAILED)
     if is_step:
         contributions = await _contributions(replica, heard.offers, decoded)
         await asyncio.to_thread(replica.advance, round_, contributions, heard.seal.offers)
@@ -153,7 +156,7 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Hea
         replica.adopt(states, rounds, marks, base.round)
         return f"replayed {len(rounds)}"
     state = await _fetch_state(swarm, replica, target, sources, heard)
-    since = base.round if base else min((r.round for r in rounds), default=state.round) - 1
+    since = base.round if base else min((r.round for r in rounds), default=state.round + 1) - 1
     replica.adopt([state], rounds, marks, since)
     return "downloaded the state"
 

@@ -17,13 +17,14 @@ from configs.errors import DataError, NetworkError, ShoalError
 from configs.run import RunSpec
 from peer.train.checkpoint import write_file
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, Source
-from peer.train.partition import Strategy
+from peer.train.partition import COMMON, Strategy
 from protocols.shards import download
 
 log = logging.getLogger(__name__)
 
 DOWNLOAD_S = 3600.0
 MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
+SPARE_SHARDS = 32  # of other domains, so that whoever brought them may leave
 
 
 class Library:
@@ -46,12 +47,19 @@ class Library:
         self.corpus = corpus
         self._shards_stub = shards_stub
         self._tokenizer_id = ""
+        self._fetching = asyncio.Lock()  # one download for one file
         (folder / BLOBS).mkdir(parents=True, exist_ok=True)
 
     @property
     def tokenizer_json(self) -> bytes:
         """The run's tokenizer."""
         return (self.folder / TOKENIZER_FILE).read_bytes()
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the run's tokenizer lies here. (That of another run may, which was never entered.)"""
+        path = self.folder / TOKENIZER_FILE
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.spec.tokenizer_sha256
 
     def set_tokenizer(self, data: bytes) -> None:
         """Keep the tokenizer. Raises DataError if it is not the run's."""
@@ -126,21 +134,26 @@ class Library:
     async def fetch(self, blobs: Sequence[ShardInfo], peers: Sequence[str]) -> None:
         """Fetch blobs from whoever has them. Raises NetworkError if one cannot be had, StateError on a full disk."""
         for blob in blobs:
-            if self.path(blob) is None:
-                target = self.folder / BLOBS / blob.content_id
-                await download(
-                    self._shards_stub, peers, blob.content_id, blob.size_bytes, target, deadline_s=DOWNLOAD_S
-                )
+            target = self.folder / BLOBS / blob.content_id
+            async with self._fetching:
+                if self.path(blob) is None:
+                    await download(
+                        self._shards_stub, peers, blob.content_id, blob.size_bytes, target, deadline_s=DOWNLOAD_S
+                    )
 
     async def fetch_in_background(
         self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str], arrived: Callable[[], Any]
     ) -> None:
-        """Fetch the rest of the shards for `sub_model`, and the domains' counts; call `arrived` after each shard."""
+        """Fetch the rest of the shards for `sub_model`, then what keeps the text of the others in the swarm.
+
+        `arrived` is called after each shard of `sub_model`.
+        """
         try:
             for shard in self.wanted(strategy, sub_model, me):
                 await self.fetch([shard], peers)
                 await arrived()
             await self.fetch([domain.counts for domain in self.domains], peers)
+            await self.fetch(self.wanted(strategy, COMMON, me)[:SPARE_SHARDS], peers)
         except (ShoalError, TimeoutError) as error:
             log.info("some of the corpus could not be fetched yet: %s", error)
 

@@ -5,6 +5,7 @@ peer's offers have not yet put into the block is in `residual`, and whenever the
 residual follows it.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +23,12 @@ from protocols.offers import KEPT_ROUNDS, Offer, SealedRound
 from protocols.sealing import MARKS, Mark
 
 NORM_TOLERANCE = 0.01
+SAVED_OFFERS = 8  # own offers since the last step that survive a restart: others may have counted them
 
 
 @dataclass(frozen=True)
 class Pending:
-    """What was offered in the round that is under way: u = e + Δ, and D(u)."""
+    """What was offered last, until a step is taken: u = e + Δ, and D(u). After a skip it is still owed."""
 
     round: int
     produced: Tensor  # u, (N,)
@@ -46,7 +48,7 @@ def read_offer(offer: Offer, size: int) -> Contribution:
     header = offer.header
     values = decode(header.codec, offer.payload, size)
     norm = float(torch.linalg.vector_norm(values))
-    if abs(norm - header.norm) > NORM_TOLERANCE * max(norm, header.norm):
+    if not math.isfinite(norm) or abs(norm - header.norm) > NORM_TOLERANCE * max(norm, header.norm):
         raise PeerError(f"offer of {header.peer} for {header.block}: its norm is {norm:.6g}, signed {header.norm:.6g}")
     return Contribution(header.peer, values, header.tokens, header.norm, header.domain)
 
@@ -101,6 +103,7 @@ class Replica:
             kept = self.pending.produced
             self.residual = kept - self.pending.decoded if is_counted else kept.clone()
         self._close(round_, is_counted)
+        self.pending = None
 
     def advance_alone(self, round_: int, theta: Tensor, tokens: int) -> None:
         """Take the step of a round with one holder: φ ← θ."""
@@ -110,10 +113,17 @@ class Replica:
         self.residual = torch.zeros_like(theta)
         self._push(lone_step(self.state, theta, self.me, self.tokens, round_=round_, common_tokens=common), {})
         self._close(round_, False)
+        self.pending = None
 
     def skip(self, round_: int) -> None:
         """Leave everything as it was; remember the own offer, which others may have counted."""
         self._close(round_, False)
+
+    def put_off(self, theta: Tensor, tokens: int) -> None:
+        """Owe all that `theta`, (N,), has beyond φ; to be sent when this peer returns to the block."""
+        self.residual = self.residual + (self.state.phi - theta)
+        self.tokens = max(self.tokens, tokens)
+        self.pending = None
 
     def replayed(self, base: OuterState, round_: SealedRound, contributions: Sequence[Contribution]) -> OuterState:
         """Return the state that a sealed round of the others makes of `base`. Raises PeerError if its bits differ."""
@@ -146,17 +156,21 @@ class Replica:
         self.lineage.extend([*older, *rounds])
 
     def save(self, folder: Path, *, with_pending: bool) -> None:
-        """Write the state and the residual, whole or not at all. Raises StateError."""
+        """Write the state and what is owed, whole or not at all. Raises StateError."""
         if with_pending and self.pending is not None:
-            write_tensors(folder / f"{self.block}.pending", {"produced": self.pending.produced}, {})
-            offered = {"round": self.pending.round, "version": self.state.version, "tokens": self.tokens}
+            produced = {f"produced.{self.pending.round}": self.pending.produced}
+            write_tensors(folder / f"{self.block}.pending", produced | self._offers_since(self.state.round + 1), {})
+            offered = {"digest": self.state.digest, "tokens": self.tokens}
             write_json(folder / f"{self.block}.pending.json", offered)
             return
-        write_tensors(folder / f"{self.block}.residual", {"residual": self.residual}, {})
+        owed = self.residual if self.pending is None else self.pending.produced  # after a restart, θ begins at φ
+        offers = self._offers_since(self.state.round)
+        write_tensors(folder / f"{self.block}.residual", {"residual": owed, **offers}, {})
         write_file(folder / f"{self.block}.safetensors", self.state.blob)
         state = self.state
         facts = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
         write_json(folder / f"{self.block}.json", {**facts, "tokens": self.tokens, "digest": state.digest})
+        (folder / f"{self.block}.pending.json").unlink(missing_ok=True)  # the residual has all of it
 
     def resume(self, folder: Path) -> None:
         """Take up the residual of the last checkpoint, and what was offered in the round that was cut off.
@@ -166,19 +180,41 @@ class Replica:
         tensors = read_tensors(folder / f"{self.block}.residual")
         if tensors is not None and tensors["residual"].shape == self.residual.shape:
             self.residual = tensors["residual"]
+            self._recall_offers(tensors)
         saved = read_json(folder / f"{self.block}.json") or {}
         self.tokens = max(self.tokens, int(saved.get("tokens", 0)))
         facts, pending = (
             read_json(folder / f"{self.block}.pending.json"),
             read_tensors(folder / f"{self.block}.pending"),
         )
-        if facts is None or pending is None or facts["version"] != self.state.version:
+        if facts is None or pending is None or facts["digest"] != self.state.digest:
             return
-        produced = pending["produced"]
-        self.offered_round, self.tokens = int(facts["round"]), max(self.tokens, int(facts["tokens"]))
-        decoded = decode(self.spec.outer.codec, encode(self.spec.outer.codec, produced), self.size)
-        self.residual = produced
+        self._recall_offers(pending)
+        self.tokens = max(self.tokens, int(facts["tokens"]))
+        name = next(name for name in pending if name.startswith("produced."))
+        self.offered_round, self.residual = int(name.partition(".")[2]), pending[name]
+        codec = self.spec.outer.codec
+        decoded = decode(codec, encode(codec, self.residual), self.size)
         self.own[self.offered_round] = OwnOffer(decoded, False)
+
+    def _offers_since(self, first: int) -> dict[str, Tensor]:
+        """Return own offers from round `first` on, encoded, by names that say whether the history has them."""
+        found = {}
+        for round_ in sorted(self.own)[-SAVED_OFFERS:]:
+            if round_ >= first:
+                payload = bytearray(encode(self.spec.outer.codec, self.own[round_].decoded))
+                found[f"offer.{round_}.{int(self.own[round_].is_counted)}"] = torch.frombuffer(
+                    payload, dtype=torch.uint8
+                )
+        return found
+
+    def _recall_offers(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, payload in tensors.items():
+            if name.startswith("offer."):
+                _, round_, is_counted = name.split(".")
+                decoded = decode(self.spec.outer.codec, payload.numpy().data, self.size)
+                self.own[int(round_)] = OwnOffer(decoded, is_counted == "1")
+                self.offered_round = max(self.offered_round, int(round_))
 
     def _owe(self, work: Tensor) -> None:
         """Add to what has yet to be sent; an offer that is under way was made before and did not have it."""
@@ -208,7 +244,6 @@ class Replica:
             self.own[round_] = OwnOffer(self.pending.decoded, is_counted)
             for old in sorted(self.own)[:-KEPT_ROUNDS]:
                 del self.own[old]
-        self.pending = None
 
 
 def load_state(folder: Path, block: str, size: int) -> OuterState | None:

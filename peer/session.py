@@ -107,9 +107,7 @@ class Session:
             await self._workers.pause()
             cut = await self._cut()
             for block in self._layout.blocks:
-                replica = self.replicas[block]
-                replica.residual = replica.residual + (replica.state.phi - cut.works[block].theta)
-                replica.tokens = max(replica.tokens, cut.works[block].tokens)
+                self.replicas[block].put_off(cut.works[block].theta, cut.works[block].tokens)
                 self._workers.anchor[self._layout.span(block)] = cut.works[block].theta
 
     async def drop(self, blocks: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from configs.machine import PeerConfig
 from configs.run import RunSpec
 from peer.ranks import Rank, RankDiedError, open_ranks, preload
 from peer.train.channel import Message, packed
-from peer.train.launch import Setup, shared
+from peer.train.launch import Setup, check_devices, shared
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +115,14 @@ class Workers:
         self._anchor_tokens = self._snapshot_tokens = 0
         self._supervision: asyncio.Task[None] | None = None
 
+    def check(self, spec: RunSpec) -> None:
+        """Raise DeviceError, before anything is allocated, if a device is missing or the run's model is too large."""
+        from peer.train.memory import check_host
+
+        devices = self._devices()
+        check_devices(devices)
+        check_host(spec.model, is_training="cpu" in devices)
+
     async def start(self, spec: RunSpec, seed: int) -> None:
         """Start the ranks, for a run. `seed` orders the data: give every peer its own.
 
@@ -124,8 +132,7 @@ class Workers:
 
         size = Strategy(spec.strategy.kind, 1).layout(COMMON, spec.model).size
         self.anchor, self.snapshot = (shared(size) for _ in range(2))
-        devices = self._config.devices or _all_devices()
-        setup = Setup(spec, devices, 0, "", seed, self._config.threads, self._config.precision, self._most)
+        setup = Setup(spec, self._devices(), 0, "", seed, self._config.threads, self._config.precision, self._most)
         self._supervision = asyncio.create_task(self._supervise(setup))
         await self._live()
 
@@ -207,6 +214,9 @@ class Workers:
         self._supervision.cancel()
         with suppress(asyncio.CancelledError):
             await self._supervision
+
+    def _devices(self) -> tuple[str, ...]:
+        return self._config.devices or _all_devices()
 
     def _place(self, ages: Mapping[str, int]) -> Message:
         """Where training begins: at the anchor, and after the data that was already taken."""
@@ -353,7 +363,8 @@ class Workers:
                 rank.error = message
 
     def _tell(self, event: Event) -> None:
-        log.log(logging.ERROR if event.kind == "failed" else logging.WARNING, "worker %s: %s", event.kind, event.reason)
+        if event.kind != "failed":  # that is raised
+            log.warning("worker %s: %s", event.kind, event.reason)
         self.on_event(event)
 
 

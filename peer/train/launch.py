@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from configs.errors import DeviceError
 from configs.run import RunSpec
 
 if TYPE_CHECKING:
@@ -33,6 +35,29 @@ def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> 
     from peer.train.worker import work
 
     work(sock, setup, snapshot, anchor)
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Raise DeviceError for a GPU that this machine has not; touches none, so that no memory of them is taken."""
+    import torch
+
+    for name in devices:
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            raise missing_device(name) from None
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise missing_device(name)
+
+
+def missing_device(name: str) -> DeviceError:
+    """Return the error for a device that is not here."""
+    import torch
+
+    return DeviceError(
+        f"no device '{name}' here; this machine has {torch.cuda.device_count()} GPUs: name one of them, as cuda:0, "
+        "or cpu"
+    )
 
 
 def shared(size: int) -> Tensor:

@@ -13,6 +13,7 @@ from peer.train.model import LOSS_VALUES, MIN_CHUNK
 from peer.train.partition import parameter_shapes
 
 USABLE = 0.85  # of the free memory; the rest is for fragments and for what was not counted
+HOST_VALUES = 16  # float32, for each parameter: two states, two shared buffers, θ at a cut, residual, offers in a round
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,32 @@ def fit(spec: ModelSpec, *, ranks: int, rows: int, free: int, micro_batch: int =
         raise DeviceError(
             f"this run's model needs {_gb(need)} on each device even for one sequence of {spec.context_length} tokens, "
             f"and {_gb(usable)} of {_gb(free)} free memory can be used; free some, give more devices, "
-            f"or join a run with a smaller model"
+            f"or join a run with a smaller model: {_fitting(spec, need, usable)}"
         )
     return Fit(is_sharded, fitting)
 
 
+def check_host(spec: ModelSpec, *, is_training: bool, free: int | None = None) -> None:
+    """Raise DeviceError if the daemon, and the worker if it trains on the CPU, need more memory than is `free`.
+
+    `free` None means what this machine has free now, in bytes.
+    """
+    free = free_bytes(torch.device("cpu")) if free is None else free
+    need = 4 * HOST_VALUES * _parameters(spec)
+    if is_training:
+        need += state_bytes(spec) + activation_bytes(spec, 1)
+    usable = int(free * USABLE)
+    if need > usable:
+        raise DeviceError(
+            f"this run's model of {_parameters(spec) / 1e6:,.1f} million parameters needs {_gb(need)} of memory here, "
+            f"and {_gb(usable)} of {_gb(free)} free memory can be used; free some, or choose a run with a smaller "
+            f"model: {_fitting(spec, need, usable)}"
+        )
+
+
 def state_bytes(spec: ModelSpec) -> int:
     """Predict the memory of parameters, gradients and Adam's two moments, all float32."""
-    return 16 * sum(math.prod(shape) for _, shape in parameter_shapes(spec))
+    return 16 * _parameters(spec)
 
 
 def activation_bytes(spec: ModelSpec, micro_batch: int) -> int:
@@ -91,6 +110,15 @@ def _numbers(path: Path) -> dict[str, int]:
     except OSError:
         return {}
     return {line[0]: int(line[1]) for line in lines if len(line) >= 2 and line[1].isdigit()}
+
+
+def _parameters(spec: ModelSpec) -> int:
+    return sum(math.prod(shape) for _, shape in parameter_shapes(spec))
+
+
+def _fitting(spec: ModelSpec, need: int, usable: int) -> str:
+    """Say about how large a model would fit, one shaped like `spec`."""
+    return f"one of about {_parameters(spec) * usable / need / 1e6:,.1f} million parameters would fit"
 
 
 def _gb(size: int) -> str:

@@ -26,6 +26,7 @@ WEIGHT_CAP = 4.0  # times the group's median token count, inside a domain
 NORM_CAP = 2.0  # times the group's median norm, in groups of three or more
 MAX_HEADER_BYTES = 1 << 20
 MAX_PEERS = 4096  # in a block's age
+MAX_COUNT = 2**48  # versions, ticks and tokens are below; as in messages
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,7 @@ def new_state(
 ) -> OuterState:
     """Lay a state out in a fresh blob. `momentum` None means zeros."""
     size = phi.numel()
-    facts = {
-        "ages": json.dumps(dict(sorted(ages.items())), separators=(",", ":")),
-        "block": block,
-        "is_final": str(int(is_final)),
-        "round": str(round_),
-        "version": str(version),
-    }
-    header = json.dumps(
-        {
-            "__metadata__": facts,
-            "phi": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]},
-            "momentum": {"dtype": "F32", "shape": [size], "data_offsets": [4 * size, 8 * size]},
-        },
-        separators=(",", ":"),
-    ).encode()
-    header += b" " * (-len(header) % 8)
+    header = _header(block, size, version, round_, ages, is_final)
     blob = bytearray(8 + len(header) + 8 * size)
     blob[:8] = len(header).to_bytes(8, "little")
     blob[8 : 8 + len(header)] = header
@@ -123,10 +109,13 @@ def read_state(data: bytes | bytearray, block: str, size: int) -> OuterState:
         ages = {str(peer): int(tokens) for peer, tokens in json.loads(facts["ages"]).items()}
         name, version, round_ = facts["block"], int(facts["version"]), int(facts["round"])
         is_final = bool(int(facts["is_final"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PeerError(f"state of {block}: unreadable header ({error})") from None
-    if name != block or len(ages) > MAX_PEERS or min(ages.values(), default=0) < 0 or version < 0:
-        raise PeerError(f"state of {block}: the header speaks of {name} version {version}")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise PeerError(f"state of {block}: unreadable header ({type(error).__name__})") from None
+    counts = (version, round_, *ages.values())
+    if name != block or len(ages) > MAX_PEERS or not all(0 <= count < MAX_COUNT for count in counts):
+        raise PeerError(f"state of {block}: the header is of another block, or a count in it is impossible")
+    if blob[8 : 8 + length] != _header(block, size, version, round_, ages, is_final):
+        raise PeerError(f"state of {block}: the header is not as it is written here")
     phi, momentum = _views(blob, 8 + length, size)
     if not (bool(torch.isfinite(phi).all()) and bool(torch.isfinite(momentum).all())):
         raise PeerError(f"state of {block}: holds values that are not finite")
@@ -237,6 +226,23 @@ def grown(ages: Mapping[str, int], contributions: Sequence[Contribution], max_to
 
 def _fresh_tokens(ages: Mapping[str, int], contribution: Contribution, max_tokens: int) -> int:
     return min(max(contribution.tokens - ages.get(contribution.peer_id, 0), 0), max_tokens)
+
+
+def _header(block: str, size: int, version: int, round_: int, ages: Mapping[str, int], is_final: bool) -> bytes:
+    """Return the safetensors header, the same bytes everywhere; what comes from a peer must have exactly these."""
+    facts = {
+        "ages": json.dumps(dict(sorted(ages.items())), separators=(",", ":")),
+        "block": block,
+        "is_final": str(int(is_final)),
+        "round": str(round_),
+        "version": str(version),
+    }
+    tensors = {
+        "phi": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]},
+        "momentum": {"dtype": "F32", "shape": [size], "data_offsets": [4 * size, 8 * size]},
+    }
+    header = json.dumps({"__metadata__": facts, **tensors}, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % 8)
 
 
 def _views(blob: bytearray, start: int, size: int) -> tuple[Tensor, Tensor]:

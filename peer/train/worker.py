@@ -34,7 +34,7 @@ from configs.errors import DeviceError, ShoalError, StateError
 from peer.train.channel import Channel, Message
 from peer.train.data import Sampler, Source
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
-from peer.train.launch import Setup
+from peer.train.launch import Setup, missing_device
 from peer.train.memory import fit, free_bytes
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
@@ -270,11 +270,8 @@ def _open_device(setup: Setup) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(
-            f"no device '{name}' here ({str(error).splitlines()[0]}); "
-            f"this machine has {torch.cuda.device_count()} GPUs: name one of them, as cuda:0, or cpu"
-        ) from None
+    except (RuntimeError, AssertionError):
+        raise missing_device(name) from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")

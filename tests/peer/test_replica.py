@@ -1,14 +1,22 @@
+"""Work is neither lost nor counted twice: over rounds, repairs, and kills between any two writes."""
+
+import os
 import random
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from configs.content import content_id_of
+from configs.errors import PeerError, StateError
 from configs.run import RunSpec
-from peer.replica import Replica, load_state
+from peer.replica import SAVED_OFFERS, Replica, load_state, read_offer
 from peer.train.outer import Contribution, OuterState, new_state
-from protocols.offers import SealedRound
+from protocols.codecs import encode
+from protocols.offers import Offer, OfferHeader, SealedRound
 
 SIZE = 4096
 
@@ -133,3 +141,153 @@ def test_one_holder_puts_what_it_still_owed_into_the_block(spec: RunSpec) -> Non
     replica.advance_alone(1, theta, tokens=50)
     torch.testing.assert_close(replica.state.phi, theta - progress(2))
     assert not replica.residual.any() and replica.state.age == 50
+
+
+def test_unsent_work_is_owed_when_a_block_is_put_away(spec: RunSpec, tmp_path: Path) -> None:
+    """A round that was offered and skipped, then more work, then a regular end."""
+    replica = Replica(state(), spec, "me")
+    theta = replica.state.phi - progress(1)
+    replica.offer(1, theta, tokens=100)
+    replica.save(tmp_path, with_pending=True)
+    replica.skip(1)
+    replica.put_off(theta - progress(2), tokens=150)
+    replica.save(tmp_path, with_pending=False)
+    again = resumed(spec, tmp_path)
+    torch.testing.assert_close(again.residual, progress(1) + progress(2), atol=1e-6, rtol=0)
+    assert (again.tokens, again.offered_round) == (150, 1)
+
+
+class Killed(BaseException):
+    """What a test raises where a process would end."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Let the n-th write from now on be the last thing that happens; None lets all happen."""
+    left: list[int | None] = [None]
+    fsync = os.fsync
+
+    def write_or_die(descriptor: int) -> None:
+        fsync(descriptor)
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+    monkeypatch.setattr(os, "fsync", write_or_die)
+    return lambda writes: left.__setitem__(0, writes)
+
+
+def resumed(spec: RunSpec, folder: Path) -> Replica:
+    saved = load_state(folder, "model", SIZE)
+    assert saved is not None
+    replica = Replica(saved, spec, "me")
+    replica.resume(folder)
+    return replica
+
+
+def follow(mine: Replica, witness: Replica) -> bool:
+    """Repair as `peer/exchange.py` does: from the last common state, or by a download."""
+    if mine.marks[-1] == witness.marks[-1]:
+        return False
+    known = {mark.digest for mark in witness.marks}
+    base = next((s for s in (mine.state, mine.previous) if s is not None and s.digest in known), None)
+    rounds = [r for r in witness.lineage if base is None or r.version > base.version]
+    since = base.round if base is not None else min(r.round for r in rounds) - 1
+    mine.adopt([witness.state], rounds, list(witness.marks), since)
+    return True
+
+
+FATES = ("agrees", "hears nothing", "seals another set", "dies before the step", "dies in a write")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
+    spec: RunSpec, tmp_path: Path, kill_at: Callable[[int | None], None], seed: int
+) -> None:
+    """A witness has the history that counts: the D(u) that it took of mine, plus what I still owe, is what I made."""
+    chance, fates = random.Random(seed), Counter[str]()
+    witness, mine = Replica(state(), spec, "you"), Replica(state(), spec, "me")
+    mine.save(tmp_path, with_pending=False)
+    theta = mine.state.phi.clone()
+    made, seen, applied = (torch.zeros(SIZE, dtype=torch.float64) for _ in range(3))
+    missed = 0  # rounds since the last repair: how many own offers survive a death is bounded
+    for round_ in range(1, 101):
+        theta, made = theta - progress(round_), made + progress(round_).double()
+        fate = chance.choice(FATES) if missed < SAVED_OFFERS else "agrees"
+        is_step = chance.random() < 0.8 or fate == "seals another set"
+        missed = missed + 1 if fate != "agrees" else 0
+        took = {"you": Contribution("you", progress(-round_), 100 * round_, 1.0, "all")} if is_step else {}
+        fates[fate] += 1
+        is_offered = False
+        try:
+            kill_at(chance.randrange(2, 8) % 5 if fate == "dies in a write" else None)  # the later ones more often
+            mine.offer(round_, theta, tokens=100 * round_)
+            offer = contribution(mine)
+            mine.save(tmp_path, with_pending=True)
+            is_offered, seen = True, made.clone()
+            if is_step and chance.random() < 0.7:
+                took["me"] = offer
+                applied = applied + offer.values.double()
+            if fate == "dies before the step":
+                raise Killed
+            before, cut = mine.state, theta
+            fates["repaired"] += fate != "hears nothing" and follow(mine, witness)
+            if fate == "hears nothing" or not is_step:
+                mine.skip(round_)
+                theta = theta + (mine.state.phi - before.phi)
+            else:
+                chosen = {"me": offer} if fate == "seals another set" else took
+                mine.advance(round_, list(chosen.values()), dict.fromkeys(chosen, "0" * 64))
+                theta = theta + (mine.state.phi - cut)
+            if mine.state is not before:
+                mine.save(tmp_path, with_pending=False)
+        except Killed:
+            kill_at(None)
+            mine = resumed(spec, tmp_path)
+            theta = mine.state.phi.clone()
+        if took:
+            witness.advance(round_, list(took.values()), dict.fromkeys(took, "0" * 64))
+        kill_at(None)
+        if not is_offered:  # killed while it wrote what it was about to offer: no more than that is lost
+            follow(mine, witness)
+            theta = mine.state.phi.clone()
+            mine.save(tmp_path, with_pending=False)
+            left = applied + mine.residual.double()
+            made = min((made, seen), key=lambda sums: float((left - sums).abs().max()))
+    before = mine.state
+    follow(mine, witness)
+    theta = theta + (mine.state.phi - before.phi)
+    print(dict(fates), f"versions {witness.state.version}")
+    assert mine.marks[-1] == witness.marks[-1]
+    under_way = mine.state.phi.double() - theta.double()
+    assert all(fates[fate] for fate in (*FATES, "repaired"))
+    torch.testing.assert_close(applied + mine.residual.double() + under_way, made, atol=1e-4, rtol=0)
+
+
+def signed(values: Tensor, norm: float, codec: str = "float32") -> Offer:
+    payload = encode(codec, values)
+    header = OfferHeader(
+        run_id="run", block="model", round=1, peer="you", codec=codec, size_bytes=len(payload),
+        content_id=content_id_of(payload), tokens=1, norm=norm, domain="all",
+    )  # fmt: skip
+    return Offer(header, b"", payload, "0" * 64)
+
+
+def test_an_offer_counts_only_with_its_true_norm() -> None:
+    values = torch.ones(SIZE)
+    assert read_offer(signed(values, 64.0), SIZE).norm == 64.0
+    for norm in (0.0, 63.0, 65.0, 1e30):
+        with pytest.raises(PeerError, match="norm"):
+            read_offer(signed(values, norm), SIZE)
+    with pytest.raises(PeerError, match="norm"):
+        read_offer(signed(1e25 * values, 1.0), SIZE)  # its norm is beyond float32: infinite, and no signed one is near
+    with pytest.raises(PeerError):
+        read_offer(signed(values, 64.0), SIZE + 1)
+
+
+def test_a_damaged_state_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"not a state")
+    with pytest.raises(StateError, match="move it away") as error:
+        load_state(tmp_path, "model", SIZE)
+    assert "\n" not in str(error.value)

@@ -138,7 +138,9 @@ async def main(plan: dict[str, Any], name: str) -> None:
         under_way = replica.state.phi.double() - theta.double()
         torch.save({"made": made, "residual": replica.residual.double(), "under_way": under_way}, folder / "sums.pt")
         history = [sealed[version] for version in sorted(sealed) if version <= replica.state.version]
-        (folder / "history.json").write_text(json.dumps({"me": me, "sealed": history}))
+        (folder / "history.json").write_text(
+            json.dumps({"me": me, "version": replica.state.version, "sealed": history})
+        )
         faults = {"delayed": len(faulty.delayed), "lost": len(faulty.lost), "rounds": counted}
         print(json.dumps({"done": faults}), flush=True)
         await asyncio.to_thread(sys.stdin.readline)  # serve until all are done

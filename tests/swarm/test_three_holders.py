@@ -132,11 +132,12 @@ def gap(plan: Path) -> tuple[float, float]:
     largest, sizes = 0.0, []
     for name, witness in zip(NAMES, ("bob", "ann", "ann"), strict=True):
         sums = torch.load(plan.parent / name / "sums.pt", weights_only=True)
-        me = json.loads((plan.parent / name / "history.json").read_text())["me"]
+        own = json.loads((plan.parent / name / "history.json").read_text())
         history = json.loads((plan.parent / witness / "history.json").read_text())["sealed"]
+        history = history[: own["version"]]  # who missed the last round has had no next one to repair it
         applied = torch.zeros_like(sums["made"])
         for round_, peers in history:
-            if me in peers:
+            if own["me"] in peers:
                 applied += torch.load(plan.parent / name / f"offer-{round_}.pt", weights_only=True).double()
         left = sums["made"] - applied - sums["residual"] - sums["under_way"]
         largest, sizes = max(largest, float(left.abs().max())), [*sizes, float(sums["made"].abs().mean())]
