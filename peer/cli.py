@@ -4,7 +4,9 @@ Commands that talk to a running daemon never import torch, transformers or hivem
 progress to stderr. `main` turns every `ShoalError` into one line; anything else is a bug and keeps its traceback.
 """
 
+import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -302,7 +304,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"{error.format_message().rstrip('.')}; see: {command} --help", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _complain("the disk is full; free some space, then try again: what was saved is intact", 1)
+        if not isinstance(error, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed into it at exit
         return 1
 
@@ -340,10 +346,11 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
 
         for address in own.initial_peers:
             parse_address(address)
-    from peer.ranks import preload
-
-    preload()  # the workers' imports run beside the daemon's own
     with local.hold_state_dir(own.state_dir):  # before the imports, which take seconds
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once; the daemon has its own handler
+        from peer.ranks import preload
+
+        preload()  # the workers' imports run beside the daemon's own
         import peer.daemon
 
         peer.daemon.run(settings)

@@ -10,8 +10,7 @@ stored), `library` (text), `standing` (what is told to the others). Here is only
 import asyncio
 import contextlib
 import logging
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import uvloop
 
 from configs.clock import Clock
-from configs.errors import NetworkError, PeerError, ShoalError
+from configs.errors import NetworkError, PeerError
 from configs.load import Settings
 from dht.address_book import AddressBook
 from dht.identity import Identity
@@ -30,6 +29,7 @@ from peer import __version__, rounds
 from peer.blocks import BlockStore
 from peer.chronicle import Chronicle
 from peer.curves import open_curves
+from peer.ending import first_cause, leave_on_signals
 from peer.entry import Entry, enter
 from peer.exchange import Outcome, Swarm, run_round
 from peer.http import Actions, open_http
@@ -62,7 +62,7 @@ def run(settings: Settings) -> None:
         except asyncio.CancelledError:
             log.info("left before training began")
         except BaseExceptionGroup as group:
-            raise _first_cause(group) from None
+            raise first_cause(group) from None
 
 
 async def live(settings: Settings) -> None:
@@ -71,7 +71,7 @@ async def live(settings: Settings) -> None:
     key = config.state_dir / "identity.key"
     relays = config.initial_peers if config.use_relay else ()
     leaving = asyncio.Event()
-    with _leave_on_signals(leaving) as has_begun:
+    with leave_on_signals(leaving) as has_begun:
         identity = Identity.load_or_create(key)
         book = AddressBook(config.state_dir / "address_book.json")
         async with (
@@ -390,43 +390,3 @@ class Daemon:
 def data_seed(peer_id: str) -> int:
     """Return what orders a peer's data: another order for every peer."""
     return int.from_bytes(sha256(peer_id.encode()).digest()[:4], "big")
-
-
-@contextlib.contextmanager
-def _leave_on_signals(leaving: asyncio.Event) -> Iterator[Callable[[], object]]:
-    """Leave at the first SIGTERM or SIGINT; at the second, end at once.
-
-    Until what this yields was called there is nothing to hand over, and leaving cancels the calling task.
-    """
-    loop = asyncio.get_running_loop()
-    giving_up = loop.create_task(_give_up(leaving, asyncio.current_task()))
-
-    def on_signal(number: int) -> None:
-        if leaving.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        log.info("leaving: handing over and saving; once more to end at once")
-        leaving.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        yield giving_up.cancel
-    finally:
-        giving_up.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-async def _give_up(leaving: asyncio.Event, start: asyncio.Task[Any] | None) -> None:
-    await leaving.wait()
-    if start is not None:
-        start.cancel()
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error that a person can act on, or the first."""
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves.append(_first_cause(error) if isinstance(error, BaseExceptionGroup) else error)
-    return next((error for error in leaves if isinstance(error, ShoalError)), leaves[0])

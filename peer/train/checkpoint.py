@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def write_file(path: Path, data: bytes | bytearray | memoryview) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             needed = f"free at least {max(1, len(data) >> 20)} MiB; the last checkpoint is intact"
             raise StateError(f"the disk that holds {path.parent} is full; {needed}") from None

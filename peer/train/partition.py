@@ -108,7 +108,7 @@ def parameter_shapes(spec: ModelSpec) -> Shapes:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Which blocks make up which sub-model, and which parameters belong to which block (DESIGN: strategies)."""
+    """Which blocks make up which sub-model, and which parameters belong to which block."""
 
     kind: str
     num_domains: int

@@ -1,0 +1,56 @@
+"""What happens at a tick follows from ages and the spec alone."""
+
+import pytest
+
+from configs.load import load
+from configs.run import RunSpec
+from peer.rounds import LIST_SHARE, agreement, due, eta_seconds, round_seconds, timing
+
+
+@pytest.fixture
+def spec() -> RunSpec:
+    plan = load("tiny").run
+    assert plan is not None
+    rounds = {"tick_seconds": 2.0, "first_ticks": 1, "last_ticks": 4, "double_tokens": 100, "cut_share": 0.25}
+    founded = {"genesis": 0.0, "tokenizer_sha256": "0" * 64, "end_of_text": 0}
+    return RunSpec.model_validate({**plan.model_dump(), **founded, "rounds": rounds})
+
+
+def test_blocks_exchange_when_their_round_length_divides_the_tick(spec: RunSpec) -> None:
+    ages = {"young": 0, "grown": 100, "old": 10_000}
+    assert [due(spec, ages, tick) for tick in range(1, 5)] == [
+        ["young"],
+        ["young", "grown"],
+        ["young"],
+        ["young", "grown", "old"],
+    ]
+
+
+def test_different_rounds_meet_at_common_multiples(spec: RunSpec) -> None:
+    """A block that a part of the swarm believes older still exchanges with all at every tick of the longer round."""
+    for tick in range(1, 65):
+        if due(spec, {"b": 10_000}, tick):
+            assert due(spec, {"b": 0}, tick) and due(spec, {"b": 150}, tick)
+
+
+def test_the_cut_and_the_lists_stay_where_they_are_for_who_begins_late(spec: RunSpec) -> None:
+    assert round_seconds(spec, 100) == 4.0
+    cut, end = timing(spec, 100, 0.0)
+    assert (cut, end) == pytest.approx((1.0, 1.0 + 4.0 * LIST_SHARE))
+    assert timing(spec, 100, 0.3) == pytest.approx((cut - 0.3, end - 0.3))
+    assert timing(spec, 100, 60.0) == (0.0, 0.0)
+
+
+def test_the_time_left_is_known_once_somebody_trains() -> None:
+    assert eta_seconds(250, 1000, 50.0) == 15.0
+    assert eta_seconds(2000, 1000, 50.0) == 0.0
+    assert eta_seconds(0, 1000, 0.0) is None
+
+
+def test_agreement_is_taken_where_most_can_be_compared() -> None:
+    same = [(4, "p"), (5, "q")]
+    assert agreement({}, []) == 1.0
+    assert agreement({"a": same, "b": same, "c": same}, "abc") == 1.0
+    assert agreement({"a": [*same, (6, "new")], "b": same, "c": same}, "abc") == 1.0  # one is ahead
+    assert agreement({"a": [(4, "p"), (5, "x")], "b": same, "c": same}, "abc") == pytest.approx(2 / 3)
+    assert agreement({"a": [(5, "x")], "b": same, "c": same}, "bc") == 1.0  # a holds it no longer

@@ -1,0 +1,105 @@
+"""Whoever reads a file, now or after a crash, finds the old content or the new."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from configs.errors import StateError
+from peer.train.checkpoint import read_bytes, read_json, read_tensors, same, write_file, write_json, write_tensors
+
+Break = Callable[[BaseException], None]
+
+
+@pytest.fixture
+def break_disk(monkeypatch: pytest.MonkeyPatch) -> Break:
+    """Let whatever is written from now on fail before it is safe on the disk."""
+
+    def break_(error: BaseException) -> None:
+        def fsync(descriptor: int) -> None:
+            raise error
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    return break_
+
+
+def test_a_file_appears_whole_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    for content in (b"first", b"", bytearray(b"second"), memoryview(b"third")):
+        write_file(path, content)
+        assert path.read_bytes() == bytes(content) == read_bytes(path)
+    assert list(path.parent.iterdir()) == [path]
+    assert read_bytes(tmp_path / "none") is None
+
+
+def test_what_is_read_while_it_is_replaced_is_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = tmp_path / "file", []
+    write_file(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((path.read_bytes(), os.fstat(descriptor).st_size)))
+    write_file(path, b"newer")
+    assert seen == [(b"old", 5)]  # all of the new content is synced before it takes the name
+    assert path.read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_content(tmp_path: Path, break_disk: Break, code: int) -> None:
+    path = tmp_path / "file"
+    write_file(path, b"old")
+    break_disk(OSError(code, os.strerror(code)))
+    with pytest.raises(StateError, match=r"is full; free at least 3 MiB.*intact") as error:
+        write_file(path, bytes(3 << 20))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_kill_leaves_the_old_content_and_does_not_hinder_the_next_write(tmp_path: Path, break_disk: Break) -> None:
+    path = tmp_path / "file"
+    write_file(path, b"old")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_file(path, b"never")
+    assert path.read_bytes() == b"old"
+    write_file(path, b"new")
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"new"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StateError, match=r"cannot write .*: File exists"):
+        write_file(tmp_path / "file" / "below", b"x")
+
+
+def test_json_reads_back_and_damage_has_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    assert read_json(path) is None
+    write_json(path, {"b": 1, "a": ["ü", None]})
+    assert read_json(path) == {"a": ["ü", None], "b": 1}
+    for damaged in (b"", b'{"a": 1', b"[1]", b"\xff"):
+        path.write_bytes(damaged)
+        with pytest.raises(StateError, match="move it away"):
+            read_json(path)
+
+
+def test_tensors_read_back_bit_by_bit_and_damage_has_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "tensors"
+    assert read_tensors(path) is None
+    values = torch.tensor([0.0, -0.0, 1e-45, 3e38])
+    write_tensors(path, {"x": values, "n": torch.arange(3, dtype=torch.uint8)}, {"fact": "1"})
+    found = read_tensors(path)
+    assert found is not None and same(found["x"], values) and found["n"].tolist() == [0, 1, 2]
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"fact": "1"}
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StateError, match="move it away"):
+        read_tensors(path)
+
+
+def test_the_same_values_need_not_be_the_same_bits() -> None:
+    assert not same(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert same(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
