@@ -127,16 +127,6 @@ def test_a_second_daemon_on_one_state_directory(founder: Founder) -> None:
     assert "--state-dir" in said
 
 
-def test_the_state_of_another_run(founder: Founder, tmp_path: Path) -> None:
-    state = tmp_path / "s"
-    state.mkdir()
-    spec = (founder.state_dir / "run.json").read_text().replace('"seed": 0', '"seed": 1')
-    (state / "run.json").write_text(spec)
-    said = mistake(shoal("join", founder.address, "--state-dir", str(state)))
-    assert founder.run_id in said and "--state-dir" in said
-    assert (state / "run.json").read_text() == spec
-
-
 def test_a_bad_preset_key(tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text(Path(MICRO).read_text().replace("num_layers = 2", "num_layers = 0"))
@@ -154,21 +144,6 @@ def test_a_model_that_does_not_fit(founder: Founder, tmp_path: Path) -> None:
     environment = {f"SHOAL_RUN__MODEL__{name}": value for name, value in sizes.items()}
     command = shoal("start", "--config", MICRO, "--data", str(founder.corpus), "--state-dir", str(tmp_path / "s"))
     assert "memory" in mistake(command, **environment)
-
-
-def test_a_full_disk(founder: Founder, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no disk can be mounted here")
-    try:
-        assert "full" in mistake(shoal("join", founder.address, "--state-dir", str(disk / "s")))
-        assert not list(disk.rglob("*.part"))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_help_and_status_answer_at_once(founder: Founder) -> None:
