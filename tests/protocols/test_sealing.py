@@ -1,4 +1,8 @@
-from protocols.sealing import Mark, compare, seal
+"""Which offers count and whose history is followed: the rules, one by one."""
+
+import random
+
+from protocols.sealing import MARKS, Mark, compare, seal
 
 A, B, C, D = "abcd"
 
@@ -60,3 +64,50 @@ def test_without_a_majority_all_compute_the_same_merge() -> None:
 def test_members_that_contradict_each_other_change_nothing() -> None:
     liar = [Mark(1, "q"), Mark(0, "p")]
     assert compare(A, {A: chain("p", "q"), B: liar}).follow is None
+
+
+def test_whatever_lists_are_lost_no_two_members_seal_different_offers_of_one_peer() -> None:
+    chance, view = random.Random(0), "abcde"
+    sealed = 0
+    for _ in range(500):
+        held = {m: {p: chance.choice("12") for p in view if chance.random() < 0.8} for m in view}  # b may sign two
+        outcomes = []
+        for me in view:
+            heard = {m: held[m] for m in view if m == me or chance.random() < 0.8}
+            outcome = seal(view, heard)
+            assert outcome.is_skipped == (not outcome.offers)
+            assert all(2 * sum(h.get(p) == o for h in heard.values()) > len(view) for p, o in outcome.offers.items())
+            outcomes.append(outcome.offers)
+        named = {(peer, offer) for offers in outcomes for peer, offer in offers.items()}
+        assert len(named) == len(dict(named))
+        sealed += len(named)
+    assert sealed > 500
+
+
+def test_who_has_no_history_yet_waits() -> None:
+    assert compare(A, {B: chain("p", "q"), C: chain("p")}).follow is None
+    assert compare(A, {A: [], B: chain("p")}).follow is None
+
+
+def test_histories_become_one_whatever_parts_them() -> None:
+    """Members take steps that part them, and lose lists; once all are heard, one repair each makes them equal."""
+    chance, members = random.Random(1), "abcde"
+    parted = merged = 0
+    for _ in range(200):
+        histories = {member: chain("p") for member in members}
+        for version in range(1, chance.randrange(2, 6)):
+            for member in members:
+                if chance.random() < 0.7:
+                    mark = Mark(histories[member][-1].version + 1, f"{version}{chance.choice('xyyy')}")
+                    histories[member] = [*histories[member], mark][-MARKS:]
+        tips = {marks[-1] for marks in histories.values()}
+        after = set()
+        for member in members:
+            standing = compare(member, histories)
+            if standing.follow is not None:
+                assert all(histories[source][-1] == standing.follow for source in standing.sources)
+            after.add(standing.merge or standing.follow or histories[member][-1])
+        parted += len(tips) > 1
+        merged += any(isinstance(outcome, tuple) for outcome in after)
+        assert len(after) == 1
+    assert parted > 150 and merged > 20

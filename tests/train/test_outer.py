@@ -1,4 +1,7 @@
+"""The outer step against a reference, its bits, its caps, and blobs from strangers."""
+
 import itertools
+import json
 
 import pytest
 import torch
@@ -112,6 +115,48 @@ def test_a_hostile_blob_is_refused(damage: str) -> None:
         data = bytearray()
     with pytest.raises(PeerError):
         read_state(data, "other" if damage == "name" else "model", SIZE)
+
+
+def forged(**facts: str) -> bytes:
+    """A blob of an otherwise good state that says something else of itself."""
+    good = begin(a=3).blob
+    length = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + length])
+    header["__metadata__"] |= facts
+    data = json.dumps(header, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)
+    return len(data).to_bytes(8, "little") + data + bytes(good[8 + length :])
+
+
+LIES = {
+    "ages": ["", "[]", "3", '{"a":-1}', '{"a":Infinity}', '{"a":1e999}', '{"a":"3"}', '{"a":3.0}', '{"a":3,"a":3}'],
+    "ages in another order, with a space, too large": ['{"b":1,"a":3}', '{"a": 3}', f'{{"a":{2**48}}}'],
+    "ages too deep, too many": ["[" * 200_000, json.dumps({str(i): 1 for i in range(4097)})],
+    "version": ["-1", "x", "1.5", " 1", str(2**48), "9" * 5000],
+    "round": ["-1", "", str(2**48)],
+    "is_final": ["2", "True", "yes"],
+    "more": ["x"],
+}
+
+
+@pytest.mark.parametrize("about", LIES)
+def test_a_header_that_nobody_would_write_is_refused(about: str) -> None:
+    for lie in LIES[about]:
+        with pytest.raises(PeerError) as error:
+            read_state(forged(**{about.split()[0]: lie}), "model", SIZE)
+        assert len(str(error.value)) < 200
+
+
+def test_a_header_that_lays_the_tensors_out_otherwise_is_refused() -> None:
+    """Another reader of the file would take the momentum for the parameters."""
+    read_state(forged(), "model", SIZE)
+    good = bytes(begin(a=3).blob)
+    for old, new in ((b'"phi"', b'"psi"'), (b"[0,4000]", b"[4,4000]"), (b'"F32"', b'"I32"'), (b"[1000]", b"[9999]")):
+        assert old in good
+        with pytest.raises(PeerError):
+            read_state(good.replace(old, new), "model", SIZE)
+    with pytest.raises(PeerError):
+        read_state((2**63).to_bytes(8, "little") + good[8:], "model", SIZE)
 
 
 def test_a_merge_is_the_same_for_all_and_weighs_by_what_each_saw_alone() -> None:

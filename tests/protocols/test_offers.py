@@ -1,0 +1,351 @@
+"""Offers, lists and seals over real libp2p in one loop; what a member sends wrong costs only itself."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from hivemind.p2p import P2P, P2PContext
+
+from configs.content import content_id_of
+from configs.errors import PeerError
+from dht.identity import Identity
+from protocols.gossip import Group, Heard, Stand, Timing, exchange, fetch_sealed, history
+from protocols.offers import (
+    KEPT_ROUNDS,
+    HistoryRequest,
+    ListRequest,
+    Offer,
+    OfferHeader,
+    OfferList,
+    OfferRequest,
+    Offers,
+    SealedRound,
+    SignedOffer,
+    check_payload,
+    open_envelope,
+    sign_offer,
+)
+from protocols.sealing import Mark
+from protocols.shards import Traffic
+from protocols.wire import FRAME_BYTES, Frame, Frames, each_frame, frames_of
+
+RUN, BLOCK = "run", "model"
+PAYLOAD = random.Random(0).randbytes(3 * FRAME_BYTES + 17)
+MARK = Mark(3, "c" * 64)
+SOON = Timing(cut_s=20.0, end_s=30.0)  # all comes at once, however busy the machine is
+
+
+@pytest.fixture(scope="module")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> list[Identity]:
+    folder: Path = tmp_path_factory.mktemp("identities")
+    return [Identity.load_or_create(folder / str(index)) for index in range(3)]
+
+
+def header(peer: str, payload: bytes = PAYLOAD, round_: int = 1, /, **fields: Any) -> OfferHeader:
+    facts = {"codec": "float32", "tokens": 10, "norm": 1.0, "domain": "all"}
+    about = {"run_id": RUN, "block": BLOCK, "round": round_, "peer": peer}
+    size = {"size_bytes": len(payload), "content_id": content_id_of(payload)}
+    return OfferHeader(**{**facts, **about, **size, **fields})
+
+
+def offer_of(identity: Identity, payload: bytes = PAYLOAD, round_: int = 1) -> Offer:
+    return sign_offer(identity, header(identity.peer_id, payload, round_), payload)
+
+
+async def accept(offer: Offer) -> None:
+    """What a group checks of the values: nothing here."""
+
+
+class Member:
+    """A member of a group: its identity, its host, its books."""
+
+    def __init__(self, identity: Identity, p2p: P2P) -> None:
+        self.identity, self.p2p, self.offers = identity, p2p, Offers(Traffic())
+        self.peer_id = identity.peer_id
+
+    async def serve(self, wrapper: object = None) -> None:
+        await self.offers.add_p2p_handlers(self.p2p, wrapper=wrapper)
+
+    def group(self, members: "Sequence[Member]", round_: int = 1, max_bytes: int = 1 << 20) -> Group:
+        hosts = {member.peer_id: member.p2p.peer_id for member in members}
+
+        def stub(peer: str) -> Any:
+            return Offers.get_stub(self.p2p, hosts[peer])
+
+        return Group(RUN, BLOCK, round_, self.peer_id, sorted(hosts), max_bytes, stub, accept)
+
+    async def exchange(self, members: "Sequence[Member]", round_: int = 1, timing: Timing = SOON) -> Heard:
+        return await exchange(self.group(members, round_), self.offers, Stand([MARK], 800), timing)
+
+
+def test_three_members_seal_the_same_offers(open_peers: Any, identities: list[Identity]) -> None:
+    async def main() -> None:
+        async with open_peers(3) as hosts:
+            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+            for member in members:
+                await member.serve()
+                await member.offers.put(offer_of(member.identity, PAYLOAD + member.peer_id.encode()))
+            heard = await asyncio.gather(*(member.exchange(members) for member in members))
+            assert heard[0].seal.reason == "sealed 3 of 3"
+            for one in heard:
+                assert one.seal == heard[0].seal and not one.missing
+                assert one.histories == {member.peer_id: [MARK] for member in members}
+                assert {o.offer_id for o in one.offers.values()} == set(heard[0].seal.offers.values())
+                assert all(o.payload == PAYLOAD + peer.encode() for peer, o in one.offers.items())
+            assert {member.offers.traffic.bytes_in for member in members} == {2 * len(PAYLOAD + b"Q" * 46)}
+            assert all(member.offers.traffic.bytes_out == 2 * len(PAYLOAD + b"Q" * 46) for member in members)
+
+    uvloop.run(main())
+
+
+def test_whoever_has_an_offer_serves_it_too(open_peers: Any, identities: list[Identity]) -> None:
+    """The third member can be reached by the second alone; what more than half name is fetched from there."""
+
+    async def main() -> None:
+        async with open_peers(2) as hosts:
+            one, two = (Member(identity, p2p) for identity, p2p in zip(identities[:2], hosts, strict=True))
+            await two.serve()
+            third = offer_of(identities[2])
+            await two.offers.put(third)
+            group = one.group([one, two])
+            sources = {third.header.peer: [two.peer_id]}
+            wanted = {third.header.peer: third.offer_id}
+            assert await fetch_sealed(group, one.offers, wanted, sources, 5.0) == {third.header.peer: third}
+            again = await fetch_sealed(group, one.offers, wanted, {}, 5.0)
+            assert again[third.header.peer].payload == PAYLOAD  # held now: nobody is asked
+            other = {third.header.peer: "f" * 64}
+            assert await fetch_sealed(group, one.offers, other, sources, 5.0) == {}  # signed twice: not what was sealed
+
+    uvloop.run(main())
+
+
+class Watched:
+    """Serves as `Offers` does, and tells when it was asked."""
+
+    def __init__(self, honest: Offers) -> None:
+        self.honest = honest
+        self.asked = asyncio.Event()
+
+    async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> Frames:
+        self.asked.set()
+        async for frame in self.honest.rpc_offer(request, context):
+            yield frame
+
+    async def rpc_list(self, request: ListRequest, context: P2PContext) -> OfferList:
+        self.asked.set()
+        return await self.honest.rpc_list(request, context)
+
+    async def rpc_history(self, request: HistoryRequest, context: P2PContext) -> Any:
+        return await self.honest.rpc_history(request, context)
+
+
+def test_a_request_waits_until_the_answer_is_there_or_its_time_is_over(
+    open_peers: Any, identities: list[Identity]
+) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            member = Member(identities[0], server)
+            watched = Watched(member.offers)
+            await member.serve(watched)
+            stub = Offers.get_stub(client, server.peer_id)
+
+            async def frames(wait_s: float) -> list[Frame]:
+                request = OfferRequest(block=BLOCK, round=1, peer=member.peer_id, wait_s=wait_s)
+                return [frame async for frame in each_frame(await stub.rpc_offer(request))]
+
+            def offers_listed(wait_s: float) -> Any:
+                return stub.rpc_list(ListRequest(block=BLOCK, round=1, wait_s=wait_s))
+
+            assert await frames(0.05) == []
+            nothing = await offers_listed(0.05)
+            assert (nothing.offers, nothing.marks) == ({}, [])
+            for ask, answer in (
+                (frames, lambda: member.offers.put(offer_of(identities[0]))),
+                (offers_listed, lambda: member.offers.publish(BLOCK, 1, [MARK], 800)),
+            ):
+                watched.asked.clear()
+                waiting = asyncio.ensure_future(ask(30.0))
+                await watched.asked.wait()
+                assert not waiting.done()
+                await answer()
+                found = await asyncio.wait_for(waiting, 10)
+                if ask is frames:
+                    assert b"".join(bytes(frame.data) for frame in found[1:]) == PAYLOAD
+                else:
+                    assert found.offers == {member.peer_id: offer_of_id(member)}
+                    assert found.marks == [(MARK.version, MARK.digest)]
+
+    uvloop.run(main())
+
+
+def offer_of_id(member: Member) -> str:
+    return member.offers.held(BLOCK, 1)[member.peer_id].offer_id
+
+
+class Fault(Enum):
+    BAD_SIGNATURE = "signs with another peer's key"
+    OTHER_ROUND = "sends an offer of another round"
+    OTHER_RUN = "sends an offer of another run"
+    OTHER_PEER = "sends another peer's offer as its own"
+    DAMAGED = "flips a bit of the payload"
+    SHORT = "leaves out the end"
+    TOO_LONG = "sends more than it signed"
+    TOO_LARGE = "signs more than is allowed"
+    GARBAGE = "sends no envelope"
+    SILENT = "stops in the middle"
+
+
+class Bad(Watched):
+    """Serves as `Offers` does, but for one fault in its own offer."""
+
+    def __init__(self, honest: Offers, fault: Fault, me: Identity, other: Identity) -> None:
+        super().__init__(honest)
+        self.fault, self.me, self.other = fault, me, other
+
+    async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> Frames:
+        envelope, payload = self._forge(request)
+        yield Frame(envelope)
+        if self.fault is Fault.SILENT:
+            yield Frame(payload[:FRAME_BYTES])
+            await asyncio.Event().wait()
+        async for frame in frames_of(payload):
+            if not frame.data and self.fault is Fault.TOO_LONG:
+                yield Frame(b"and more")
+            yield frame
+
+    def _forge(self, request: OfferRequest) -> tuple[bytes, bytes]:
+        fault, me, round_ = self.fault, self.me, request.round
+        facts: dict[str, Any] = {}
+        if fault is Fault.OTHER_ROUND:
+            round_ += 1
+        if fault is Fault.OTHER_RUN:
+            facts["run_id"] = "other"
+        if fault is Fault.OTHER_PEER:
+            facts["peer"] = self.other.peer_id
+        if fault is Fault.TOO_LARGE:
+            facts["size_bytes"] = 2**36
+        data = header(me.peer_id, PAYLOAD, round_, **facts).SerializeToString()
+        signer = self.other if fault in (Fault.BAD_SIGNATURE, Fault.OTHER_PEER) else me
+        signed = SignedOffer(header=data, public_key=signer.public_key, signature=signer.sign(data))
+        payload = bytearray(PAYLOAD)
+        if fault is Fault.DAMAGED:
+            payload[-1] ^= 1
+        return (
+            b"garbage" if fault is Fault.GARBAGE else signed.SerializeToString(),
+            bytes(payload[:-1] if fault is Fault.SHORT else payload),
+        )
+
+
+def test_a_bad_offer_is_not_held_and_the_round_goes_on(open_peers: Any, identities: list[Identity]) -> None:
+    async def main() -> None:
+        async with open_peers(3) as hosts:
+            me, good, bad = (Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True))
+            await me.serve()
+            await good.serve()
+            liar = Bad(bad.offers, Fault.GARBAGE, bad.identity, good.identity)
+            await bad.serve(liar)
+            for round_, liar.fault in enumerate(Fault, 1):
+                for member in (me, good, bad):
+                    await member.offers.put(offer_of(member.identity, PAYLOAD, round_))
+                for member in (good, bad):
+                    await member.offers.publish(BLOCK, round_, [MARK], 800)
+                timing = Timing(3.0, 6.0) if liar.fault is Fault.SILENT else SOON
+                heard = await asyncio.wait_for(me.exchange([me, good, bad], round_, timing), 15.0)
+                assert set(me.offers.held(BLOCK, round_)) == {me.peer_id, good.peer_id}, liar.fault
+                assert good.peer_id in heard.offers and bad.peer_id not in heard.offers
+                assert set(heard.histories) == {me.peer_id, good.peer_id, bad.peer_id}
+
+    uvloop.run(main())
+
+
+def test_a_member_that_is_away_costs_the_others_no_more_than_the_cut(
+    open_peers: Any, identities: list[Identity]
+) -> None:
+    async def main() -> None:
+        async with open_peers(3) as hosts:
+            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+            for member in members[:2]:
+                await member.serve()
+                await member.offers.put(offer_of(member.identity))
+            async with asyncio.timeout(15):
+                timing = Timing(2.0, 4.0)
+                heard = await asyncio.gather(*(member.exchange(members, timing=timing) for member in members[:2]))
+            assert heard[0].seal == heard[1].seal
+            assert set(heard[0].seal.offers) == {member.peer_id for member in members[:2]}
+
+    uvloop.run(main())
+
+
+def sealed(version: int) -> SealedRound:
+    return SealedRound(version=version, round=10 * version, offers={"a": "b" * 64}, digest="d" * 64)
+
+
+def test_a_history_comes_in_order_and_without_gaps(open_peers: Any, identities: list[Identity]) -> None:
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            member = Member(identities[0], server)
+            await member.serve()
+            stub = Offers.get_stub(client, server.peer_id)
+            assert await history(stub, BLOCK, 0) == []
+            lineage: Any = [sealed(version) for version in (4, 5, 6)]
+            member.offers.lineages[BLOCK] = lineage
+            assert await history(stub, BLOCK, 4) == lineage[1:]
+            for damaged in ([sealed(4), sealed(6)], [sealed(5), sealed(4)], [sealed(4), sealed(4)]):
+                member.offers.lineages[BLOCK] = damaged  # type: ignore[assignment]
+                with pytest.raises(PeerError, match="gaps"):
+                    await history(stub, BLOCK, 0)
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("change", [{"run_id": "other"}, {"block": "trunk"}, {"round": 2}, {"peer": "somebody"}])
+def test_an_envelope_must_be_what_was_asked_for(identities: list[Identity], change: dict[str, Any]) -> None:
+    me = identities[0]
+    request = OfferRequest(block=BLOCK, round=1, peer=me.peer_id, wait_s=0)
+    offer = offer_of(me)
+    assert open_envelope(offer.envelope, request, RUN) == (offer.header, offer.offer_id)
+    other = sign_offer(me, header(me.peer_id, **change), PAYLOAD)
+    with pytest.raises(PeerError, match="not the one asked for"):
+        open_envelope(other.envelope, request, RUN)
+
+
+def test_any_byte_of_an_envelope_matters(identities: list[Identity]) -> None:
+    me = identities[0]
+    request = OfferRequest(block=BLOCK, round=1, peer=me.peer_id, wait_s=0)
+    envelope = offer_of(me).envelope
+    for at in random.Random(0).sample(range(len(envelope)), 100):
+        damaged = bytearray(envelope)
+        damaged[at] ^= 1
+        with pytest.raises(PeerError):
+            open_envelope(bytes(damaged), request, RUN)
+
+
+def test_a_payload_is_bound_to_its_header(identities: list[Identity]) -> None:
+    about = header(identities[0].peer_id)
+    check_payload(about, PAYLOAD)
+    for damaged in (PAYLOAD[:-1], PAYLOAD + b"x", bytes(len(PAYLOAD)), b""):
+        with pytest.raises(PeerError, match="damaged"):
+            check_payload(about, damaged)
+
+
+def test_only_the_last_rounds_are_kept_and_fewer_where_memory_is_short(identities: list[Identity]) -> None:
+    async def fill(offers: Offers, payload: bytes) -> list[int]:
+        for round_ in range(1, KEPT_ROUNDS + 6):
+            await offers.put(offer_of(identities[0], payload, round_))
+        return [round_ for round_ in range(1, KEPT_ROUNDS + 6) if offers.held(BLOCK, round_)]
+
+    async def main() -> None:
+        last = KEPT_ROUNDS + 5
+        roomy, narrow = Offers(Traffic()), Offers(Traffic(), max_bytes=300)
+        assert await fill(roomy, b"x" * 100) == list(range(6, last + 1))
+        assert len(await fill(narrow, b"x" * 100)) <= 4
+        assert narrow.held(BLOCK, last)
+        roomy.forget(BLOCK)
+        assert not roomy.held(BLOCK, last)
+
+    asyncio.run(main())
