@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 VENV := .venv
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test lint tools
+.PHONY: install demo test lint tools picture
 
 install: $(STAMP)
 
@@ -32,6 +32,10 @@ lint: install
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+# The picture in the README, from a real run of two minutes.
+picture: install
+	$(VENV)/bin/python docs/picture.py
 
 # `ip` makes the network namespaces of the tests that need a network of their own.
 tools:

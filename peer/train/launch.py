@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +14,11 @@ from configs.run import RunSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-MODULES = ["peer.train.worker", "transformers.models.llama.modeling_llama"]  # what a rank needs for its first step
+MODULES = [  # what a rank needs for its first step
+    "peer.train.lifeline",
+    "peer.train.worker",
+    "transformers.models.llama.modeling_llama",
+]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ def shared(size: int) -> Tensor:
     """Return a flat float32 tensor of zeros that processes can share; every page of it is touched."""
     import torch
 
+    if sys.platform == "linux":  # hivemind asks for named files instead: more processes, and left behind by a kill
+        torch.multiprocessing.set_sharing_strategy("file_descriptor")  # type: ignore[no-untyped-call]
     flat = torch.empty(size)
     flat.share_memory_()  # type: ignore[no-untyped-call]
     return flat.zero_()

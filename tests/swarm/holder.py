@@ -6,7 +6,9 @@ writes a JSON line for each, then one with its sums.
 
 import asyncio
 import json
+import os
 import random
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,25 +33,35 @@ SIZE = 20_000
 
 
 class Faulty:
-    """Passes requests on to the real service, some of them too late or never: by a seeded plan, the same each time."""
+    """Passes requests on to the real service, some of them too late or never: by a seeded plan, the same each time.
 
-    def __init__(self, offers: Offers, me: str, delays: float, losses: float, late_s: float) -> None:
-        self.offers, self.me, self.delays, self.losses, self.late_s = offers, me, delays, losses, late_s
+    In the rounds of `dies_in` the process ends when somebody has its offer, before it knows what came of the round.
+    """
+
+    def __init__(self, offers: Offers, me: str, peer: str, plan: dict[str, Any]) -> None:
+        self.offers, self.me, self.peer, self.plan = offers, me, peer, plan
+        self.dies_in = set(plan["dies_in"].get(me, []))
         self.delayed: set[int] = set()
         self.lost: set[int] = set()
 
     def strikes(self, kind: str, round_: int, share: float) -> bool:
-        return random.Random(f"{kind}/{self.me}/{round_}").random() < share
+        return round_ < self.plan["quiet_from"] and random.Random(f"{kind}/{self.me}/{round_}").random() < share
 
     async def rpc_offer(self, request: OfferRequest, context: Any) -> Frames:
-        if request.wait_s > 0 and self.strikes("offer", request.round, self.delays):
+        if request.wait_s > 0 and self.strikes("offer", request.round, self.plan["delays"]):
             self.delayed.add(request.round)
-            await asyncio.sleep(self.late_s)
-        async for frame in self.offers.rpc_offer(request, context):
-            yield frame
+            await asyncio.sleep(self.plan["late_s"])
+        is_sent = False
+        try:
+            async for frame in self.offers.rpc_offer(request, context):
+                is_sent = not frame.data
+                yield frame
+        finally:  # the reader has everything and closes
+            if is_sent and request.round in self.dies_in and request.peer == self.peer:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     async def rpc_list(self, request: ListRequest, context: Any) -> OfferList:
-        if self.strikes("list", request.round, self.losses):
+        if self.strikes("list", request.round, self.plan["losses"]):
             self.lost.add(request.round)
             raise ConnectionError("this list is lost")
         return await self.offers.rpc_list(request, context)
@@ -91,7 +103,7 @@ async def main(plan: dict[str, Any], name: str) -> None:
             states = (replica.state, replica.previous)
             return next((memoryview(s.blob) for s in states if s is not None and s.digest == digest), None)
 
-        faulty = Faulty(offers, name, plan["delays"], plan["losses"], plan["late_s"])
+        faulty = Faulty(offers, name, me, plan)
         await offers.add_p2p_handlers(network.p2p, wrapper=faulty, namespace=spec.run_id)
         await network.serve(Shards(lookup, traffic), spec.run_id)
         print(f"address {(await network.addresses())[0]}", flush=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import sys
 import time
@@ -16,6 +17,9 @@ pytestmark = [pytest.mark.swarm, pytest.mark.timeout(150)]
 
 NAMES = ("ann", "bob", "cyd")
 ROUNDS = 50
+QUIET_FROM = 44  # no more faults, so that all have the time to be repaired
+TICK_S = 0.5
+DEATHS = {"cyd": [9, 33]}  # rounds in which its offers are not delayed
 HOLDER = Path(__file__).parent / "holder.py"
 
 
@@ -30,7 +34,7 @@ def free_ports() -> dict[str, int]:
     return ports
 
 
-def write_plan(folder: Path, *, delays: float, losses: float) -> Path:
+def write_plan(folder: Path, *, delays: float, losses: float, dies_in: dict[str, list[int]]) -> Path:
     sizes = {"vocab_size": 300, "hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8}
     spec = {
         "total_tokens": 10**9,
@@ -38,14 +42,15 @@ def write_plan(folder: Path, *, delays: float, losses: float) -> Path:
         "strategy": {"kind": "replicas"},
         "inner": {"learning_rate": 0.1, "batch_tokens": 8},
         "outer": {"codec": "int8", "alpha": 1.0, "mu": 0.0},
-        "rounds": {"tick_seconds": 0.6, "double_tokens": 10**9},
+        "rounds": {"tick_seconds": TICK_S, "double_tokens": 10**9},
         "genesis": 0.0,
         "tokenizer_sha256": "0" * 64,
         "end_of_text": 0,
     }
-    plan = {"spec": spec, "folder": str(folder), "rounds": ROUNDS, "delays": delays, "losses": losses}
+    faults = {"delays": delays, "losses": losses, "late_s": 0.5, "dies_in": dies_in, "quiet_from": QUIET_FROM}
+    plan = {"spec": spec, "folder": str(folder), "rounds": ROUNDS, **faults, "ports": free_ports()}
     path = folder / "plan.json"
-    path.write_text(json.dumps({**plan, "late_s": 0.5, "ports": free_ports()}))
+    path.write_text(json.dumps(plan))
     return path
 
 
@@ -72,17 +77,25 @@ class Holder:
         assert self.child.stdin is not None
         self.child.stdin.write(json.dumps(value).encode() + b"\n")
 
-    async def listen(self, until_round: int = ROUNDS + 1) -> None:
-        """Take down what it says, until a round or its last words."""
+    async def listen(self) -> bool:
+        """Take down what it says; return whether these were its last words, or it died without any."""
         assert self.child.stdout is not None
         async for line in self.child.stdout:
             said = json.loads(line)
             if "done" in said:
                 self.faults.update(said["done"])
-                return
+                return True
             self.rounds[said["round"]] = said
-            if said["round"] >= until_round:
-                return
+        return False
+
+    async def live(self, told: dict[str, Any]) -> None:
+        """Be told who is there, and listen; whenever it dies of a signal, start it again from its folder."""
+        self.tell(told)
+        while not await self.listen():
+            assert await self.child.wait() == -signal.SIGKILL, (self.plan.parent / f"{self.name}.log").read_text()
+            self.faults["deaths"] += 1
+            await self.start()
+            self.tell(told)
 
     async def end(self) -> None:
         if self.child.returncode is None:
@@ -90,24 +103,12 @@ class Holder:
             await self.child.wait()
 
 
-async def run(plan: Path, kill_at: int | None) -> list[Holder]:
+async def run(plan: Path) -> list[Holder]:
     holders = [Holder(plan, name) for name in NAMES]
     try:
-        for holder in holders:
-            await holder.start()
+        await asyncio.gather(*(holder.start() for holder in holders))
         told = {"genesis": time.time(), "addresses": [holder.address for holder in holders]}
-        for holder in holders:
-            holder.tell(told)
-        async with asyncio.TaskGroup() as group:
-            for holder in holders[:2]:
-                group.create_task(holder.listen())
-            last = holders[2]
-            if kill_at is not None:
-                await last.listen(kill_at)
-                await last.end()
-                await last.start()
-                last.tell(told)
-            await last.listen()
+        await asyncio.gather(*(holder.live(told) for holder in holders))
         return holders
     finally:
         for holder in holders:
@@ -144,6 +145,15 @@ def gap(plan: Path) -> tuple[float, float]:
     return largest, sum(sizes) / len(sizes)
 
 
+def unequal_rounds(holders: list[Holder]) -> list[int]:
+    """Return the rounds after which two of those who took part had different bits."""
+    after: dict[int, set[tuple[int, str]]] = {}
+    for holder in holders:
+        for round_, said in holder.rounds.items():
+            after.setdefault(round_, set()).add(tuple(said["marks"][-1]))
+    return sorted(round_ for round_, marks in after.items() if len(marks) > 1)
+
+
 def outcomes(holders: list[Holder]) -> Counter[str]:
     words = Counter[str]()
     for holder in holders:
@@ -154,27 +164,27 @@ def outcomes(holders: list[Holder]) -> Counter[str]:
 
 
 def test_fifty_rounds_without_faults_have_equal_bits(tmp_path: Path) -> None:
-    plan = write_plan(tmp_path, delays=0.0, losses=0.0)
-    holders = asyncio.run(run(plan, None))
-    per_round = [{tuple(h.rounds[r]["marks"][-1]) for h in holders if r in h.rounds} for r in range(1, ROUNDS + 1)]
-    difference, size = gap(plan)
-    print(f"{outcomes(holders)}; work made {size:.4f} a value, applied but for {difference:.2e}")
-    assert all(len(marks) == 1 for marks in per_round if marks)
-    assert outcomes(holders)["sealed"] >= 3 * (ROUNDS - 5)
+    plan = write_plan(tmp_path, delays=0.0, losses=0.0, dies_in={})
+    holders = asyncio.run(run(plan))
+    words, (difference, size) = outcomes(holders), gap(plan)
+    print(f"outcomes {dict(words)}; rounds with unequal bits {unequal_rounds(holders)}")
+    print(f"work made {size:.4f} a value, applied but for {difference:.2e}")
+    assert not unequal_rounds(holders)
+    assert words["sealed"] >= 2 * ROUNDS  # of 150; a machine that is very busy misses some
     assert difference < 1e-4
 
 
 def test_fifty_rounds_with_faults_lose_nothing_and_end_with_equal_bits(tmp_path: Path) -> None:
-    plan = write_plan(tmp_path, delays=0.15, losses=0.2)
-    holders = asyncio.run(run(plan, kill_at=20))
+    plan = write_plan(tmp_path, delays=0.15, losses=0.2, dies_in=DEATHS)
+    holders = asyncio.run(run(plan))
     words, faults = outcomes(holders), sum((h.faults for h in holders), Counter[str]())
     final = digests_by_version(holders)
-    unequal = sum(len({tuple(h.rounds[r]["marks"][-1]) for h in holders if r in h.rounds}) > 1 for r in range(1, 51))
-    difference, size = gap(plan)
-    print(f"outcomes {dict(words)}; faults {dict(faults)}; rounds with unequal bits {unequal} of {ROUNDS}")
+    unequal, (difference, size) = unequal_rounds(holders), gap(plan)
+    print(f"outcomes {dict(words)}; faults {dict(faults)}; rounds with unequal bits {unequal}")
     print(f"work made {size:.4f} a value, applied but for {difference:.2e}")
     newest = max(final)
     assert all(len(final[version]) == 1 for version in final if version < newest), final
-    assert faults["delayed"] and faults["lost"] and words["replayed"]
-    assert words["sealed"] >= 60
+    assert {*range(QUIET_FROM + 1, ROUNDS + 1)} - {*unequal}, "all had the time to be repaired"
+    assert faults["delayed"] and faults["lost"] and words["replayed"] and words["sealed"] >= ROUNDS
+    assert faults["deaths"]
     assert difference < 1e-4
