@@ -21,6 +21,7 @@ from peer.options import (
     Data,
     Device,
     Devices,
+    DownMbit,
     Host,
     Json,
     LogLevel,
@@ -34,6 +35,7 @@ from peer.options import (
     SubModel,
     Tensorboard,
     Threads,
+    UpMbit,
 )
 
 app = typer.Typer(
@@ -80,6 +82,8 @@ def start(
     announce: Announce = None,
     status_host: StatusHost = None,
     status_port: StatusPort = None,
+    up_mbit: UpMbit = None,
+    down_mbit: DownMbit = None,
     device: Devices = None,
     threads: Threads = None,
     micro_batch: MicroBatch = None,
@@ -105,6 +109,8 @@ def join(
     announce: Announce = None,
     status_host: StatusHost = None,
     status_port: StatusPort = None,
+    up_mbit: UpMbit = None,
+    down_mbit: DownMbit = None,
     device: Devices = None,
     threads: Threads = None,
     micro_batch: MicroBatch = None,

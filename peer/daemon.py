@@ -42,8 +42,9 @@ from peer.train.partition import COMMON, Strategy
 from protocols.describe import Describe
 from protocols.gossip import Timing
 from protocols.offers import Offers
-from protocols.shards import Shards, Traffic
+from protocols.shards import Shards
 from protocols.state import State
+from protocols.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class Daemon:
         self.leaving = leaving
         self.clock = Clock(self.spec.genesis, self.spec.rounds.tick_seconds)
         self.strategy = Strategy(self.spec.strategy.kind, len(self.library.domains))
-        self.traffic = Traffic()
+        self.traffic = Traffic(self.config.up_mbit, self.config.down_mbit)
+        self.library.on_bytes = self.traffic.received
         self.offers = Offers(self.traffic)
         folder = self.config.state_dir / "blocks"
         states, shards = self._stub(State), self._stub(Shards)

@@ -18,7 +18,7 @@ from configs.run import RunSpec
 from peer.train.checkpoint import write_file
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, Source
 from peer.train.partition import COMMON, Strategy
-from protocols.shards import download
+from protocols.shards import OnBytes, download
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Library:
         self.domains = list(domains)
         self.corpus = corpus
         self._shards_stub = shards_stub
+        self.on_bytes: OnBytes | None = None  # of what is fetched
         self._tokenizer_id = ""
         self._fetching = asyncio.Lock()  # one download for one file
         (folder / BLOBS).mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,13 @@ class Library:
             async with self._fetching:
                 if self.path(blob) is None:
                     await download(
-                        self._shards_stub, peers, blob.content_id, blob.size_bytes, target, deadline_s=DOWNLOAD_S
+                        self._shards_stub,
+                        peers,
+                        blob.content_id,
+                        blob.size_bytes,
+                        target,
+                        deadline_s=DOWNLOAD_S,
+                        on_bytes=self.on_bytes,
                     )
 
     async def fetch_in_background(

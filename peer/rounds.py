@@ -7,6 +7,7 @@ from configs.run import RunSpec
 
 TURN_TICKS = 8  # a peer that serves several sub-models stays this long with one
 LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
+CLOSE_SHARE = 0.95  # of a round, when it should be over, with all that was missing
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,15 @@ def round_seconds(spec: RunSpec, age: int) -> float:
     return spec.rounds.length(age) * spec.rounds.tick_seconds
 
 
-def timing(spec: RunSpec, age: int, late_s: float) -> tuple[float, float]:
-    """Return the seconds until the cut and until the end of the lists, for a member that begins `late_s` late."""
+def timing(spec: RunSpec, age: int, late_s: float) -> tuple[float, float, float]:
+    """Return the seconds until the cut and until the end of the lists, for a member that begins `late_s` late.
+
+    The third is how long a missing offer may take after that.
+    """
     length = round_seconds(spec, age)
     cut = spec.rounds.cut_share * length
     end = (spec.rounds.cut_share + LIST_SHARE) * length
-    return max(0.0, cut - late_s), max(0.0, end - late_s)
+    return max(0.0, cut - late_s), max(0.0, end - late_s), CLOSE_SHARE * length - end
 
 
 def total_tokens(spec: RunSpec, block: str, num_sub_models: int) -> int:

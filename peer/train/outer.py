@@ -10,7 +10,7 @@ signed headers.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -27,6 +27,7 @@ NORM_CAP = 2.0  # times the group's median norm, in groups of three or more
 MAX_HEADER_BYTES = 1 << 20
 MAX_PEERS = 4096  # in a block's age
 MAX_COUNT = 2**48  # versions, ticks and tokens are below; as in messages
+TILE = 1 << 16  # values of a step that are worked on at a time: they stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,11 @@ def new_state(
     is_final: bool,
 ) -> OuterState:
     """Lay a state out in a fresh blob. `momentum` None means zeros."""
-    size = phi.numel()
-    header = _header(block, size, version, round_, ages, is_final)
-    blob = bytearray(8 + len(header) + 8 * size)
-    blob[:8] = len(header).to_bytes(8, "little")
-    blob[8 : 8 + len(header)] = header
-    phi_view, momentum_view = _views(blob, 8 + len(header), size)
-    phi_view.copy_(phi)
+    state = _blank_state(block, phi.numel(), version, round_, ages, is_final)
+    state.phi.copy_(phi)
     if momentum is not None:
-        momentum_view.copy_(momentum)
-    return OuterState(blob, phi_view, momentum_view, block, version, round_, dict(ages), is_final)
+        state.momentum.copy_(momentum)
+    return state
 
 
 def read_state(data: bytes | bytearray, block: str, size: int) -> OuterState:
@@ -137,24 +133,25 @@ def outer_step(
     """
     ordered = sorted(contributions, key=lambda c: c.peer_id)
     shares = weights(state, ordered, max_tokens)
-    mean = torch.zeros_like(state.phi)
-    for contribution, share in zip(ordered, shares, strict=True):
-        mean += contribution.values * share
-    momentum = state.momentum * outer.mu
-    momentum += mean
-    step = momentum * outer.mu
-    step += mean
-    step *= outer.alpha
     ages = grown(state.ages, ordered, max_tokens)
-    return new_state(
-        state.block,
-        state.phi - step,
-        momentum,
-        version=state.version + 1,
-        round_=round_,
-        ages=ages,
-        is_final=common_tokens is not None and sum(ages.values()) >= common_tokens,
-    )
+    is_final = common_tokens is not None and sum(ages.values()) >= common_tokens
+    after = _blank_state(state.block, state.size, state.version + 1, round_, ages, is_final)
+    for span in tiles(state.size):
+        mean = torch.zeros_like(state.phi[span])
+        for contribution, share in zip(ordered, shares, strict=True):
+            mean += contribution.values[span] * share
+        momentum = torch.mul(state.momentum[span], outer.mu, out=after.momentum[span])
+        momentum += mean
+        step = momentum * outer.mu
+        step += mean
+        step *= outer.alpha
+        torch.sub(state.phi[span], step, out=after.phi[span])
+    return after
+
+
+def tiles(size: int) -> Iterator[slice]:
+    """Cut `size` values into spans of at most `TILE`."""
+    return (slice(at, min(at + TILE, size)) for at in range(0, size, TILE))
 
 
 def lone_step(
@@ -243,6 +240,18 @@ def _header(block: str, size: int, version: int, round_: int, ages: Mapping[str,
     }
     header = json.dumps({"__metadata__": facts, **tensors}, separators=(",", ":")).encode()
     return header + b" " * (-len(header) % 8)
+
+
+def _blank_state(
+    block: str, size: int, version: int, round_: int, ages: Mapping[str, int], is_final: bool
+) -> OuterState:
+    """Return a state of zeros, to be written once before anybody sees it."""
+    header = _header(block, size, version, round_, ages, is_final)
+    blob = bytearray(8 + len(header) + 8 * size)
+    blob[:8] = len(header).to_bytes(8, "little")
+    blob[8 : 8 + len(header)] = header
+    phi, momentum = _views(blob, 8 + len(header), size)
+    return OuterState(blob, phi, momentum, block, version, round_, dict(ages), is_final)
 
 
 def _views(blob: bytearray, start: int, size: int) -> tuple[Tensor, Tensor]:
