@@ -37,9 +37,10 @@ lint: install
 picture: install
 	$(VENV)/bin/python docs/picture.py
 
-# `ip` makes the network namespaces of the tests that need a network of their own.
+# `ip` makes the network namespaces of the tests that need a network of their own, `nft` closes them.
 tools:
 	@command -v ip >/dev/null || test -x /usr/sbin/ip || $(call debian,iproute2)
+	@command -v nft >/dev/null || test -x /usr/sbin/nft || $(call debian,nftables)
 
 # Install a Debian package as root; anybody else is told what to do, and why the rule stops here.
 debian = { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq $(1); } \

@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.content import content_id_of
 from configs.corpus import DomainInfo, ShardInfo
-from configs.errors import DataError, NetworkError, ShoalError
+from configs.errors import DataError, NetworkError, ShoalError, StateError
 from configs.run import RunSpec
 from peer.train.checkpoint import write_file
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, Source
@@ -153,7 +153,7 @@ class Library:
     ) -> None:
         """Fetch the rest of the shards for `sub_model`, then what keeps the text of the others in the swarm.
 
-        `arrived` is called after each shard of `sub_model`.
+        `arrived` is called after each shard of `sub_model`. Raises StateError on a full disk.
         """
         try:
             for shard in self.wanted(strategy, sub_model, me):
@@ -161,6 +161,8 @@ class Library:
                 await arrived()
             await self.fetch([domain.counts for domain in self.domains], peers)
             await self.fetch(self.wanted(strategy, COMMON, me)[:SPARE_SHARDS], peers)
+        except StateError:
+            raise
         except (ShoalError, TimeoutError) as error:
             log.info("some of the corpus could not be fetched yet: %s", error)
 
