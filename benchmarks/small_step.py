@@ -49,9 +49,8 @@ async def main(sequences: int) -> None:
             seconds = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{layout.size / 1e6:.1f} M parameters, {snapshot.tokens:,} tokens in {seconds:.1f} s")
-    print(
-        f"micro-batch of {workers.micro_batch}; loss {snapshot.loss:.3f}, a guess has {math.log(spec.model.vocab_size):.3f}"
-    )
+    guess = math.log(spec.model.vocab_size)
+    print(f"micro-batch of {workers.micro_batch}; loss {snapshot.loss:.3f}, that of a guess is {guess:.3f}")
     print(f"the daemon's side took at most {peak:.2f} GB of memory")
 
 
