@@ -101,7 +101,7 @@ class BlockStore:
         for replica in self.replicas.values():
             for state in (replica.state, replica.previous):
                 if state is not None and state.digest == digest:
-                    return memoryview(state.blob)
+                    return state.blob
         found = next((f for f in self.stored.values() if f.digest == digest), None)
         return self.folder / f"{found.block}.safetensors" if found else None
 

@@ -17,7 +17,15 @@ from torch import Tensor
 from configs.errors import PeerError, StateError
 from configs.run import RunSpec
 from peer.train.checkpoint import read_bytes, read_json, read_tensors, write_file, write_json, write_tensors
-from peer.train.outer import Contribution, OuterState, common_tokens_of, lone_step, outer_step, read_state
+from peer.train.outer import (
+    Contribution,
+    OuterState,
+    common_tokens_of,
+    lone_step,
+    outer_step,
+    read_state,
+    unwritten,
+)
 from protocols.codecs import decode, encode
 from protocols.offers import KEPT_ROUNDS, SealedRound
 from protocols.parcels import Offer
@@ -100,7 +108,8 @@ class Replica:
         `theta` are the local parameters at the round's end, (N,); `tokens` this peer's cumulative count.
         """
         self.tokens = max(self.tokens, tokens)
-        produced = self.residual + (self.state.phi - theta)
+        produced = torch.sub(self.state.phi, theta, out=unwritten(self.size))
+        produced += self.residual
         payload = encode(self.spec.outer.codec, produced)
         decoded = decode(self.spec.outer.codec, payload, self.size)
         self.pending = Pending(round_, produced, decoded, payload)
@@ -113,7 +122,7 @@ class Replica:
         self._push(self._stepped(self.state, round_, contributions), sealed)
         if self.pending is not None and self.pending.round == round_:
             kept = self.pending.produced
-            self.residual = kept - self.pending.decoded if is_counted else kept
+            self.residual = torch.sub(kept, self.pending.decoded, out=unwritten(self.size)) if is_counted else kept
             if self._origin is not None and self._origin.round == round_:
                 self._origin = Origin(round_, is_counted)
         self._close(round_, is_counted)

@@ -103,7 +103,7 @@ async def main(plan: dict[str, Any], name: str) -> None:
 
         def lookup(digest: str) -> memoryview | None:
             states = (replica.state, replica.previous)
-            return next((memoryview(s.blob) for s in states if s is not None and s.digest == digest), None)
+            return next((s.blob for s in states if s is not None and s.digest == digest), None)
 
         faulty = Faulty(offers, name, me, plan)
         await offers.add_p2p_handlers(network.p2p, wrapper=faulty, namespace=spec.run_id)
