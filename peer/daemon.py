@@ -124,6 +124,7 @@ class Daemon:
         self.chronicle = Chronicle(self.config.state_dir)
         self.standing = Standing(self)
         self.turns = Turns(self)
+        self.library.leased = self.standing.leased
         self.exchanges: dict[str, asyncio.Task[None]] = {}  # block → its round under way
         self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
         self.is_switching = False
@@ -258,6 +259,8 @@ class Daemon:
         leaving = [block for block in self.session.replicas if block not in kept]
         await self._finish_alone(leaving)
         await self.session.drop(leaving)
+        for block in leaving:
+            self.offers.forget(block)
         await self._take(target, states)
         self.is_switching = False
 

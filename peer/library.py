@@ -5,9 +5,9 @@ How blobs travel is `protocols/shards.py`'s; what is in them is `peer/train/data
 
 import asyncio
 import hashlib
+import itertools
 import logging
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from configs.content import content_id_of
 from configs.corpus import DomainInfo, ShardInfo
 from configs.errors import DataError, NetworkError, ShoalError, StateError
 from configs.run import RunSpec
+from dht.leases import choose_shards
 from peer.train.checkpoint import write_file
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, Source
 from peer.train.partition import COMMON, Strategy
@@ -47,6 +48,7 @@ class Library:
         self.corpus = corpus
         self._shards_stub = shards_stub
         self.on_bytes: OnBytes | None = None  # of what is fetched
+        self.leased: Callable[[], Mapping[str, int]] = dict  # content id → other peers that train on that shard
         self._tokenizer_id = ""
         self._fetching = asyncio.Lock()  # one download for one file
         (folder / BLOBS).mkdir(parents=True, exist_ok=True)
@@ -118,16 +120,20 @@ class Library:
             sources += [Source(str(path), self.spec.model.vocab_size, shard.tokens / total) for shard, path in here]
         return sources
 
-    def wanted(self, strategy: Strategy, sub_model: str, me: str) -> list[ShardInfo]:
-        """Return the shards to fetch for `sub_model`, one of each domain first; each peer in an order of its own.
+    def leases(self, strategy: Strategy, sub_model: str) -> list[str]:
+        """Return the content ids of the shards here that `sub_model` is trained on, as many as a record takes."""
+        held = (s for domain in self.trains(strategy, sub_model) for s in domain.shards if self.path(s) is not None)
+        return [shard.content_id for shard in itertools.islice(held, MAX_LOCAL_SHARDS)]
 
-        Every peer draws another part of a large domain, so that coverage stays even.
+    def wanted(self, strategy: Strategy, sub_model: str, me: str) -> list[ShardInfo]:
+        """Return the shards to fetch for `sub_model`, one of each domain first.
+
+        Those that the fewest others train on come first, so that coverage of a large domain stays even.
         """
         queues = []
         for domain in self.trains(strategy, sub_model):
             shards = [s for s in domain.shards if s.tokens > self.spec.model.context_length] if domain.is_public else []
-            random.Random(f"{me}/{domain.name}").shuffle(shards)
-            queues.append(shards[:MAX_LOCAL_SHARDS])
+            queues.append(choose_shards(shards, self.leased(), MAX_LOCAL_SHARDS, f"{me}/{domain.name}"))
         longest = max(map(len, queues), default=0)
         mixed = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
         return [shard for shard in mixed if self.path(shard) is None]
