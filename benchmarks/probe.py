@@ -25,7 +25,10 @@ from rich.table import Table
 from benchmarks.links import Link, Links, Peer, open_links
 from benchmarks.report import arguments, at_most, finish
 
-SO_TIMESTAMPNS = 35  # Linux; the kernel notes when a datagram came in, so a late reader does not count
+SO_RCVBUFFORCE, SO_TIMESTAMPNS = (
+    33,
+    35,
+)  # Linux; with the second the kernel notes when a datagram came in, so a late reader does not count
 CLONE_NEWNET = 0x40000000
 PORT = 5000
 WAIT_S = 5.0
@@ -80,7 +83,7 @@ def measure_delay(sender: Peer, receiver: Peer, number: int, pause_s: float, por
     """Send `number` datagrams one way, one each `pause_s`, and return how long they took."""
     with socket_in(receiver, socket.SOCK_DGRAM) as taking, socket_in(sender, socket.SOCK_DGRAM) as giving:
         taking.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        taking.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
         taking.bind((receiver.address, port))
         giving.connect((receiver.address, port))
         for _ in range(number):

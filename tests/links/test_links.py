@@ -49,7 +49,9 @@ def test_each_peer_has_its_own_rate_up_and_down() -> None:
         assert measure_rate(slow, fast, 2.5) == pytest.approx(20, rel=0.1)  # the sender's way up is narrower
         assert measure_rate(fast, slow, 2.5) == pytest.approx(8, rel=0.1)
     with open_links([Link(up_mbit=100, delay_ms=10), Link(down_mbit=30, delay_ms=10)]) as links:
-        assert measure_rate(*links.peers, 2.5) == pytest.approx(30, rel=0.1)  # the receiver's way down is
+        assert measure_rate(links.peers[0], links.peers[1], 2.5) == pytest.approx(
+            30, rel=0.1
+        )  # the receiver's way down is
 
 
 @needs_namespaces
