@@ -7,7 +7,6 @@ A socket stays in the network namespace that it was made in, so one process can 
 
 import argparse
 import ctypes
-import os
 import socket
 import statistics
 import struct
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.links import Link, Links, Peer, open_links
 from benchmarks.report import arguments, at_most, finish
+from benchmarks.usage import cpu_seconds
 
 SO_RCVBUFFORCE, SO_TIMESTAMPNS = (
     33,
@@ -95,12 +95,6 @@ def measure_delay(sender: Peer, receiver: Peer, number: int, pause_s: float, por
     late = took_ms[min(len(took_ms) - 1, int(0.99 * len(took_ms)))]
     median = statistics.median(took_ms)
     return Delays(median, late - median, 1 - len(took_ms) / number)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,0 +1,136 @@
+"""Runs the members of a group, each a process in its own network namespace, and takes down what they say.
+
+A member is `python -m MODULE PLAN.json INDEX`. What is said is one JSON object a line. It says its `address` when it is
+up, for which members other than the first are told the `first` one's; is told `genesis` and `addresses`; says a line
+for each step, then `done`; and ends when its input does, so that it serves until all are done.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.links import Links, Peer
+from configs.errors import ShoalError
+from configs.run import RunSpec
+
+LEAD_S = 4.0  # from the word that all are up to the first step
+START_S, END_S = 120.0, 30.0
+
+
+@dataclass
+class Account:
+    """What one member said of its steps, and the bytes at its device from the first step to the last one's end."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    wire_in: int = 0
+    wire_out: int = 0
+
+
+class Member:
+    """One process in one namespace."""
+
+    def __init__(self, peer: Peer, module: str, plan: Path, index: int) -> None:
+        self.peer, self.module, self.plan, self.index = peer, module, plan, index
+        self.log = plan.parent / f"{index}.log"
+        self.account = Account()
+
+    async def start(self) -> None:
+        command = self.peer.command(sys.executable, "-m", self.module, str(self.plan), str(self.index))
+        pipe = asyncio.subprocess.PIPE
+        with self.log.open("wb") as log:
+            self.child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=log)
+
+    def tell(self, value: object) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps(value).encode() + b"\n")
+
+    async def hear(self) -> dict[str, Any]:
+        """Return its next line. Raises ShoalError, with the end of its log, if it has ended instead."""
+        assert self.child.stdout is not None
+        line = await self.child.stdout.readline()
+        if not line:
+            lines = self.log.read_text().strip().splitlines()[-20:]
+            raise ShoalError("\n".join([f"member {self.index} of {self.module} ended:", *lines]))
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    async def listen(self) -> None:
+        while "done" not in (said := await self.hear()):
+            self.account.steps.append(said)
+
+    async def end(self) -> None:
+        """Let it end by itself; after a while kill it."""
+        assert self.child.stdin is not None
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.child.stdin.close()
+        try:
+            async with asyncio.timeout(END_S):
+                await self.child.wait()
+        except TimeoutError:
+            self.child.kill()
+            await self.child.wait()
+            raise ShoalError(f"member {self.index} of {self.module} did not end within {END_S:.0f} s") from None
+
+
+def run_group(links: Links, module: str, plan: dict[str, Any], folder: Path, timeout_s: float) -> list[Account]:
+    """Run `module` as a member in each namespace of `links`; return their accounts, in the order of the peers.
+
+    `plan` must have `tick_seconds`; the members also find in it `folder`, for their files, and `hosts`. Raises
+    ShoalError when one of them fails, or they are not done within `timeout_s` after they are up.
+    """
+    folder.mkdir()
+    path = folder / "plan.json"
+    path.write_text(json.dumps({**plan, "folder": str(folder), "hosts": [peer.address for peer in links.peers]}))
+    members = [Member(peer, module, path, index) for index, peer in enumerate(links.peers)]
+    return asyncio.run(_run(members, plan["tick_seconds"], timeout_s))
+
+
+def make_spec(codec: str, tick_seconds: float) -> RunSpec:
+    """Return the spec of a run with one block, one tick a round, and half of a round until its cut."""
+    sizes = {"vocab_size": 300, "hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8}
+    return RunSpec.model_validate(
+        {
+            "total_tokens": 10**12,
+            "model": {**sizes, "context_length": 8},
+            "strategy": {"kind": "replicas"},
+            "inner": {"learning_rate": 0.1, "batch_tokens": 8},
+            "outer": {"codec": codec},
+            "rounds": {"tick_seconds": tick_seconds, "double_tokens": 10**12, "cut_share": 0.5},
+            "genesis": 0.0,
+            "tokenizer_sha256": "0" * 64,
+            "end_of_text": 0,
+        }
+    )
+
+
+async def _run(members: Sequence[Member], tick_seconds: float, timeout_s: float) -> list[Account]:
+    for member in members:
+        await member.start()
+    try:
+        async with asyncio.timeout(START_S):
+            addresses = [(await members[0].hear())["address"]]
+            for member in members[1:]:
+                member.tell({"first": addresses[0]})
+            addresses += [(await member.hear())["address"] for member in members[1:]]
+        before = [member.peer.wire_bytes() for member in members]
+        for member in members:  # tick 1 is the first step's
+            member.tell({"genesis": time.time() + LEAD_S - tick_seconds, "addresses": addresses})
+        async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+            for member in members:
+                tasks.create_task(member.listen())
+        for member, (bytes_in, bytes_out) in zip(members, before, strict=True):
+            now_in, now_out = member.peer.wire_bytes()
+            member.account.wire_in, member.account.wire_out = now_in - bytes_in, now_out - bytes_out
+    except TimeoutError:
+        raise ShoalError(f"{members[0].module} was not done within {timeout_s:.0f} s") from None
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    finally:
+        await asyncio.gather(*(member.end() for member in members))
+    return [member.account for member in members]
