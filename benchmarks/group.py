@@ -6,6 +6,7 @@ for each step, then `done`; and ends when its input does, so that it serves unti
 """
 
 import asyncio
+import itertools
 import json
 import sys
 import time
@@ -21,6 +22,17 @@ from configs.run import RunSpec
 
 LEAD_S = 4.0  # from the word that all are up to the first step
 START_S, END_S = 120.0, 30.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a group does: so many steps with so many parameters, one step a tick."""
+
+    size: int  # parameters
+    steps: int
+    tick_s: float  # long enough for a step; a holder's round is cut after half of it
+    codec: str = "float16"
+    seed: int = 0
 
 
 @dataclass
@@ -78,20 +90,54 @@ class Member:
             raise ShoalError(f"member {self.index} of {self.module} did not end within {END_S:.0f} s") from None
 
 
-def run_group(links: Links, module: str, plan: dict[str, Any], folder: Path, timeout_s: float) -> list[Account]:
-    """Run `module` as a member in each namespace of `links`; return their accounts, in the order of the peers.
+def run_holders(links: Links, load: Load, folder: Path) -> list[Account]:
+    """Let a holder of one block in each namespace of `links` run rounds; return their accounts.
 
-    `plan` must have `tick_seconds`; the members also find in it `folder`, for their files, and `hosts`. Raises
-    ShoalError when one of them fails, or they are not done within `timeout_s` after they are up.
+    Raises ShoalError when one fails, or when in some round not all took the step with all offers and the same bits:
+    its figures would not be those of a round.
     """
+    spec = _spec(load.codec, load.tick_s).model_dump()
+    accounts = _run_group(links, "benchmarks.holder", {"spec": spec, **_plan(load)}, folder / f"holders-{load.codec}")
+    whole = f"sealed {len(accounts)} of {len(accounts)}"
+    for step in range(load.steps):
+        said = [account.steps[step] for account in accounts]
+        if any(each["outcome"] != whole for each in said) or len({each["digest"] for each in said}) > 1:
+            outcomes = ", ".join(each["outcome"] for each in said)
+            raise ShoalError(f"round {step + 1} of the holders was not whole ({outcomes}); are their ticks too short?")
+    return accounts
+
+
+def run_averagers(links: Links, load: Load, folder: Path) -> list[Account]:
+    """Let Hivemind's averager in each namespace of `links` take steps; return their accounts.
+
+    Raises ShoalError when one fails, or when not every value became the mean in every step.
+    """
+    accounts = _run_group(links, "benchmarks.hivemind_averager", _plan(load), folder / "averagers")
+    for step, said in itertools.product(range(load.steps), accounts):
+        if said.steps[step]["averaged"] < 1:
+            raise ShoalError(f"step {step + 1} of Hivemind's averager failed: {said.steps[step]}")
+    return accounts
+
+
+def per_parameter(count: float, load: Load) -> float:
+    """Return what a count over all steps is for one parameter and one step."""
+    return count / load.size / load.steps
+
+
+def _plan(load: Load) -> dict[str, Any]:
+    return {"size": load.size, "steps": load.steps, "tick_seconds": load.tick_s, "seed": load.seed}
+
+
+def _run_group(links: Links, module: str, plan: dict[str, Any], folder: Path) -> list[Account]:
+    """Run `module` as a member in each namespace. Raises ShoalError when one of them fails or they are not done."""
     folder.mkdir()
     path = folder / "plan.json"
     path.write_text(json.dumps({**plan, "folder": str(folder), "hosts": [peer.address for peer in links.peers]}))
     members = [Member(peer, module, path, index) for index, peer in enumerate(links.peers)]
-    return asyncio.run(_run(members, plan["tick_seconds"], timeout_s))
+    return asyncio.run(_run(members, plan["tick_seconds"], LEAD_S + (plan["steps"] + 1) * plan["tick_seconds"]))
 
 
-def make_spec(codec: str, tick_seconds: float) -> RunSpec:
+def _spec(codec: str, tick_seconds: float) -> RunSpec:
     """Return the spec of a run with one block, one tick a round, and half of a round until its cut."""
     sizes = {"vocab_size": 300, "hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8}
     return RunSpec.model_validate(

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def main(plan: dict[str, Any], index: int) -> None:
         address = next(str(each) for each in dht.get_visible_maddrs() if plan["hosts"][index] in str(each))
         print(json.dumps({"address": address}), flush=True)
         genesis = json.loads(sys.stdin.readline())["genesis"]
-        for number in range(1, plan["rounds"] + 1):
+        for number in range(1, plan["steps"] + 1):
             said = step(averager, index, genesis + number * plan["tick_seconds"], plan["tick_seconds"])
             print(json.dumps({"step": number, **said}), flush=True)
         print(json.dumps({"done": True}), flush=True)
@@ -64,7 +65,9 @@ def step(averager: hivemind.DecentralizedAverager, index: int, at: float, timeou
     time.sleep(max(0.0, at - time.time()))
     began = time.monotonic()
     control.allow_allreduce()
-    gathered = control.result(timeout_s)
+    gathered = None
+    with suppress(TimeoutError):
+        gathered = control.result(timeout_s)
     seconds = time.monotonic() - began
     cpu_s = tree_cpu_seconds(os.getpid()) - cpu_before
     size = len(gathered) if gathered else 0

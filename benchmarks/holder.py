@@ -103,7 +103,7 @@ class Holder:
         # both ends, on which libp2p has two initiators and no responder.
         if earlier := told["addresses"][: self.index]:
             await self.network.connect(earlier)
-        for round_ in range(1, self.plan["rounds"] + 1):
+        for round_ in range(1, self.plan["steps"] + 1):
             theta = await asyncio.to_thread(self._learn, round_)
             await asyncio.sleep(clock.seconds_until(round_) + TIMER_S)
             late_s = clock.now() - clock.time_of(round_)

@@ -10,7 +10,6 @@ import ctypes
 import socket
 import statistics
 import struct
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.links import Link, Links, Peer, open_links
-from benchmarks.report import arguments, at_most, finish
+from benchmarks.report import at_most, finish, run
 from benchmarks.usage import cpu_seconds
 
 SO_RCVBUFFORCE, SO_TIMESTAMPNS = (
@@ -172,4 +171,4 @@ def _datagrams(taking: socket.socket) -> Sequence[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(arguments("What the links of the benchmarks really do: rate, delay, jitter, CPU.")))
+    run(main, "What the links of the benchmarks really do: rate, delay, jitter, CPU.")
