@@ -1,8 +1,12 @@
 """Runs the members of a group, each a process in its own network namespace, and takes down what they say.
 
-A member is `python -m MODULE PLAN.json INDEX`. What is said is one JSON object a line. It says its `address` when it is
-up, for which members other than the first are told the `first` one's; is told `genesis` and `addresses`; says a line
-for each step, then `done`; and ends when its input does, so that it serves until all are done.
+A member is `python -m MODULE PLAN.json INDEX`. What is said is one JSON object a line. It is told the addresses of
+those that are up `earlier`, connects to them and says its own `address`; is told `genesis` and all `addresses`; says a
+line for each step, then `done`; and ends when its input does, so that it serves until all are done.
+
+They come up one after the other, as peers do: two that dial each other over a long link at the same moment open one TCP
+connection from both of its ends, on which libp2p finds two initiators and no responder, and both dials fail. Hivemind's
+averager, which dials when its group has formed, then waits for ever.
 """
 
 import asyncio
@@ -20,7 +24,7 @@ from benchmarks.links import Links, Peer
 from configs.errors import ShoalError
 from configs.run import RunSpec
 
-LEAD_S = 4.0  # from the word that all are up to the first step
+HOLDERS_LEAD_S, AVERAGERS_LEAD_S = 2.0, 6.0  # from the word that all are up to the first step
 START_S, END_S = 120.0, 30.0
 
 
@@ -77,7 +81,7 @@ class Member:
             self.account.steps.append(said)
 
     async def end(self) -> None:
-        """Let it end by itself; after a while kill it."""
+        """Let it end by itself; after a while kill it, with what it has started."""
         assert self.child.stdin is not None
         with suppress(BrokenPipeError, ConnectionResetError):
             self.child.stdin.close()
@@ -85,7 +89,7 @@ class Member:
             async with asyncio.timeout(END_S):
                 await self.child.wait()
         except TimeoutError:
-            self.child.kill()
+            self.peer.kill_all()
             await self.child.wait()
             raise ShoalError(f"member {self.index} of {self.module} did not end within {END_S:.0f} s") from None
 
@@ -97,7 +101,8 @@ def run_holders(links: Links, load: Load, folder: Path) -> list[Account]:
     its figures would not be those of a round.
     """
     spec = _spec(load.codec, load.tick_s).model_dump()
-    accounts = _run_group(links, "benchmarks.holder", {"spec": spec, **_plan(load)}, folder / f"holders-{load.codec}")
+    plan = {"spec": spec, **_plan(load, HOLDERS_LEAD_S)}
+    accounts = _run_group(links, "benchmarks.holder", plan, folder / f"holders-{load.codec}")
     whole = f"sealed {len(accounts)} of {len(accounts)}"
     for step in range(load.steps):
         said = [account.steps[step] for account in accounts]
@@ -112,7 +117,7 @@ def run_averagers(links: Links, load: Load, folder: Path) -> list[Account]:
 
     Raises ShoalError when one fails, or when not every value became the mean in every step.
     """
-    accounts = _run_group(links, "benchmarks.hivemind_averager", _plan(load), folder / "averagers")
+    accounts = _run_group(links, "benchmarks.hivemind_averager", _plan(load, AVERAGERS_LEAD_S), folder / "averagers")
     for step, said in itertools.product(range(load.steps), accounts):
         if said.steps[step]["averaged"] < 1:
             raise ShoalError(f"step {step + 1} of Hivemind's averager failed: {said.steps[step]}")
@@ -124,8 +129,14 @@ def per_parameter(count: float, load: Load) -> float:
     return count / load.size / load.steps
 
 
-def _plan(load: Load) -> dict[str, Any]:
-    return {"size": load.size, "steps": load.steps, "tick_seconds": load.tick_s, "seed": load.seed}
+def _plan(load: Load, lead_s: float) -> dict[str, Any]:
+    return {
+        "size": load.size,
+        "steps": load.steps,
+        "tick_seconds": load.tick_s,
+        "lead_s": lead_s,
+        "seed": load.seed,
+    }
 
 
 def _run_group(links: Links, module: str, plan: dict[str, Any], folder: Path) -> list[Account]:
@@ -134,7 +145,7 @@ def _run_group(links: Links, module: str, plan: dict[str, Any], folder: Path) ->
     path = folder / "plan.json"
     path.write_text(json.dumps({**plan, "folder": str(folder), "hosts": [peer.address for peer in links.peers]}))
     members = [Member(peer, module, path, index) for index, peer in enumerate(links.peers)]
-    return asyncio.run(_run(members, plan["tick_seconds"], LEAD_S + (plan["steps"] + 1) * plan["tick_seconds"]))
+    return asyncio.run(_run(members, plan))
 
 
 def _spec(codec: str, tick_seconds: float) -> RunSpec:
@@ -155,18 +166,20 @@ def _spec(codec: str, tick_seconds: float) -> RunSpec:
     )
 
 
-async def _run(members: Sequence[Member], tick_seconds: float, timeout_s: float) -> list[Account]:
+async def _run(members: Sequence[Member], plan: dict[str, Any]) -> list[Account]:
+    tick_s, lead_s = plan["tick_seconds"], plan["lead_s"]
+    timeout_s = lead_s + (plan["steps"] + 1) * tick_s
     for member in members:
         await member.start()
     try:
         async with asyncio.timeout(START_S):
-            addresses = [(await members[0].hear())["address"]]
-            for member in members[1:]:
-                member.tell({"first": addresses[0]})
-            addresses += [(await member.hear())["address"] for member in members[1:]]
+            addresses: list[str] = []
+            for member in members:
+                member.tell({"earlier": addresses})
+                addresses.append((await member.hear())["address"])
         before = [member.peer.wire_bytes() for member in members]
         for member in members:  # tick 1 is the first step's
-            member.tell({"genesis": time.time() + LEAD_S - tick_seconds, "addresses": addresses})
+            member.tell({"genesis": time.time() + lead_s - tick_s, "addresses": addresses})
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
             for member in members:
                 tasks.create_task(member.listen())

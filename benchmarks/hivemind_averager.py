@@ -1,7 +1,8 @@
 """The baseline as a member of a group (see `group.py`): Hivemind's `DecentralizedAverager` with float16.
 
-It averages as many float32 parameters as a holder's block has. The group is looked for before the step's tick
-(`scheduled_time`, as Hivemind's own optimizer does), so its matchmaking is in the CPU time but not in the seconds.
+It averages as many float32 parameters as a holder's block has, in settings that suit it: everybody looks for the group
+ahead of the step's tick (`scheduled_time`, as Hivemind's own optimizer does), not all at the same moment, and exchanges
+when the tick has come and the group is there. So matchmaking is in the CPU time, and said apart from the seconds.
 Its 8-bit codecs would send less, but are wrong with the NumPy that is installed.
 """
 
@@ -15,34 +16,33 @@ from typing import Any
 
 import hivemind
 import torch
+from hivemind.averaging.control import AveragingStage
 from hivemind.compression import Float16Compression
 
 from benchmarks.usage import tree_cpu_seconds
 from peer import logs
 
-MATCHMAKING_S = 5.0  # Hivemind's default; the group is complete earlier, when all have come
+MATCHMAKING_S = 5.0  # before the tick; groups that are not whole by then dissolve and form anew every 5 s
+STAGGER_S = 0.5  # between two that begin to look: of those that ask each other at once, none is accepted
 PREFIX = "baseline"
 
 
 def main(plan: dict[str, Any], index: int) -> None:
-    first = json.loads(sys.stdin.readline())["first"] if index else None
-    dht = hivemind.DHT(
-        host_maddrs=[f"/ip4/{plan['hosts'][index]}/tcp/0"], initial_peers=[first] if first else [], start=True
-    )
-    values = torch.zeros(plan["size"])
+    earlier = json.loads(sys.stdin.readline())["earlier"]
+    host, peers = plan["hosts"][index], len(plan["hosts"])
+    dht = hivemind.DHT(host_maddrs=[f"/ip4/{host}/tcp/0"], initial_peers=earlier, start=True)
     averager = hivemind.DecentralizedAverager(
-        [values],
+        [torch.zeros(plan["size"])],
         dht,
         prefix=PREFIX,
-        target_group_size=len(plan["hosts"]),
-        min_group_size=len(plan["hosts"]),
-        min_matchmaking_time=MATCHMAKING_S,
+        target_group_size=peers,
+        min_group_size=peers,
         compression=Float16Compression(),
         allow_state_sharing=False,
         start=True,
     )
     try:
-        address = next(str(each) for each in dht.get_visible_maddrs() if plan["hosts"][index] in str(each))
+        address = next(str(each) for each in dht.get_visible_maddrs() if host in str(each))
         print(json.dumps({"address": address}), flush=True)
         genesis = json.loads(sys.stdin.readline())["genesis"]
         for number in range(1, plan["steps"] + 1):
@@ -56,16 +56,18 @@ def main(plan: dict[str, Any], index: int) -> None:
 
 
 def step(averager: hivemind.DecentralizedAverager, index: int, at: float, timeout_s: float) -> dict[str, Any]:
-    """Average once, with the others, at wall-clock time `at`."""
+    """Average once, with the others, at wall-clock time `at` or when the group has formed."""
     with averager.get_tensors() as tensors:
         tensors[0].fill_(float(index))
-    time.sleep(max(0.0, at - MATCHMAKING_S - time.time()))
-    cpu_before = tree_cpu_seconds(os.getpid())
+    wait_until(at - MATCHMAKING_S + index * STAGGER_S)
+    cpu_before, looked = tree_cpu_seconds(os.getpid()), time.time()
     control = averager.step(scheduled_time=at, timeout=timeout_s, require_trigger=True, wait=False)
-    time.sleep(max(0.0, at - time.time()))
-    began = time.monotonic()
+    while control.stage in (AveragingStage.IDLE, AveragingStage.LOOKING_FOR_GROUP):
+        time.sleep(0.005)
+    matched = time.time()
+    wait_until(at)
     control.allow_allreduce()
-    gathered = None
+    began, gathered = time.monotonic(), None
     with suppress(TimeoutError):
         gathered = control.result(timeout_s)
     seconds = time.monotonic() - began
@@ -73,8 +75,17 @@ def step(averager: hivemind.DecentralizedAverager, index: int, at: float, timeou
     size = len(gathered) if gathered else 0
     with averager.get_tensors() as tensors:
         is_mean = (tensors[0] - (size - 1) / 2).abs() < 0.01
-        averaged = float(is_mean.float().mean())
-    return {"seconds": seconds, "group": size, "averaged": averaged, "cpu_s": cpu_s}
+    return {
+        "seconds": seconds,
+        "matchmaking_s": matched - looked,
+        "group": size,
+        "averaged": float(is_mean.float().mean()),
+        "cpu_s": cpu_s,
+    }
+
+
+def wait_until(at: float) -> None:
+    time.sleep(max(0.0, at - time.time()))
 
 
 if __name__ == "__main__":

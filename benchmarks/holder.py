@@ -84,8 +84,8 @@ class Holder:
             self.folder,
         )
 
-    async def serve(self) -> str:
-        """Answer the others; return this peer's address."""
+    async def serve(self, earlier: list[str]) -> str:
+        """Connect to the others that are there, and answer them; return this peer's address."""
 
         def lookup(digest: str) -> memoryview | None:
             states = (self.replica.state, self.replica.previous)
@@ -93,16 +93,14 @@ class Holder:
 
         await self.network.serve(self.offers, self.spec.run_id)
         await self.network.serve(Shards(lookup, self.traffic), self.spec.run_id)
+        if earlier:
+            await self.network.connect(earlier)
         return (await self.network.addresses())[0]
 
     async def take_part(self, told: dict[str, Any]) -> None:
         """Run the planned rounds by the clock, one a tick, from tick 1 on, and say what came of each."""
         clock = Clock(told["genesis"], self.spec.rounds.tick_seconds)
         view = sorted(address.rsplit("/", 1)[1] for address in told["addresses"])
-        # Those before it in the list: two that dial each other over a long link at once open one TCP connection from
-        # both ends, on which libp2p has two initiators and no responder.
-        if earlier := told["addresses"][: self.index]:
-            await self.network.connect(earlier)
         for round_ in range(1, self.plan["steps"] + 1):
             theta = await asyncio.to_thread(self._learn, round_)
             await asyncio.sleep(clock.seconds_until(round_) + TIMER_S)
@@ -144,13 +142,11 @@ async def main(plan: dict[str, Any], index: int) -> None:
     folder.mkdir()
     key = folder / "identity.key"
     identity = Identity.load_or_create(key)
+    earlier = json.loads(await asyncio.to_thread(sys.stdin.readline))["earlier"]
     async with open_network(key, host=plan["hosts"][index], port=PORT) as network:
         holder = Holder(plan, index, identity, network)
-        print(json.dumps({"address": await holder.serve()}), flush=True)
-        told: dict[str, Any] = {}
-        while "genesis" not in told:
-            told = json.loads(await asyncio.to_thread(sys.stdin.readline))
-        await holder.take_part(told)
+        print(json.dumps({"address": await holder.serve(earlier)}), flush=True)
+        await holder.take_part(json.loads(await asyncio.to_thread(sys.stdin.readline)))
         print(json.dumps({"done": True}), flush=True)
         await asyncio.to_thread(sys.stdin.readline)  # serve until all are done
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,12 @@ class Peer:
     def command(self, *command: str) -> list[str]:
         """Return the command line that runs `command` in there."""
         return [_ip(), "netns", "exec", self.namespace, *command]
+
+    def kill_all(self) -> None:
+        """Kill whatever runs in there, by its process id."""
+        for pid in _run(_ip(), "netns", "pids", self.namespace).split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
     def wire_bytes(self) -> tuple[int, int]:
         """Return what its device has received and sent so far, with Ethernet headers."""
