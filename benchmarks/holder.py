@@ -29,7 +29,8 @@ from peer.replica import Replica
 from peer.train.outer import new_state
 from protocols.gossip import Timing
 from protocols.offers import Offers
-from protocols.shards import Shards, Traffic
+from protocols.shards import Shards
+from protocols.traffic import Traffic
 
 BLOCK = "model"
 PORT = 4001
@@ -50,9 +51,11 @@ class Metered(Replica):
     def advance(self, *arguments: Any) -> None:
         self._metered("step", super().advance, *arguments)
 
-    def save(self, *arguments: Any, **options: Any) -> None:
-        phase = "save offer" if options.get("with_pending") else "checkpoint"
-        self._metered(phase, lambda: super(Metered, self).save(*arguments, **options))
+    def save_offered(self, folder: Path) -> None:
+        self._metered("save offer", super().save_offered, folder)
+
+    def save(self, folder: Path) -> None:
+        self._metered("checkpoint", super().save, folder)
 
     def _metered(self, phase: str, call: Callable[..., Any], *arguments: Any) -> Any:
         before = time.thread_time()
@@ -89,7 +92,7 @@ class Holder:
 
         def lookup(digest: str) -> memoryview | None:
             states = (self.replica.state, self.replica.previous)
-            return next((memoryview(s.blob) for s in states if s is not None and s.digest == digest), None)
+            return next((s.blob for s in states if s is not None and s.digest == digest), None)
 
         await self.network.serve(self.offers, self.spec.run_id)
         await self.network.serve(Shards(lookup, self.traffic), self.spec.run_id)
@@ -121,7 +124,7 @@ class Holder:
         work = Work(theta, 100 * round_, "all")
         outcome = await run_round(self.swarm, replica, round_, view, work, timing)
         anchor_s = time.monotonic() - began
-        await asyncio.to_thread(lambda: replica.save(self.folder, with_pending=False))
+        await asyncio.to_thread(replica.save, self.folder)
         saved_s = time.monotonic() - began
         cpu = {"process": time.process_time() - before[0], "p2pd": cpu_seconds(p2pd) - before[1]}
         return {
