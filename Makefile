@@ -37,8 +37,8 @@ lint: install
 picture: install
 	$(VENV)/bin/python docs/picture.py
 
-# `ip` makes the network namespaces of tests and benchmarks that need a network of their own, `nft` closes them, and `cc`
-# compiles their links.
+# `ip` makes the network namespaces of the tests and benchmarks that need a network of their own, `nft` closes them, and
+# `cc` builds what makes their links slow.
 tools:
 	@command -v ip >/dev/null || test -x /usr/sbin/ip || $(call debian,iproute2)
 	@command -v nft >/dev/null || test -x /usr/sbin/nft || $(call debian,nftables)

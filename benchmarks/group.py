@@ -24,7 +24,7 @@ from benchmarks.links import Links, Peer
 from configs.errors import ShoalError
 from configs.run import RunSpec
 
-HOLDERS_LEAD_S, AVERAGERS_LEAD_S = 2.0, 10.0  # from the word that all are up to the first step
+HOLDERS_LEAD_S, AVERAGERS_LEAD_S = 2.0, 6.0  # from the word that all are up to the first step
 START_S, END_S = 120.0, 30.0
 
 

@@ -51,11 +51,11 @@ class Metered(Replica):
     def advance(self, *arguments: Any) -> None:
         self._metered("step", super().advance, *arguments)
 
-    def save_offered(self, *arguments: Any) -> None:
-        self._metered("save offer", super().save_offered, *arguments)
+    def save_offered(self, folder: Path) -> None:
+        self._metered("save offer", super().save_offered, folder)
 
-    def save(self, *arguments: Any) -> None:
-        self._metered("checkpoint", super().save, *arguments)
+    def save(self, folder: Path) -> None:
+        self._metered("checkpoint", super().save, folder)
 
     def _metered(self, phase: str, call: Callable[..., Any], *arguments: Any) -> Any:
         before = time.thread_time()
