@@ -95,8 +95,11 @@ class Box:
         raise ShoalError(f"{self.name} did not say '{pattern}': {' '.join(self.log.splitlines()[-3:])[-500:]}")
 
     def status(self) -> Status:
-        """Ask the daemon how it is."""
-        return self._inside.submit(fetch_status, self.wait_for(r"^status (\S+)")).result()
+        """Ask the daemon how it is. Raises ShoalError with what it last said, if it does not answer."""
+        try:
+            return self._inside.submit(fetch_status, self.wait_for(r"^status (\S+)")).result()
+        except ShoalError as error:
+            raise ShoalError(f"{self.name}: {error}; its log ends with: {self.log[-2000:]}") from None
 
     def stop(self) -> None:
         """Ask it to leave; kill it, with all that it started, if it does not."""
@@ -110,6 +113,9 @@ class Box:
     def kill(self) -> None:
         """End it at once, with all that it started."""
         if self._child is not None:
+            for pid in _descendants(self._child.pid) - {self._child.pid}:  # p2pd is a group of its own
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
@@ -154,12 +160,6 @@ def open_boxes() -> Iterator[list[Box]]:
     finally:
         for box in boxes:
             box.kill()
-
-
-def stop_all(boxes: list[Box]) -> None:
-    """Let all leave at the same time."""
-    with ThreadPoolExecutor(len(boxes)) as threads:
-        list(threads.map(Box.stop, boxes))
 
 
 def _enter(place: Peer | None) -> None:

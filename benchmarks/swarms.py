@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.boxes import Box, open_boxes, stop_all
+from benchmarks.boxes import Box, open_boxes
 from benchmarks.links import Peer
 from benchmarks.pacing import FACTOR, step_seconds
 from configs.clock import Clock
@@ -136,8 +136,11 @@ def shoal_together(setting: Setting, spots: Sequence[Spot], *, settled: str) -> 
     with _boxes(spots) as boxes:
         boxes[0].found(setting.config, setting.data)
         line = boxes[0].wait_for("^join with: (.+)")
-        for box in boxes[1:]:
+        for box in boxes[1:]:  # one by one: the founder's uplink has to carry the state to each
             box.join(line, setting.data)
+            box.wait_for("^(ready)")
+            while box.status().state != "training":
+                time.sleep(LOOK_S)
         return _watch(setting, boxes, settled, setting.rounds * setting.round_s)
 
 
@@ -167,7 +170,6 @@ def hivemind_together(setting: Setting, spots: Sequence[Spot]) -> Speed:
         for box in boxes:
             outcomes = box.all_said('"time": ([0-9.]+), .*"outcome": "(.+?)"')
             speed.rounds[box.name] = [words for when, words in outcomes if since < float(when) <= until]
-        stop_all(boxes)
         return speed
 
 
@@ -181,9 +183,7 @@ def hivemind_alone(setting: Setting, spots: Sequence[Spot]) -> Speed:
         since = time.time()
         before = [box.cpu_seconds() for box in boxes]
         time.sleep(setting.alone_s)
-        speed = _speed(setting, boxes, since, since + setting.alone_s, before)
-        stop_all(boxes)
-        return speed
+        return _speed(setting, boxes, since, since + setting.alone_s, before)
 
 
 def _hivemind(setting: Setting, box: Box, seed: int, steps_per_s: float, peers: list[str]) -> list[str]:
@@ -202,7 +202,7 @@ def _boxes(spots: Sequence[Spot]) -> Iterator[list[Box]]:
 
 
 def _watch(setting: Setting, boxes: list[Box], settled: str, window_s: float) -> Speed:
-    """Let daemons settle, watch them for a window that begins with a round, and let them leave."""
+    """Let daemons settle, and watch them for a window that begins with a round."""
     for box in boxes:
         box.wait_for("^(ready)")
     watch = Watch(boxes)
@@ -218,7 +218,6 @@ def _watch(setting: Setting, boxes: list[Box], settled: str, window_s: float) ->
     watch.until(until)
     speed = _speed(setting, boxes, since, until, before)
     watch.until(time.time() + 0.8 * spec.rounds.tick_seconds)  # for the status at the last tick
-    stop_all(boxes)
     ticks = [(by_tick.get(first), by_tick.get(last)) for by_tick in watch.tokens.values()]
     speed.by_status = [(end - begin) / (until - since) for begin, end in ticks if begin is not None and end is not None]
     speed.rounds = watch.rounds(range(first, last, length))
