@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.links import Peer
 from benchmarks.pacing import LOG, PERIOD
+from benchmarks.usage import tree_cpu_seconds
 from configs.errors import ShoalError
 from peer.local import fetch_status
 from peer.status import Status
@@ -149,6 +150,13 @@ class Box:
                 used["main"] += main
                 used["threads"] += seconds - main
         return used
+
+
+def other_cpu_seconds() -> float:
+    """Return the processor time so far of everything on this machine but this process and what it has started."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, *_ = (int(field) * TICK_S for field in fields)
+    return user + nice + system + irq + softirq - tree_cpu_seconds(os.getpid())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.boxes import Box, open_boxes
+from benchmarks.boxes import Box, open_boxes, other_cpu_seconds
 from benchmarks.links import Peer
 from benchmarks.pacing import FACTOR, step_seconds
 from configs.clock import Clock
@@ -56,6 +56,7 @@ class Speed:
     step_ms: float  # median of the steps' work: more than their processor time where they had to wait for a core
     step_cpu_ms: float
     cpu_s: dict[str, float]  # processor seconds of an average box
+    other_cpu_s: float  # processor seconds of what is not of this benchmark: more than a few spoil it
     by_status: list[float] = field(default_factory=list)  # tokens a second, as the daemons' status has it
     rounds: dict[str, Any] = field(default_factory=dict)
     digests_agree: float = 0.0  # share of the versions, of those that several know, of which all have the same
@@ -163,7 +164,7 @@ def hivemind_together(setting: Setting, spots: Sequence[Spot]) -> Speed:
             box.wait_for('("averaged")', SETTLED_S)
         first = max(int(epoch) for epoch in boxes[0].all_said('"epoch": ([0-9]+)')) + 1
         since = float(boxes[0].wait_for(f'"time": ([0-9.]+), .*"epoch": {first},', SETTLED_S))
-        before = [box.cpu_seconds() for box in boxes]
+        before = _used(boxes)
         end = rf'"time": ([0-9.]+), .*"epoch": {first + setting.rounds},'
         until = float(boxes[0].wait_for(end, 5 * setting.rounds * setting.round_s))
         speed = _speed(setting, boxes, since, until, before)
@@ -181,7 +182,7 @@ def hivemind_alone(setting: Setting, spots: Sequence[Spot]) -> Speed:
         for box in boxes:
             box.wait_for('("epoch")', SETTLED_S)
         since = time.time()
-        before = [box.cpu_seconds() for box in boxes]
+        before = _used(boxes)
         time.sleep(setting.alone_s)
         return _speed(setting, boxes, since, since + setting.alone_s, before)
 
@@ -214,7 +215,7 @@ def _watch(setting: Setting, boxes: list[Box], settled: str, window_s: float) ->
     last = first + round(window_s / spec.rounds.tick_seconds)
     since, until = clock.time_of(first), clock.time_of(last)
     watch.until(since)
-    before = [box.cpu_seconds() for box in boxes]
+    before = _used(boxes)
     watch.until(until)
     speed = _speed(setting, boxes, since, until, before)
     watch.until(time.time() + 0.8 * spec.rounds.tick_seconds)  # for the status at the last tick
@@ -225,11 +226,8 @@ def _watch(setting: Setting, boxes: list[Box], settled: str, window_s: float) ->
     return speed
 
 
-def _speed(
-    setting: Setting, boxes: Sequence[Box], since: float, until: float, before: Sequence[dict[str, float]]
-) -> Speed:
-    pairs = zip(boxes, before, strict=True)
-    used = [{kind: now - then[kind] for kind, now in box.cpu_seconds().items()} for box, then in pairs]
+def _speed(setting: Setting, boxes: Sequence[Box], since: float, until: float, before: list[dict[str, float]]) -> Speed:
+    used = [{kind: now[kind] - then[kind] for kind in then} for now, then in zip(_used(boxes), before, strict=True)]
     time.sleep(max(box.period_s for box in boxes) + 1.0)  # for the steps that lie across the end
     steps = [row for box in boxes for row in box.steps(since, until)]
     return Speed(
@@ -237,7 +235,11 @@ def _speed(
         each=[setting.plan.inner.batch_tokens * box.steps_per_s(since, until) for box in boxes],
         step_ms=1e3 * statistics.median(row[1] for row in steps),
         step_cpu_ms=1e3 * statistics.median(row[2] for row in steps),
-        cpu_s={
-            kind: sum(u[kind] - b[kind] for u, b in zip(used, before, strict=True)) / len(boxes) for kind in used[0]
-        },
+        cpu_s={kind: sum(of_box[kind] for of_box in used[:-1]) / len(boxes) for kind in used[0]},
+        other_cpu_s=used[-1]["others"],
     )
+
+
+def _used(boxes: Sequence[Box]) -> list[dict[str, float]]:
+    """Return the processor seconds so far of each box, by kind, and of everything else on this machine."""
+    return [*(box.cpu_seconds() for box in boxes), {"others": other_cpu_seconds()}]

@@ -30,7 +30,16 @@ from benchmarks.swarms import (
 from peer.train.partition import COMMON, Strategy
 
 LINK = Link(up_mbit=100, down_mbit=100, delay_ms=50)
-COLUMNS = ("together, tokens/s", "alone", "ratio", "of the pace", "step, ms", "its CPU, ms", "daemon's CPU a round, s")
+COLUMNS = (
+    "together, tokens/s",
+    "alone",
+    "ratio",
+    "of the pace",
+    "step, ms",
+    "its CPU, ms",
+    "daemon's CPU a round, s",
+    "CPU of others, %",
+)
 
 
 def main() -> int:
@@ -95,6 +104,7 @@ def _table(setting: Setting, speeds: dict[str, tuple[Speed, Speed]]) -> Table:
             f"{together.step_ms:.0f}",
             f"{together.step_cpu_ms:.0f}",
             "-" if name == "hivemind" else f"{beside * setting.round_s / together.seconds:.2f}",
+            " ".join(f"{100 * each.other_cpu_s / each.seconds:.0f}" for each in (together, alone)),
         )
     return table
 

@@ -1,0 +1,50 @@
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.boxes import Box
+from benchmarks.pacing import Pace
+from benchmarks.swarms import Watch
+
+
+class Times:
+    """A clock that goes on only by work and sleep."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "time", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.pass_by)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_step_takes_its_period_and_nobody_catches_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = Times(monkeypatch)
+    pace = Pace(2.0, tmp_path / "steps")
+    ends = [1000.0]
+    for work_s in (0.5, 1.9, 5.0, 0.5):
+        pace.step(lambda seconds=work_s: clock.pass_by(seconds))
+        ends.append(clock.now)
+    assert [b - a for a, b in itertools.pairwise(ends)] == [2.0, 2.0, 5.0, 2.0]
+    lines = [line.split() for line in (tmp_path / "steps").read_text().splitlines()]
+    assert [float(line[0]) for line in lines] == ends[1:]
+    assert [float(line[1]) for line in lines] == [0.5, 1.9, 5.0, 0.5]
+
+
+def test_a_step_across_the_windows_edge_counts_by_its_part(tmp_path: Path) -> None:
+    box = Box(tmp_path, "box")
+    ended = [10.0, 12.0, 14.0, 20.0, 22.0]  # a stall of 6 s
+    (tmp_path / "box.steps").write_text("".join(f"{end} 0.5 0.5\n" for end in ended))
+    assert box.steps_per_s(10.0, 14.0) == pytest.approx(0.5)
+    assert box.steps_per_s(13.0, 17.0) == pytest.approx((0.5 + 0.5) / 4)
+    assert box.steps_per_s(15.0, 18.0) == pytest.approx(1 / 6)
+
+
+def test_versions_with_two_digests_are_no_agreement() -> None:
+    watch = Watch([])
+    watch.digests = {"a": {1: "x", 2: "y", 3: "z"}, "b": {1: "x", 2: "other"}}
+    assert watch.agreement() == 0.5
