@@ -195,7 +195,10 @@ def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[
     own = {domain.name: domain for domain in corpus.info.domains}
     known = {domain.name for domain in domains}
     if strange := sorted(own.keys() - known):
-        raise DataError(f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}")
+        raise DataError(
+            f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}: prepare yours "
+            "by one of these names, or found a run of your own"
+        )
     return [own[d.name] if d.name in own and not d.is_public else d for d in domains]
 
 

@@ -26,7 +26,7 @@ from peer.train.outer import (
     read_state,
     unwritten,
 )
-from protocols.codecs import decode, encode
+from protocols.codecs import decode, roundtrip
 from protocols.offers import KEPT_ROUNDS, SealedRound
 from protocols.parcels import Offer
 from protocols.sealing import MARKS, Mark
@@ -110,8 +110,7 @@ class Replica:
         self.tokens = max(self.tokens, tokens)
         produced = torch.sub(self.state.phi, theta, out=unwritten(self.size))
         produced += self.residual
-        payload = encode(self.spec.outer.codec, produced)
-        decoded = decode(self.spec.outer.codec, payload, self.size)
+        payload, decoded = roundtrip(self.spec.outer.codec, produced)
         self.pending = Pending(round_, produced, decoded, payload)
         self.offered_round = round_
         return payload, float(torch.linalg.vector_norm(decoded))
@@ -219,12 +218,12 @@ class Replica:
             self._recall_offers(offered)
             self.tokens = max(self.tokens, int(offered_facts["tokens"]))
             self.residual, self.offered_round = offered["produced"], max(offered_round, self.offered_round)
-            payload = encode(self.spec.outer.codec, self.residual)
+            payload, decoded = roundtrip(self.spec.outer.codec, self.residual)
             is_counted = offered_round == saved_round and facts["is_counted"] == "1"
             self.own[offered_round] = OwnOffer(payload, is_counted)
             self._origin = Origin(offered_round, is_counted)
             if is_counted:
-                self.residual = self.residual - decode(self.spec.outer.codec, payload, self.size)
+                self.residual = self.residual - decoded
 
     def _offers_since(self, first: int) -> dict[str, Tensor]:
         """Return own offers from round `first` on, encoded, by names that say whether the history has them."""

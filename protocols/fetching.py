@@ -1,4 +1,4 @@
-"""Fetches one offer: from its maker and, when that takes long or fails, from whoever else has pieces of it.
+"""Fetches one offer: from its maker and, when that takes too long or fails, from whoever else has pieces of it.
 
 Members begin at different places of a payload, so what a slow uplink sends to one of them the others can have from
 there: it sends its own offer little more than once. Nobody is believed: every chunk is checked against the signature.
@@ -20,7 +20,7 @@ from protocols.wire import Frames, each_frame
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
-RELAY_SHARE = 0.3  # of the time there is, after which others than the first source are asked
+PATIENCE_SHARE = 0.3  # of the time there is, after which it is seen whether the first source will be done in time
 ATTEMPTS = 3  # for a source that should have what is wanted
 
 Check = Callable[[Offer], Awaitable[None]]
@@ -62,25 +62,39 @@ class Fetch:
         self._start = group.start(peer)
         self._is_stuck = asyncio.Event()  # the first source has failed: the others need not be spared
         self._lanes: list[asyncio.Task[None]] = []
+        self._began = 0.0
 
     async def run(self, sources: Sequence[str], deadline: float) -> None:
         """Fetch until the offer is held or the deadline (of the loop's clock) has passed; the first source first.
 
         What has arrived by then stays in the book, and another fetch goes on from it.
         """
-        patience = asyncio.get_running_loop().time()
-        patience += RELAY_SHARE * (deadline - patience)
+        self._began = asyncio.get_running_loop().time()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as lanes:
                 for index, source in enumerate(sources):
-                    work = self._draw(source, deadline) if index == 0 else self._relay(source, patience, deadline)
+                    work = self._draw(source, deadline) if index == 0 else self._relay(source, deadline)
                     self._lanes.append(lanes.create_task(work))
 
-    async def _relay(self, source: str, patience: float, deadline: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(patience):
-                await self._is_stuck.wait()
+    async def _relay(self, source: str, deadline: float) -> None:
+        """Join in when the first source has failed, or will not be done in time at its pace so far.
+
+        Not before: what is on its way from two sources when the last chunk arrives was sent for nothing.
+        """
+        while not self._is_stuck.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_SHARE * (deadline - self._began)):
+                    await self._is_stuck.wait()
+            if not self._is_on_track(deadline):
+                break
         await self._draw(source, deadline, is_relay=True)
+
+    def _is_on_track(self, deadline: float) -> bool:
+        parcel = self._parcel()
+        if parcel is None:
+            return False
+        spent_s = asyncio.get_running_loop().time() - self._began
+        return spent_s * len(parcel.hashes) <= (deadline - self._began) * len(parcel.held)
 
     async def _draw(self, source: str, deadline: float, *, is_relay: bool = False) -> None:
         """Take from one source until all is there; give it up when it lies. A member may restart or be dialled yet."""

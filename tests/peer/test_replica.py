@@ -15,7 +15,7 @@ from configs.errors import PeerError, StateError
 from configs.run import RunSpec
 from peer.replica import SAVED_OFFERS, Replica, load_state, read_offer
 from peer.train.outer import Contribution, OuterState, new_state
-from protocols.codecs import encode
+from protocols.codecs import CODECS, encode
 from protocols.offers import SealedRound
 from protocols.parcels import Offer, OfferHeader
 
@@ -54,8 +54,10 @@ def contribution(replica: Replica) -> Contribution:
     return Contribution("me", replica.pending.decoded, replica.tokens, 1.0, "all")
 
 
-def test_nothing_is_lost_or_counted_twice_over_many_rounds(spec: RunSpec) -> None:
+@pytest.mark.parametrize("codec", CODECS)
+def test_nothing_is_lost_or_counted_twice_over_many_rounds(spec: RunSpec, codec: str) -> None:
     """φ₀ − φ (applied) plus the residual, plus what θ has beyond φ, is all the work that was made."""
+    spec = spec.model_copy(update={"outer": spec.outer.model_copy(update={"codec": codec})})
     replica, chance = Replica(state(), spec, "me"), random.Random(3)
     theta = replica.state.phi.clone()
     made = torch.zeros(SIZE, dtype=torch.float64)

@@ -2,13 +2,17 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mistake import MICRO, Daemon, mistake, shoal
+
+from peer.train.prepare import Plan, prepare_texts
 
 STRANGER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 
@@ -97,6 +101,29 @@ def test_a_bad_preset_key(tmp_path: Path) -> None:
 def test_a_missing_device(founder: Daemon, tmp_path: Path) -> None:
     said = mistake(shoal("join", founder.address, "--state-dir", str(tmp_path / "s"), "--device", "cuda:7"))
     assert "cuda:7" in said
+
+
+def test_data_that_does_not_fit_the_run(founder: Daemon, corpus: Path, tmp_path: Path) -> None:
+    """Too short for the preset's window, cut short, of another tokenizer, of a domain that the run has not."""
+
+    def prepared(name: str, domain: str, **plan: Any) -> str:
+        texts = [f"verse {number} of a song" for number in range(20)]
+        prepare_texts({domain: texts}, tmp_path / name, Plan(context_length=16, **plan))
+        return str(tmp_path / name)
+
+    start = shoal("start", "--config", MICRO, "--state-dir", str(tmp_path / "s"))
+    join = shoal("join", founder.address, "--state-dir", str(tmp_path / "t"))
+    short = prepared("short", "songs", vocab_size=300)
+    assert "no shard of domain 'songs' holds a window of 1024" in mistake(
+        [*start, "--data", short], SHOAL_RUN__MODEL__CONTEXT_LENGTH="1024", SHOAL_RUN__INNER__BATCH_TOKENS="1024"
+    )
+    assert "another tokenizer than the run's" in mistake([*join, "--data", short])
+    strange = prepared("strange", "poems", tokenizer=corpus)
+    assert "the run has no domain poems; its domains are songs" in mistake([*join, "--data", strange])
+    damaged = shutil.copytree(corpus, tmp_path / "damaged")
+    blob = max((damaged / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(blob.read_bytes()[:-2])
+    assert str(damaged) in mistake([*start, "--data", str(damaged)])
 
 
 def test_a_model_that_does_not_fit(corpus: Path, tmp_path: Path) -> None:

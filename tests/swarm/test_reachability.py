@@ -35,14 +35,14 @@ def ip(*arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def two_machines() -> Iterator[tuple[str, str]]:
-    """Hold two network namespaces, 10.77.0.1 and 10.77.0.2, with a cable between them."""
+def machines(count: int) -> Iterator[list[str]]:
+    """Hold `count` network namespaces, 10.77.0.1 and so on, on one switch."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     if not (shutil.which("ip", path=PATH) and shutil.which("nft", path=PATH)):
         pytest.skip("needs the programs ip and nft")
     tag = secrets.token_hex(3)
-    names = f"shoal-{tag}-1", f"shoal-{tag}-2"
+    names = [f"shoal-{tag}-{number}" for number in range(1, count + 1)]
     with contextlib.ExitStack() as stack:
         for name in names:
             try:
@@ -50,7 +50,11 @@ def two_machines() -> Iterator[tuple[str, str]]:
             except subprocess.CalledProcessError as error:
                 pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
             stack.callback(ip, "netns", "del", name)
-        ip("-n", names[0], "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", names[1])
+        ip("-n", names[0], "link", "add", "wire", "type", "bridge")
+        for number, name in enumerate(names[1:], 2):
+            ends = f"port{number}", "wire"
+            ip("-n", names[0], "link", "add", ends[0], "type", "veth", "peer", "name", ends[1], "netns", name)
+            ip("-n", names[0], "link", "set", ends[0], "master", "wire", "up")
         for number, name in enumerate(names, 1):
             ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", "wire")
             for link in ("lo", "wire"):
@@ -78,10 +82,11 @@ def can_dial(name: str, host: str, port: int) -> bool:
 
 
 def sealed(*daemons: Daemon) -> dict[int, set[str]]:
-    """Return the digests that daemons had after the rounds that all of them sealed with another."""
+    """Return the digests that daemons had after the rounds in which all of them sealed the work of all."""
+    all_of_them = f"sealed {len(daemons)} of {len(daemons)}"
     found: list[dict[int, str]] = []
     for daemon in daemons:
-        lines = re.findall(r"model round (\d+): (?:.*; )?sealed [2-9].* digest (\w+),", daemon.log)
+        lines = re.findall(rf"model round (\d+): (?:.*; )?{all_of_them};.* digest (\w+),", daemon.log)
         found.append({int(round_): digest for round_, digest in lines})
     common = set.intersection(*map(set, found))
     return {round_: {rounds[round_] for rounds in found} for round_ in sorted(common)}
@@ -102,7 +107,7 @@ def port_of(daemon: Daemon) -> int:
 
 
 def test_a_joiner_that_cannot_be_dialled(corpus: Path, tmp_path: Path) -> None:
-    with two_machines() as (open_one, closed_one), contextlib.ExitStack() as stack:
+    with machines(2) as (open_one, closed_one), contextlib.ExitStack() as stack:
         close(closed_one)
         start = shoal(open_one, "start", "--config", MICRO, "--data", str(corpus), "--port", str(PORT))
         founder = stack.enter_context(running(start, tmp_path / "founder"))
@@ -116,10 +121,29 @@ def test_a_joiner_that_cannot_be_dialled(corpus: Path, tmp_path: Path) -> None:
         founder.process.wait()
         again = stack.enter_context(running(start, tmp_path / "founder"))
         print(f"5 more {until_sealed(5, again, joiner):.1f} s after the founder was back")
+    assert again.process.returncode == joiner.process.returncode == 0
+
+
+def test_two_joiners_that_cannot_dial_each_other(corpus: Path, tmp_path: Path) -> None:
+    """No relay is in it: it takes over a minute to be found. The founder passes on what each has to offer."""
+    with machines(3) as (open_one, *closed), contextlib.ExitStack() as stack:
+        for name in closed:
+            close(name)
+        start = shoal(open_one, "start", "--config", MICRO, "--data", str(corpus), "--port", str(PORT))
+        slow = {"SHOAL_RUN__ROUNDS__TICK_SECONDS": "2"}  # three daemons share the cores of one machine
+        founder = stack.enter_context(running(start, tmp_path / "founder", **slow))
+        daemons = [founder]
+        for number, name in enumerate(closed):
+            join = shoal(name, "join", founder.address)
+            daemons.append(stack.enter_context(running(join, tmp_path / f"joiner{number}")))
+        assert not can_dial(closed[0], "10.77.0.3", port_of(daemons[2]))
+        assert not can_dial(closed[1], "10.77.0.2", port_of(daemons[1]))
+        print(f"5 rounds with equal bits {until_sealed(5, *daemons):.1f} s after the last joiner was ready")
+    assert [daemon.process.returncode for daemon in daemons] == [0, 0, 0]
 
 
 def test_a_founder_that_cannot_be_dialled(corpus: Path, tmp_path: Path) -> None:
-    with two_machines() as (open_one, closed_one):
+    with machines(2) as (open_one, closed_one):
         close(closed_one)
         start = shoal(closed_one, "start", "--config", MICRO, "--data", str(corpus), "--port", str(PORT))
         with running(start, tmp_path / "founder") as founder:

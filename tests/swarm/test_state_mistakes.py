@@ -80,8 +80,8 @@ def test_the_state_of_another_run(founder: Daemon, corpus: Path, tmp_path: Path)
     for given in ([], ["--run", founder.run_id], ["--run", other.run_id]):
         said = mistake([*join, *given])
         assert founder.run_id in said and other.run_id in said
+        assert "--state-dir" in said or given == ["--run", other.run_id]
         assert contents(other.state_dir) == before
-    assert "--state-dir" in mistake(join)
 
 
 @pytest.mark.parametrize("size", ["4k", "300k", "700k"])
@@ -117,7 +117,8 @@ def test_a_disk_that_fills_up_in_mid_run(corpus: Path, tmp_path: Path) -> None:
         said = the_line(daemon.log)
         assert "full" in said and "the last checkpoint is intact" in said
         saved = checkpoint(daemon.state_dir)
-        assert saved is not None and saved.version == versions(daemon)[-1] >= 2
+        # A round is logged when all of its files are written; its state may be, and a later file not.
+        assert saved is not None and saved.version - versions(daemon)[-1] in (0, 1)
         assert not [path for path in disk.rglob("*") if path.suffix == ".part"]
         filler.unlink()
         with running(command, daemon.state_dir) as again:
