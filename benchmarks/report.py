@@ -1,8 +1,11 @@
 """What every benchmark has in common: its arguments, its bars, and how the outcome is printed and written.
 
-    args = arguments("what it measures")
-    bars = [at_most("id", "what", measured, bar, baseline)]
-    sys.exit(finish(args, bars, {"seeds": [0], "raw": …}))
+    def main(args):
+        bars = [at_most("id", "what", measured, bar, baseline)]
+        return finish(args, bars, {"seeds": [0], "raw": …})
+
+    if __name__ == "__main__":
+        run(main, "what it measures")
 
 What is measured, and how, stands in the benchmark itself.
 """
@@ -14,16 +17,17 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from configs.errors import ShoalError
 from peer import __version__
 
 _STARTED = time.monotonic()
@@ -65,6 +69,15 @@ def parser() -> argparse.ArgumentParser:
 def arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line: `.quick` and `.json`."""
     return argparse.ArgumentParser(description=description, parents=[parser()]).parse_args(argv)
+
+
+def run(main: Callable[[argparse.Namespace], int], description: str) -> NoReturn:
+    """Read the command line, run `main` and exit with what it returns; with one line where it cannot be run here."""
+    try:
+        sys.exit(main(arguments(description)))
+    except ShoalError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def finish(
