@@ -40,7 +40,7 @@ class Rule:
     `shift` θ + (φ − θₛ), the product's; `scaled` the same times exp(−late/2); `half` (θ + φ)/2 (2501.18512).
     """
 
-    group: Literal["sync", "alone", "all"]
+    group: Literal["sync", "alone", "all", "random"]
     peers: int = 4
     codec: str = "float32"
     alpha: float = 0.7
@@ -48,6 +48,7 @@ class Rule:
     ticks: tuple[int, int] = (1, 8)  # a round's first and last length; between them it grows with age
     late: float = 0.0  # of a round
     merge: Literal["shift", "scaled", "half"] = "shift"
+    fragments: int = 1  # of the anchor, sent in turn in random groups
 
 
 @dataclass(frozen=True)

@@ -38,20 +38,22 @@ STEPS, QUICK_STEPS = 480, 80  # inner steps of each replica; both end a round, w
 SEEDS = (0, 1, 2)
 LATE = 0.2  # of a round: where the cut falls
 
-OUTER = OuterSpec()
+OUTER, SPARSE = OuterSpec(), OuterSpec(codec="sparse")
 OURS = Rule("all", codec="float32", alpha=OUTER.alpha, mu=OUTER.mu)
+DEFAULT = replace(OURS, codec=OUTER.codec)
 ROWS = {
     "one peer alone": Rule("alone", peers=1),
     "synchronous": Rule("sync"),
     "DiLoCo": replace(OURS, alpha=0.7, mu=0.9),
     "ours, float32": OURS,
-    "ours": replace(OURS, codec=OUTER.codec),
+    "ours": DEFAULT,
     "ours, int8": replace(OURS, codec="int8"),
-    "ours, late": replace(OURS, late=LATE),
-    "ours, late, half": replace(OURS, late=LATE, merge="half"),
-    "ours, late, scaled": replace(OURS, late=LATE, merge="scaled"),
+    "ours, sparse": replace(OURS, codec="sparse", alpha=SPARSE.alpha, mu=SPARSE.mu),
+    "ours, late": replace(DEFAULT, late=LATE),
+    "ours, late, half": replace(DEFAULT, late=LATE, merge="half"),
+    "ours, late, scaled": replace(DEFAULT, late=LATE, merge="scaled"),
 }
-ONE_SEED = {"one peer alone", "ours, late, scaled"}  # no bar rests on them
+ONE_SEED = {"one peer alone", "ours, sparse", "ours, late, scaled"}  # no bar rests on them
 SLOW = {"ours, int8", "ours, late, half"} | ONE_SEED  # left out by --quick
 
 SWEPT_TICKS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 8))  # rounds of 5, 10, 20, 40 inner steps, and 5 growing to 40
@@ -148,8 +150,8 @@ def _spread(outcomes: Outcomes, name: str, base: str) -> str:
 def _bars(outcomes: Outcomes) -> list[Bar]:
     codec = _ratio(outcomes, "ours", "ours, float32")
     int8 = _ratio(outcomes, "ours, int8", "ours, float32") if "ours, int8" in outcomes else None
-    late = _ratio(outcomes, "ours, late", "ours, float32")
-    half = _ratio(outcomes, "ours, late, half", "ours, float32") if "ours, late, half" in outcomes else None
+    late = _ratio(outcomes, "ours, late", "ours")
+    half = _ratio(outcomes, "ours, late, half", "ours") if "ours, late, half" in outcomes else None
     diloco = _ratio(outcomes, "DiLoCo", "synchronous")
     return [
         at_most("quality_codec", f"loss with {OUTER.codec} over float32; baseline: int8", codec, 1.005, int8),

@@ -7,7 +7,8 @@ first of equals; their magnitude is one of two scales. In a record, with G = k /
     6 G bytes      the indices in the chunk, ascending, 12 bits each, little-endian
     G bytes        2 bits for each, the first in the lowest: 1 if its magnitude is high, and 2 if it is negative
 
-Entries beyond k are zero bits. The scales are the means of the magnitudes below and above the middle of their range.
+Entries beyond k are zero bits. The scales are the means of the magnitudes below and above the middle of their range;
+where zeros are among them, low is zero, so that what was zero stays so.
 """
 
 from collections.abc import Iterator
@@ -103,10 +104,12 @@ def _largest(chunks: Tensor) -> tuple[Tensor, Tensor]:
 def _quantize(picked: Tensor) -> tuple[Tensor, Tensor]:
     """Return scales (C, 2), bfloat16, and codes (C, k) of values (C, k). What is not finite has scales that are not."""
     magnitudes = picked.abs()
-    middle = (magnitudes.amin(dim=1, keepdim=True) + magnitudes.amax(dim=1, keepdim=True)) / 2
+    least = magnitudes.amin(dim=1, keepdim=True)
+    middle = (least + magnitudes.amax(dim=1, keepdim=True)) / 2
     is_high = magnitudes > middle
     high_count = is_high.sum(dim=1, keepdim=True)
     low = _sum(magnitudes.masked_fill(is_high, 0.0)) / (magnitudes.shape[1] - high_count)
+    low = low.masked_fill(least == 0, 0.0)
     high = torch.where(high_count == 0, low, _sum(magnitudes.masked_fill(~is_high, 0.0)) / high_count)
     scales = torch.cat([low, high], dim=1).to(torch.bfloat16)
     low, high = scales.float().unsqueeze(1).unbind(dim=2)
