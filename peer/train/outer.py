@@ -137,24 +137,32 @@ def outer_step(
     """
     ordered = sorted(contributions, key=lambda c: c.peer_id)
     shares = weights(state, ordered, max_tokens)
-    mean = torch.zeros_like(state.phi)
-    for contribution, share in zip(ordered, shares, strict=True):
-        mean += contribution.values * share
-    momentum = state.momentum * outer.mu
-    momentum += mean
-    step = momentum * outer.mu
-    step += mean
-    step *= outer.alpha
+    phi, momentum = nesterov(state.phi, state.momentum, ordered, shares, outer)
     ages = grown(state.ages, ordered, max_tokens)
     return new_state(
         state.block,
-        state.phi - step,
+        phi,
         momentum,
         version=state.version + 1,
         round_=round_,
         ages=ages,
         is_final=common_tokens is not None and sum(ages.values()) >= common_tokens,
     )
+
+
+def nesterov(
+    phi: Tensor, momentum: Tensor, ordered: Sequence[Contribution], shares: Sequence[float], outer: OuterSpec
+) -> tuple[Tensor, Tensor]:
+    """Return φ and b after a step with the contributions, (N,) each, every one multiplied with its share."""
+    mean = torch.zeros_like(phi)
+    for contribution, share in zip(ordered, shares, strict=True):
+        mean += contribution.values * share
+    momentum = momentum * outer.mu
+    momentum += mean
+    step = momentum * outer.mu
+    step += mean
+    step *= outer.alpha
+    return phi - step, momentum
 
 
 def lone_step(
@@ -204,12 +212,17 @@ def weights(state: OuterState, ordered: Sequence[Contribution], max_tokens: int)
     for contribution, tokens in zip(ordered, counted, strict=True):
         totals[contribution.domain] = totals.get(contribution.domain, 0.0) + tokens
     active = sum(1 for total in totals.values() if total > 0)
-    limit = NORM_CAP * median([c.norm for c in ordered]) if len(ordered) >= 3 else math.inf
     shares = []
-    for contribution, tokens in zip(ordered, counted, strict=True):
+    for contribution, tokens, scale in zip(ordered, counted, norm_scales(ordered), strict=True):
         share = tokens / totals[contribution.domain] / active if tokens else 0.0
-        shares.append(share * (limit / contribution.norm if contribution.norm > limit else 1.0))
+        shares.append(share * scale)
     return shares
+
+
+def norm_scales(ordered: Sequence[Contribution]) -> list[float]:
+    """Return the factor that brings each contribution's norm down to the cap; one for those below."""
+    limit = NORM_CAP * median([c.norm for c in ordered]) if len(ordered) >= 3 else math.inf
+    return [limit / c.norm if c.norm > limit else 1.0 for c in ordered]
 
 
 def grown(ages: Mapping[str, int], contributions: Sequence[Contribution], max_tokens: int) -> dict[str, int]:
