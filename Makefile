@@ -37,9 +37,12 @@ lint: install
 picture: install
 	$(VENV)/bin/python docs/picture.py
 
-# `ip` makes the network namespaces of the tests that need a network of their own.
+# `ip` makes the network namespaces of the tests and benchmarks that need a network of their own, `nft` closes them, and
+# `cc` builds what makes their links slow.
 tools:
 	@command -v ip >/dev/null || test -x /usr/sbin/ip || $(call debian,iproute2)
+	@command -v nft >/dev/null || test -x /usr/sbin/nft || $(call debian,nftables)
+	@echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1 || $(call debian,gcc libc6-dev)
 
 # Install a Debian package as root; anybody else is told what to do, and why the rule stops here.
 debian = { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq $(1); } \

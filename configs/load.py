@@ -3,6 +3,7 @@
 An environment variable names a key by its path: `SHOAL_PEER__STATUS_PORT=8080`, `SHOAL_RUN__TOTAL_TOKENS=1000`.
 """
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,12 @@ def load(config: str | None = None, **flags: Any) -> Settings:
         settings = Settings(**values)
         peer = PeerConfig.model_validate({**settings.peer.model_dump(), **given})
     except ValidationError as error:
+        changes = sorted(name for name in os.environ if name.upper().startswith("SHOAL_RUN__"))
+        if changes and "run" not in values:
+            raise ConfigError(
+                f"{', '.join(changes)} in the environment changes the preset that a run is founded with, and none is "
+                "given; unset it to join a run or to go on with one, or add --config"
+            ) from None
         raise ConfigError(describe(error, config or "the environment or flags")) from None
     except SettingsError as error:
         raise ConfigError(f"the environment: {error}") from None

@@ -30,6 +30,8 @@ class PeerConfig(Frozen):
     status_host: str = "127.0.0.1"
     status_port: Port = 0
     allowed_hosts: tuple[str, ...] = ()  # names, beside localhost and IP addresses, under which the status page answers
+    up_mbit: Annotated[float | None, Field(gt=0)] = None  # cap on what this peer sends, in Mbit/s; None: no cap
+    down_mbit: Annotated[float | None, Field(gt=0)] = None  # and on what it fetches
     devices: tuple[str, ...] = ()  # such as "cuda:0"; empty: all GPUs, or the CPU
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on GPUs
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of one CPU worker; 0: torch's own choice

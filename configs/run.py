@@ -6,9 +6,9 @@ makes it a `RunSpec`.
 
 import hashlib
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 PROTOCOL_VERSION = 1
 
@@ -65,12 +65,34 @@ class InnerSpec(Frozen):
     min_rate_share: Share = 0.1  # of learning_rate, at the end of the schedule
 
 
-class OuterSpec(Frozen):
-    """The outer step: Nesterov on averaged pseudo-gradients (DiLoCo, 2311.08105), and how offers are encoded."""
+# α, μ by codec. What is sparse has its momentum in the residual: SparseLoCo (2508.15706, 3) steps without another.
+OUTER_CONSTANTS = {
+    "float32": (0.7, 0.5),
+    "bfloat16": (0.7, 0.5),
+    "int8": (0.7, 0.5),
+    "int4": (0.7, 0.5),
+    "sparse": (1.0, 0.0),
+}
+OF_THE_CODEC: Any = None  # only in what is read: a spec holds numbers
 
-    codec: Literal["float32", "bfloat16", "int8"] = "int8"
-    alpha: Annotated[float, Field(gt=0, le=2)] = 0.7
-    mu: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+class OuterSpec(Frozen):
+    """The outer step: Nesterov on averaged pseudo-gradients (DiLoCo, 2311.08105), and how offers are encoded.
+
+    Without `alpha` or `mu` the codec's own are taken and become a part of the spec.
+    """
+
+    codec: Literal["float32", "bfloat16", "int8", "int4", "sparse"] = "int4"
+    alpha: Annotated[float, Field(gt=0, le=2, validate_default=True)] = OF_THE_CODEC
+    mu: Annotated[float, Field(ge=0, lt=1, validate_default=True)] = OF_THE_CODEC
+
+    @field_validator("alpha", "mu", mode="before")
+    @classmethod
+    def _of_the_codec(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None:
+            return value
+        alpha, mu = OUTER_CONSTANTS.get(info.data.get("codec", ""), (1.0, 0.0))  # an unknown codec is said already
+        return alpha if info.field_name == "alpha" else mu
 
 
 class RoundSpec(Frozen):

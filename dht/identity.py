@@ -49,7 +49,9 @@ class Identity:
                 path.chmod(0o600)
             data = path.read_bytes()
         except OSError as error:
-            raise StateError(f"cannot use the identity file {path}: {error.strerror}") from error
+            raise StateError(
+                f"cannot use the identity file {path}: {error.strerror}; check its folder and its disk"
+            ) from error
         try:
             message = crypto_pb2.PrivateKey.FromString(data)
             key = serialization.load_der_private_key(message.data, password=None)

@@ -48,7 +48,11 @@ async def start_p2pd(identity_path: Path, *, host: str, port: int, announce: lis
         raise
     except P2PDaemonError as error:
         raise NetworkError(f"libp2p does not start: {error}") from error
-    _pid_file(identity_path).write_text(str(p2p._child.pid))
+    try:
+        _pid_file(identity_path).write_text(str(p2p._child.pid))
+    except OSError:
+        await stop_p2pd(p2p, identity_path)
+        raise
     return p2p
 
 

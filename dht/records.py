@@ -75,6 +75,7 @@ class MemberRecord(Record):
     sub_model: Name = ""
     keeps: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → version of the stored state
     ages: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → age of the stored state, in tokens
+    leases: Annotated[list[Digest], Field(max_length=32)] = []  # data shards that it trains on, by content id
     report: Report = Report()
     is_leaving: bool = False
 

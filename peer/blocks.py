@@ -13,7 +13,7 @@ from peer.replica import Replica, load_state
 from peer.train.checkpoint import read_json, write_file, write_json
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, new_state, read_state
 from peer.train.partition import COMMON, Strategy
-from protocols.shards import download_bytes
+from protocols.shards import OnBytes, download_bytes
 from protocols.state import BlockState, ask_blocks
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class BlockStore:
         strategy: Strategy,
         state_stub: Callable[[str], Any],
         shards_stub: Callable[[str], Any],
-        on_bytes: Callable[[int], None] | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> None:
         self.folder = folder
         self.replicas: dict[str, Replica] = {}  # in training
@@ -79,7 +79,7 @@ class BlockStore:
 
     def save(self, replica: Replica) -> None:
         """Write a block in training, with what is private to this peer. Raises StateError."""
-        replica.save(self.folder, with_pending=False)
+        replica.save(self.folder)
         state = replica.state
         self.stored[state.block] = Facts(state.block, state.version, state.round, state.age, state.digest)
 
@@ -101,7 +101,7 @@ class BlockStore:
         for replica in self.replicas.values():
             for state in (replica.state, replica.previous):
                 if state is not None and state.digest == digest:
-                    return memoryview(state.blob)
+                    return state.blob
         found = next((f for f in self.stored.values() if f.digest == digest), None)
         return self.folder / f"{found.block}.safetensors" if found else None
 

@@ -4,7 +4,7 @@
     → services and DHT → a sub-model and its state → tick by tick: rounds, membership, turns → leave
 
 Each step is a room of its own: `entry` (which run), `session` (the worker), `exchange` (a round), `blocks` (what is
-stored), `library` (text), `standing` (what is told to the others). Here is only their order.
+stored), `library` (text), `turns` (which sub-model), `standing` (what is told to the others). Here is only their order.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from configs.errors import NetworkError, PeerError
 from configs.load import Settings
 from dht.address_book import AddressBook
 from dht.identity import Identity
-from dht.leases import assign, choose_sub_model, next_turn
 from dht.membership import Membership
 from dht.network import Network, open_network
 from peer import __version__, rounds
@@ -39,11 +38,13 @@ from peer.standing import Standing
 from peer.supervisor import Event, Workers, open_workers
 from peer.train.outer import OuterState
 from peer.train.partition import COMMON, Strategy
+from peer.turns import Turns
 from protocols.describe import Describe
 from protocols.gossip import Timing
 from protocols.offers import Offers
-from protocols.shards import Shards, Traffic
+from protocols.shards import Shards
 from protocols.state import State
+from protocols.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class Daemon:
         self.leaving = leaving
         self.clock = Clock(self.spec.genesis, self.spec.rounds.tick_seconds)
         self.strategy = Strategy(self.spec.strategy.kind, len(self.library.domains))
-        self.traffic = Traffic()
+        self.traffic = Traffic(self.config.up_mbit, self.config.down_mbit)
+        self.library.on_bytes = self.traffic.received
         self.offers = Offers(self.traffic)
         folder = self.config.state_dir / "blocks"
         states, shards = self._stub(State), self._stub(Shards)
@@ -121,10 +123,10 @@ class Daemon:
         self.session = Session(self.spec, self.me, workers, self.store)
         self.chronicle = Chronicle(self.config.state_dir)
         self.standing = Standing(self)
+        self.turns = Turns(self)
+        self.library.leased = self.standing.leased
         self.exchanges: dict[str, asyncio.Task[None]] = {}  # block → its round under way
         self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
-        self.turn_began = 0  # tick at which this peer took its sub-model
-        self.unavailable: dict[str, int] = {}  # sub-model → tick before which it is not tried again
         self.is_switching = False
         self.is_paused = False
 
@@ -229,46 +231,16 @@ class Daemon:
             return COMMON
         if self.chronicle.sub_model in self.strategy.sub_models:
             return self.chronicle.sub_model
-        return self._lease()
-
-    def _lease(self) -> str:
-        """Return the sub-model with the fewest holders, then the youngest, of those that still need tokens."""
-        if self.config.sub_model is not None:
-            self.strategy.blocks(self.config.sub_model)  # raises UsageError for one that does not exist
-            return self.config.sub_model
-        names = [name for name in self.strategy.sub_models if self._can_train(name)] or [self.strategy.sub_models[0]]
-        ages = self.standing.ages()
-        unfinished = [name for name in names if not self.standing.is_done(name)]
-        holders = {name: self.membership.view(name, self._acting_tick()) for name in unfinished or names}
-        return choose_sub_model(holders, ages, self.me, self.spec.seed)
+        return self.turns.lease()
 
     def _consider_change(self, tick: int) -> None:
         """Begin to change over when the sub-models part, when this one is done, or when another's turn has come."""
         if self.changing is not None and not self.changing.done():
             return
         self.changing = None
-        target = self._target(tick)
+        target = self.turns.target(tick)
         if target != self.session.sub_model:
             self.changing = self.tasks.create_task(self._change(target))
-
-    def _target(self, tick: int) -> str:
-        """Return the sub-model that this peer should train; "" for none, when all have had their tokens."""
-        current = self.session.sub_model
-        if not current or self.is_paused:
-            return current
-        if current == COMMON and self.session.replicas[COMMON].state.is_final:
-            members = self.membership.view(COMMON, self.session.replicas[COMMON].state.round)
-            is_free = self.config.sub_model is None and all(map(self._can_train, self.strategy.sub_models))
-            return (
-                assign(members, self.strategy.sub_models, self.spec.seed).get(self.me, "") if is_free else self._lease()
-            )
-        if self.standing.is_done(current):
-            return self._lease() if not all(map(self.standing.is_done, self.strategy.sub_models)) else ""
-        if current != COMMON and self.config.sub_model is None and tick - self.turn_began >= rounds.TURN_TICKS:
-            unfinished = [n for n in self.strategy.sub_models if self._can_train(n) and not self.standing.is_done(n)]
-            holders = {name: self.membership.view(name, self._acting_tick()) for name in {*unfinished, current}}
-            return next_turn(current, holders, self.standing.ages(), self.me) or current
-        return current
 
     async def _change(self, target: str) -> None:
         """Get what `target` needs; then finish the rounds under way, put the present sub-model away, and begin it."""
@@ -276,7 +248,7 @@ class Daemon:
             states = await self._obtain(target)
         except (NetworkError, PeerError, TimeoutError) as error:
             log.warning("cannot change to %s yet: %s", target, error)
-            self.unavailable[target] = self.clock.tick() + rounds.TURN_TICKS
+            self.turns.put_off(target)
             return
         self.is_switching = True
         await self._settle_exchanges()
@@ -287,6 +259,8 @@ class Daemon:
         leaving = [block for block in self.session.replicas if block not in kept]
         await self._finish_alone(leaving)
         await self.session.drop(leaving)
+        for block in leaving:
+            self.offers.forget(block)
         await self._take(target, states)
         self.is_switching = False
 
@@ -304,7 +278,7 @@ class Daemon:
         """Begin to train `sub_model`; nothing when its name is empty."""
         self.chronicle.sub_model = sub_model
         self.chronicle.restarted_counter()
-        self.turn_began = self.clock.tick()
+        self.turns.began = self.clock.tick()
         self.standing.state = "training"
         if sub_model:
             await self.session.start(self.strategy, sub_model, states, self.library)
@@ -314,7 +288,7 @@ class Daemon:
             self.tasks.create_task(fetching)
         else:
             self.session.sub_model = ""
-        await self.standing.publish(self.turn_began)
+        await self.standing.publish(self.turns.began)
 
     # The end
 
@@ -371,13 +345,6 @@ class Daemon:
         """Return the other peers that are present, or, before their records were read, those that were dialled."""
         present = [peer for peer in self.membership.members(self.clock.tick()) if peer != self.me]
         return list(dict.fromkeys([*present, *self.entry.peers]))
-
-    def _acting_tick(self) -> int:
-        return self.standing.acting_tick()
-
-    def _can_train(self, sub_model: str) -> bool:
-        is_tried = self.unavailable.get(sub_model, 0) <= self.clock.tick()
-        return is_tried and self.library.can_train(self.strategy, sub_model)
 
     def _lookup(self, content_id: str) -> Path | memoryview | None:
         found = self.store.lookup(content_id)

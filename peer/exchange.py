@@ -17,8 +17,10 @@ from configs.errors import PeerError, ShoalError
 from dht.identity import Identity
 from peer.replica import Replica, read_offer
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
-from protocols.gossip import CALL_S, Group, Heard, Stand, Timing, exchange, fetch_sealed, history
-from protocols.offers import Offer, OfferHeader, Offers, SealedRound, sign_offer
+from protocols.fetching import Group
+from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
+from protocols.offers import Offers, SealedRound
+from protocols.parcels import Offer, OfferHeader, sign_offer
 from protocols.sealing import Mark, Standing, compare
 from protocols.shards import download_bytes
 
@@ -75,7 +77,7 @@ async def run_round(
     group = _group(swarm, replica, round_, view, decoded)
     stand = Stand(list(replica.marks), len(replica.state.blob))
     heard = await exchange(group, swarm.offers, stand, timing)
-    repaired = await _repair(swarm, replica, heard)
+    repaired = await _repair(swarm, replica, heard, timing.fetch_s)
     reason = heard.seal.reason
     if heard.missing:
         reason = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers"
@@ -105,7 +107,7 @@ async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work) -> Non
         domain=work.domain,
     )
     # Written before anybody sees it: after a kill it is known what may have counted.
-    await asyncio.to_thread(lambda: replica.save(swarm.folder, with_pending=True))
+    await asyncio.to_thread(replica.save_offered, swarm.folder)
     await swarm.offers.put(sign_offer(swarm.identity, header, payload))
 
 
@@ -122,19 +124,22 @@ def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], dec
 async def _contributions(
     replica: Replica, offers: Mapping[str, Offer], decoded: Mapping[str, Contribution]
 ) -> list[Contribution]:
+    """Return what the offers hold; this peer's own, and those that were checked just now, are decoded already."""
     found = []
     for offer in offers.values():
-        held = decoded.get(offer.offer_id)
+        header, pending, held = offer.header, replica.pending, decoded.get(offer.offer_id)
+        if held is None and pending is not None and (header.peer, header.round) == (replica.me, pending.round):
+            held = Contribution(header.peer, pending.decoded, header.tokens, header.norm, header.domain)
         found.append(held if held is not None else await asyncio.to_thread(read_offer, offer, replica.size))
     return found
 
 
-async def _repair(swarm: Swarm, replica: Replica, heard: Heard) -> str:
+async def _repair(swarm: Swarm, replica: Replica, heard: Heard, fetch_s: float) -> str:
     """Bring the replica to where the group stands; return how, nothing if it stood there, `FAILED` if it cannot."""
     standing = compare(replica.me, heard.histories)
     try:
         if standing.follow is not None:
-            return await _follow(swarm, replica, standing, heard)
+            return await _follow(swarm, replica, standing, heard, fetch_s)
         if standing.merge:
             return await _merge(swarm, replica, standing, heard)
     except (ShoalError, TimeoutError, OSError) as error:
@@ -143,7 +148,7 @@ async def _repair(swarm: Swarm, replica: Replica, heard: Heard) -> str:
     return ""
 
 
-async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard) -> str:
+async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard, fetch_s: float) -> str:
     """Replay the rounds that lead to where the group stands, or download its state if that is not possible."""
     target, sources = standing.follow, standing.sources
     assert target is not None
@@ -152,7 +157,8 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Hea
     after = base.version if base else max(0, target.version - len(marks))
     rounds = await history(swarm.offers_stub(sources[0]), replica.block, after)
     rounds = [r for r in rounds if r.version <= target.version]
-    if base is not None and (states := await _replay(swarm, replica, base, rounds, target, sources)):
+    leads_there = bool(rounds) and rounds[-1].digest == target.digest
+    if base is not None and leads_there and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
         replica.adopt(states, rounds, marks, base.round)
         return f"replayed {len(rounds)}"
     state = await _fetch_state(swarm, replica, target, sources, heard)
@@ -165,7 +171,10 @@ async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequ
     size_bytes = heard.state_bytes[sources[0]]
     if size_bytes > 8 * replica.size + MAX_HEADER_BYTES:
         raise PeerError(f"state of {replica.block}: {size_bytes} bytes are too many for {replica.size} parameters")
-    data = await download_bytes(swarm.shards_stub, sources, mark.digest, size_bytes, deadline_s=DOWNLOAD_S)
+    received = swarm.offers.traffic.received
+    data = await download_bytes(
+        swarm.shards_stub, sources, mark.digest, size_bytes, deadline_s=DOWNLOAD_S, on_bytes=received
+    )
     return await asyncio.to_thread(read_state, data, replica.block, replica.size)
 
 
@@ -174,18 +183,18 @@ async def _replay(
     replica: Replica,
     base: OuterState,
     rounds: Sequence[SealedRound],
-    target: Mark,
     sources: Sequence[str],
+    fetch_s: float,
 ) -> list[OuterState]:
-    """Return the states after each of the rounds; none if they do not lead to the target or an offer is lost."""
-    if not rounds or rounds[0].version != base.version + 1 or rounds[-1].digest != target.digest:
+    """Return the states after each of the rounds; none if they do not follow or an offer is lost."""
+    if rounds[0].version != base.version + 1:
         return []
     states = [base]
     for sealed in rounds:
         decoded: dict[str, Contribution] = {}
         group = _group(swarm, replica, sealed.round, list(sealed.offers), decoded)
         from_all = {peer: [s for s in sources if s != replica.me] for peer in sealed.offers}
-        offers = await fetch_sealed(group, swarm.offers, sealed.offers, from_all, CALL_S)
+        offers = await fetch_sealed(group, swarm.offers, sealed.offers, from_all, fetch_s)
         if not sealed.offers or len(offers) < len(sealed.offers):
             return []
         contributions = await _contributions(replica, offers, decoded)

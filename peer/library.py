@@ -5,20 +5,21 @@ How blobs travel is `protocols/shards.py`'s; what is in them is `peer/train/data
 
 import asyncio
 import hashlib
+import itertools
 import logging
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.content import content_id_of
 from configs.corpus import DomainInfo, ShardInfo
-from configs.errors import DataError, NetworkError, ShoalError
+from configs.errors import DataError, NetworkError, ShoalError, StateError
 from configs.run import RunSpec
+from dht.leases import choose_shards
 from peer.train.checkpoint import write_file
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, Source
 from peer.train.partition import COMMON, Strategy
-from protocols.shards import download
+from protocols.shards import OnBytes, download
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Library:
         self.domains = list(domains)
         self.corpus = corpus
         self._shards_stub = shards_stub
+        self.on_bytes: OnBytes | None = None  # of what is fetched
+        self.leased: Callable[[], Mapping[str, int]] = dict  # content id → other peers that train on that shard
         self._tokenizer_id = ""
         self._fetching = asyncio.Lock()  # one download for one file
         (folder / BLOBS).mkdir(parents=True, exist_ok=True)
@@ -117,16 +120,20 @@ class Library:
             sources += [Source(str(path), self.spec.model.vocab_size, shard.tokens / total) for shard, path in here]
         return sources
 
-    def wanted(self, strategy: Strategy, sub_model: str, me: str) -> list[ShardInfo]:
-        """Return the shards to fetch for `sub_model`, one of each domain first; each peer in an order of its own.
+    def leases(self, strategy: Strategy, sub_model: str) -> list[str]:
+        """Return the content ids of the shards here that `sub_model` is trained on, as many as a record takes."""
+        held = (s for domain in self.trains(strategy, sub_model) for s in domain.shards if self.path(s) is not None)
+        return [shard.content_id for shard in itertools.islice(held, MAX_LOCAL_SHARDS)]
 
-        Every peer draws another part of a large domain, so that coverage stays even.
+    def wanted(self, strategy: Strategy, sub_model: str, me: str) -> list[ShardInfo]:
+        """Return the shards to fetch for `sub_model`, one of each domain first.
+
+        Those that the fewest others train on come first, so that coverage of a large domain stays even.
         """
         queues = []
         for domain in self.trains(strategy, sub_model):
             shards = [s for s in domain.shards if s.tokens > self.spec.model.context_length] if domain.is_public else []
-            random.Random(f"{me}/{domain.name}").shuffle(shards)
-            queues.append(shards[:MAX_LOCAL_SHARDS])
+            queues.append(choose_shards(shards, self.leased(), MAX_LOCAL_SHARDS, f"{me}/{domain.name}"))
         longest = max(map(len, queues), default=0)
         mixed = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
         return [shard for shard in mixed if self.path(shard) is None]
@@ -138,7 +145,13 @@ class Library:
             async with self._fetching:
                 if self.path(blob) is None:
                     await download(
-                        self._shards_stub, peers, blob.content_id, blob.size_bytes, target, deadline_s=DOWNLOAD_S
+                        self._shards_stub,
+                        peers,
+                        blob.content_id,
+                        blob.size_bytes,
+                        target,
+                        deadline_s=DOWNLOAD_S,
+                        on_bytes=self.on_bytes,
                     )
 
     async def fetch_in_background(
@@ -146,7 +159,7 @@ class Library:
     ) -> None:
         """Fetch the rest of the shards for `sub_model`, then what keeps the text of the others in the swarm.
 
-        `arrived` is called after each shard of `sub_model`.
+        `arrived` is called after each shard of `sub_model`. Raises StateError on a full disk.
         """
         try:
             for shard in self.wanted(strategy, sub_model, me):
@@ -154,6 +167,8 @@ class Library:
                 await arrived()
             await self.fetch([domain.counts for domain in self.domains], peers)
             await self.fetch(self.wanted(strategy, COMMON, me)[:SPARE_SHARDS], peers)
+        except StateError:
+            raise
         except (ShoalError, TimeoutError) as error:
             log.info("some of the corpus could not be fetched yet: %s", error)
 
@@ -180,7 +195,10 @@ def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[
     own = {domain.name: domain for domain in corpus.info.domains}
     known = {domain.name for domain in domains}
     if strange := sorted(own.keys() - known):
-        raise DataError(f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}")
+        raise DataError(
+            f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}: prepare yours "
+            "by one of these names, or found a run of your own"
+        )
     return [own[d.name] if d.name in own and not d.is_public else d for d in domains]
 
 

@@ -67,7 +67,10 @@ def announce_daemon(state_dir: Path, url: str, peer_id: str) -> None:
         beside.write_text(json.dumps(asdict(daemon)), encoding="utf-8")
         beside.replace(state_dir / DAEMON_FILE)
     except OSError as error:
-        raise StateError(f"cannot write {state_dir / DAEMON_FILE}: {error.strerror}") from None
+        beside.unlink(missing_ok=True)
+        raise StateError(
+            f"cannot write {state_dir / DAEMON_FILE}: {error.strerror}; check the state directory and its disk"
+        ) from None
 
 
 def find_daemon(state_dir: Path) -> LocalDaemon:

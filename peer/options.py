@@ -25,6 +25,12 @@ Announce = Annotated[
 ]
 StatusPort = Annotated[int | None, typer.Option("--status-port", help="Port of the status page.", min=0, max=65_535)]
 StatusHost = Annotated[str | None, typer.Option("--status-host", help="Address of the status page.", metavar="IP")]
+UpMbit = Annotated[
+    float | None, typer.Option("--up-mbit", help="Send no faster than this, in Mbit/s.", min=0.01, metavar="N")
+]
+DownMbit = Annotated[
+    float | None, typer.Option("--down-mbit", help="Fetch no faster than this, in Mbit/s.", min=0.01, metavar="N")
+]
 Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")]
 Private = Annotated[bool | None, typer.Option("--private", help="Never let this data leave the machine.")]
 Devices = Annotated[

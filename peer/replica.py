@@ -17,10 +17,20 @@ from torch import Tensor
 from configs.errors import PeerError, StateError
 from configs.run import RunSpec
 from peer.train.checkpoint import read_bytes, read_json, read_tensors, write_file, write_json, write_tensors
-from peer.train.outer import Contribution, OuterState, common_tokens_of, lone_step, outer_step, read_state
-from protocols.codecs import decode, encode
-from protocols.offers import KEPT_ROUNDS, Offer, SealedRound
+from peer.train.outer import (
+    Contribution,
+    OuterState,
+    common_tokens_of,
+    lone_step,
+    outer_step,
+    read_state,
+    unwritten,
+)
+from protocols.codecs import decode, roundtrip
+from protocols.offers import KEPT_ROUNDS, SealedRound
+from protocols.parcels import Offer
 from protocols.sealing import MARKS, Mark
+from protocols.wire import Buffer
 
 NORM_TOLERANCE = 0.01
 SAVED_OFFERS = 8  # own offers since the last step that survive a restart: others may have counted them
@@ -33,13 +43,22 @@ class Pending:
     round: int
     produced: Tensor  # u, (N,)
     decoded: Tensor  # D(u), (N,)
+    payload: bytes  # D(u), encoded
 
 
 @dataclass
 class OwnOffer:
-    """An offer of this peer, and whether the history that it follows has it."""
+    """An offer of this peer, encoded, and whether the history that it follows has it."""
 
-    decoded: Tensor
+    payload: Buffer
+    is_counted: bool
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What makes the residual out of the file of what was offered: u − D(u) if that offer was counted, else u."""
+
+    round: int
     is_counted: bool
 
 
@@ -71,6 +90,7 @@ class Replica:
         self.pending: Pending | None = None
         self.offered_round = state.round  # no second offer is ever signed for one round
         self.tokens = state.ages.get(me, 0)  # cumulative, of this peer on this block, in its last offer
+        self._origin: Origin | None = None  # of the residual, as long as the disk has what it is made of
 
     @property
     def block(self) -> str:
@@ -88,10 +108,10 @@ class Replica:
         `theta` are the local parameters at the round's end, (N,); `tokens` this peer's cumulative count.
         """
         self.tokens = max(self.tokens, tokens)
-        produced = self.residual + (self.state.phi - theta)
-        payload = encode(self.spec.outer.codec, produced)
-        decoded = decode(self.spec.outer.codec, payload, self.size)
-        self.pending = Pending(round_, produced, decoded)
+        produced = torch.sub(self.state.phi, theta, out=unwritten(self.size))
+        produced += self.residual
+        payload, decoded = roundtrip(self.spec.outer.codec, produced)
+        self.pending = Pending(round_, produced, decoded, payload)
         self.offered_round = round_
         return payload, float(torch.linalg.vector_norm(decoded))
 
@@ -101,7 +121,9 @@ class Replica:
         self._push(self._stepped(self.state, round_, contributions), sealed)
         if self.pending is not None and self.pending.round == round_:
             kept = self.pending.produced
-            self.residual = kept - self.pending.decoded if is_counted else kept.clone()
+            self.residual = torch.sub(kept, self.pending.decoded, out=unwritten(self.size)) if is_counted else kept
+            if self._origin is not None and self._origin.round == round_:
+                self._origin = Origin(round_, is_counted)
         self._close(round_, is_counted)
         self.pending = None
 
@@ -110,7 +132,7 @@ class Replica:
         self.tokens = max(self.tokens, tokens)
         common = common_tokens_of(self.spec, self.block)
         theta = theta - self.residual  # what could not be sent while there were others is not lost
-        self.residual = torch.zeros_like(theta)
+        self.residual, self._origin = torch.zeros_like(theta), None
         self._push(lone_step(self.state, theta, self.me, self.tokens, round_=round_, common_tokens=common), {})
         self._close(round_, False)
         self.pending = None
@@ -121,7 +143,7 @@ class Replica:
 
     def put_off(self, theta: Tensor, tokens: int) -> None:
         """Owe all that `theta`, (N,), has beyond φ; to be sent when this peer returns to the block."""
-        self.residual = self.residual + (self.state.phi - theta)
+        self.residual, self._origin = self.residual + (self.state.phi - theta), None
         self.tokens = max(self.tokens, tokens)
         self.pending = None
 
@@ -144,7 +166,8 @@ class Replica:
         for round_, mine in self.own.items():
             is_counted = round_ in counted
             if since_round < round_ <= states[-1].round and is_counted != mine.is_counted:
-                self._owe(-mine.decoded if is_counted else mine.decoded)
+                decoded = decode(self.spec.outer.codec, mine.payload, self.size)
+                self._owe(-decoded if is_counted else decoded)
                 mine.is_counted = is_counted
         self.previous = states[-2] if len(states) > 1 else None
         self.state = states[-1]
@@ -155,70 +178,71 @@ class Replica:
         self.lineage.clear()
         self.lineage.extend([*older, *rounds])
 
-    def save(self, folder: Path, *, with_pending: bool) -> None:
-        """Write the state and what is owed, whole or not at all. Raises StateError."""
-        if with_pending and self.pending is not None:
-            produced = {f"produced.{self.pending.round}": self.pending.produced}
-            write_tensors(folder / f"{self.block}.pending", produced | self._offers_since(self.state.round + 1), {})
-            offered = {"digest": self.state.digest, "tokens": self.tokens}
-            write_json(folder / f"{self.block}.pending.json", offered)
-            return
-        owed = self.residual if self.pending is None else self.pending.produced  # after a restart, θ begins at φ
-        offers = self._offers_since(self.state.round)
-        write_tensors(folder / f"{self.block}.residual", {"residual": owed, **offers}, {})
+    def save_offered(self, folder: Path) -> None:
+        """Write what is about to be offered, before anybody sees it. Raises StateError."""
+        assert self.pending is not None
+        round_ = self.pending.round
+        facts = {"round": str(round_), "tokens": str(self.tokens)}
+        tensors = {"produced": self.pending.produced} | self._offers_since(self.state.round + 1)
+        write_tensors(folder / f"{self.block}.offered", tensors, facts)
+        self._origin = Origin(round_, False)
+
+    def save(self, folder: Path) -> None:
+        """Write the state and what is owed; a crash between two writes costs no work. Raises StateError."""
+        facts = {"round": str(self.offered_round)}  # what was offered up to then is in here
+        owed = {}
+        if self._origin is not None:
+            facts["is_counted"] = str(int(self._origin.is_counted))
+        else:  # after a restart, θ begins at φ
+            owed["residual"] = self.residual if self.pending is None else self.pending.produced
+        write_tensors(folder / f"{self.block}.residual", owed | self._offers_since(self.state.round), facts)
         write_file(folder / f"{self.block}.safetensors", self.state.blob)
         state = self.state
-        facts = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
-        write_json(folder / f"{self.block}.json", {**facts, "tokens": self.tokens, "digest": state.digest})
-        (folder / f"{self.block}.pending.json").unlink(missing_ok=True)  # the residual has all of it
+        told = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
+        write_json(folder / f"{self.block}.json", {**told, "tokens": self.tokens, "digest": state.digest})
 
     def resume(self, folder: Path) -> None:
         """Take up the residual of the last checkpoint, and what was offered in the round that was cut off.
 
         That round may have counted for the others: its work stays in the residual until their history says so.
         """
-        tensors = read_tensors(folder / f"{self.block}.residual")
-        if tensors is not None and tensors["residual"].shape == self.residual.shape:
-            self.residual = tensors["residual"]
-            self._recall_offers(tensors)
+        owed, facts = read_tensors(folder / f"{self.block}.residual") or ({}, {})
+        offered, offered_facts = read_tensors(folder / f"{self.block}.offered") or ({}, {})
+        saved_round, offered_round = int(facts.get("round", -1)), int(offered_facts.get("round", -1))
         saved = read_json(folder / f"{self.block}.json") or {}
         self.tokens = max(self.tokens, int(saved.get("tokens", 0)))
-        facts, pending = (
-            read_json(folder / f"{self.block}.pending.json"),
-            read_tensors(folder / f"{self.block}.pending"),
-        )
-        if facts is None or pending is None or facts["digest"] != self.state.digest:
-            return
-        self._recall_offers(pending)
-        self.tokens = max(self.tokens, int(facts["tokens"]))
-        name = next(name for name in pending if name.startswith("produced."))
-        self.offered_round, self.residual = int(name.partition(".")[2]), pending[name]
-        codec = self.spec.outer.codec
-        decoded = decode(codec, encode(codec, self.residual), self.size)
-        self.own[self.offered_round] = OwnOffer(decoded, False)
+        self._recall_offers(owed)
+        if "residual" in owed:
+            self.residual = owed["residual"]
+        if offered and (offered_round > saved_round or (offered_round == saved_round and "residual" not in owed)):
+            self._recall_offers(offered)
+            self.tokens = max(self.tokens, int(offered_facts["tokens"]))
+            self.residual, self.offered_round = offered["produced"], max(offered_round, self.offered_round)
+            payload, decoded = roundtrip(self.spec.outer.codec, self.residual)
+            is_counted = offered_round == saved_round and facts["is_counted"] == "1"
+            self.own[offered_round] = OwnOffer(payload, is_counted)
+            self._origin = Origin(offered_round, is_counted)
+            if is_counted:
+                self.residual = self.residual - decoded
 
     def _offers_since(self, first: int) -> dict[str, Tensor]:
         """Return own offers from round `first` on, encoded, by names that say whether the history has them."""
-        found = {}
-        for round_ in sorted(self.own)[-SAVED_OFFERS:]:
-            if round_ >= first:
-                payload = bytearray(encode(self.spec.outer.codec, self.own[round_].decoded))
-                found[f"offer.{round_}.{int(self.own[round_].is_counted)}"] = torch.frombuffer(
-                    payload, dtype=torch.uint8
-                )
-        return found
+        return {
+            f"offer.{round_}.{int(own.is_counted)}": torch.frombuffer(bytearray(own.payload), dtype=torch.uint8)
+            for round_, own in sorted(self.own.items())[-SAVED_OFFERS:]
+            if round_ >= first
+        }
 
     def _recall_offers(self, tensors: Mapping[str, Tensor]) -> None:
         for name, payload in tensors.items():
             if name.startswith("offer."):
                 _, round_, is_counted = name.split(".")
-                decoded = decode(self.spec.outer.codec, payload.numpy().data, self.size)
-                self.own[int(round_)] = OwnOffer(decoded, is_counted == "1")
+                self.own[int(round_)] = OwnOffer(payload.numpy().tobytes(), is_counted == "1")
                 self.offered_round = max(self.offered_round, int(round_))
 
     def _owe(self, work: Tensor) -> None:
         """Add to what has yet to be sent; an offer that is under way was made before and did not have it."""
-        self.residual = self.residual + work
+        self.residual, self._origin = self.residual + work, None
         if self.pending is not None:
             self.pending = replace(self.pending, produced=self.pending.produced + work)
 
@@ -241,7 +265,7 @@ class Replica:
 
     def _close(self, round_: int, is_counted: bool) -> None:
         if self.pending is not None and self.pending.round == round_:
-            self.own[round_] = OwnOffer(self.pending.decoded, is_counted)
+            self.own[round_] = OwnOffer(self.pending.payload, is_counted)
             for old in sorted(self.own)[:-KEPT_ROUNDS]:
                 del self.own[old]
 

@@ -1,20 +1,12 @@
 """What happens at a tick: pure decisions, with the tick as an argument."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from configs.run import RunSpec
 
 TURN_TICKS = 8  # a peer that serves several sub-models stays this long with one
 LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Where a run stands: `common` (one small model), `parted` (sub-models), or `done` (training has ended)."""
-
-    name: str
-    sub_models: tuple[str, ...]
+CLOSE_SHARE = 0.95  # of a round, when it should be over, with all that was missing
 
 
 def due(spec: RunSpec, ages: Mapping[str, int], tick: int) -> list[str]:
@@ -27,29 +19,15 @@ def round_seconds(spec: RunSpec, age: int) -> float:
     return spec.rounds.length(age) * spec.rounds.tick_seconds
 
 
-def timing(spec: RunSpec, age: int, late_s: float) -> tuple[float, float]:
-    """Return the seconds until the cut and until the end of the lists, for a member that begins `late_s` late."""
+def timing(spec: RunSpec, age: int, late_s: float) -> tuple[float, float, float]:
+    """Return the seconds until the cut and until the end of the lists, for a member that begins `late_s` late.
+
+    The third is how long a missing offer may take after that.
+    """
     length = round_seconds(spec, age)
     cut = spec.rounds.cut_share * length
     end = (spec.rounds.cut_share + LIST_SHARE) * length
-    return max(0.0, cut - late_s), max(0.0, end - late_s)
-
-
-def total_tokens(spec: RunSpec, block: str, num_sub_models: int) -> int:
-    """Return the age at which `block` has had its part of the run: an expert gets its share after the common phase."""
-    is_shared = block in ("model", "trunk")
-    rest = spec.total_tokens - spec.strategy.common_tokens
-    return spec.total_tokens if is_shared else spec.strategy.common_tokens + rest // max(1, num_sub_models)
-
-
-def is_done(spec: RunSpec, sub_model: str, ages: Mapping[str, int], num_sub_models: int) -> bool:
-    """Return whether `sub_model` has had all its tokens."""
-    return ages.get(sub_model, 0) >= total_tokens(spec, sub_model, num_sub_models)
-
-
-def open_sub_models(spec: RunSpec, sub_models: Sequence[str], ages: Mapping[str, int]) -> list[str]:
-    """Return the sub-models that still have tokens to absorb."""
-    return [name for name in sub_models if not is_done(spec, name, ages, len(sub_models))]
+    return max(0.0, cut - late_s), max(0.0, end - late_s), CLOSE_SHARE * length - end
 
 
 def eta_seconds(age: int, total: int, tokens_per_s: float) -> float | None:

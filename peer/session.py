@@ -17,7 +17,7 @@ from peer.library import Library
 from peer.replica import Replica
 from peer.supervisor import Workers
 from peer.train.model import initial_parameters
-from peer.train.outer import OuterState, common_tokens_of, new_state
+from peer.train.outer import OuterState, common_tokens_of, new_state, unwritten
 from peer.train.partition import COMMON, Layout, Strategy
 
 
@@ -120,7 +120,7 @@ class Session:
         snapshot = await self._workers.take_snapshot()
         works = {
             block: Work(
-                self._workers.snapshot[self._layout.span(block)].clone(),
+                unwritten(self._layout.block_size(block)).copy_(self._workers.snapshot[self._layout.span(block)]),
                 self._before[block] + snapshot.tokens,
                 self._domain,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -90,11 +91,16 @@ class Standing:
             sub_model=daemon.session.sub_model,
             keeps=daemon.store.versions(),
             ages=daemon.store.ages(),
+            leases=self._leases() if is_holding else [],
             report=self._report(),
             is_leaving=is_leaving,
         )
         self._published_at = tick
         await daemon.membership.publish(record)
+
+    def _leases(self) -> list[str]:
+        sub_model = self._daemon.session.sub_model
+        return self._daemon.library.leases(self._daemon.strategy, sub_model) if sub_model else []
 
     async def _keep_blocks(self, tick: int) -> None:
         """Fetch the newest state of the blocks that this peer keeps for others."""
@@ -145,6 +151,11 @@ class Standing:
             for block, age in member.record.ages.items():
                 ages[block] = max(age, ages.get(block, 0))
         return ages
+
+    def leased(self) -> Mapping[str, int]:
+        """Return how many other peers train on each data shard, by its content id."""
+        known = self._daemon.membership.known().items()
+        return Counter(shard for peer, member in known if peer != self._daemon.me for shard in member.record.leases)
 
     def is_done(self, sub_model: str) -> bool:
         """Return whether a sub-model has had all its tokens."""

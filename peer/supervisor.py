@@ -269,6 +269,8 @@ class Workers:
                 reason, kind = await self._run_generation(setup)
             except OSError as error:
                 reason, kind = f"a worker cannot be started: {error}", "other"
+            except EOFError:
+                reason, kind = "a worker cannot be started: the fork server, which imports its modules, ended", "other"
             deaths = 1 if self.progress.position > began else deaths + 1
             self.progress = replace(self.progress, tokens=self._anchor_tokens, tokens_per_s=0.0)
             if kind == "memory" and self.micro_batch > 1:
@@ -277,6 +279,8 @@ class Workers:
             elif kind == "device":
                 return self._fail(reason)
             elif deaths >= MAX_DEATHS:
+                if kind == "memory":
+                    reason += " even with one sequence at a time"
                 remedy = "give more memory or another device" if kind == "memory" else "see the log for the first error"
                 return self._fail(f"training ended {deaths} times before a step: {reason}; {remedy}, then start again")
             self._tell(Event("restarted", reason))

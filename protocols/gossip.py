@@ -10,32 +10,18 @@ Every wait has a deadline; a member that fails costs nothing but itself.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from configs.errors import PeerError
-from protocols.offers import (
-    MAX_WAIT_S,
-    HistoryRequest,
-    ListRequest,
-    Offer,
-    OfferList,
-    OfferRequest,
-    Offers,
-    SealedRound,
-    check_payload,
-    open_envelope,
-)
+from protocols.fetching import RETRY_S, Fetch, Group
+from protocols.offers import MAX_WAIT_S, HistoryRequest, ListRequest, OfferList, Offers, SealedRound
+from protocols.parcels import Offer
 from protocols.sealing import Mark, Seal, seal
-from protocols.wire import Frames, each_frame
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.2
 CALL_S = 10.0  # for a call that needs no waiting at the other end
-
-Check = Callable[[Offer], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -54,34 +40,12 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The members of one round of one block, and how to reach them.
-
-    `check` raises PeerError for an offer that must not be held: wrong size, values that are not finite, a norm that
-    is not the signed one.
-    """
-
-    run_id: str
-    block: str
-    round: int
-    me: str
-    view: Sequence[str]
-    max_bytes: int  # of one payload
-    stub: Callable[[str], Any]
-    check: Check
-
-    @property
-    def others(self) -> list[str]:
-        """The members but oneself."""
-        return [peer for peer in self.view if peer != self.me]
-
-
-@dataclass(frozen=True)
 class Timing:
-    """Seconds from now to the cut, and to the end of hearing lists."""
+    """Seconds from now to the cut, and to the end of hearing lists; and how long a missing offer may take then."""
 
     cut_s: float
     end_s: float
+    fetch_s: float = CALL_S
 
 
 @dataclass(frozen=True)
@@ -109,7 +73,7 @@ async def exchange(group: Group, offers: Offers, stand: Stand, timing: Timing) -
         peer: [m for m, heard in lists.items() if heard.offers.get(peer) == offer_id and m != group.me]
         for peer, offer_id in outcome.offers.items()
     }
-    sealed = await fetch_sealed(group, offers, outcome.offers, namers, CALL_S)
+    sealed = await fetch_sealed(group, offers, outcome.offers, namers, timing.fetch_s)
     return Heard(outcome, histories, sealed, {peer: heard.state_bytes for peer, heard in lists.items()})
 
 
@@ -118,23 +82,13 @@ async def fetch_sealed(
 ) -> dict[str, Offer]:
     """Return those of the `wanted` offers (peer → offer id) that are held or could be fetched from their sources."""
 
-    async def one(peer: str) -> None:
-        for source in sources.get(peer, ()):
-            try:
-                await _fetch(group, offers, source, peer, 0.0, timeout_s, wanted[peer])
-            except Exception as error:
-                log.debug("offer of %s for %s round %d from %s: %s", peer, group.block, group.round, source, error)
-            else:
-                return
-
     def have() -> dict[str, Offer]:
         held = offers.held(group.block, group.round)
-        return {
-            peer: held[peer] for peer, wanted_id in wanted.items() if peer in held and held[peer].offer_id == wanted_id
-        }
+        return {peer: held[peer] for peer in wanted if peer in held and held[peer].offer_id == wanted[peer]}
 
+    deadline = asyncio.get_running_loop().time() + timeout_s
     lacking = [peer for peer in wanted if peer not in have()]
-    await _each([one(peer) for peer in lacking], asyncio.get_running_loop().time() + timeout_s)
+    await _each([Fetch(group, offers, p, wanted[p]).run(sources.get(p, ()), deadline) for p in lacking], deadline)
     return have()
 
 
@@ -148,7 +102,8 @@ async def history(stub: Any, block: str, after_version: int) -> list[SealedRound
 
 
 async def _gather(group: Group, offers: Offers, peer: str, cut: float) -> None:
-    await _until(cut, lambda left: _fetch(group, offers, peer, peer, left, left + RETRY_S, None))
+    others = [member for member in group.others if member != peer]
+    await Fetch(group, offers, peer).run([peer, *others], cut)
 
 
 async def _hear(group: Group, peer: str, end: float, lists: dict[str, OfferList]) -> None:
@@ -175,44 +130,6 @@ async def _until(deadline: float, attempt: Callable[[float], Awaitable[bool]]) -
         except Exception as error:  # libp2p's own errors have no common root
             log.debug("will try again: %s", error)
         await asyncio.sleep(min(RETRY_S, max(0.0, deadline - loop.time())))
-
-
-async def _fetch(
-    group: Group, offers: Offers, source: str, peer: str, wait_s: float, timeout_s: float, offer_id: str | None
-) -> bool:
-    request = OfferRequest(block=group.block, round=group.round, peer=peer, wait_s=min(wait_s, MAX_WAIT_S))
-    async with asyncio.timeout(timeout_s):
-        stream = await group.stub(source).rpc_offer(request)
-        offer = await _read_offer(group, request, stream)
-    if offer is None:
-        return False
-    if offer_id is not None and offer.offer_id != offer_id:
-        raise PeerError(f"{source} sent another offer of {peer} for {group.block} round {group.round} than was sealed")
-    offers.traffic.received(len(offer.payload))
-    await group.check(offer)
-    await offers.put(offer)
-    return True
-
-
-async def _read_offer(group: Group, request: OfferRequest, stream: Frames) -> Offer | None:
-    header, offer_id, envelope = None, "", b""
-    payload = bytearray()
-    async with aclosing(each_frame(stream, MAX_WAIT_S)) as frames:  # type: ignore[type-var]  # the caller has a deadline
-        async for frame in frames:
-            if header is None:
-                envelope = bytes(frame.data)
-                header, offer_id = open_envelope(envelope, request, group.run_id)
-                if header.size_bytes > group.max_bytes:
-                    raise PeerError(f"offer of {request.peer} for {group.block}: {header.size_bytes} bytes")
-                continue
-            payload += frame.data
-            if len(payload) > header.size_bytes:
-                raise PeerError(f"offer of {request.peer} for {group.block}: longer than signed")
-    if header is None:
-        return None
-    data = bytes(payload)
-    await asyncio.to_thread(check_payload, header, data)
-    return Offer(header, envelope, data, offer_id)
 
 
 async def _each(jobs: Sequence[Any], deadline: float) -> None:

@@ -1,11 +1,11 @@
-"""Offers, lists and histories: what a peer serves of its rounds. How a group uses them stands in `gossip.py`.
+"""Offers, lists and histories: what a peer serves of its rounds. How a group uses them stands in `gossip.py`, what an
+offer is in `parcels.py`.
 
 Nothing is pushed to a peer: it fetches what it wants, so nobody can fill its memory. A request for something that
 is not there yet waits (long poll) until it is, or until the time it brought is over.
 """
 
 import asyncio
-import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,54 +16,45 @@ from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
-from configs.content import content_id_of
-from configs.errors import PeerError
-from dht.identity import Identity, verify
+from protocols.parcels import (
+    MAX_CHUNKS,
+    Hash,
+    Name,
+    Offer,
+    Parcel,
+    Tick,
+    chunk_of,
+    in_order,
+    packed,
+    unpacked,
+)
 from protocols.sealing import MARKS, Mark
-from protocols.shards import Traffic
-from protocols.wire import Frame, Frames, Message, end_of_stream, frames_of
+from protocols.traffic import Traffic
+from protocols.wire import Frame, Frames, Message, end_of_stream
 
 MAX_WAIT_S = 600.0
 KEPT_ROUNDS = 24  # of a block, for others' repairs
 MAX_SEALED = 64  # offers in a sealed set
+COUNT_BYTES = 4  # of the number of chunks, in an answer
 
-Name = Annotated[str, Field(max_length=128)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Tick = Annotated[int, Field(ge=0, lt=2**48)]
 Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
 PackedMark = Annotated[tuple[Tick, Hash], Field(strict=False)]  # version, digest
 
 
-class OfferHeader(Message):
-    """«This is what I learnt in this round»: signed, and bound to the payload by its content id."""
-
-    run_id: Name
-    block: Name
-    round: Tick
-    peer: Name
-    codec: Name
-    size_bytes: Annotated[int, Field(ge=0, le=2**36)]
-    content_id: Hash
-    tokens: Annotated[int, Field(ge=0, le=2**48)]  # cumulative, of this peer on this block
-    norm: Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]  # of the decoded values
-    domain: Name
-
-
-class SignedOffer(Message):
-    """An offer's header as it was signed, so that anybody may pass it on."""
-
-    header: Annotated[bytes, Field(max_length=4096)]
-    public_key: Annotated[bytes, Field(max_length=4096)]
-    signature: Annotated[bytes, Field(max_length=4096)]
-
-
 class OfferRequest(Message):
-    """«Give me that peer's offer of this round, as soon as you have it.»"""
+    """«Give me what I lack of that peer's offer of this round, as soon as you have any of it.»
+
+    The answer is a stream: the signed header; the number of chunks, their hashes, and a bitmap of those that follow;
+    these chunks, a frame each.
+    """
 
     block: Name
     round: Tick
     peer: Name
     wait_s: Wait
+    held: Annotated[bytes, Field(max_length=MAX_CHUNKS // 8)] = b""  # bitmap of the chunks that need not be sent
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the payload at which to begin, and go around
+    is_backwards: bool = False
 
 
 class ListRequest(Message):
@@ -104,46 +95,12 @@ class History(Message):
     rounds: Annotated[list[SealedRound], Field(max_length=KEPT_ROUNDS)]
 
 
-@dataclass(frozen=True)
-class Offer:
-    """An offer whose signature and payload were checked."""
-
-    header: OfferHeader
-    envelope: bytes  # SignedOffer, serialised
-    payload: bytes
-    offer_id: str  # hash of the signed header
-
-
-def sign_offer(identity: Identity, header: OfferHeader, payload: bytes) -> Offer:
-    """Make this peer's own offer."""
-    data = header.SerializeToString()
-    signed = SignedOffer(header=data, public_key=identity.public_key, signature=identity.sign(data))
-    return Offer(header, signed.SerializeToString(), payload, _offer_id(data))
-
-
-def open_envelope(envelope: bytes, request: OfferRequest, run_id: str) -> tuple[OfferHeader, str]:
-    """Check a signed header against what was asked for; return it with its offer id. Raises PeerError."""
-    signed = SignedOffer.FromString(envelope)
-    header = OfferHeader.FromString(signed.header)
-    asked = (run_id, request.block, request.round, request.peer)
-    if (header.run_id, header.block, header.round, header.peer) != asked:
-        raise PeerError(f"offer of {header.peer} for {header.block} round {header.round} is not the one asked for")
-    if not verify(header.peer, signed.public_key, signed.header, signed.signature):
-        raise PeerError(f"offer of {header.peer} for {header.block} round {header.round}: bad signature")
-    return header, _offer_id(signed.header)
-
-
-def check_payload(header: OfferHeader, payload: bytes) -> None:
-    """Raise PeerError if `payload` is not what the header was signed for."""
-    if len(payload) != header.size_bytes or content_id_of(payload) != header.content_id:
-        raise PeerError(f"offer of {header.peer} for {header.block} round {header.round}: damaged payload")
-
-
 @dataclass
 class Book:
     """What is held of one round of one block."""
 
     offers: dict[str, Offer] = field(default_factory=dict)
+    parcels: dict[str, Parcel] = field(default_factory=dict)  # on their way
     listed: OfferList | None = None
 
 
@@ -178,30 +135,35 @@ class Offers(ServicerBase):  # type: ignore[misc]
 
     async def put(self, offer: Offer) -> None:
         """Hold an offer and wake those who wait for it."""
-        self.book(offer.header.block, offer.header.round).offers.setdefault(offer.header.peer, offer)
-        await self._wake()
+        book = self.book(offer.header.block, offer.header.round)
+        book.offers.setdefault(offer.header.peer, offer)
+        book.parcels.pop(offer.header.peer, None)
+        await self.wake()
 
     async def publish(self, block: str, round_: int, marks: Sequence[Mark], state_bytes: int) -> OfferList:
         """Close gathering: fix the list of what is held and wake those who wait for it."""
         book = self.book(block, round_)
         names = {peer: offer.offer_id for peer, offer in sorted(book.offers.items())}
-        packed = [(mark.version, mark.digest) for mark in marks]
-        book.listed = OfferList(offers=names, marks=packed, state_bytes=state_bytes)
-        await self._wake()
+        points = [(mark.version, mark.digest) for mark in marks]
+        book.listed = OfferList(offers=names, marks=points, state_bytes=state_bytes)
+        await self.wake()
         return book.listed
 
     async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> Frames:
-        """Answer with the signed header in one frame and the payload in the following; nothing if it never came."""
-        await self._wait(lambda: request.peer in self.held(request.block, request.round), request.wait_s)
-        offer = self.held(request.block, request.round).get(request.peer)
-        if offer is None:
-            async for frame in end_of_stream():
-                yield frame
-        else:
-            yield Frame(data=offer.envelope)
-            async for frame in frames_of(offer.payload):
-                self.traffic.sent(len(frame.data))
-                yield frame
+        """Answer with what is here of an offer and not there; with nothing if it never came."""
+        await self._wait(lambda: bool(self._lacking(request)), request.wait_s)
+        found = self._found(request)
+        if found is not None:
+            count = len(found.hashes)
+            lacking = self._lacking(request)
+            yield Frame(found.envelope)
+            yield Frame(count.to_bytes(COUNT_BYTES, "big") + b"".join(found.hashes) + packed(lacking, count))
+            for index in in_order(lacking, count, request.start, is_backwards=request.is_backwards):
+                chunk = chunk_of(found.payload, index)
+                await self.traffic.sent(len(chunk))
+                yield Frame(chunk)
+        async for frame in end_of_stream():
+            yield frame
 
     async def rpc_list(self, request: ListRequest, context: P2PContext) -> OfferList:
         """Answer once gathering is closed here; an empty list says that it never was."""
@@ -222,14 +184,24 @@ class Offers(ServicerBase):  # type: ignore[misc]
             async with asyncio.timeout(wait_s), self._changed:
                 await self._changed.wait_for(is_there)
 
-    async def _wake(self) -> None:
+    async def wake(self) -> None:
+        """Let those look again who wait for something."""
         async with self._changed:
             self._changed.notify_all()
 
+    def _found(self, request: OfferRequest) -> Offer | Parcel | None:
+        book = self._books.get(request.block, OrderedDict()).get(request.round)
+        return None if book is None else book.offers.get(request.peer) or book.parcels.get(request.peer)
+
+    def _lacking(self, request: OfferRequest) -> set[int]:
+        """Return the chunks that can be had here and are not held there."""
+        found = self._found(request)
+        if found is None:
+            return set()
+        here = set(range(len(found.hashes))) if isinstance(found, Offer) else found.held
+        return here - unpacked(request.held, len(found.hashes))
+
     def _held_bytes(self) -> int:
-        books = (book for books in self._books.values() for book in books.values())
-        return sum(len(offer.payload) for book in books for offer in book.offers.values())
-
-
-def _offer_id(header: bytes) -> str:
-    return hashlib.sha256(header).hexdigest()
+        books = [book for books in self._books.values() for book in books.values()]
+        held = sum(len(offer.payload) for book in books for offer in book.offers.values())
+        return held + sum(len(parcel.payload) for book in books for parcel in book.parcels.values())

@@ -8,9 +8,8 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from configs.content import CHUNK_BYTES, content_id
 from configs.corpus import Digest
 from configs.errors import NetworkError, PeerError, StateError
 from protocols.sinks import FileSink, MemorySink, Sink, hash_chunk
+from protocols.traffic import Traffic
 from protocols.wire import (
     FRAME_BYTES,
     FRAME_S,
@@ -49,6 +49,7 @@ MAX_MANIFESTS = 256  # kept by a server, least recently used first out
 assert CHUNK_BYTES <= FRAME_BYTES  # a chunk travels as one frame
 
 Blob = Path | memoryview
+OnBytes = Callable[[int], Awaitable[None]]  # hears of what arrives; nothing more is read until it returns
 Index = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -64,22 +65,6 @@ class ChunkRequest(Message):
     content_id: Digest
     first: Index
     count: Annotated[int, Field(ge=1, le=RUN_CHUNKS)]
-
-
-@dataclass
-class Traffic:
-    """Counts the bytes of tensors and files that came in and went out."""
-
-    bytes_in: int = 0
-    bytes_out: int = 0
-
-    def received(self, count: int) -> None:
-        """Add to what came in; fits `on_bytes` of a download."""
-        self.bytes_in += count
-
-    def sent(self, count: int) -> None:
-        """Add to what went out."""
-        self.bytes_out += count
 
 
 class Shards(ServicerBase):  # type: ignore[misc]
@@ -104,7 +89,7 @@ class Shards(ServicerBase):  # type: ignore[misc]
             chunk = await asyncio.to_thread(_read_chunk, blob, index) if is_file else _read_chunk(blob, index)
             if not chunk:
                 break
-            self._traffic.sent(len(chunk))
+            await self._traffic.sent(len(chunk))
             yield Frame(chunk)
         async for frame in end_of_stream():
             yield frame
@@ -131,7 +116,7 @@ async def download(
     destination: Path,
     *,
     deadline_s: float,
-    on_bytes: Callable[[int], None] | None = None,
+    on_bytes: OnBytes | None = None,
     frame_s: float = FRAME_S,
 ) -> None:
     """Fetch the blob `wanted`, of at most `max_bytes`, into the file `destination`, which appears at once and whole.
@@ -153,7 +138,7 @@ async def download_bytes(
     max_bytes: int,
     *,
     deadline_s: float,
-    on_bytes: Callable[[int], None] | None = None,
+    on_bytes: OnBytes | None = None,
     frame_s: float = FRAME_S,
 ) -> bytearray:
     """Fetch the blob `wanted`, of at most `max_bytes`, into memory. Raises NetworkError as `download` does."""
@@ -171,7 +156,7 @@ class _Download:
         wanted: str,
         max_bytes: int,
         sink: Sink,
-        on_bytes: Callable[[int], None] | None,
+        on_bytes: OnBytes | None,
         frame_s: float,
     ) -> None:
         self.wanted = wanted
@@ -181,7 +166,7 @@ class _Download:
         self._max_bytes = max_bytes
         self._stub = stub
         self._sink = sink
-        self._on_bytes = on_bytes or (lambda count: None)
+        self._on_bytes = on_bytes
         self._frame_s = frame_s
         self._hashes: list[bytes] = []
         self._fetchers: defaultdict[int, list[str]] = defaultdict(list)  # which sources are at a chunk
@@ -265,7 +250,8 @@ class _Download:
                 self._fetchers[index].remove(peer)
 
     async def _take(self, index: int, chunk: Buffer) -> None:
-        self._on_bytes(len(chunk))
+        if self._on_bytes is not None:
+            await self._on_bytes(len(chunk))
         if index not in (self.missing or ()):  # a faster source was first
             return
         if not await asyncio.to_thread(self._keep, index, chunk):

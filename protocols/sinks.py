@@ -102,9 +102,11 @@ class DiskErrors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space, then start again" if is_full else "check the state directory"
-            raise StateError(f"cannot use {self._path}: {error.strerror}; {remedy}") from None
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StateError(
+                    f"the disk that holds {self._path.parent} is full; free some space, then start again"
+                ) from None
+            raise StateError(f"cannot use {self._path}: {error.strerror}; check the state directory") from None
 
 
 def hash_chunk(chunk: Buffer) -> bytes:

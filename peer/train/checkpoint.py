@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from configs.errors import StateError
 
+KINDS = {torch.float32: "F32", torch.uint8: "U8", torch.int64: "I64"}  # as safetensors calls them
 
-def write_file(path: Path, data: bytes | bytearray | memoryview) -> None:
-    """Replace `path` atomically: whoever reads it, now or after a crash, finds the old content or the new.
+
+def write_file(path: Path, *pieces: bytes | bytearray | memoryview) -> None:
+    """Replace `path` atomically by these bytes: whoever reads it, now or after a crash, finds the old or the new.
 
     Raises StateError if the disk is full or refuses; the old content stays.
     """
@@ -25,7 +26,8 @@ def write_file(path: Path, data: bytes | bytearray | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -33,7 +35,8 @@ def write_file(path: Path, data: bytes | bytearray | memoryview) -> None:
         with suppress(OSError):
             beside.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = f"free at least {max(1, len(data) >> 20)} MiB; the last checkpoint is intact"
+            size = sum(memoryview(piece).nbytes for piece in pieces)
+            needed = f"free at least {max(1, size >> 20)} MiB; the last checkpoint is intact"
             raise StateError(f"the disk that holds {path.parent} is full; {needed}") from None
         raise StateError(f"cannot write {path}: {error.strerror}") from None
 
@@ -57,16 +60,33 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Replace `path` atomically with a safetensors file of `tensors` and `facts`."""
-    write_file(path, save(dict(tensors), dict(facts)))
+    """Replace `path` atomically with a safetensors file of `tensors` (of a type in `KINDS`) and `facts`.
+
+    Written piece by piece: safetensors' own `save` copies everything twice.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(facts)}
+    pieces, at = [], 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):  # so that all are aligned
+        piece = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        header[name] = {
+            "dtype": KINDS[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + len(piece)],
+        }
+        pieces.append(piece)
+        at += len(piece)
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    write_file(path, len(head).to_bytes(8, "little"), head, *pieces)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """Return the tensors in `path`, or None if there is none. Raises StateError if it is damaged."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Return the tensors and facts in `path`, or None if there is none. Raises StateError if it is damaged."""
     if not path.exists():
         return None
     try:
-        return dict(load_file(path, device="cpu"))
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise StateError(f"{path} cannot be read ({error}); move it away, the swarm still has what it held") from None
 

@@ -158,7 +158,7 @@ class Inner:
     def restore(self, path: Path) -> bool:
         """Read what `save` wrote; return False, changing nothing, if it does not fit. Raises StateError."""
         assert self._optimizer is not None
-        tensors = read_tensors(path) or {}
+        tensors, _ = read_tensors(path) or ({}, {})
         state = {parameter: self._moments(parameter, name, tensors) for parameter, name in self._names.items()}
         if "ramp" not in tensors or not all(state.values()):
             return False

@@ -66,11 +66,20 @@ def missing_device(name: str) -> DeviceError:
 
 
 def shared(size: int) -> Tensor:
-    """Return a flat float32 tensor of zeros that processes can share; every page of it is touched."""
+    """Return a flat float32 tensor of zeros that processes can share; every page of it is touched.
+
+    Raises DeviceError where shared memory is too small: containers have 64 MB of it unless told otherwise.
+    """
     import torch
 
     if sys.platform == "linux":  # hivemind asks for named files instead: more processes, and left behind by a kill
         torch.multiprocessing.set_sharing_strategy("file_descriptor")  # type: ignore[no-untyped-call]
     flat = torch.empty(size)
-    flat.share_memory_()  # type: ignore[no-untyped-call]
+    try:
+        flat.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        raise DeviceError(
+            f"there is no room for {4 * size / 1e6:,.1f} MB of memory to share with the workers; enlarge /dev/shm "
+            f"(for a container: --shm-size), each peer of this run needs {8 * size / 1e6:,.1f} MB of it"
+        ) from None
     return flat.zero_()

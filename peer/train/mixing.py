@@ -29,7 +29,6 @@ from peer.train.outer import (
     OuterState,
     common_tokens_of,
     nesterov,
-    new_state,
     norm_scales,
 )
 
@@ -64,21 +63,13 @@ def mixed_step(
     """
     ordered = sorted(offers, key=lambda offer: offer.contribution.peer_id)
     contributions = [offer.contribution for offer in ordered]
-    phi = state.phi.clone()
-    phi[at] -= pull(own, [offer.fragment for offer in ordered], pull_limit(contributions, at, spec.rounds.pull_clip))
     shares = [scale / len(ordered) for scale in norm_scales(contributions)]
-    phi, momentum = nesterov(phi, state.momentum, contributions, shares, spec.outer)
     age = max(state.age, grown_age(ordered, holders, spec.rounds.max_tokens))
-    common_tokens = common_tokens_of(spec, state.block)
-    return new_state(
-        state.block,
-        phi,
-        momentum,
-        version=state.version + 1,
-        round_=round_,
-        ages={SWARM: age},
-        is_final=common_tokens is not None and age >= common_tokens,
-    )
+    common = common_tokens_of(spec, state.block)
+    after = nesterov(state, contributions, shares, spec.outer, round_=round_, ages={SWARM: age}, common_tokens=common)
+    limit = pull_limit(contributions, at, spec.rounds.pull_clip)
+    after.phi[at] -= pull(own, [offer.fragment for offer in ordered], limit)  # the order of both is indifferent
+    return after
 
 
 def pull(own: Tensor, anchors: Sequence[Tensor], limit: float) -> Tensor:

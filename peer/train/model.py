@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LOSS_VALUES = 1 << 23  # logits that exist at a time; more tokens are taken in chunks, at least MIN_CHUNK each
 MIN_CHUNK = 256  # tokens
-INITIAL_STD = 0.02
+INITIAL_GAIN = 0.5  # deviation of a matrix's first values times √H: 0.018 at GPT-2's width, 0.0625 at 64
 
 
 def build_config(spec: ModelSpec) -> LlamaConfig:
@@ -58,17 +58,19 @@ def build_model(spec: ModelSpec) -> LlamaForCausalLM:
 def initial_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
     """Draw the parameters that a run begins with: a pure function of `spec` and `seed`, float32 on the CPU.
 
-    Normal with a deviation of 0.02; matrices that write into the residual stream are scaled down by the number
-    of such writes (GPT-2, section 2.3); norms are ones.
+    Normal with a deviation that falls with the width: GPT-2's constant 0.02 leaves a narrow model on the plateau of
+    word frequencies for longer (after 100 steps at a width of 128: 5.35 against 4.75 nats). Matrices that write into
+    the residual stream are scaled down by the number of such writes (GPT-2, section 2.3); norms are ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    residual_std = INITIAL_STD / (2 * spec.num_layers) ** 0.5
+    normal_std = INITIAL_GAIN / spec.hidden_size**0.5
+    residual_std = normal_std / (2 * spec.num_layers) ** 0.5
     parameters: dict[str, Tensor] = {}
     for name, shape in parameter_shapes(spec):
         if len(shape) == 1:
             parameters[name] = torch.ones(shape)
             continue
-        std = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else INITIAL_STD
+        std = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else normal_std
         parameters[name] = torch.empty(shape).normal_(0.0, std, generator=generator)
     return parameters
 

@@ -57,17 +57,11 @@ def work(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) ->
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the daemon is gone
     except Exception as error:
+        kind = _kind(error)
+        named = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"[:2000]
+        message = "out of memory" if kind == "memory" else named  # how many bytes of which pool is in the detail
         with contextlib.suppress(OSError):
-            channel.send(
-                {
-                    "type": "error",
-                    "kind": _kind(error),
-                    "message": str(error)
-                    if isinstance(error, ShoalError)
-                    else f"{type(error).__name__}: {error}"[:2000],
-                    "detail": traceback.format_exc()[-8000:],
-                }
-            )
+            channel.send({"type": "error", "kind": kind, "message": message, "detail": traceback.format_exc()[-8000:]})
         os._exit(1)  # a broken process group can hang an orderly exit
 
 

@@ -64,7 +64,7 @@ def test_any_other_value_makes_another_run(values: dict[str, Any]) -> None:
         ("strategy.kind", "soup", "'replicas', 'experts' or 'branches'"),
         ("strategy.common_tokens", 4_000_001, "exceeds total_tokens"),
         ("outer.mu", 1.0, "less than 1"),
-        ("outer.codec", "pickle", "'float32', 'bfloat16' or 'int8'"),
+        ("outer.codec", "pickle", "'float32', 'bfloat16', 'int8', 'int4' or 'sparse'"),
         ("rounds.first_ticks", 3, "power of two"),
         ("rounds.first_ticks", 16, "must not exceed last_ticks"),
         ("rounds.tick_seconds", 0.1, "greater than or equal to 0.2"),

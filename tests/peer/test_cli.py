@@ -21,6 +21,10 @@ from peer.http import Actions, open_http
 from peer.local import announce_daemon, hold_state_dir
 
 SHOAL = [sys.executable, "-m", "peer"]
+ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
+LINES = b"".join(b"line %d of a short text\n\n" % n for n in range(200))
+# Three documents in three domains: each would be held out or trained on, never both.
+FEW = b"".join(b'{"text": "a tale of %d fish", "kind": "k%d"}\n' % (n, n) for n in range(3))
 HEAVY = ("torch", "transformers", "hivemind", "uvicorn", "starlette")
 
 
@@ -98,6 +102,40 @@ def test_a_mistake_is_one_line_and_code_2(
     assert output.err.startswith("shoal: ")
     assert output.err.count("\n") == 1
     assert said in output.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "said"),
+    [
+        ("a.txt", b"", [], "a.txt holds no text"),
+        ("a.txt", b" \n\n\t\n", [], "a.txt holds no text"),
+        ("a.txt", b"good\n\nb\xe4d\n", [], "is not UTF-8 at byte 7"),
+        ("a.txt", b"only one passage", [], "has only one document"),
+        ("a.txt", LINES, ["--context-length", "4096"], "fewer than one window of 4096"),
+        ("a.jsonl", FEW, ["--domain-column", "kind"], "has only one document, but one is held out"),
+        ("a.jsonl", FEW, [], "give it more text or a smaller context length"),
+    ],
+)
+def test_text_that_cannot_be_prepared(
+    name: str, content: bytes, options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    arguments = [str(tmp_path / name), "--out", str(tmp_path / "corpus"), "--vocab-size", "300", *options]
+    assert main(["prepare", *arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith("shoal: ") and output.err.count("\n") == 1
+    print(output.err, end="")
+    assert said in output.err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_run_s_settings_without_a_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHOAL_RUN__ROUNDS__TICK_SECONDS", "5")
+    assert main(["join", ADDRESS, "--state-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("shoal: SHOAL_RUN__ROUNDS__TICK_SECONDS in the environment") and "unset it" in said
 
 
 def test_without_a_daemon_the_code_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

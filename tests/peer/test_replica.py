@@ -15,8 +15,9 @@ from configs.errors import PeerError, StateError
 from configs.run import RunSpec
 from peer.replica import SAVED_OFFERS, Replica, load_state, read_offer
 from peer.train.outer import Contribution, OuterState, new_state
-from protocols.codecs import encode
-from protocols.offers import Offer, OfferHeader, SealedRound
+from protocols.codecs import CODECS, encode
+from protocols.offers import SealedRound
+from protocols.parcels import Offer, OfferHeader
 
 SIZE = 4096
 
@@ -53,8 +54,10 @@ def contribution(replica: Replica) -> Contribution:
     return Contribution("me", replica.pending.decoded, replica.tokens, 1.0, "all")
 
 
-def test_nothing_is_lost_or_counted_twice_over_many_rounds(spec: RunSpec) -> None:
+@pytest.mark.parametrize("codec", CODECS)
+def test_nothing_is_lost_or_counted_twice_over_many_rounds(spec: RunSpec, codec: str) -> None:
     """φ₀ − φ (applied) plus the residual, plus what θ has beyond φ, is all the work that was made."""
+    spec = spec.model_copy(update={"outer": spec.outer.model_copy(update={"codec": codec})})
     replica, chance = Replica(state(), spec, "me"), random.Random(3)
     theta = replica.state.phi.clone()
     made = torch.zeros(SIZE, dtype=torch.float64)
@@ -103,9 +106,9 @@ def test_the_residual_follows_the_history_that_counts(spec: RunSpec, was_counted
 
 def test_after_a_kill_between_offer_and_seal_the_work_waits_in_the_residual(spec: RunSpec, tmp_path: Path) -> None:
     replica = Replica(state(), spec, "me")
-    replica.save(tmp_path, with_pending=False)
+    replica.save(tmp_path)
     replica.offer(4, replica.state.phi - progress(1), tokens=700)
-    replica.save(tmp_path, with_pending=True)
+    replica.save_offered(tmp_path)
     assert replica.pending is not None
     produced, decoded = replica.pending.produced, replica.pending.decoded
 
@@ -124,9 +127,9 @@ def test_after_a_kill_between_offer_and_seal_the_work_waits_in_the_residual(spec
 def test_after_a_kill_later_the_checkpoint_s_residual_counts(spec: RunSpec, tmp_path: Path) -> None:
     replica = Replica(state(), spec, "me")
     replica.offer(1, replica.state.phi - progress(1), tokens=100)
-    replica.save(tmp_path, with_pending=True)
+    replica.save_offered(tmp_path)
     replica.advance(1, [contribution(replica)], {"me": "0" * 64})
-    replica.save(tmp_path, with_pending=False)
+    replica.save(tmp_path)
     saved = load_state(tmp_path, "model", SIZE)
     assert saved is not None and saved.version == 1
     again = Replica(saved, spec, "me")
@@ -148,10 +151,10 @@ def test_unsent_work_is_owed_when_a_block_is_put_away(spec: RunSpec, tmp_path: P
     replica = Replica(state(), spec, "me")
     theta = replica.state.phi - progress(1)
     replica.offer(1, theta, tokens=100)
-    replica.save(tmp_path, with_pending=True)
+    replica.save_offered(tmp_path)
     replica.skip(1)
     replica.put_off(theta - progress(2), tokens=150)
-    replica.save(tmp_path, with_pending=False)
+    replica.save(tmp_path)
     again = resumed(spec, tmp_path)
     torch.testing.assert_close(again.residual, progress(1) + progress(2), atol=1e-6, rtol=0)
     assert (again.tokens, again.offered_round) == (150, 1)
@@ -208,7 +211,7 @@ def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
     """A witness has the history that counts: the D(u) that it took of mine, plus what I still owe, is what I made."""
     chance, fates = random.Random(seed), Counter[str]()
     witness, mine = Replica(state(), spec, "you"), Replica(state(), spec, "me")
-    mine.save(tmp_path, with_pending=False)
+    mine.save(tmp_path)
     theta = mine.state.phi.clone()
     made, seen, applied = (torch.zeros(SIZE, dtype=torch.float64) for _ in range(3))
     missed = 0  # rounds since the last repair: how many own offers survive a death is bounded
@@ -224,7 +227,7 @@ def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
             kill_at(chance.randrange(2, 8) % 5 if fate == "dies in a write" else None)  # the later ones more often
             mine.offer(round_, theta, tokens=100 * round_)
             offer = contribution(mine)
-            mine.save(tmp_path, with_pending=True)
+            mine.save_offered(tmp_path)
             is_offered, seen = True, made.clone()
             if is_step and chance.random() < 0.7:
                 took["me"] = offer
@@ -241,7 +244,7 @@ def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
                 mine.advance(round_, list(chosen.values()), dict.fromkeys(chosen, "0" * 64))
                 theta = theta + (mine.state.phi - cut)
             if mine.state is not before:
-                mine.save(tmp_path, with_pending=False)
+                mine.save(tmp_path)
         except Killed:
             kill_at(None)
             mine = resumed(spec, tmp_path)
@@ -252,7 +255,7 @@ def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
         if not is_offered:  # killed while it wrote what it was about to offer: no more than that is lost
             follow(mine, witness)
             theta = mine.state.phi.clone()
-            mine.save(tmp_path, with_pending=False)
+            mine.save(tmp_path)
             left = applied + mine.residual.double()
             made = min((made, seen), key=lambda sums: float((left - sums).abs().max()))
     before = mine.state
@@ -271,7 +274,7 @@ def signed(values: Tensor, norm: float, codec: str = "float32") -> Offer:
         run_id="run", block="model", round=1, peer="you", codec=codec, size_bytes=len(payload),
         content_id=content_id_of(payload), tokens=1, norm=norm, domain="all",
     )  # fmt: skip
-    return Offer(header, b"", payload, "0" * 64)
+    return Offer(header, b"", [], payload, "0" * 64)
 
 
 def test_an_offer_counts_only_with_its_true_norm() -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import re
+import resource
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +54,19 @@ def config_of(devices: tuple[str, ...]) -> PeerConfig:
 
 
 @asynccontextmanager
-async def training(folder: Path, devices: tuple[str, ...] = ("cpu",)) -> AsyncIterator[tuple[Workers, Events]]:
-    """Hold workers that train the common model."""
+async def training(
+    folder: Path, devices: tuple[str, ...] = ("cpu",), spec: RunSpec = SPEC, spare: int | None = None
+) -> AsyncIterator[tuple[Workers, Events]]:
+    """Hold workers that train the common model; for their first step they get only `spare` bytes, if that is given."""
     events: Events = asyncio.Queue()
     async with open_workers(config_of(devices), events.put_nowait) as workers:
-        await workers.start(SPEC, seed=1)
-        named = initial_parameters(SPEC.model, 0)
-        layout = STRATEGY.layout(COMMON, SPEC.model)
-        workers.anchor.copy_(torch.cat([named[slot.name].reshape(-1) for slot in layout.slots]))
-        await workers.load(STRATEGY, COMMON, [write_tokens(folder / "tokens")], {COMMON: 0})
-        yield workers, events
+        await workers.start(spec, seed=1)
+        with nullcontext() if spare is None else limited_memory(workers, spare):
+            named = initial_parameters(spec.model, 0)
+            layout = STRATEGY.layout(COMMON, spec.model)
+            workers.anchor.copy_(torch.cat([named[slot.name].reshape(-1) for slot in layout.slots]))
+            await workers.load(STRATEGY, COMMON, [write_tokens(folder / "tokens")], {COMMON: 0})
+            yield workers, events
 
 
 async def trained(workers: Workers, tokens: int) -> None:
@@ -71,6 +77,21 @@ async def trained(workers: Workers, tokens: int) -> None:
 
 def pids(workers: Workers) -> list[int]:
     return [rank.process.pid or 0 for rank in workers._ranks]
+
+
+@contextmanager
+def limited_memory(workers: Workers, spare: int) -> Iterator[None]:
+    """Let the workers, and those that are started after them, allocate only `spare` bytes more than they have now."""
+    server = forkserver._forkserver._forkserver_pid
+    for pid in (server, *pids(workers)):
+        kibibytes = re.search(r"^VmData:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+        assert kibibytes
+        _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (int(kibibytes[1]) * 1024 + spare, most))
+    try:
+        yield
+    finally:
+        resource.prlimit(server, resource.RLIMIT_DATA, (most, most))  # it lives on, for the next test
 
 
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
@@ -169,6 +190,44 @@ def test_a_cancelled_request_leaves_the_workers_usable(tmp_path: Path) -> None:
                     await workers.take_snapshot()
             assert await workers.restore(str(tmp_path)) is False
             assert (await workers.take_snapshot()).tokens >= 0
+
+    asyncio.run(main())
+
+
+def long_windows(sequences: int, length: int) -> RunSpec:
+    """Return a run whose inner step has so many sequences; a token of them takes 15 kB until the backward pass."""
+    sizes = {"hidden_size": 64, "mlp_size": 256, "context_length": length}
+    inner = SPEC.inner.model_copy(update={"batch_tokens": sequences * length})
+    return SPEC.model_copy(update={"model": SPEC.model.model_copy(update=sizes), "inner": inner})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process: Linux only")
+def test_out_of_memory_in_the_first_step_halves_the_micro_batch_until_it_fits(tmp_path: Path) -> None:
+    async def main() -> None:
+        spec = long_windows(sequences=64, length=256)  # 240 MB at once
+        async with training(tmp_path, spec=spec, spare=100 << 20) as (workers, events):
+            await trained(workers, 2 * spec.inner.batch_tokens)
+            happened = [events.get_nowait() for _ in range(events.qsize())]
+            print(*(event.reason for event in happened), sep="\n")
+            assert [event.kind for event in happened] == ["restarted"] * len(happened)
+            sizes = [int(event.reason.rpartition(" ")[2]) for event in happened]
+            assert sizes == [32, 16, 8, 4, 2, 1][: len(sizes)] and sizes
+            assert workers.micro_batch == sizes[-1]
+            assert all(event.reason.startswith("out of memory; now with a micro-batch of") for event in happened)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process: Linux only")
+def test_a_sequence_that_does_not_fit_is_said_in_one_line(tmp_path: Path) -> None:
+    async def main() -> None:
+        spec = long_windows(sequences=2, length=16_384)  # 240 MB each
+        async with training(tmp_path, spec=spec, spare=100 << 20) as (workers, events):
+            with pytest.raises(DeviceError, match="out of memory even with one sequence at a time; give more") as error:
+                await trained(workers, spec.inner.batch_tokens)
+            print(error.value)
+            assert "\n" not in str(error.value)
+            assert "micro-batch of 1" in (await events.get()).reason
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -11,28 +12,36 @@ import pytest
 import uvloop
 from hivemind.p2p import P2P, P2PContext
 
-from configs.content import content_id_of
+from configs.content import chunk_hashes, content_id_of
 from configs.errors import PeerError
 from dht.identity import Identity
-from protocols.gossip import Group, Heard, Stand, Timing, exchange, fetch_sealed, history
+from protocols.fetching import Group
+from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
 from protocols.offers import (
+    COUNT_BYTES,
     KEPT_ROUNDS,
     HistoryRequest,
     ListRequest,
-    Offer,
-    OfferHeader,
     OfferList,
     OfferRequest,
     Offers,
     SealedRound,
+)
+from protocols.parcels import (
+    Offer,
+    OfferHeader,
+    Parcel,
     SignedOffer,
-    check_payload,
-    open_envelope,
+    chunk_of,
+    in_order,
+    open_parcel,
+    packed,
     sign_offer,
+    unpacked,
 )
 from protocols.sealing import Mark
-from protocols.shards import Traffic
-from protocols.wire import FRAME_BYTES, Frame, Frames, each_frame, frames_of
+from protocols.traffic import Pace, Traffic
+from protocols.wire import FRAME_BYTES, Frame, Frames, each_frame, end_of_stream
 
 RUN, BLOCK = "run", "model"
 PAYLOAD = random.Random(0).randbytes(3 * FRAME_BYTES + 17)
@@ -175,7 +184,7 @@ def test_a_request_waits_until_the_answer_is_there_or_its_time_is_over(
                 await answer()
                 found = await asyncio.wait_for(waiting, 10)
                 if ask is frames:
-                    assert b"".join(bytes(frame.data) for frame in found[1:]) == PAYLOAD
+                    assert b"".join(bytes(frame.data) for frame in found[2:]) == PAYLOAD
                 else:
                     assert found.offers == {member.peer_id: offer_of_id(member)}
                     assert found.marks == [(MARK.version, MARK.digest)]
@@ -194,7 +203,8 @@ class Fault(Enum):
     OTHER_PEER = "sends another peer's offer as its own"
     DAMAGED = "flips a bit of the payload"
     SHORT = "leaves out the end"
-    TOO_LONG = "sends more than it signed"
+    OTHER_HASHES = "tells of other chunks than it signed"
+    MISSING = "leaves a chunk out and goes on"
     TOO_LARGE = "signs more than is allowed"
     GARBAGE = "sends no envelope"
     SILENT = "stops in the middle"
@@ -209,13 +219,15 @@ class Bad(Watched):
 
     async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> Frames:
         envelope, payload = self._forge(request)
+        hashes = chunk_hashes(payload if self.fault is Fault.OTHER_HASHES else PAYLOAD)
         yield Frame(envelope)
-        if self.fault is Fault.SILENT:
-            yield Frame(payload[:FRAME_BYTES])
-            await asyncio.Event().wait()
-        async for frame in frames_of(payload):
-            if not frame.data and self.fault is Fault.TOO_LONG:
-                yield Frame(b"and more")
+        yield Frame(len(hashes).to_bytes(COUNT_BYTES, "big") + b"".join(hashes) + packed(range(4), 4))
+        for index in in_order(range(4), 4, request.start, is_backwards=request.is_backwards):
+            if self.fault is Fault.SILENT:
+                await asyncio.Event().wait()
+            if self.fault is not Fault.MISSING or index != 2:
+                yield Frame(chunk_of(payload, index))
+        async for frame in end_of_stream():
             yield frame
 
     def _forge(self, request: OfferRequest) -> tuple[bytes, bytes]:
@@ -228,12 +240,12 @@ class Bad(Watched):
         if fault is Fault.OTHER_PEER:
             facts["peer"] = self.other.peer_id
         if fault is Fault.TOO_LARGE:
-            facts["size_bytes"] = 2**36
+            facts["size_bytes"] = 2**30
         data = header(me.peer_id, PAYLOAD, round_, **facts).SerializeToString()
         signer = self.other if fault in (Fault.BAD_SIGNATURE, Fault.OTHER_PEER) else me
         signed = SignedOffer(header=data, public_key=signer.public_key, signature=signer.sign(data))
         payload = bytearray(PAYLOAD)
-        if fault is Fault.DAMAGED:
+        if fault in (Fault.DAMAGED, Fault.OTHER_HASHES):
             payload[-1] ^= 1
         return (
             b"garbage" if fault is Fault.GARBAGE else signed.SerializeToString(),
@@ -281,6 +293,82 @@ def test_a_member_that_is_away_costs_the_others_no_more_than_the_cut(
     uvloop.run(main())
 
 
+def test_a_member_that_one_cannot_reach_is_heard_through_another(open_peers: Any, identities: list[Identity]) -> None:
+    """The first and the second cannot reach each other; the third has the offers of both before the cut."""
+
+    async def main() -> None:
+        async with open_peers(3) as hosts:
+            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+            for member in members:
+                await member.serve()
+                await member.offers.put(offer_of(member.identity))
+            one, two, _ = members
+
+            async def exchange_of(member: Member) -> Heard:
+                group = member.group(members)
+                apart = {one.peer_id: two.peer_id, two.peer_id: one.peer_id}.get(member.peer_id)
+
+                def stub(peer: str) -> Any:
+                    if peer == apart:
+                        raise ConnectionError("no route")
+                    return group.stub(peer)
+
+                timing = Timing(cut_s=20.0, end_s=21.0)
+                return await exchange(replace(group, stub=stub), member.offers, Stand([MARK], 800), timing)
+
+            began = asyncio.get_running_loop().time()
+            heard = await asyncio.gather(*map(exchange_of, members))
+            assert all(set(h.seal.offers) == {m.peer_id for m in members} and not h.missing for h in heard)
+            print(f"sealed {asyncio.get_running_loop().time() - began:.1f} s after the cut opened")
+
+    uvloop.run(main())
+
+
+def test_a_slow_uplink_sends_its_own_offer_little_more_than_once(open_peers: Any, identities: list[Identity]) -> None:
+    """Its readers begin at different places and have the rest from each other."""
+    payload = random.Random(1).randbytes(32 * FRAME_BYTES)
+
+    async def main() -> None:
+        async with open_peers(3) as hosts:
+            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+            slow = members[0]
+            slow.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 4)  # once takes four seconds
+            for member in members:
+                await member.serve()
+                small = offer_of(member.identity)
+                await member.offers.put(offer_of(slow.identity, payload) if member is slow else small)
+            began = asyncio.get_running_loop().time()
+            timing = Timing(cut_s=7.5, end_s=20.0)  # too short for sending it twice
+            heard = await asyncio.gather(
+                *(exchange(m.group(members, max_bytes=1 << 24), m.offers, Stand([MARK], 8), timing) for m in members)
+            )
+            seconds, sent = asyncio.get_running_loop().time() - began, slow.offers.traffic.bytes_out / len(payload)
+            print(f"two had it after {seconds:.1f} s, of which 4 are the least; it was sent {sent:.2f} times")
+            assert all(len(h.offers) == 3 for h in heard)
+            assert sent < 1.7 and seconds < 7.5
+
+    uvloop.run(main())
+
+
+def test_what_has_arrived_survives_an_interruption(open_peers: Any, identities: list[Identity]) -> None:
+    payload = random.Random(2).randbytes(16 * FRAME_BYTES)
+
+    async def main() -> None:
+        async with open_peers(2) as hosts:
+            one, two = (Member(identity, p2p) for identity, p2p in zip(identities[:2], hosts, strict=True))
+            two.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 2)
+            await two.serve()
+            offer = offer_of(two.identity, payload)
+            await two.offers.put(offer)
+            group = one.group([one, two], max_bytes=1 << 24)
+            wanted, sources = {two.peer_id: offer.offer_id}, {two.peer_id: [two.peer_id]}
+            assert await fetch_sealed(group, one.offers, wanted, sources, 1.0) == {}
+            assert (await fetch_sealed(group, one.offers, wanted, sources, 20.0))[two.peer_id].payload == payload
+            assert one.offers.traffic.bytes_in <= len(payload) + 2 * FRAME_BYTES
+
+    uvloop.run(main())
+
+
 def sealed(version: int) -> SealedRound:
     return SealedRound(version=version, round=10 * version, offers={"a": "b" * 64}, digest="d" * 64)
 
@@ -303,34 +391,60 @@ def test_a_history_comes_in_order_and_without_gaps(open_peers: Any, identities: 
     uvloop.run(main())
 
 
+def opened(envelope: bytes, hashes: bytes, max_bytes: int = 1 << 20, /, **about: Any) -> Parcel:
+    asked = {"block": BLOCK, "round": 1, "peer": "", **about}
+    return open_parcel(envelope, hashes, RUN, (asked["block"], asked["round"], asked["peer"]), max_bytes)
+
+
 @pytest.mark.parametrize("change", [{"run_id": "other"}, {"block": "trunk"}, {"round": 2}, {"peer": "somebody"}])
 def test_an_envelope_must_be_what_was_asked_for(identities: list[Identity], change: dict[str, Any]) -> None:
     me = identities[0]
-    request = OfferRequest(block=BLOCK, round=1, peer=me.peer_id, wait_s=0)
     offer = offer_of(me)
-    assert open_envelope(offer.envelope, request, RUN) == (offer.header, offer.offer_id)
+    hashes = b"".join(offer.hashes)
+    parcel = opened(offer.envelope, hashes, peer=me.peer_id)
+    assert (parcel.header, parcel.offer_id, list(parcel.hashes)) == (offer.header, offer.offer_id, offer.hashes)
     other = sign_offer(me, header(me.peer_id, **change), PAYLOAD)
     with pytest.raises(PeerError, match="not the one asked for"):
-        open_envelope(other.envelope, request, RUN)
+        opened(other.envelope, hashes, peer=me.peer_id)
 
 
-def test_any_byte_of_an_envelope_matters(identities: list[Identity]) -> None:
+def test_any_byte_of_an_envelope_and_of_its_hashes_matters(identities: list[Identity]) -> None:
     me = identities[0]
-    request = OfferRequest(block=BLOCK, round=1, peer=me.peer_id, wait_s=0)
-    envelope = offer_of(me).envelope
-    for at in random.Random(0).sample(range(len(envelope)), 100):
-        damaged = bytearray(envelope)
+    offer = offer_of(me)
+    hashes = b"".join(offer.hashes)
+    for at in random.Random(0).sample(range(len(offer.envelope)), 100):
+        damaged = bytearray(offer.envelope)
         damaged[at] ^= 1
         with pytest.raises(PeerError):
-            open_envelope(bytes(damaged), request, RUN)
+            opened(bytes(damaged), hashes, peer=me.peer_id)
+    for other in (hashes[:-1], hashes[32:], hashes + hashes[:32], bytes(len(hashes)), b""):
+        with pytest.raises(PeerError, match="hashes"):
+            opened(offer.envelope, other, peer=me.peer_id)
+    with pytest.raises(PeerError, match="allowed"):
+        opened(offer.envelope, hashes, len(PAYLOAD) - 1, peer=me.peer_id)
 
 
-def test_a_payload_is_bound_to_its_header(identities: list[Identity]) -> None:
-    about = header(identities[0].peer_id)
-    check_payload(about, PAYLOAD)
-    for damaged in (PAYLOAD[:-1], PAYLOAD + b"x", bytes(len(PAYLOAD)), b""):
-        with pytest.raises(PeerError, match="damaged"):
-            check_payload(about, damaged)
+def test_a_chunk_is_bound_to_its_offer_and_its_place(identities: list[Identity]) -> None:
+    offer = offer_of(identities[0])
+    parcel = opened(offer.envelope, b"".join(offer.hashes), peer=identities[0].peer_id)
+    for index, chunk in ((1, chunk_of(PAYLOAD, 0)), (0, PAYLOAD[: FRAME_BYTES - 1]), (9, b""), (3, b"")):
+        with pytest.raises(PeerError, match="damaged chunk"):
+            parcel.add(index, chunk)
+    for index in (2, 0, 3, 1):
+        assert not parcel.is_complete
+        parcel.add(index, chunk_of(PAYLOAD, index))
+    assert parcel.offer().payload == PAYLOAD
+
+
+def test_bitmaps_and_orders() -> None:
+    chance = random.Random(1)
+    for count in (1, 7, 8, 9, 100):
+        some = {index for index in range(count) if chance.random() < 0.5}
+        assert unpacked(packed(some, count), count) == some
+        assert unpacked(b"\xff" * 20, count) == set(range(count))
+        assert list(in_order(some, count, 0.0, is_backwards=False)) == sorted(some)
+    assert list(in_order({0, 1, 2, 3}, 4, 0.5, is_backwards=False)) == [2, 3, 0, 1]
+    assert list(in_order({0, 1, 2, 3}, 4, 0.5, is_backwards=True)) == [1, 0, 3, 2]
 
 
 def test_only_the_last_rounds_are_kept_and_fewer_where_memory_is_short(identities: list[Identity]) -> None:

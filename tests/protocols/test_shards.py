@@ -14,8 +14,9 @@ from hivemind.p2p import P2P, P2PContext, PeerID
 
 from configs.content import CHUNK_BYTES, content_id_of
 from configs.errors import NetworkError, StateError
-from protocols.shards import ChunkRequest, ManifestRequest, Shards, Traffic, download, download_bytes
+from protocols.shards import ChunkRequest, ManifestRequest, Shards, download, download_bytes
 from protocols.sinks import DiskErrors, FileSink
+from protocols.traffic import Traffic
 from protocols.wire import Frame, Frames, frames_of
 
 BLOB = random.Random(0).randbytes(40 * CHUNK_BYTES + 1234)
@@ -139,7 +140,7 @@ def test_an_interrupted_download_goes_on_where_it_was(open_peers: Any, tmp_path:
             traffic = await serve(server)
             arrived = 0
 
-            def interrupt(count: int) -> None:
+            async def interrupt(count: int) -> None:
                 nonlocal arrived
                 arrived += count
                 if arrived > len(BLOB) // 2:
@@ -192,7 +193,7 @@ def test_a_source_that_dies_is_replaced(open_peers: Any) -> None:
             await serve(two)
             deaths: list[asyncio.Task[None]] = []
 
-            def kill(count: int) -> None:
+            async def kill(count: int) -> None:
                 if not deaths:
                     deaths.append(asyncio.create_task(two.shutdown()))
 
@@ -260,7 +261,7 @@ def test_the_disk_ends_a_download_at_once(open_peers: Any) -> None:
         async with open_peers(2) as (server, client):
             await serve(server)
 
-            def fail(count: int) -> None:
+            async def fail(count: int) -> None:
                 with DiskErrors(Path("blob")):
                     raise OSError(errno.ENOSPC, "No space left on device")
 

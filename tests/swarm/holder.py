@@ -24,9 +24,11 @@ from peer import logs
 from peer.exchange import Swarm, Work, run_round
 from peer.replica import Replica, load_state
 from peer.train.outer import new_state
+from protocols.codecs import decode
 from protocols.gossip import Timing
 from protocols.offers import ListRequest, OfferList, OfferRequest, Offers
-from protocols.shards import Shards, Traffic
+from protocols.shards import Shards
+from protocols.traffic import Traffic
 from protocols.wire import Frames
 
 SIZE = 20_000
@@ -79,7 +81,7 @@ def keep_offers(folder: Path, replica: Replica) -> None:
     """Write down D(u) of every round, for the test's own sums."""
     for round_, mine in replica.own.items():
         if not (folder / f"offer-{round_}.pt").exists():
-            torch.save(mine.decoded, folder / f"offer-{round_}.pt")
+            torch.save(decode(replica.spec.outer.codec, mine.payload, SIZE), folder / f"offer-{round_}.pt")
 
 
 async def main(plan: dict[str, Any], name: str) -> None:
@@ -97,11 +99,11 @@ async def main(plan: dict[str, Any], name: str) -> None:
             state = new_state("model", begin, None, version=0, round_=0, ages={}, is_final=False)
         replica = Replica(state, spec, me)
         replica.resume(folder)
-        replica.save(folder, with_pending=False)
+        replica.save(folder)
 
         def lookup(digest: str) -> memoryview | None:
             states = (replica.state, replica.previous)
-            return next((memoryview(s.blob) for s in states if s is not None and s.digest == digest), None)
+            return next((s.blob for s in states if s is not None and s.digest == digest), None)
 
         faulty = Faulty(offers, name, me, plan)
         await offers.add_p2p_handlers(network.p2p, wrapper=faulty, namespace=spec.run_id)
@@ -141,7 +143,7 @@ async def main(plan: dict[str, Any], name: str) -> None:
             outcome = await run_round(swarm, replica, round_, view, work, timing)
             if replica.state is not before:
                 theta = theta + (replica.state.phi - (cut if outcome.is_step else before.phi))
-                replica.save(folder, with_pending=False)
+                replica.save(folder)
             keep_offers(folder, replica)
             sealed |= {r.version: (r.round, sorted(r.offers)) for r in replica.lineage}
             marks = [[mark.version, mark.digest[:16]] for mark in replica.marks]

@@ -2,70 +2,21 @@
 
 import os
 import re
-import signal
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mistake import MICRO, Daemon, mistake, shoal
 
 from peer.train.prepare import Plan, prepare_texts
 
-MICRO = str(Path(__file__).parent / "micro.toml")
 STRANGER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
-LOCAL = ("--host", "127.0.0.1", "--threads", "1")
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(120)]
-
-
-@dataclass(frozen=True)
-class Founder:
-    state_dir: Path
-    address: str
-    run_id: str
-    url: str
-    corpus: Path
-
-
-@pytest.fixture(scope="module")
-def founder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Founder]:
-    """A daemon to make mistakes with."""
-    folder = tmp_path_factory.mktemp("founder")
-    text = [f"{number} bottles of beer on the wall, {number} bottles of beer. " * 20 for number in range(200)]
-    prepare_texts({"songs": text}, folder / "corpus", Plan(vocab_size=512, context_length=64))
-    command = shoal("start", "--config", MICRO, "--data", str(folder / "corpus"), "--state-dir", str(folder / "state"))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if line.strip() == "ready":
-                break
-        found = re.search(r"/ip4/127\.0\.0\.1/tcp/\d+/p2p/\w+", said)
-        run, url = re.search(r"^run (\w{32})", said, re.M), re.search(r"^status (\S+)", said, re.M)
-        assert found and run and url, said
-        yield Founder(folder / "state", found[0], run[1], url[1], folder / "corpus")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-
-
-def shoal(*arguments: str) -> list[str]:
-    local = LOCAL if arguments[0] in ("start", "join") else ()
-    return [sys.executable, "-m", "peer", *arguments, *local]
-
-
-def mistake(command: Sequence[str], **environment: str) -> str:
-    """Run a command that must fail, and return the one line that it says."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, env={**os.environ, **environment})
-    assert done.returncode in (1, 2), (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("shoal: ")]
-    assert len(lines) == 1, done.stderr
-    print(lines[0])
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -85,27 +36,40 @@ def test_a_wrong_address_is_named_with_its_reason(address: str, says: str, tmp_p
     assert says in mistake(shoal("join", address, "--state-dir", str(tmp_path / "s")))
 
 
-def test_the_right_port_with_another_peer_s_id(founder: Founder, tmp_path: Path) -> None:
+def test_the_right_port_with_another_peer_s_id(founder: Daemon, tmp_path: Path) -> None:
     address = re.sub(r"/p2p/.*", f"/p2p/{STRANGER}", founder.address)
     assert "peer" in mistake(shoal("join", address, "--state-dir", str(tmp_path / "s")))
 
 
-def test_another_run(founder: Founder, tmp_path: Path) -> None:
+def test_another_run(founder: Daemon, tmp_path: Path) -> None:
     said = mistake(shoal("join", founder.address, "--run", "0" * 32, "--state-dir", str(tmp_path / "s")))
     assert founder.run_id in said and "0" * 32 in said
 
 
 LAUNCHER = "import sys, time, configs.run\n{patch}\nfrom peer.cli import main\nsys.exit(main(sys.argv[1:]))"
+LITTLE_MEMORY = """
+import re, resource
+from multiprocessing import forkserver
+from peer.supervisor import Workers
+load = Workers.load
+async def load_with_little_memory(self, *arguments):
+    await self._live()
+    for pid in (forkserver._forkserver._forkserver_pid, *(rank.process.pid for rank in self._ranks)):
+        kibibytes = int(re.search(r"VmData:\\s+(\\d+)", open(f"/proc/{pid}/status").read())[1])
+        resource.prlimit(pid, resource.RLIMIT_DATA, ((kibibytes << 10) + (100 << 20), -1))
+    await load(self, *arguments)
+Workers.load = load_with_little_memory
+"""
 
 
-def test_a_clock_that_is_off(founder: Founder, tmp_path: Path) -> None:
+def test_a_clock_that_is_off(founder: Daemon, tmp_path: Path) -> None:
     patch = "real = time.time\ntime.time = lambda: real() + 5"
     arguments = shoal("join", founder.address, "--state-dir", str(tmp_path / "s"))[3:]
     said = mistake([sys.executable, "-c", LAUNCHER.format(patch=patch), *arguments])
     assert "clock" in said and re.search(r"[45]\.\d s", said)
 
 
-def test_another_version(founder: Founder, tmp_path: Path) -> None:
+def test_another_version(founder: Daemon, tmp_path: Path) -> None:
     patch = "configs.run.PROTOCOL_VERSION = 2"
     arguments = shoal("join", founder.address, "--state-dir", str(tmp_path / "s"))[3:]
     said = mistake([sys.executable, "-c", LAUNCHER.format(patch=patch), *arguments])
@@ -113,7 +77,7 @@ def test_another_version(founder: Founder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--port", "--status-port"])
-def test_a_taken_port(founder: Founder, tmp_path: Path, flag: str) -> None:
+def test_a_taken_port(founder: Daemon, tmp_path: Path, flag: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -122,7 +86,7 @@ def test_a_taken_port(founder: Founder, tmp_path: Path, flag: str) -> None:
     assert port in said
 
 
-def test_a_second_daemon_on_one_state_directory(founder: Founder) -> None:
+def test_a_second_daemon_on_one_state_directory(founder: Daemon) -> None:
     said = mistake(shoal("join", founder.address, "--state-dir", str(founder.state_dir)))
     assert "--state-dir" in said
 
@@ -134,19 +98,59 @@ def test_a_bad_preset_key(tmp_path: Path) -> None:
     assert "run.model.num_layers" in said and "0" in said and "1" in said
 
 
-def test_a_missing_device(founder: Founder, tmp_path: Path) -> None:
+def test_a_missing_device(founder: Daemon, tmp_path: Path) -> None:
     said = mistake(shoal("join", founder.address, "--state-dir", str(tmp_path / "s"), "--device", "cuda:7"))
     assert "cuda:7" in said
 
 
-def test_a_model_that_does_not_fit(founder: Founder, tmp_path: Path) -> None:
+def test_data_that_does_not_fit_the_run(founder: Daemon, corpus: Path, tmp_path: Path) -> None:
+    """Too short for the preset's window, cut short, of another tokenizer, of a domain that the run has not."""
+
+    def prepared(name: str, domain: str, **plan: Any) -> str:
+        texts = [f"verse {number} of a song" for number in range(20)]
+        prepare_texts({domain: texts}, tmp_path / name, Plan(context_length=16, **plan))
+        return str(tmp_path / name)
+
+    start = shoal("start", "--config", MICRO, "--state-dir", str(tmp_path / "s"))
+    join = shoal("join", founder.address, "--state-dir", str(tmp_path / "t"))
+    short = prepared("short", "songs", vocab_size=300)
+    assert "no shard of domain 'songs' holds a window of 1024" in mistake(
+        [*start, "--data", short], SHOAL_RUN__MODEL__CONTEXT_LENGTH="1024", SHOAL_RUN__INNER__BATCH_TOKENS="1024"
+    )
+    assert "another tokenizer than the run's" in mistake([*join, "--data", short])
+    strange = prepared("strange", "poems", tokenizer=corpus)
+    assert "the run has no domain poems; its domains are songs" in mistake([*join, "--data", strange])
+    damaged = shutil.copytree(corpus, tmp_path / "damaged")
+    blob = max((damaged / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(blob.read_bytes()[:-2])
+    assert str(damaged) in mistake([*start, "--data", str(damaged)])
+
+
+def test_a_model_that_does_not_fit(corpus: Path, tmp_path: Path) -> None:
     sizes = {"HIDDEN_SIZE": "8192", "MLP_SIZE": "32768", "NUM_LAYERS": "64"}
     environment = {f"SHOAL_RUN__MODEL__{name}": value for name, value in sizes.items()}
-    command = shoal("start", "--config", MICRO, "--data", str(founder.corpus), "--state-dir", str(tmp_path / "s"))
+    command = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))
     assert "memory" in mistake(command, **environment)
 
 
-def test_help_and_status_answer_at_once(founder: Founder) -> None:
+def test_a_step_that_does_not_fit(corpus: Path, tmp_path: Path) -> None:
+    """The workers run out of memory, really: they get 100 MB, and a sequence of 16,384 tokens takes more."""
+    arguments = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))[3:]
+    sizes = {"RUN__MODEL__CONTEXT_LENGTH": 16_384, "RUN__INNER__BATCH_TOKENS": 32_768, "RUN__MODEL__MLP_SIZE": 512}
+    environment = {f"SHOAL_{name}": str(value) for name, value in sizes.items()}
+    command = [sys.executable, "-c", LAUNCHER.format(patch=LITTLE_MEMORY), *arguments]
+    assert "out of memory even with one sequence at a time; give more memory" in mistake(command, **environment)
+
+
+def test_too_little_shared_memory(corpus: Path, tmp_path: Path) -> None:
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$0" "$@"']
+    if os.geteuid() != 0 or subprocess.run([*mount, "true"], capture_output=True).returncode:
+        pytest.skip("making /dev/shm small needs root and mount namespaces")
+    command = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))
+    assert "enlarge /dev/shm" in mistake([*mount, *command])
+
+
+def test_help_and_status_answer_at_once(founder: Daemon) -> None:
     import time
 
     def seconds(*arguments: str) -> float:

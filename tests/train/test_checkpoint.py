@@ -92,7 +92,9 @@ def test_tensors_read_back_bit_by_bit_and_damage_has_a_remedy(tmp_path: Path) ->
     values = torch.tensor([0.0, -0.0, 1e-45, 3e38])
     write_tensors(path, {"x": values, "n": torch.arange(3, dtype=torch.uint8)}, {"fact": "1"})
     found = read_tensors(path)
-    assert found is not None and same(found["x"], values) and found["n"].tolist() == [0, 1, 2]
+    assert found is not None
+    tensors, facts = found
+    assert same(tensors["x"], values) and tensors["n"].tolist() == [0, 1, 2] and facts == {"fact": "1"}
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"fact": "1"}
     path.write_bytes(path.read_bytes()[:-1])

@@ -22,6 +22,15 @@ def test_initial_parameters_follow_the_seed_alone() -> None:
     build_model(SPEC).load_state_dict(first, strict=False)
 
 
+@pytest.mark.parametrize("hidden", [64, 256])
+def test_the_first_parameters_are_smaller_in_wider_models(hidden: int) -> None:
+    named = initial_parameters(SPEC.model_copy(update={"hidden_size": hidden}), 0)
+    deviation = float(named["model.embed_tokens.weight"].std())
+    assert deviation == pytest.approx(0.5 / hidden**0.5, rel=0.05)
+    into_the_stream = float(named["model.layers.0.mlp.down_proj.weight"].std())
+    assert into_the_stream == pytest.approx(deviation / 6**0.5, rel=0.05)
+
+
 def test_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     llama = build_model(SPEC)

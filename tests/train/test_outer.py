@@ -119,7 +119,7 @@ def test_a_hostile_blob_is_refused(damage: str) -> None:
 
 def forged(**facts: str) -> bytes:
     """A blob of an otherwise good state that says something else of itself."""
-    good = begin(a=3).blob
+    good = bytes(begin(a=3).blob)
     length = int.from_bytes(good[:8], "little")
     header = json.loads(good[8 : 8 + length])
     header["__metadata__"] |= facts

@@ -1,0 +1,190 @@
+"""Boxes: child processes, each in its own place on the network, with what they said, trained and used.
+
+A box is a Shoal daemon or a peer of the baseline. Its place is a network namespace of `links.py`, or loopback.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.links import Peer
+from benchmarks.pacing import LOG, PERIOD
+from configs.errors import ShoalError
+from peer.local import fetch_status
+from peer.status import Status
+
+READY_S = 90.0
+STOP_S = 45.0  # for leaving: finishing the round, handing over
+POLL_S = 0.1
+CLONE_NEWNET = 0x40000000
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+PROGRAM = [sys.executable, "-m", "benchmarks.paced_daemon"]
+
+
+class Box:
+    """One child with all its descendants; what it prints lies in `folder`, and its state in a folder of its name."""
+
+    def __init__(self, folder: Path, name: str, place: Peer | None = None, period_s: float = 0.0) -> None:
+        self.name, self.period_s = name, period_s
+        self.state_dir = folder / name
+        self.host = place.address if place else "127.0.0.1"
+        self._place = place
+        self._folder = folder
+        self._steps = folder / f"{name}.steps"
+        self._steps.touch()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._inside = ThreadPoolExecutor(1, initializer=_enter, initargs=(place,))
+
+    def start(self, command: list[str]) -> None:
+        """Run `command`, whose steps take `period_s`; see `pacing.py`."""
+        environment = {**os.environ, PERIOD: str(self.period_s), LOG: str(self._steps)}
+        with (
+            (self._folder / f"{self.name}.out").open("wb") as out,
+            (self._folder / f"{self.name}.log").open("wb") as log,
+        ):
+            self._child = subprocess.Popen(
+                self._place.command(*command) if self._place else command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def found(self, config: Path, data: Path) -> None:
+        """Start a daemon that founds a run."""
+        own = ["--data", str(data), "--state-dir", str(self.state_dir), "--host", self.host]
+        self.start([*PROGRAM, "start", "--config", str(config), *own])
+
+    def join(self, line: str, data: Path) -> None:
+        """Start a daemon that joins by the `line` that another one printed."""
+        own = ["--data", str(data), "--state-dir", str(self.state_dir), "--host", self.host, "--threads", "1"]
+        self.start([*PROGRAM, *line.split()[1:], *own])
+
+    def all_said(self, pattern: str) -> list[Any]:
+        """Return what the groups of `pattern` matched in the lines on its stdout; `^` is a line's beginning."""
+        said = (self._folder / f"{self.name}.out").read_text(encoding="utf-8", errors="replace")
+        return re.findall(pattern, said[: said.rfind("\n") + 1], re.MULTILINE)
+
+    @property
+    def log(self) -> str:
+        """Everything on its stderr."""
+        return (self._folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, pattern: str, seconds: float = READY_S) -> str:
+        """Wait for a line of its stdout in which `pattern` is found, and return its first group."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if found := self.all_said(pattern):
+                return str(found[0])
+            if self._child is not None and self._child.poll() is not None:
+                break
+            time.sleep(POLL_S)
+        raise ShoalError(f"{self.name} did not say '{pattern}': {' '.join(self.log.splitlines()[-3:])[-500:]}")
+
+    def status(self) -> Status:
+        """Ask the daemon how it is. Raises ShoalError with what it last said, if it does not answer."""
+        try:
+            return self._inside.submit(fetch_status, self.wait_for(r"^status (\S+)")).result()
+        except ShoalError as error:
+            raise ShoalError(f"{self.name}: {error}; its log ends with: {self.log[-2000:]}") from None
+
+    def stop(self) -> None:
+        """Ask it to leave; kill it, with all that it started, if it does not."""
+        if self._child is None:
+            return
+        self._child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(STOP_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, with all that it started."""
+        if self._child is not None:
+            for pid in _descendants(self._child.pid) - {self._child.pid}:  # p2pd is a group of its own
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+        self._inside.shutdown()
+
+    def steps(self, since: float = 0.0, until: float = float("inf")) -> np.ndarray:
+        """Return the steps that ended in that time (wall clock): when, seconds of work, processor seconds. (N, 3)."""
+        text = self._steps.read_text()
+        lines = [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
+        rows = np.array([[float(word) for word in line] for line in lines]).reshape(-1, 3)
+        return rows[(rows[:, 0] > since) & (rows[:, 0] <= until)]
+
+    def steps_per_s(self, since: float, until: float) -> float:
+        """Return its speed between two points in time; a step that lies across one counts by its part."""
+        ended = self.steps()[:, 0]
+        done = np.interp([since, until], ended, np.arange(len(ended)))
+        return float(done[1] - done[0]) / (until - since)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the processor time so far of its own process (the main thread; its other threads) and of the rest."""
+        assert self._child is not None
+        used = {"main": 0.0, "threads": 0.0, "p2pd": 0.0, "children": 0.0}
+        pids = _descendants(self._child.pid)
+        for pid in pids:
+            with contextlib.suppress(OSError, IndexError):
+                name, seconds, _ = _stat(Path(f"/proc/{pid}/stat"))
+                if pid != self._child.pid:
+                    used["p2pd" if name == "p2pd" else "children"] += seconds
+                    continue
+                main = _stat(Path(f"/proc/{pid}/task/{pid}/stat"))[1]
+                used["main"] += main
+                used["threads"] += seconds - main
+        return used
+
+
+@contextmanager
+def open_boxes() -> Iterator[list[Box]]:
+    """Hold a list of boxes; whatever still runs in the end is killed."""
+    boxes: list[Box] = []
+    try:
+        yield boxes
+    finally:
+        for box in boxes:
+            box.kill()
+
+
+def _enter(place: Peer | None) -> None:
+    """Take the calling thread into a namespace, for good: the sockets that it makes belong there."""
+    if place is None:
+        return
+    with Path(f"/run/netns/{place.namespace}").open() as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter {place.namespace}")
+
+
+def _stat(path: Path) -> tuple[str, float, int]:
+    """Return the name, the processor seconds and the parent of a process or thread."""
+    name, _, rest = path.read_text().partition("(")[2].rpartition(") ")
+    fields = rest.split()
+    return name, (int(fields[11]) + int(fields[12])) * TICK_S, int(fields[1])
+
+
+def _descendants(root: int) -> set[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                parents[int(entry.name)] = _stat(entry / "stat")[2]
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found

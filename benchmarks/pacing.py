@@ -1,0 +1,75 @@
+"""Steps that take a fixed time, so that a few cores can stand for boxes whose GPUs do the work.
+
+A GPU step takes what it takes, whatever the box's processor does meanwhile. Here the steps run on the processor, beside
+the daemons, the network relays and each other; unpaced, whatever any of them uses is taken from the steps, and four
+boxes on two cores never have their own. So every step is real work, followed by sleep until a fixed *period* after the
+step began. What is fair about it:
+
+- The period is measured beforehand, once, for all systems and for the runs without network: `FACTOR` times the
+  processor time of one step on an idle core. All have the same highest rate, a step a period.
+- What delays a step by less than its slack costs nothing, as on a box with a processor to spare. What delays it by more
+  is lost: nobody catches up.
+- What a worker does between two steps (copies, answers) is outside of the period and is lost. The baseline's step is
+  paced as a whole, with all that `hivemind.Optimizer.step` does and waits for: its slack hides up to that much of it.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from configs.run import RunPlan
+
+PERIOD = "BENCH_STEP_SECONDS"  # environment: the period; 0 paces nothing
+LOG = "BENCH_STEP_LOG"  # environment: a file, which gets a line for each step
+FACTOR = 2.5  # four workers then use 0.4 of a core each, and leave as much as one of them to each two boxes
+
+T = TypeVar("T")
+
+
+class Pace:
+    """Runs steps, each of which takes a period, and writes when they ended."""
+
+    def __init__(self, period_s: float, log: Path) -> None:
+        self.period_s = period_s
+        self._log = log.open("a", buffering=1)
+
+    @classmethod
+    def from_environment(cls) -> "Pace":
+        return cls(float(os.environ[PERIOD]), Path(os.environ[LOG]))
+
+    def step(self, work: Callable[[], T]) -> T:
+        """Do `work`; return when it is done and the period has passed."""
+        began, cpu_s = time.monotonic(), time.process_time()
+        result = work()
+        cpu_s, took_s = time.process_time() - cpu_s, time.monotonic() - began
+        time.sleep(max(0.0, began + self.period_s - time.monotonic()))
+        self._log.write(f"{time.time():.4f} {took_s:.4f} {cpu_s:.4f}\n")
+        return result
+
+
+def step_seconds(plan: RunPlan, steps: int = 10) -> float:
+    """Return the processor time of one inner step of `plan`, alone on one core: the median of `steps`."""
+    import torch
+
+    from peer.train.inner import Inner
+    from peer.train.model import initial_parameters
+    from peer.train.partition import COMMON, Strategy
+    from peer.train.sharded import Ranks, build_sharded
+
+    torch.set_num_threads(1)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    module = build_sharded(plan.model, ranks.device, None)
+    parameters = initial_parameters(plan.model, plan.seed)
+    module.model.load_state_dict(parameters, strict=False)
+    inner = Inner(plan.inner, module, ranks, False)
+    inner.use(Strategy("replicas", 1).layout(COMMON, plan.model), is_fresh=True)
+    count = plan.inner.batch_tokens // plan.model.context_length
+    windows = torch.randint(plan.model.vocab_size, (count, plan.model.context_length + 1))
+    taken = []
+    for _ in range(steps + 2):  # the first two find their memory
+        began = time.process_time()
+        inner.step(windows, count, {COMMON: 1e-4})
+        taken.append(time.process_time() - began)
+    return sorted(taken[2:])[steps // 2]

@@ -1,0 +1,212 @@
+"""What the rounds cost in quality: replicas trained for real, on real text, against synchronous training.
+
+    python -m benchmarks.quality_of_gossip [--data DIR] [--cache DIR] [--quick] [--sweep] [--json FILE]
+
+Every row trains from scratch with the same text, in the same order, from the same parameters, for as many inner
+steps; only the `Rule` differs. A figure is the held-out loss, every token scored; a ratio is between mean losses over
+the seeds. `--sweep` instead tries the lengths of rounds and outer steps that the defaults were chosen from.
+How the swarm is run in one process stands in `in_process_swarm.py`.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from benchmarks.in_process_swarm import TICK_STEPS, Outcome, Rule, Text, run_spec, train
+from benchmarks.report import Bar, at_most, finish, parser
+from configs.run import InnerSpec, ModelSpec, OuterSpec
+from peer.train.builtin import built_in_corpus
+from peer.train.data import CORPUS_FILE, Corpus, open_corpus
+from peer.train.prepare import prepare
+
+DATA = Path("../shared/data/lm")
+DOMAINS = ("wiki", "novel", "science", "tech_pep", "law_en", "dialogue")  # of that folder: those in English
+MODEL = ModelSpec(
+    vocab_size=1024, hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=2, mlp_size=192, context_length=128
+)
+INNER = InnerSpec(learning_rate=1.2e-2, batch_tokens=1024)
+STEPS, QUICK_STEPS = 480, 80  # inner steps of each replica; both end a round, whatever its length
+SEEDS = (0, 1, 2)
+LATE = 0.2  # of a round: where the cut falls
+
+OUTER = OuterSpec()
+OURS = Rule("all", codec="float32", alpha=OUTER.alpha, mu=OUTER.mu)
+ROWS = {
+    "one peer alone": Rule("alone", peers=1),
+    "synchronous": Rule("sync"),
+    "DiLoCo": replace(OURS, alpha=0.7, mu=0.9),
+    "ours, float32": OURS,
+    "ours": replace(OURS, codec=OUTER.codec),
+    "ours, int8": replace(OURS, codec="int8"),
+    "ours, late": replace(OURS, late=LATE),
+    "ours, late, half": replace(OURS, late=LATE, merge="half"),
+    "ours, late, scaled": replace(OURS, late=LATE, merge="scaled"),
+}
+ONE_SEED = {"one peer alone", "ours, late, scaled"}  # no bar rests on them
+SLOW = {"ours, int8", "ours, late, half"} | ONE_SEED  # left out by --quick
+
+SWEPT_TICKS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 8))  # rounds of 5, 10, 20, 40 inner steps, and 5 growing to 40
+SWEPT_OUTER = ((1.0, 0.0), (0.9, 0.3), (0.7, 0.5), (0.7, 0.9))  # α, μ
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Trains rows, and keeps what came of each, by row and seed, in a folder: a broken run goes on where it was."""
+
+    text: Text
+    steps: int
+    cache: Path
+
+    def outcome(self, name: str, rule: Rule, seed: int) -> Outcome:
+        """Train by `rule` from `seed`, unless that has been done."""
+        facts = [asdict(rule), MODEL.model_dump(), INNER.model_dump(), self.text.tokenizer_sha256, self.steps, seed]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        path = self.cache / f"{key}.json"
+        if path.exists():
+            return Outcome(**json.loads(path.read_text())["outcome"])
+        started = time.process_time()
+        spec = run_spec(rule, self.text, MODEL, INNER, steps=self.steps, seed=seed)
+        outcome = train(spec, rule, self.text, self.steps)
+        seconds = time.process_time() - started
+        print(f"{name}, seed {seed}: {outcome.loss:.4f} nats, {seconds:.0f} s", file=sys.stderr, flush=True)
+        content = {"name": name, "seed": seed, "seconds": seconds, "outcome": asdict(outcome), "facts": facts}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        return outcome
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and return the exit code."""
+    args = _arguments(argv)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = args.cache or Path(scratch)
+        cache.mkdir(parents=True, exist_ok=True)
+        text = Text.of(_corpus(args.data, cache), MODEL.context_length)
+        trial = Trial(text, QUICK_STEPS if args.quick else STEPS, cache)
+        if args.sweep:
+            return finish(args, [], *_sweep(trial))
+        names = [name for name in ROWS if not (args.quick and name in SLOW)]
+        seeds = SEEDS[:1] if args.quick else SEEDS
+        outcomes = {
+            name: [trial.outcome(name, ROWS[name], seed) for seed in (seeds[:1] if name in ONE_SEED else seeds)]
+            for name in names
+        }
+    missing = [f"{name}: left out by --quick" for name in ROWS if name not in names]
+    figures = {"seeds": seeds, "steps": trial.steps, "rows": {name: _figures(outcomes, name) for name in names}}
+    return finish(args, _bars(outcomes), figures, missing, _table(outcomes))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    own = argparse.ArgumentParser(description="what the rounds cost in quality", parents=[parser()])
+    own.add_argument("--data", type=Path, metavar="DIR", help=f"text, a folder for each domain (default: {DATA})")
+    own.add_argument("--cache", type=Path, metavar="DIR", help="keep each row's outcome there, and go on from it")
+    own.add_argument("--sweep", action="store_true", help="try lengths of rounds and outer steps instead, one seed")
+    return own.parse_args(argv)
+
+
+def _corpus(data: Path | None, cache: Path) -> Corpus:
+    """Prepare `data`, or the default text, or the built-in corpus where there is none."""
+    if data is None and not DATA.is_dir():
+        return built_in_corpus(cache, MODEL.vocab_size, MODEL.context_length)
+    folder = (data or DATA).resolve()
+    out = cache / f"corpus-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    if not (out / CORPUS_FILE).exists():
+        known = [folder / domain / "train.txt" for domain in DOMAINS]
+        sources = known if all(path.is_file() for path in known) else [folder]
+        prepare(sources, out, vocab_size=MODEL.vocab_size, context_length=MODEL.context_length)
+    return open_corpus(out)
+
+
+def _mean(values: Iterable[float]) -> float:
+    held = list(values)
+    return sum(held) / len(held)
+
+
+Outcomes = Mapping[str, Sequence[Outcome]]
+
+
+def _ratio(outcomes: Outcomes, name: str, base: str) -> float:
+    """Return the mean loss of a row over that of another."""
+    return _mean(o.loss for o in outcomes[name]) / _mean(o.loss for o in outcomes[base])
+
+
+def _spread(outcomes: Outcomes, name: str, base: str) -> str:
+    """Return the lowest and the highest ratio of one seed."""
+    ratios = [mine.loss / its.loss for mine, its in zip(outcomes[name], outcomes[base], strict=True)]
+    return f"{min(ratios):.4f} to {max(ratios):.4f}"
+
+
+def _bars(outcomes: Outcomes) -> list[Bar]:
+    codec = _ratio(outcomes, "ours", "ours, float32")
+    int8 = _ratio(outcomes, "ours, int8", "ours, float32") if "ours, int8" in outcomes else None
+    late = _ratio(outcomes, "ours, late", "ours, float32")
+    half = _ratio(outcomes, "ours, late, half", "ours, float32") if "ours, late, half" in outcomes else None
+    diloco = _ratio(outcomes, "DiLoCo", "synchronous")
+    return [
+        at_most("quality_codec", f"loss with {OUTER.codec} over float32; baseline: int8", codec, 1.005, int8),
+        at_most(
+            "quality_overlap",
+            f"loss with corrections {LATE:g} of a round late over blocking; baseline: merged half and half",
+            late,
+            1.005,
+            half,
+        ),
+        at_most(
+            "quality_complete",
+            "4 peers, loss over synchronous training; baseline: DiLoCo with the same rounds",
+            _ratio(outcomes, "ours", "synchronous"),
+            diloco,
+            diloco,
+        ),
+    ]
+
+
+def _figures(outcomes: Outcomes, name: str) -> dict[str, object]:
+    held = outcomes[name]
+    return {
+        "rule": asdict(ROWS[name]),
+        "losses": [o.loss for o in held],
+        "rounds": [o.rounds for o in held],
+        "offered_bytes": [o.offered_bytes for o in held],
+    }
+
+
+def _table(outcomes: Outcomes) -> Table:
+    table = Table("trained how", title="held-out loss, nats per token")
+    for column in ("mean", "each seed", "over synchronous", "rounds", "MB offered by a peer"):
+        table.add_column(column, justify="right")
+    for name, held in outcomes.items():
+        base = "synchronous of 8" if ROWS[name].peers == 8 else "synchronous"
+        over = f"{_ratio(outcomes, name, base):.4f}" if len(held) == len(outcomes[base]) else "-"
+        each = " ".join(f"{o.loss:.3f}" for o in held)
+        mean, offered = _mean(o.loss for o in held), held[0].offered_bytes / 1e6
+        table.add_row(name, f"{mean:.4f}", each, over, str(held[0].rounds), f"{offered:.2f}")
+    return table
+
+
+def _sweep(trial: Trial) -> tuple[dict[str, object], list[str], Table]:
+    """Return the figures, what is left open, and the table of losses by length of rounds and outer step."""
+    lengths = [" to ".join(str(TICK_STEPS * ticks) for ticks in dict.fromkeys(pair)) for pair in SWEPT_TICKS]
+    table = Table("α, μ", *(f"rounds of {length}" for length in lengths), title="held-out loss, inner steps a round")
+    losses: dict[str, dict[str, float]] = {}
+    for alpha, mu in SWEPT_OUTER:
+        row = losses.setdefault(f"{alpha:g}, {mu:g}", {})
+        for length, ticks in zip(lengths, SWEPT_TICKS, strict=True):
+            rule = replace(OURS, alpha=alpha, mu=mu, ticks=ticks)
+            row[length] = trial.outcome(f"α {alpha:g}, μ {mu:g}, rounds of {length}", rule, SEEDS[0]).loss
+        table.add_row(f"{alpha:g}, {mu:g}", *(f"{loss:.3f}" for loss in row.values()))
+    figures = {"seeds": SEEDS[:1], "steps": trial.steps, "losses": losses}
+    return figures, ["the bars: this is the sweep"], table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

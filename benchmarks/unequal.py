@@ -1,0 +1,67 @@
+"""What slow peers cost the others: the fast ones' tokens a second in the swarm over their own, each alone.
+
+The swarm of `utilization.py`, but one peer takes ten times as long for a step, and another sits behind 5 Mbit/s and
+200 ms. Nobody may be kept from training by them; what they themselves contribute, and what becomes of the rounds, is
+printed. The baseline is in the same place; its peers alone keep the pace exactly (`utilization.py` measures it), so its
+ratio is to the pace.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+
+from benchmarks.links import Link, open_links
+from benchmarks.report import arguments, at_least, finish
+from benchmarks.swarms import Setting, Speed, Spot, hivemind_together, prepare, shoal_alone, shoal_together
+
+LINK, SLOW_LINK = Link(up_mbit=100, down_mbit=100, delay_ms=50), Link(up_mbit=5, down_mbit=5, delay_ms=200)
+SLOWER = 10  # times, at one peer
+FAST = slice(0, -2)  # the boxes that are not slow; the last but one has slow steps, the last a slow link
+
+
+def main() -> int:
+    args = arguments(__doc__.splitlines()[0])
+    with prepare(is_quick=args.quick) as setting:
+        count = 4
+        periods = [setting.period_s] * (count - 2) + [SLOWER * setting.period_s, setting.period_s]
+        with open_links([LINK] * (count - 1) + [SLOW_LINK]) as links:
+            spots: list[Spot] = list(zip(links.peers, periods, strict=True))
+            together = shoal_together(setting, spots, settled="")
+        alone = shoal_alone(setting, [(None, period_s) for period_s in periods])
+        with open_links([LINK] * (count - 1) + [SLOW_LINK]) as links:
+            baseline = hivemind_together(setting, list(zip(links.peers, periods, strict=True)))
+    ratio = sum(together.each[FAST]) / sum(alone.each[FAST])
+    pace = setting.plan.inner.batch_tokens / setting.period_s
+    baseline_ratio = sum(baseline.each[FAST]) / (pace * (count - 2))
+    what = "tokens/s of the fast peers beside two slow ones over their own alone"
+    bar = at_least("unequal", what, ratio, 0.98, baseline_ratio)
+    figures = {
+        "seeds": [setting.plan.seed],
+        "round_s": setting.round_s,
+        "periods_s": periods,
+        "together": asdict(together),
+        "alone": asdict(alone),
+        "baseline": asdict(baseline),
+    }
+    return finish(
+        args, [bar], figures, table=_table(setting, periods, {"shoal": together, "hivemind": baseline}, alone)
+    )
+
+
+def _table(setting: Setting, periods: Sequence[float], swarms: dict[str, Speed], alone: Speed) -> Table:
+    kinds = [*["fast"] * (len(periods) - 2), f"{SLOWER} times slower", "behind 5 Mbit/s, 200 ms"]
+    title = f"steps of {setting.period_s:.2f} s, rounds of {setting.round_s:g} s"
+    table = Table("", "peer", "together, tokens/s", "alone", "of its pace", "rounds", title=title)
+    for name, swarm in swarms.items():
+        for index, kind in enumerate(kinds):
+            pace = setting.plan.inner.batch_tokens / periods[index]
+            own = f"{alone.each[index]:.1f}" if name == "shoal" else "-"
+            ended = "\n".join(list(swarm.rounds.values())[index]) or "none"
+            table.add_row(name, kind, f"{swarm.each[index]:.1f}", own, f"{swarm.each[index] / pace:.4f}", ended)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from configs.errors import DataError, UsageError
+from peer.options import Device, Json, ModelDir
+
+MODEL = "Data and models"
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=MODEL)
+def prepare(
+    sources: Annotated[list[Path], typer.Argument(help="Text, JSON lines, Parquet, or folders.", metavar="SOURCE...")],
+    out: Annotated[Path, typer.Option("--out", help="The corpus to write.", metavar="DIR")],
+    vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead.", metavar="FILE")] = None,
+    text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
+    domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
+    context_length: Annotated[int, typer.Option(help="Tokens that each domain must fill.", min=8)] = 128,
+    heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
+    shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
+    private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn text into a corpus: tokenizer, domains, data shards."""
+    for source in sources:
+        if not source.exists():
+            raise DataError(f"there is nothing at {source}; give text files or folders of them")
+    from peer import terminal
+    from peer.train import prepare as preparing
+
+    with terminal.progress() as report:
+        corpus = preparing.prepare(
+            sources,
+            out,
+            vocab_size=vocab_size,
+            tokenizer=tokenizer,
+            text_column=text_column,
+            domain_column=domain_column,
+            context_length=context_length,
+            heldout_share=heldout_share,
+            shard_tokens=shard_tokens,
+            private=private,
+            progress=report,
+        )
+    if as_json:
+        print(corpus.model_dump_json(indent=1))
+        return
+    for domain in corpus.domains:
+        size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
+        print(f"{domain.name}: {size}, {held_out} held out")
+    print(f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: shoal start --config tiny --data {out}")
+
+
+@app.command(rich_help_panel=MODEL)
+def fuse(
+    sources: Annotated[
+        list[str], typer.Argument(help="A peer's address, or state directories.", metavar="ADDR|DIR...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
+    form: Annotated[Literal["routed", "mixtral", "llama"], typer.Option("--format", help="What to make.")] = "routed",
+) -> None:
+    """Build the whole model from the blocks that a swarm holds."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} already exists and is not empty; choose another directory")
+    for source in sources:
+        if not source.startswith("/ip") and not source.startswith("/dns") and not Path(source).is_dir():
+            raise UsageError(
+                f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
+            )
+    import peer.gather
+
+    peer.gather.fuse_from(sources, out, form)
+    print(f'wrote {out}; try it with: shoal generate {out} "Once upon a time"')
+
+
+@app.command(name="eval", rich_help_panel=MODEL)
+def evaluate(
+    model: ModelDir,
+    data: Annotated[Path, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")],
+    max_tokens: Annotated[int | None, typer.Option(help="Of each domain.", min=1)] = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Score a model on the held-out part of each domain of a corpus."""
+    _check_model(model)
+    from peer.train.data import open_corpus
+
+    corpus = open_corpus(data)
+    _check_tokenizer(model, data, corpus.info.tokenizer_sha256)
+    heldout = {domain.name: corpus.heldout(domain) for domain in corpus.info.domains}
+    from peer import terminal
+    from peer.train import evaluate as evaluating
+    from peer.train.routed import RoutedModel
+
+    with terminal.progress() as report:
+        loaded = RoutedModel.load(model, device)
+        result = evaluating.evaluate(loaded, heldout, max_tokens=max_tokens, progress=report)
+    if as_json:
+        import json
+
+        print(json.dumps(result.as_dict(), indent=1))
+    else:
+        terminal.show_evaluation(result)
+
+
+@app.command(rich_help_panel=MODEL)
+def generate(
+    model: ModelDir,
+    prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    explain: Annotated[bool, typer.Option("--explain", help="Show which sub-model spoke which part.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=1_000_000)] = 128,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from so many tokens; 0: all.", min=0)] = 50,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Let a model go on from a prompt."""
+    _check_model(model)
+    from peer import terminal
+    from peer.train.generate import Generation, Sampling
+    from peer.train.routed import RoutedModel
+
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+    generation = Generation(RoutedModel.load(model, device), prompt, sampling)
+    print(terminal.printable(prompt), end="", flush=True)
+    for piece in generation:
+        print(terminal.printable(piece), end="", flush=True)
+    print()
+    if explain:
+        print()
+        terminal.show_segments(generation.segments())
+
+
+def _check_model(model: Path) -> None:
+    if not model.is_dir():
+        raise DataError(f"no model directory at {model}; `shoal fuse` writes one")
+    if not (model / "shoal.json").exists() and not (model / "config.json").exists():
+        raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
+
+
+def _check_tokenizer(model: Path, data: Path, expected_sha256: str) -> None:
+    """Raise DataError if the tokens of `data` would mean something else to `model`."""
+    import hashlib
+
+    tokenizer = model / "tokenizer.json"
+    if tokenizer.is_file() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != expected_sha256:
+        raise DataError(
+            f"{data} was prepared with another tokenizer than {model}'s; use --tokenizer {tokenizer} to prepare"
+        )

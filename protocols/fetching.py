@@ -1,0 +1,200 @@
+"""Fetches one offer: from its maker and, when that takes too long or fails, from whoever else has pieces of it.
+
+Members begin at different places of a payload, so what a slow uplink sends to one of them the others can have from
+there: it sends its own offer little more than once. Nobody is believed: every chunk is checked against the signature.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from configs.errors import PeerError
+from protocols.offers import COUNT_BYTES, MAX_WAIT_S, OfferRequest, Offers
+from protocols.parcels import HASH_BYTES, Offer, Parcel, describe, in_order, open_parcel, packed, unpacked
+from protocols.wire import Frames, each_frame
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.2
+PATIENCE_SHARE = 0.3  # of the time there is, after which it is seen whether the first source will be done in time
+ATTEMPTS = 3  # for a source that should have what is wanted
+
+Check = Callable[[Offer], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The members of one round of one block, and how to reach them.
+
+    `check` raises PeerError for an offer that must not be held: wrong size, values that are not finite, a norm that
+    is not the signed one.
+    """
+
+    run_id: str
+    block: str
+    round: int
+    me: str
+    view: Sequence[str]
+    max_bytes: int  # of one payload
+    stub: Callable[[str], Any]
+    check: Check
+
+    @property
+    def others(self) -> list[str]:
+        """The members but oneself."""
+        return [peer for peer in self.view if peer != self.me]
+
+    def start(self, peer: str) -> float:
+        """Return the share of that member's payload at which this peer begins: another one for every member."""
+        fetching = sorted({*self.view, self.me} - {peer} | {self.me})  # its own it fetches when it was restarted
+        return fetching.index(self.me) / len(fetching)
+
+
+class Fetch:
+    """One offer on its way to this peer; `wanted` is its id where only that one will do."""
+
+    def __init__(self, group: Group, offers: Offers, peer: str, wanted: str | None = None) -> None:
+        self._group, self._offers, self._peer, self._wanted = group, offers, peer, wanted
+        self._start = group.start(peer)
+        self._is_stuck = asyncio.Event()  # the first source has failed: the others need not be spared
+        self._lanes: list[asyncio.Task[None]] = []
+        self._began = 0.0
+
+    async def run(self, sources: Sequence[str], deadline: float) -> None:
+        """Fetch until the offer is held or the deadline (of the loop's clock) has passed; the first source first.
+
+        What has arrived by then stays in the book, and another fetch goes on from it.
+        """
+        self._began = asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as lanes:
+                for index, source in enumerate(sources):
+                    work = self._draw(source, deadline) if index == 0 else self._relay(source, deadline)
+                    self._lanes.append(lanes.create_task(work))
+
+    async def _relay(self, source: str, deadline: float) -> None:
+        """Join in when the first source has failed, or will not be done in time at its pace so far.
+
+        Not before: what is on its way from two sources when the last chunk arrives was sent for nothing.
+        """
+        while not self._is_stuck.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_SHARE * (deadline - self._began)):
+                    await self._is_stuck.wait()
+            if not self._is_on_track(deadline):
+                break
+        await self._draw(source, deadline, is_relay=True)
+
+    def _is_on_track(self, deadline: float) -> bool:
+        parcel = self._parcel()
+        if parcel is None:
+            return False
+        spent_s = asyncio.get_running_loop().time() - self._began
+        return spent_s * len(parcel.hashes) <= (deadline - self._began) * len(parcel.held)
+
+    async def _draw(self, source: str, deadline: float, *, is_relay: bool = False) -> None:
+        """Take from one source until all is there; give it up when it lies. A member may restart or be dialled yet."""
+        loop = asyncio.get_running_loop()
+        for attempt in itertools.count():
+            left = deadline - loop.time()
+            if left <= 0 or (self._wanted is not None and attempt >= ATTEMPTS):
+                break
+            try:
+                if await self._stream(source, left, is_relay=is_relay):
+                    self._end()
+                    return
+            except PeerError as error:
+                log.warning("from %s: %s", source, error)
+                if source == self._peer:  # who lies about its own offer has none
+                    self._end()
+                return
+            except Exception as error:  # libp2p's own errors have no common root
+                log.debug("will ask %s again: %s", source, error)
+                self._is_stuck.set()
+            await asyncio.sleep(min(RETRY_S, max(0.0, deadline - loop.time())))
+        self._is_stuck.set()
+
+    def _end(self) -> None:
+        for lane in self._lanes:
+            lane.cancel()
+
+    async def _stream(self, source: str, left_s: float, *, is_relay: bool) -> bool:
+        """Take what the source has of what is lacking; return whether all is there now."""
+        async with asyncio.timeout(left_s + RETRY_S):
+            stream = await self._group.stub(source).rpc_offer(self._request(left_s, is_relay=is_relay))
+        async with aclosing(each_frame(stream, MAX_WAIT_S)) as frames:  # type: ignore[type-var]  # run has a deadline
+            envelope = await anext(frames, None)
+            if envelope is None:
+                return False
+            parcel, coming = self._open(bytes(envelope.data), bytes((await anext(frames)).data))
+            claims = coming - parcel.held if is_relay else set()
+            parcel.claimed |= claims
+            try:
+                order = in_order(coming, len(parcel.hashes), self._start, is_backwards=is_relay)
+                await self._take(parcel, order, frames)
+            finally:
+                parcel.claimed -= claims
+        if parcel.is_complete:
+            await self._finish(parcel)
+        return parcel.is_complete
+
+    def _request(self, left_s: float, *, is_relay: bool) -> OfferRequest:
+        """Ask for what is not here; of a relay only what no other relay is bringing."""
+        parcel = self._parcel()
+        bitmap = b""
+        if parcel is not None:
+            bitmap = packed(parcel.held | (parcel.claimed if is_relay else set()), len(parcel.hashes))
+        return OfferRequest(
+            block=self._group.block,
+            round=self._group.round,
+            peer=self._peer,
+            wait_s=0.0 if self._wanted is not None else min(left_s, MAX_WAIT_S),  # what is wanted exists already
+            held=bitmap,
+            start=self._start,
+            is_backwards=is_relay,
+        )
+
+    def _open(self, envelope: bytes, manifest: bytes) -> tuple[Parcel, set[int]]:
+        """Return the parcel that the source is about to add to, and the chunks that follow."""
+        count = int.from_bytes(manifest[:COUNT_BYTES], "big")
+        hashes = manifest[COUNT_BYTES : COUNT_BYTES + count * HASH_BYTES]
+        parcel, group = self._parcel(), self._group
+        if parcel is None or parcel.envelope != envelope:
+            about = (group.block, group.round, self._peer)
+            opened = open_parcel(envelope, hashes, group.run_id, about, group.max_bytes)
+            if self._wanted not in (None, opened.offer_id):
+                raise PeerError(f"{describe(opened.header)} is another one than was sealed")
+            if parcel is not None and parcel.offer_id != self._wanted and self._wanted is None:
+                raise PeerError(f"{describe(opened.header)}: there is a second one, signed by the same peer")
+            parcel = opened
+            self._offers.book(group.block, group.round).parcels[self._peer] = parcel
+        return parcel, unpacked(manifest[COUNT_BYTES + count * HASH_BYTES :], len(parcel.hashes))
+
+    async def _take(self, parcel: Parcel, order: Any, frames: Frames) -> None:
+        for index in order:
+            frame = await anext(frames, None)
+            if frame is None:
+                raise PeerError(f"{describe(parcel.header)}: chunk {index} was left out")
+            await self._offers.traffic.received(len(frame.data))
+            if index not in parcel.held:
+                parcel.add(index, frame.data)
+                await self._offers.wake()
+            if parcel.is_complete:
+                return
+
+    async def _finish(self, parcel: Parcel) -> None:
+        """Hold the offer if its values will do. Raises PeerError; nothing of it is kept then."""
+        offer = parcel.offer()
+        try:
+            await self._group.check(offer)
+        except PeerError:
+            self._offers.book(self._group.block, self._group.round).parcels.pop(self._peer, None)
+            raise
+        await self._offers.put(offer)
+
+    def _parcel(self) -> Parcel | None:
+        return self._offers.book(self._group.block, self._group.round).parcels.get(self._peer)

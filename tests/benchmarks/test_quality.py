@@ -1,0 +1,98 @@
+"""The swarm in one process is what it says: no work is lost, and in a trivial case it is plain averaging."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.in_process_swarm import TICK_STEPS, Rule, Swarm, Text, run_spec, train
+from configs.run import InnerSpec, ModelSpec
+from peer.train.data import open_corpus
+from peer.train.prepare import Plan, prepare_texts
+
+MODEL = ModelSpec(
+    vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=2, mlp_size=32, context_length=16
+)
+INNER = InnerSpec(learning_rate=1e-2, batch_tokens=64)
+STEPS = 8 * TICK_STEPS
+AVERAGING = Rule("all", peers=3, alpha=1.0, mu=0.0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A model of this size is slower on several threads, and very slow where other processes are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    folder: Path = tmp_path_factory.mktemp("corpus") / "corpus"
+    words = [" ".join(f"{a} times {b} is {a * b}." for b in range(60)) for a in range(120)]
+    prepare_texts({"tables": words}, folder, Plan(MODEL.vocab_size, context_length=MODEL.context_length))
+    return Text.of(open_corpus(folder), MODEL.context_length)
+
+
+def swarm_of(rule: Rule, text: Text) -> Swarm:
+    return Swarm(run_spec(rule, text, MODEL, INNER, steps=STEPS, seed=0), rule, text)
+
+
+def test_plain_averaging_is_the_mean_of_the_replicas(text: Text) -> None:
+    swarm = swarm_of(replace(AVERAGING, ticks=(1, 1)), text)
+    swarm.train(TICK_STEPS)
+    ends = [peer.snapshot for peer in swarm.peers]
+    assert not torch.equal(ends[0], ends[1])  # each read other text
+    for peer in swarm.peers:
+        torch.testing.assert_close(peer.trainee.theta(), torch.stack(ends).mean(dim=0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("codec", "late"), [("float32", 0.0), ("int8", 0.0), ("int8", 0.2)])
+def test_no_work_is_lost(text: Text, codec: str, late: float) -> None:
+    """With α = 1 and μ = 0 the anchor has moved by the mean of all work, but for what the replicas still owe."""
+    swarm = swarm_of(replace(AVERAGING, codec=codec, late=late), text)
+    start = swarm.peers[0].replica.state.phi.clone()
+    made = torch.zeros_like(start)
+
+    def step(position: int) -> Tensor:
+        before = torch.stack([peer.trainee.theta() for peer in swarm.peers])
+        for peer in swarm.peers:
+            peer.step(position)
+        return (torch.stack([peer.trainee.theta() for peer in swarm.peers]) - before).mean(dim=0)
+
+    for position in range(STEPS):
+        made += step(position)
+        swarm._after(position + 1, STEPS)
+    owed = torch.stack([peer.replica.residual for peer in swarm.peers]).mean(dim=0)
+    assert swarm.rounds > 2
+    assert len({peer.replica.state.digest for peer in swarm.peers}) == 1
+    assert (made.abs().max() > 0.05) and bool(owed.any()) == (codec == "int8")
+    torch.testing.assert_close(swarm.peers[1].replica.state.phi - owed, start + made, atol=1e-5, rtol=0)
+
+
+def test_a_late_correction_comes_late_and_keeps_what_was_learnt_meanwhile(text: Text) -> None:
+    swarm = swarm_of(replace(AVERAGING, ticks=(2, 2), late=0.5), text)
+    peer = swarm.peers[0]
+    for position in range(2 * TICK_STEPS):
+        for each in swarm.peers:
+            each.step(position)
+        swarm._after(position + 1, STEPS)
+    assert torch.equal(peer.trainee.theta(), peer.snapshot)  # sealed, and not yet taken
+    for position in range(2 * TICK_STEPS, 3 * TICK_STEPS):
+        for each in swarm.peers:
+            each.step(position)
+        meanwhile = peer.trainee.theta() - peer.snapshot
+        swarm._after(position + 1, STEPS)
+    torch.testing.assert_close(peer.trainee.theta(), peer.replica.state.phi + meanwhile, atol=1e-6, rtol=0)
+
+
+def test_the_same_rule_and_seed_give_the_same_loss(text: Text) -> None:
+    for rule in (AVERAGING, Rule("sync", peers=3), Rule("alone", peers=1)):
+        spec = run_spec(rule, text, MODEL, INNER, steps=STEPS, seed=0)
+        first, second = (train(spec, rule, text, STEPS) for _ in range(2))
+        assert first == second
+        assert first.loss < 5.0  # ln 300 is 5.7
