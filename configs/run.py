@@ -104,11 +104,15 @@ class RoundSpec(Frozen):
     double_tokens: Positive  # h doubles when the age reaches 1, 3, 7, … times this
     cut_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2  # of a round, after which gathering ends
     group_size: Annotated[int, Field(ge=2, le=64)] = 8
+    # In random groups: the anchor is sent in so many fragments, in turn (a power of two), and one peer's anchor pulls
+    # by at most pull_clip times the pseudo-gradient.
+    fragments: Annotated[int, Field(ge=1, le=1024)] = 16
+    pull_clip: Annotated[float, Field(gt=0, le=1e6)] = 8.0
     max_tokens: Positive = 2**32  # cap on what one offer may add to a block's age
 
     @model_validator(mode="after")
     def _powers_of_two(self) -> Self:
-        for name in ("first_ticks", "last_ticks"):
+        for name in ("first_ticks", "last_ticks", "fragments"):
             value = getattr(self, name)
             if value & (value - 1):
                 raise ValueError(f"{name} {value} must be a power of two")

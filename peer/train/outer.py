@@ -134,6 +134,20 @@ def outer_step(
     ordered = sorted(contributions, key=lambda c: c.peer_id)
     shares = weights(state, ordered, max_tokens)
     ages = grown(state.ages, ordered, max_tokens)
+    return nesterov(state, ordered, shares, outer, round_=round_, ages=ages, common_tokens=common_tokens)
+
+
+def nesterov(
+    state: OuterState,
+    ordered: Sequence[Contribution],
+    shares: Sequence[float],
+    outer: OuterSpec,
+    *,
+    round_: int,
+    ages: Mapping[str, int],
+    common_tokens: int | None,
+) -> OuterState:
+    """Return the state after a step with the contributions, every one multiplied with its share; its ages are given."""
     is_final = common_tokens is not None and sum(ages.values()) >= common_tokens
     after = _blank_state(state.block, state.size, state.version + 1, round_, ages, is_final)
     for span in tiles(state.size):
@@ -206,12 +220,17 @@ def weights(state: OuterState, ordered: Sequence[Contribution], max_tokens: int)
     for contribution, tokens in zip(ordered, counted, strict=True):
         totals[contribution.domain] = totals.get(contribution.domain, 0.0) + tokens
     active = sum(1 for total in totals.values() if total > 0)
-    limit = NORM_CAP * median([c.norm for c in ordered]) if len(ordered) >= 3 else math.inf
     shares = []
-    for contribution, tokens in zip(ordered, counted, strict=True):
+    for contribution, tokens, scale in zip(ordered, counted, norm_scales(ordered), strict=True):
         share = tokens / totals[contribution.domain] / active if tokens else 0.0
-        shares.append(share * (limit / contribution.norm if contribution.norm > limit else 1.0))
+        shares.append(share * scale)
     return shares
+
+
+def norm_scales(ordered: Sequence[Contribution]) -> list[float]:
+    """Return the factor that brings each contribution's norm down to the cap; one for those below."""
+    limit = NORM_CAP * median([c.norm for c in ordered]) if len(ordered) >= 3 else math.inf
+    return [limit / c.norm if c.norm > limit else 1.0 for c in ordered]
 
 
 def grown(ages: Mapping[str, int], contributions: Sequence[Contribution], max_tokens: int) -> dict[str, int]:
