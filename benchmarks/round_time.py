@@ -1,7 +1,7 @@
 """How long a round takes behind home uplinks, and how much CPU time it takes, against Hivemind's averager.
 
     round_time       seconds from the cut's opening (the snapshot handed over) to the new anchor on the last of four
-                     peers, over the seconds that the payload bytes of one of them need at its link's rate
+                     peers, over the seconds that the others' offers need at a link's rate, each fetched once
     cpu_per_round    CPU seconds of a holder and its p2pd for one round, from the snapshot to the checkpoint on disk
 
 The baseline's seconds are those of its all-reduce alone (its group is formed before), over the seconds that its own
@@ -59,16 +59,19 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _measure_time(is_quick: bool, codec: str) -> dict[str, Any]:
-    size, steps = (4_000_000, 1) if is_quick else (20_000_000, 2)
-    tick_s = max(10.0, TICKS * 8e-6 * (PEERS - 1) * encoded_size(codec, size) / MBIT)
+    size, steps = (10_000_000, 1) if is_quick else (20_000_000, 2)
+    payload = (PEERS - 1) * encoded_size(codec, size)
+    tick_s = TICKS * 8e-6 * payload / MBIT
     with tempfile.TemporaryDirectory() as name, open_links([Link(MBIT, MBIT, DELAY_MS)] * PEERS) as links:
         rounds = run_holders(links, Load(size, steps, tick_s, codec, SEED), Path(name))
         baseline = run_averagers(links, Load(size, 1, 2 * tick_s), Path(name))
     return {
         "parameters": size,
         "codec": codec,
-        "rounds": _times(rounds, "anchor_s", [[_payload(step) for step in account.steps] for account in rounds]),
-        "baseline_steps": _times(baseline, "seconds", [[max(a.wire_in, a.wire_out)] for a in baseline]),
+        "payload_bytes": payload,
+        "sent_bytes": fmean(step["payload_out"] for account in rounds for step in account.steps),
+        "rounds": _times(rounds, "anchor_s", payload),
+        "baseline_steps": _times(baseline, "seconds", fmean(max(each.wire_in, each.wire_out) for each in baseline)),
         "raw_rounds": [account.steps for account in rounds],
         "raw_baseline_steps": [account.steps for account in baseline],
     }
@@ -89,18 +92,11 @@ def _measure_cpu(is_quick: bool, codec: str) -> dict[str, Any]:
     }
 
 
-def _payload(step: dict[str, Any]) -> int:
-    return max(int(step["payload_in"]), int(step["payload_out"]))
-
-
-def _times(accounts: list[Account], key: str, counts: list[list[int]]) -> list[dict[str, float]]:
-    """Return for each step the seconds until the last peer had it, and those that the mean of their bytes needs."""
-    times = []
-    for number in range(len(accounts[0].steps)):
-        seconds = max(account.steps[number][key] for account in accounts)
-        ideal_s = 8e-6 * fmean(count[number] for count in counts) / MBIT
-        times.append({"seconds": seconds, "ideal_s": ideal_s, "ratio": seconds / ideal_s})
-    return times
+def _times(accounts: list[Account], key: str, payload: float) -> list[dict[str, float]]:
+    """Return for each step the seconds until the last peer had it, and those that its bytes need at the link's rate."""
+    ideal_s = 8e-6 * payload / MBIT
+    slowest = [max(account.steps[number][key] for account in accounts) for number in range(len(accounts[0].steps))]
+    return [{"seconds": seconds, "ideal_s": ideal_s, "ratio": seconds / ideal_s} for seconds in slowest]
 
 
 def _cpu(accounts: list[Account]) -> dict[str, float]:
@@ -118,6 +114,7 @@ def _table(time: dict[str, Any], cpu: dict[str, Any]) -> Table:
     for name, key in (("seconds", "seconds"), ("at the link's rate", "ideal_s"), ("ratio", "ratio")):
         sides = [", ".join(f"{each[key]:.2f}" for each in time[side]) for side in ("rounds", "baseline_steps")]
         table.add_row(f"{time['parameters']:,} parameters: {name}", *sides)
+    table.add_row("  payload bytes sent over those needed", f"{time['sent_bytes'] / time['payload_bytes']:.2f}", "-")
     table.add_section()
     total = f"{cpu['parameters']:,} parameters: CPU seconds"
     table.add_row(total, f"{cpu['round']['total']:.2f}", f"{cpu['baseline_step']['total']:.2f}")
