@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.links import Peer
 from benchmarks.pacing import LOG, PERIOD
-from benchmarks.usage import tree_cpu_seconds
+from benchmarks.usage import TICKS_PER_S, account, tree, tree_cpu_seconds
 from configs.errors import ShoalError
 from peer.local import fetch_status
 from peer.status import Status
@@ -30,7 +30,6 @@ READY_S = 90.0
 STOP_S = 45.0  # for leaving: finishing the round, handing over
 POLL_S = 0.1
 CLONE_NEWNET = 0x40000000
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PROGRAM = [sys.executable, "-m", "benchmarks.paced_daemon"]
 
 
@@ -114,7 +113,7 @@ class Box:
     def kill(self) -> None:
         """End it at once, with all that it started."""
         if self._child is not None:
-            for pid in _descendants(self._child.pid) - {self._child.pid}:  # p2pd is a group of its own
+            for pid in tree(self._child.pid) - {self._child.pid}:  # p2pd is a group of its own
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
@@ -139,14 +138,14 @@ class Box:
         """Return the processor time so far of its own process (the main thread; its other threads) and of the rest."""
         assert self._child is not None
         used = {"main": 0.0, "threads": 0.0, "p2pd": 0.0, "children": 0.0}
-        pids = _descendants(self._child.pid)
+        pids = tree(self._child.pid)
         for pid in pids:
             with contextlib.suppress(OSError, IndexError):
-                name, seconds, _ = _stat(Path(f"/proc/{pid}/stat"))
+                name, seconds, _ = account(Path(f"/proc/{pid}/stat"))
                 if pid != self._child.pid:
                     used["p2pd" if name == "p2pd" else "children"] += seconds
                     continue
-                main = _stat(Path(f"/proc/{pid}/task/{pid}/stat"))[1]
+                main = account(Path(f"/proc/{pid}/task/{pid}/stat")).seconds
                 used["main"] += main
                 used["threads"] += seconds - main
         return used
@@ -155,7 +154,7 @@ class Box:
 def other_cpu_seconds() -> float:
     """Return the processor time so far of everything on this machine but this process and what it has started."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    user, nice, system, _, _, irq, softirq, *_ = (int(field) * TICK_S for field in fields)
+    user, nice, system, _, _, irq, softirq, *_ = (int(field) / TICKS_PER_S for field in fields)
     return user + nice + system + irq + softirq - tree_cpu_seconds(os.getpid())
 
 
@@ -177,22 +176,3 @@ def _enter(place: Peer | None) -> None:
     with Path(f"/run/netns/{place.namespace}").open() as namespace:
         if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"cannot enter {place.namespace}")
-
-
-def _stat(path: Path) -> tuple[str, float, int]:
-    """Return the name, the processor seconds and the parent of a process or thread."""
-    name, _, rest = path.read_text().partition("(")[2].rpartition(") ")
-    fields = rest.split()
-    return name, (int(fields[11]) + int(fields[12])) * TICK_S, int(fields[1])
-
-
-def _descendants(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                parents[int(entry.name)] = _stat(entry / "stat")[2]
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found

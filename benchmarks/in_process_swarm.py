@@ -22,7 +22,6 @@ from peer.train.model import TokenLoss
 from peer.train.outer import Contribution, OuterState
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
-from protocols.codecs import decode
 
 TICK_STEPS = 5  # inner steps
 CPU = torch.device("cpu")
@@ -40,7 +39,7 @@ class Rule:
     `shift` θ + (φ − θₛ), the product's; `scaled` the same times exp(−late/2); `half` (θ + φ)/2 (2501.18512).
     """
 
-    group: Literal["sync", "alone", "all", "random"]
+    group: Literal["sync", "alone", "all"]
     peers: int = 4
     codec: str = "float32"
     alpha: float = 0.7
@@ -48,7 +47,6 @@ class Rule:
     ticks: tuple[int, int] = (1, 8)  # a round's first and last length; between them it grows with age
     late: float = 0.0  # of a round
     merge: Literal["shift", "scaled", "half"] = "shift"
-    fragments: int = 1  # of the anchor, sent in turn in random groups
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,8 @@ class Peer:
         """End a round: take the snapshot and offer it. Return what the others decode, and the payload's size."""
         self.snapshot, self._snapshot_tokens = self.trainee.theta(), self._tokens
         payload, norm = self.replica.offer(round_, self.snapshot, self._tokens)
-        values = decode(self.replica.spec.outer.codec, payload, self.replica.size)
-        return Contribution(self.replica.me, values, self._tokens, norm, "all"), len(payload)
+        assert self.replica.pending is not None
+        return Contribution(self.replica.me, self.replica.pending.decoded, self._tokens, norm, "all"), len(payload)
 
     def take(self, rule: Rule) -> None:
         """Take the anchor that came of the snapshot, keeping what was learnt since."""

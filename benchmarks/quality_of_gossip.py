@@ -187,8 +187,8 @@ def _table(outcomes: Outcomes) -> Table:
     for column in ("mean", "each seed", "over synchronous", "rounds", "MB offered by a peer"):
         table.add_column(column, justify="right")
     for name, held in outcomes.items():
-        base = "synchronous of 8" if ROWS[name].peers == 8 else "synchronous"
-        over = f"{_ratio(outcomes, name, base):.4f}" if len(held) == len(outcomes[base]) else "-"
+        is_comparable = len(held) == len(outcomes["synchronous"])
+        over = f"{_ratio(outcomes, name, 'synchronous'):.4f}" if is_comparable else "-"
         each = " ".join(f"{o.loss:.3f}" for o in held)
         mean, offered = _mean(o.loss for o in held), held[0].offered_bytes / 1e6
         table.add_row(name, f"{mean:.4f}", each, over, str(held[0].rounds), f"{offered:.2f}")

@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from configs.load import load
 from configs.machine import PeerConfig
 from configs.run import RunSpec
+from peer.session import initial_state
 from peer.supervisor import open_workers
 from peer.train.data import Source
-from peer.train.model import initial_parameters
 from peer.train.partition import COMMON, Strategy
 
 
@@ -33,22 +32,20 @@ async def main(sequences: int) -> None:
     founded = {"genesis": 0.0, "tokenizer_sha256": "0" * 64, "end_of_text": 0}
     spec = RunSpec.model_validate({**plan.model_dump(), "inner": inner.model_dump(), **founded})
     strategy = Strategy(spec.strategy.kind, 1)
-    layout = strategy.layout(COMMON, spec.model)
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"
         np.random.default_rng(0).integers(0, spec.model.vocab_size, 64 * length).astype("<u2").tofile(tokens)
         async with open_workers(PeerConfig(devices=("cpu",))) as workers:
             workers.check(spec)
             await workers.start(spec, seed=0)
-            named = initial_parameters(spec.model, spec.seed)
-            workers.anchor.copy_(torch.cat([named[slot.name].reshape(-1) for slot in layout.slots]))
+            workers.anchor.copy_(initial_state(spec, strategy).phi)
             began = time.monotonic()
             await workers.load(strategy, COMMON, [Source(str(tokens), spec.model.vocab_size)], {COMMON: 0})
             while (snapshot := await workers.take_snapshot()).tokens == 0:
                 pass
             seconds = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{layout.size / 1e6:.1f} M parameters, {snapshot.tokens:,} tokens in {seconds:.1f} s")
+    print(f"{len(workers.anchor) / 1e6:.1f} M parameters, {snapshot.tokens:,} tokens in {seconds:.1f} s")
     guess = math.log(spec.model.vocab_size)
     print(f"micro-batch of {workers.micro_batch}; loss {snapshot.loss:.3f}, that of a guess is {guess:.3f}")
     print(f"the daemon's side took at most {peak:.2f} GB of memory")

@@ -4,12 +4,34 @@ import hashlib
 from collections.abc import Sequence
 
 CHUNK_BYTES = 1 << 18
+HASH_BYTES = 32
+
+Buffer = bytes | bytearray | memoryview
 
 
-def chunk_hashes(data: bytes | bytearray | memoryview) -> list[bytes]:
-    """Return the SHA-256 of each chunk of `CHUNK_BYTES` (the last may be shorter; an empty blob has none)."""
-    view = memoryview(data)
-    return [hashlib.sha256(view[at : at + CHUNK_BYTES]).digest() for at in range(0, len(view), CHUNK_BYTES)]
+def num_chunks(size_bytes: int) -> int:
+    """Return how many chunks a blob of `size_bytes` has."""
+    return -(-size_bytes // CHUNK_BYTES)
+
+
+def chunk_of(data: Buffer, index: int) -> memoryview:
+    """Return a chunk of `data`, not copied; nothing beyond its end."""
+    return memoryview(data).cast("B")[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+
+
+def hash_chunk(chunk: Buffer) -> bytes:
+    """Return the SHA-256 of a chunk."""
+    return hashlib.sha256(chunk).digest()
+
+
+def chunk_hashes(data: Buffer) -> list[bytes]:
+    """Return the hash of each chunk of `CHUNK_BYTES` (the last may be shorter; an empty blob has none)."""
+    return [hash_chunk(chunk_of(data, index)) for index in range(num_chunks(memoryview(data).nbytes))]
+
+
+def split_hashes(data: bytes) -> list[bytes]:
+    """Return the hashes that lie one after the other in `data`; a cut last one is too short to be any chunk's."""
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
 
 
 def content_id(hashes: Sequence[bytes], size_bytes: int) -> str:
@@ -17,6 +39,6 @@ def content_id(hashes: Sequence[bytes], size_bytes: int) -> str:
     return hashlib.sha256(size_bytes.to_bytes(8, "big") + b"".join(hashes)).hexdigest()
 
 
-def content_id_of(data: bytes | bytearray | memoryview) -> str:
+def content_id_of(data: Buffer) -> str:
     """Return the name of `data`."""
     return content_id(chunk_hashes(data), memoryview(data).nbytes)

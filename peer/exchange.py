@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from configs.content import content_id_of
+from configs.content import chunk_hashes, content_id
 from configs.errors import PeerError, ShoalError
 from dht.identity import Identity
 from peer.replica import Replica, read_offer
@@ -70,10 +70,10 @@ async def run_round(
     if list(view) == [replica.me]:
         await asyncio.to_thread(replica.advance_alone, round_, work.theta, work.tokens)
         return Outcome("alone", True)
+    decoded: dict[str, Contribution] = {}
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
     if is_new:
-        await _offer(swarm, replica, round_, work)
-    decoded: dict[str, Contribution] = {}
+        await _offer(swarm, replica, round_, work, decoded)
     group = _group(swarm, replica, round_, view, decoded)
     stand = Stand(list(replica.marks), len(replica.state.blob))
     heard = await exchange(group, swarm.offers, stand, timing)
@@ -92,8 +92,9 @@ async def run_round(
     return Outcome(f"{repaired}; {reason}" if repaired else reason, is_step)
 
 
-async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work) -> None:
+async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work, decoded: dict[str, Contribution]) -> None:
     payload, norm = await asyncio.to_thread(replica.offer, round_, work.theta, work.tokens)
+    hashes = await asyncio.to_thread(chunk_hashes, payload)
     header = OfferHeader(
         run_id=swarm.run_id,
         block=replica.block,
@@ -101,14 +102,17 @@ async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work) -> Non
         peer=replica.me,
         codec=replica.spec.outer.codec,
         size_bytes=len(payload),
-        content_id=await asyncio.to_thread(content_id_of, payload),
+        content_id=content_id(hashes, len(payload)),
         tokens=replica.tokens,
         norm=norm,
         domain=work.domain,
     )
     # Written before anybody sees it: after a kill it is known what may have counted.
     await asyncio.to_thread(replica.save_offered, swarm.folder)
-    await swarm.offers.put(sign_offer(swarm.identity, header, payload))
+    offer = sign_offer(swarm.identity, header, payload, hashes)
+    assert replica.pending is not None
+    decoded[offer.offer_id] = Contribution(replica.me, replica.pending.decoded, replica.tokens, norm, work.domain)
+    await swarm.offers.put(offer)
 
 
 def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], decoded: dict[str, Contribution]) -> Group:
@@ -124,12 +128,10 @@ def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], dec
 async def _contributions(
     replica: Replica, offers: Mapping[str, Offer], decoded: Mapping[str, Contribution]
 ) -> list[Contribution]:
-    """Return what the offers hold; this peer's own, and those that were checked just now, are decoded already."""
+    """Return what the offers hold; those that were made or checked just now are decoded already."""
     found = []
     for offer in offers.values():
-        header, pending, held = offer.header, replica.pending, decoded.get(offer.offer_id)
-        if held is None and pending is not None and (header.peer, header.round) == (replica.me, pending.round):
-            held = Contribution(header.peer, pending.decoded, header.tokens, header.norm, header.domain)
+        held = decoded.get(offer.offer_id)
         found.append(held if held is not None else await asyncio.to_thread(read_offer, offer, replica.size))
     return found
 

@@ -130,10 +130,10 @@ class Library:
 
         Those that the fewest others train on come first, so that coverage of a large domain stays even.
         """
-        queues = []
+        queues, leased = [], self.leased()
         for domain in self.trains(strategy, sub_model):
             shards = [s for s in domain.shards if s.tokens > self.spec.model.context_length] if domain.is_public else []
-            queues.append(choose_shards(shards, self.leased(), MAX_LOCAL_SHARDS, f"{me}/{domain.name}"))
+            queues.append(choose_shards(shards, leased, MAX_LOCAL_SHARDS, f"{me}/{domain.name}"))
         longest = max(map(len, queues), default=0)
         mixed = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
         return [shard for shard in mixed if self.path(shard) is None]

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from configs.content import Buffer
 from configs.errors import PeerError, StateError
 from configs.run import RunSpec
 from peer.train.checkpoint import read_bytes, read_json, read_tensors, write_file, write_json, write_tensors
@@ -30,7 +31,6 @@ from protocols.codecs import decode, roundtrip
 from protocols.offers import KEPT_ROUNDS, SealedRound
 from protocols.parcels import Offer
 from protocols.sealing import MARKS, Mark
-from protocols.wire import Buffer
 
 NORM_TOLERANCE = 0.01
 SAVED_OFFERS = 8  # own offers since the last step that survive a restart: others may have counted them

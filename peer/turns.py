@@ -5,6 +5,7 @@ Asked at each tick; how the change is made is the daemon's affair.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dht.leases import assign, choose_sub_model, next_turn
@@ -32,10 +33,9 @@ class Turns:
         if daemon.config.sub_model is not None:
             daemon.strategy.blocks(daemon.config.sub_model)
             return daemon.config.sub_model
-        names = [name for name in daemon.strategy.sub_models if self._can_train(name)]
-        names = names or [daemon.strategy.sub_models[0]]
-        unfinished = [name for name in names if not daemon.standing.is_done(name)]
-        return choose_sub_model(self._holders(unfinished or names), daemon.standing.ages(), daemon.me, daemon.spec.seed)
+        names = self._trainable() or [daemon.strategy.sub_models[0]]
+        holders = self._holders(self._unfinished(names) or names)
+        return choose_sub_model(holders, daemon.standing.ages(), daemon.me, daemon.spec.seed)
 
     def target(self, tick: int) -> str:
         """Return the sub-model that this peer should train; "" for none, when all have had their tokens."""
@@ -48,9 +48,7 @@ class Turns:
         if daemon.standing.is_done(current):
             return "" if all(map(daemon.standing.is_done, daemon.strategy.sub_models)) else self.lease()
         if current != COMMON and daemon.config.sub_model is None and tick - self.began >= TURN_TICKS:
-            names = (name for name in daemon.strategy.sub_models if self._can_train(name))
-            unfinished = [name for name in names if not daemon.standing.is_done(name)]
-            holders = self._holders({*unfinished, current})
+            holders = self._holders({*self._unfinished(self._trainable()), current})
             return next_turn(current, holders, daemon.standing.ages(), daemon.me) or current
         return current
 
@@ -66,7 +64,13 @@ class Turns:
         members = daemon.membership.view(COMMON, daemon.session.replicas[COMMON].state.round)
         return assign(members, daemon.strategy.sub_models, daemon.spec.seed).get(daemon.me, "")
 
-    def _holders(self, names: set[str] | list[str]) -> dict[str, tuple[str, ...]]:
+    def _trainable(self) -> list[str]:
+        return [name for name in self._daemon.strategy.sub_models if self._can_train(name)]
+
+    def _unfinished(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if not self._daemon.standing.is_done(name)]
+
+    def _holders(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         tick = self._daemon.standing.acting_tick()
         return {name: self._daemon.membership.view(name, tick) for name in names}
 

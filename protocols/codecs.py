@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.content import Buffer
 from configs.errors import PeerError
 from configs.run import OuterSpec
 from protocols import quantized, sparse
@@ -28,8 +29,6 @@ from protocols import quantized, sparse
 CODECS: tuple[str, ...] = get_args(OuterSpec.model_fields["codec"].annotation)
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # codecs that send each value by itself
 GRIDS = {"int8": quantized.INT8, "int4": quantized.INT4}
-
-Buffer = bytes | bytearray | memoryview
 
 
 def encoded_size(codec: str, size: int) -> int:

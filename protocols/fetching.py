@@ -12,9 +12,10 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from configs.content import HASH_BYTES
 from configs.errors import PeerError
 from protocols.offers import COUNT_BYTES, MAX_WAIT_S, OfferRequest, Offers
-from protocols.parcels import HASH_BYTES, Offer, Parcel, describe, in_order, open_parcel, packed, unpacked
+from protocols.parcels import Offer, Parcel, describe, in_order, open_parcel, packed, unpacked
 from protocols.wire import Frames, each_frame
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ class Fetch:
             opened = open_parcel(envelope, hashes, group.run_id, about, group.max_bytes)
             if self._wanted not in (None, opened.offer_id):
                 raise PeerError(f"{describe(opened.header)} is another one than was sealed")
-            if parcel is not None and parcel.offer_id != self._wanted and self._wanted is None:
+            if parcel is not None and self._wanted is None:
                 raise PeerError(f"{describe(opened.header)}: there is a second one, signed by the same peer")
             parcel = opened
             self._offers.book(group.block, group.round).parcels[self._peer] = parcel

@@ -16,6 +16,7 @@ from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
+from configs.content import chunk_of
 from protocols.parcels import (
     MAX_CHUNKS,
     Hash,
@@ -23,7 +24,6 @@ from protocols.parcels import (
     Offer,
     Parcel,
     Tick,
-    chunk_of,
     in_order,
     packed,
     unpacked,
@@ -125,7 +125,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
 
     def held(self, block: str, round_: int) -> Mapping[str, Offer]:
         """Return the offers of a round that this peer can still serve."""
-        book = self._books.get(block, OrderedDict()).get(round_)
+        book = self._opened(block, round_)
         return book.offers if book else {}
 
     def forget(self, block: str) -> None:
@@ -176,8 +176,12 @@ class Offers(ServicerBase):  # type: ignore[misc]
         return History(rounds=[r for r in rounds if r.version > request.after_version])
 
     def _list(self, request: ListRequest) -> OfferList | None:
-        book = self._books.get(request.block, OrderedDict()).get(request.round)
+        book = self._opened(request.block, request.round)
         return book.listed if book else None
+
+    def _opened(self, block: str, round_: int) -> Book | None:
+        """Return the book of a round if there is one."""
+        return self._books.get(block, OrderedDict()).get(round_)
 
     async def _wait(self, is_there: Callable[[], bool], wait_s: float) -> None:
         with suppress(TimeoutError):
@@ -190,7 +194,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
             self._changed.notify_all()
 
     def _found(self, request: OfferRequest) -> Offer | Parcel | None:
-        book = self._books.get(request.block, OrderedDict()).get(request.round)
+        book = self._opened(request.block, request.round)
         return None if book is None else book.offers.get(request.peer) or book.parcels.get(request.peer)
 
     def _lacking(self, request: OfferRequest) -> set[int]:

@@ -11,12 +11,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from configs.content import CHUNK_BYTES, chunk_hashes, content_id
+from configs.content import CHUNK_BYTES, HASH_BYTES, Buffer, content_id, hash_chunk, num_chunks, split_hashes
 from configs.errors import PeerError
 from dht.identity import Identity, verify
-from protocols.wire import FRAME_BYTES, Buffer, Message
+from protocols.wire import FRAME_BYTES, Message
 
-HASH_BYTES = 32
 MAX_CHUNKS = 8000  # their hashes travel in one frame: offers of up to 2 GB
 
 assert CHUNK_BYTES <= FRAME_BYTES  # a chunk travels as one frame
@@ -84,7 +83,7 @@ class Parcel:
     def add(self, index: int, chunk: Buffer) -> None:
         """Check a chunk and keep it. Raises PeerError if it is not the one that was signed for."""
         expected = self.hashes[index] if index < len(self.hashes) else b""
-        if hashlib.sha256(chunk).digest() != expected:
+        if hash_chunk(chunk) != expected:
             raise PeerError(f"{describe(self.header)}: damaged chunk {index}")
         self.payload[index * CHUNK_BYTES : index * CHUNK_BYTES + len(chunk)] = chunk
         self.held.add(index)
@@ -95,11 +94,11 @@ class Parcel:
         return Offer(self.header, self.envelope, self.hashes, self.payload, self.offer_id)
 
 
-def sign_offer(identity: Identity, header: OfferHeader, payload: Buffer) -> Offer:
-    """Make this peer's own offer."""
+def sign_offer(identity: Identity, header: OfferHeader, payload: Buffer, hashes: Sequence[bytes]) -> Offer:
+    """Make this peer's own offer; `hashes` are those of the payload's chunks, by which the header names it."""
     data = header.SerializeToString()
     signed = SignedOffer(header=data, public_key=identity.public_key, signature=identity.sign(data))
-    return Offer(header, signed.SerializeToString(), chunk_hashes(payload), payload, _offer_id(data))
+    return Offer(header, signed.SerializeToString(), hashes, payload, _offer_id(data))
 
 
 def open_parcel(envelope: bytes, hashes: bytes, run_id: str, about: tuple[str, int, str], max_bytes: int) -> Parcel:
@@ -115,15 +114,10 @@ def open_parcel(envelope: bytes, hashes: bytes, run_id: str, about: tuple[str, i
         raise PeerError(f"{describe(header)}: bad signature")
     if header.size_bytes > max_bytes:
         raise PeerError(f"{describe(header)}: {header.size_bytes} bytes; at most {max_bytes} are allowed")
-    split = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
-    if len(split) != -(-header.size_bytes // CHUNK_BYTES) or content_id(split, header.size_bytes) != header.content_id:
+    split = split_hashes(hashes)
+    if len(split) != num_chunks(header.size_bytes) or content_id(split, header.size_bytes) != header.content_id:
         raise PeerError(f"{describe(header)}: its chunk hashes are not those of what was signed")
     return Parcel(header, envelope, split, _offer_id(signed.header))
-
-
-def chunk_of(payload: Buffer, index: int) -> memoryview:
-    """Return a chunk of a payload, not copied."""
-    return memoryview(payload)[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
 
 
 def packed(indices: Collection[int], count: int) -> bytes:

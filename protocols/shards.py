@@ -17,15 +17,23 @@ from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
-from configs.content import CHUNK_BYTES, content_id
+from configs.content import (
+    CHUNK_BYTES,
+    HASH_BYTES,
+    Buffer,
+    chunk_of,
+    content_id,
+    hash_chunk,
+    num_chunks,
+    split_hashes,
+)
 from configs.corpus import Digest
 from configs.errors import NetworkError, PeerError, StateError
-from protocols.sinks import FileSink, MemorySink, Sink, hash_chunk
+from protocols.sinks import FileSink, MemorySink, Sink
 from protocols.traffic import Traffic
 from protocols.wire import (
     FRAME_BYTES,
     FRAME_S,
-    Buffer,
     Frame,
     Frames,
     Message,
@@ -38,7 +46,7 @@ from protocols.wire import (
 
 log = logging.getLogger(__name__)
 
-SIZE_BYTES, HASH_BYTES = 8, 32  # in a manifest
+SIZE_BYTES = 8  # of the size, in a manifest
 RUN_CHUNKS = 16  # chunks that one source is asked for at a time
 LANES = 2  # streams from one source: one flows while the other is being opened, which is slow on a long link
 MAX_STREAMS = 16  # at the same time; peers beyond are spare
@@ -203,13 +211,13 @@ class _Download:
         """Let a source show that it has the blob; the first one that does tells size and chunk hashes."""
         async with asyncio.timeout(self._frame_s):
             stream = await self._stub(peer).rpc_manifest(ManifestRequest(content_id=self.wanted))
-        limit = SIZE_BYTES + HASH_BYTES * _num_chunks(self._max_bytes)
+        limit = SIZE_BYTES + HASH_BYTES * num_chunks(self._max_bytes)
         manifest = await read_stream(stream, limit, self._frame_s)
         if not manifest:
             raise NetworkError("it does not have it")  # yet: it is asked again
         size_bytes = int.from_bytes(manifest[:SIZE_BYTES], "big")
-        hashes = [manifest[at : at + HASH_BYTES] for at in range(SIZE_BYTES, len(manifest), HASH_BYTES)]
-        if size_bytes > self._max_bytes or len(hashes) != _num_chunks(size_bytes):
+        hashes = split_hashes(manifest[SIZE_BYTES:])
+        if size_bytes > self._max_bytes or len(hashes) != num_chunks(size_bytes):
             raise PeerError(f"it tells of {size_bytes} bytes in {len(hashes)} chunks; {self._max_bytes} are allowed")
         if content_id(hashes, size_bytes) != self.wanted:
             raise PeerError("its chunk hashes do not add up to the content id")
@@ -297,16 +305,12 @@ async def _fetch(job: _Download, peers: Sequence[str], deadline_s: float) -> Non
     )
 
 
-def _num_chunks(size_bytes: int) -> int:
-    return -(-size_bytes // CHUNK_BYTES)
-
-
 def _read_chunk(blob: Blob | None, index: int) -> Buffer:
     """Return a chunk; nothing beyond the end, or of what is not here, or no longer."""
     if blob is None:
         return b""
     if isinstance(blob, memoryview):
-        return blob.cast("B")[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+        return chunk_of(blob, index)
     try:
         with blob.open("rb") as file:
             file.seek(index * CHUNK_BYTES)

@@ -1,7 +1,6 @@
 """Where the chunks of a download go until it is whole: memory, or a partial file that survives an interruption."""
 
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Sequence
@@ -9,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
-from configs.content import CHUNK_BYTES
+from configs.content import CHUNK_BYTES, Buffer, hash_chunk
 from configs.errors import StateError
-from protocols.wire import Buffer
 
 
 class Sink(Protocol):
@@ -107,8 +105,3 @@ class DiskErrors:
                     f"the disk that holds {self._path.parent} is full; free some space, then start again"
                 ) from None
             raise StateError(f"cannot use {self._path}: {error.strerror}; check the state directory") from None
-
-
-def hash_chunk(chunk: Buffer) -> bytes:
-    """Return the SHA-256 of a chunk."""
-    return hashlib.sha256(chunk).digest()

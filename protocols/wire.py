@@ -21,6 +21,7 @@ from hivemind.p2p import P2P
 from hivemind.proto.p2pd_pb2 import RPCError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from configs.content import Buffer
 from configs.errors import PeerError
 from configs.run import PROTOCOL_VERSION
 
@@ -28,8 +29,6 @@ MAX_MESSAGE_BYTES = 1 << 20
 FRAME_BYTES = 1 << 18
 FRAME_S = 30.0  # a stream that is silent for longer has ended
 LINGER_S = 120.0  # that a sender waits at most for the reader to close
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Message(BaseModel):

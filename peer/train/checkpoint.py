@@ -64,20 +64,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
     Written piece by piece: safetensors' own `save` copies everything twice.
     """
-    header: dict[str, Any] = {"__metadata__": dict(facts)}
+    laid: dict[str, Any] = {}
     pieces, at = [], 0
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):  # so that all are aligned
         piece = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        header[name] = {
+        laid[name] = {
             "dtype": KINDS[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [at, at + len(piece)],
         }
         pieces.append(piece)
         at += len(piece)
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    write_file(path, len(head).to_bytes(8, "little"), head, *pieces)
+    header = tensors_header(laid, facts)
+    write_file(path, len(header).to_bytes(8, "little"), header, *pieces)
+
+
+def tensors_header(laid: Mapping[str, Any], facts: Mapping[str, str]) -> bytes:
+    """Return the header of a safetensors file: where each tensor is laid, and facts; without its length before it."""
+    header = json.dumps({"__metadata__": dict(facts), **laid}, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % 8)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:

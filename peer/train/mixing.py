@@ -24,9 +24,9 @@ from torch import Tensor
 from configs.run import RunSpec
 from peer.train.outer import (
     MAX_COUNT,
-    WEIGHT_CAP,
     Contribution,
     OuterState,
+    capped,
     common_tokens_of,
     nesterov,
     norm_scales,
@@ -101,7 +101,6 @@ def grown_age(offers: Sequence[Mixed], holders: float, max_tokens: int) -> int:
     The median age, so that no liar ends anybody's schedule; new tokens are capped as weights are.
     """
     fresh = [min(max(offer.contribution.tokens, 0), max_tokens) for offer in offers]
-    cap = int(WEIGHT_CAP * median([tokens for tokens in fresh if tokens] or [1]))
-    gained = sum(min(tokens, cap) for tokens in fresh)
+    gained = sum(capped(fresh))
     age = int(median(offer.age for offer in offers)) + int(holders / len(offers) * gained)
     return min(age, MAX_COUNT - 1)

@@ -22,6 +22,7 @@ from torch import Tensor
 from configs.content import content_id_of
 from configs.errors import PeerError
 from configs.run import OuterSpec, RunSpec
+from peer.train.checkpoint import tensors_header
 
 WEIGHT_CAP = 4.0  # times the group's median token count, inside a domain
 NORM_CAP = 2.0  # times the group's median norm, in groups of three or more
@@ -214,8 +215,7 @@ def weights(state: OuterState, ordered: Sequence[Contribution], max_tokens: int)
     Domains weigh the same; inside one, by new tokens, capped; an outlying norm is scaled down to the cap.
     """
     fresh = [_fresh_tokens(state.ages, c, max_tokens) for c in ordered]
-    cap = WEIGHT_CAP * median([tokens for tokens in fresh if tokens] or [1])
-    counted = [min(tokens, cap) for tokens in fresh]
+    counted = capped(fresh)
     totals: dict[str, float] = {}
     for contribution, tokens in zip(ordered, counted, strict=True):
         totals[contribution.domain] = totals.get(contribution.domain, 0.0) + tokens
@@ -225,6 +225,12 @@ def weights(state: OuterState, ordered: Sequence[Contribution], max_tokens: int)
         share = tokens / totals[contribution.domain] / active if tokens else 0.0
         shares.append(share * scale)
     return shares
+
+
+def capped(fresh: Sequence[int]) -> list[float]:
+    """Return how many of each peer's new tokens count: at most `WEIGHT_CAP` times the median of those who have any."""
+    cap = WEIGHT_CAP * median([tokens for tokens in fresh if tokens] or [1])
+    return [min(tokens, cap) for tokens in fresh]
 
 
 def norm_scales(ordered: Sequence[Contribution]) -> list[float]:
@@ -262,8 +268,7 @@ def _header(block: str, size: int, version: int, round_: int, ages: Mapping[str,
         "phi": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]},
         "momentum": {"dtype": "F32", "shape": [size], "data_offsets": [4 * size, 8 * size]},
     }
-    header = json.dumps({"__metadata__": facts, **tensors}, separators=(",", ":")).encode()
-    return header + b" " * (-len(header) % 8)
+    return tensors_header(tensors, facts)
 
 
 def _blank_state(

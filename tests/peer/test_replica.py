@@ -23,21 +23,8 @@ SIZE = 4096
 
 
 @pytest.fixture
-def spec() -> RunSpec:
-    sizes = {"vocab_size": 300, "hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8}
-    return RunSpec.model_validate(
-        {
-            "total_tokens": 10**9,
-            "model": {**sizes, "context_length": 8},
-            "strategy": {"kind": "replicas"},
-            "inner": {"learning_rate": 0.1, "batch_tokens": 8},
-            "outer": {"codec": "int8", "alpha": 1.0, "mu": 0.0},
-            "rounds": {"tick_seconds": 1, "double_tokens": 10**9},
-            "genesis": 0.0,
-            "tokenizer_sha256": "0" * 64,
-            "end_of_text": 0,
-        }
-    )
+def spec(smallest_run: Callable[..., RunSpec]) -> RunSpec:
+    return smallest_run(outer={"codec": "int8", "alpha": 1.0, "mu": 0.0})
 
 
 def state(seed: int = 0, version: int = 0, round_: int = 0) -> OuterState:

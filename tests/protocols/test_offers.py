@@ -12,7 +12,7 @@ import pytest
 import uvloop
 from hivemind.p2p import P2P, P2PContext
 
-from configs.content import chunk_hashes, content_id_of
+from configs.content import chunk_hashes, chunk_of, content_id_of
 from configs.errors import PeerError
 from dht.identity import Identity
 from protocols.fetching import Group
@@ -32,7 +32,6 @@ from protocols.parcels import (
     OfferHeader,
     Parcel,
     SignedOffer,
-    chunk_of,
     in_order,
     open_parcel,
     packed,
@@ -63,7 +62,7 @@ def header(peer: str, payload: bytes = PAYLOAD, round_: int = 1, /, **fields: An
 
 
 def offer_of(identity: Identity, payload: bytes = PAYLOAD, round_: int = 1) -> Offer:
-    return sign_offer(identity, header(identity.peer_id, payload, round_), payload)
+    return sign_offer(identity, header(identity.peer_id, payload, round_), payload, chunk_hashes(payload))
 
 
 async def accept(offer: Offer) -> None:
@@ -403,7 +402,7 @@ def test_an_envelope_must_be_what_was_asked_for(identities: list[Identity], chan
     hashes = b"".join(offer.hashes)
     parcel = opened(offer.envelope, hashes, peer=me.peer_id)
     assert (parcel.header, parcel.offer_id, list(parcel.hashes)) == (offer.header, offer.offer_id, offer.hashes)
-    other = sign_offer(me, header(me.peer_id, **change), PAYLOAD)
+    other = sign_offer(me, header(me.peer_id, **change), PAYLOAD, offer.hashes)
     with pytest.raises(PeerError, match="not the one asked for"):
         opened(other.envelope, hashes, peer=me.peer_id)
 

@@ -1,0 +1,30 @@
+"""What tests of several folders share."""
+
+from collections.abc import Callable
+
+import pytest
+
+from configs.run import RunSpec
+
+
+@pytest.fixture(scope="session")
+def smallest_run() -> Callable[..., RunSpec]:
+    """Make the spec of a run with the smallest model there is; each section given goes over the one here."""
+    sizes = {"vocab_size": 300, "hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8}
+
+    def make(**sections: object) -> RunSpec:
+        return RunSpec.model_validate(
+            {
+                "total_tokens": 10**9,
+                "model": {**sizes, "context_length": 8},
+                "strategy": {"kind": "replicas"},
+                "inner": {"learning_rate": 0.1, "batch_tokens": 8},
+                "rounds": {"tick_seconds": 1, "double_tokens": 10**9},
+                "genesis": 0.0,
+                "tokenizer_sha256": "0" * 64,
+                "end_of_text": 0,
+                **sections,
+            }
+        )
+
+    return make
