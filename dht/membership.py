@@ -103,14 +103,19 @@ class Membership:
         self._members: dict[str, Member] = {}
         self._last_expiration = 0.0
 
-    async def publish(self, record: MemberRecord) -> bool:
-        """Sign and store this peer's record, which counts here at once; return whether the DHT took it."""
+    async def publish(self, record: MemberRecord, *, is_listed: bool = True) -> bool:
+        """Sign and store this peer's record, which counts here at once; return whether the DHT took it.
+
+        One that need not be listed counts here alone: a list of all peers of a large swarm would grow with it.
+        """
         own = self._network.peer_id
         now = self._clock.now()
         if own in self._members:  # a clock that was set back must not make this record older than the last
             now = max(now, self._members[own].issued + 1e-3)
         data = sign_record(self._network.identity, "member", record, now)
         self._take(own, record, now)
+        if not is_listed:
+            return False
         lifetime_s = max(MIN_LIFETIME_S, (HOLD_TICKS + ACT_TICKS) * self._clock.tick_seconds)
         # A record replaces only one that expires earlier, even when it withdraws it.
         self._last_expiration = max(now + lifetime_s, self._last_expiration + 1e-3)

@@ -19,13 +19,14 @@ from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, ve
 MAX_RECORD_BYTES = 64 << 10
 _SIGNED_FOR = b"shoal dht record 1\0"  # keeps these signatures apart from all others of the same key
 
-Kind = Literal["member", "domain"]
+Kind = Literal["member", "domain", "group"]
 Name = Annotated[str, Field(max_length=64, pattern=r"^[\w.-]*$")]
 Block = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 PeerIdText = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$")]
 Address = Annotated[str, Field(min_length=1, max_length=MAX_ADDRESS_CHARS)]
 NotNegative = Annotated[float, Field(ge=0)]
+Holders = Annotated[float, Field(ge=1, le=2**32)]  # of a block, by a peer's estimate
 
 
 class Record(BaseModel):
@@ -76,6 +77,7 @@ class MemberRecord(Record):
     keeps: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → version of the stored state
     ages: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → age of the stored state, in tokens
     leases: Annotated[list[Digest], Field(max_length=32)] = []  # data shards that it trains on, by content id
+    crowds: Annotated[dict[Block, Holders], Field(max_length=64)] = {}  # blocks in random groups → their holders, about
     report: Report = Report()
     is_leaving: bool = False
 
@@ -83,6 +85,24 @@ class MemberRecord(Record):
     def key(self) -> str:
         """Where the members of a run are listed, each under its peer id."""
         return member_key(self.run_id)
+
+
+class GroupRecord(Record):
+    """«At this tick I shall exchange this block in this bucket.» What a bucket is stands in `protocols/grouping.py`."""
+
+    max_bytes: ClassVar[int] = 8 << 10
+    max_lifetime_s: ClassVar[float] = 14 * 86_400.0
+
+    block: Block
+    tick: Count
+    prefix: Annotated[str, Field(max_length=64, pattern=r"^[01]*$")]  # bits with which the draws of the bucket begin
+    holders: Holders
+    addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []
+
+    @property
+    def key(self) -> str:
+        """Where the members of one bucket are listed, each under its peer id."""
+        return group_key(self.run_id, self.block, self.tick, self.prefix)
 
 
 class DomainRecord(Record):
@@ -126,6 +146,11 @@ class Opened(NamedTuple, Generic[R]):
 def member_key(run_id: str) -> str:
     """Return the DHT key under which all members of a run are listed."""
     return f"shoal/{run_id}/members"
+
+
+def group_key(run_id: str, block: str, tick: int, prefix: str) -> str:
+    """Return the DHT key under which the holders are listed whose draw for a tick begins with `prefix`."""
+    return f"shoal/{run_id}/group/{block}/{tick}/{prefix}"
 
 
 def domain_key(run_id: str, index: int) -> str:

@@ -13,13 +13,25 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 
 from configs.errors import PeerError
-from dht.records import MAX_RECORD_BYTES, DomainRecord, MemberRecord, Opened, Record, open_envelope, open_record
+from dht.records import (
+    MAX_RECORD_BYTES,
+    DomainRecord,
+    GroupRecord,
+    Kind,
+    MemberRecord,
+    Opened,
+    Record,
+    open_envelope,
+    open_record,
+)
 
 logger = logging.getLogger(__name__)
 
+MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "domain": DomainRecord, "group": GroupRecord}
+
 
 class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
-    """Accepts the signed member and domain records of one run, and nothing else."""
+    """Accepts the signed records of one run, and nothing else."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -46,11 +58,8 @@ def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: st
     owner, data = _unpack(subkey), _unpack(value)
     if not isinstance(owner, str) or not isinstance(data, bytes):
         raise PeerError("not a signed record under a peer's subkey")
-    opened: Opened[Any]
-    if open_envelope(data).kind == "member":
-        opened = open_record(data, "member", MemberRecord)
-    else:
-        opened = open_record(data, "domain", DomainRecord)
+    kind = open_envelope(data).kind
+    opened: Opened[Any] = open_record(data, kind, MODELS[kind])
     if opened.peer_id != owner:
         raise PeerError(f"{opened.peer_id} wrote under the subkey of {owner[:64]}")
     if opened.record.run_id != run_id:

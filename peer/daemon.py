@@ -27,12 +27,14 @@ from dht.network import Network, open_network
 from peer import __version__, rounds
 from peer.blocks import BlockStore
 from peer.chronicle import Chronicle
+from peer.crowds import Crowds
 from peer.curves import open_curves
 from peer.ending import first_cause, leave_on_signals
 from peer.entry import Entry, enter
 from peer.exchange import Outcome, Swarm, run_round
 from peer.http import Actions, open_http
 from peer.local import announce_daemon
+from peer.random_group import run_round_among
 from peer.session import Cut, Session, initial_state
 from peer.standing import Standing
 from peer.supervisor import Event, Workers, open_workers
@@ -124,6 +126,7 @@ class Daemon:
         self.chronicle = Chronicle(self.config.state_dir)
         self.standing = Standing(self)
         self.turns = Turns(self)
+        self.crowds = Crowds(self)
         self.library.leased = self.standing.leased
         self.exchanges: dict[str, asyncio.Task[None]] = {}  # block → its round under way
         self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
@@ -158,6 +161,7 @@ class Daemon:
                 tick = self.clock.tick()
                 await self._begin_rounds(tick)
                 self.standing.keep_up(tick)
+                self.tasks.create_task(self.crowds.keep_up(tick))
                 self._consider_change(tick)
             await self._go()
             watch.cancel()
@@ -183,28 +187,39 @@ class Daemon:
     async def _begin_rounds(self, tick: int) -> None:
         """Cut θ and begin an exchange of every block whose round ends at `tick`; training goes on at once."""
         ages = {block: replica.state.age for block, replica in self.session.replicas.items()}
-        blocks = [b for b in rounds.due(self.spec, ages, tick) if self._exchanges_at(b, tick)]
+        blocks = [b for b in rounds.due(self.spec, ages, tick) if self.is_exchanging(b) and self._group(b, tick)]
         if not blocks:
             return
         cut = await self.session.cut()
         for block in blocks:
-            view = self.membership.view(block, tick)
-            self.exchanges[block] = self.tasks.create_task(self._exchange(block, tick, view, cut))
+            group = self._group(block, tick)
+            self.exchanges[block] = self.tasks.create_task(self._exchange(block, tick, group, cut))
 
-    def _exchanges_at(self, block: str, tick: int) -> bool:
+    def is_exchanging(self, block: str) -> bool:
+        """Whether this peer takes part in the rounds of a block that it trains."""
+        return not (self.is_paused or self.is_switching or self.session.replicas[block].state.is_final)
+
+    def _group(self, block: str, tick: int) -> Sequence[str]:
+        """Return who exchanges a block at `tick`; none if this peer does not, or has not done with its last round."""
         under_way = self.exchanges.get(block)
-        is_free = under_way is None or under_way.done()
-        is_training = is_free and not self.is_paused and not self.is_switching
-        has_ended = self.session.replicas[block].state.is_final
-        return is_training and not has_ended and self.me in self.membership.view(block, tick)
+        if under_way is not None and not under_way.done():
+            return ()
+        if self.crowds.is_crowd(block):
+            return self.crowds.group(block, tick)
+        view = self.membership.view(block, tick)
+        return view if self.me in view else ()
 
-    async def _exchange(self, block: str, tick: int, view: Sequence[str], cut: Cut) -> None:
+    async def _exchange(self, block: str, tick: int, group: Sequence[str], cut: Cut) -> None:
         """Run one round of one block, and bring the worker to its outcome."""
-        replica = self.session.replicas[block]
+        replica, work = self.session.replicas[block], cut.works[block]
         before = replica.state
         late_s = self.clock.now() - self.clock.time_of(tick)
         timing = Timing(*rounds.timing(self.spec, before.age, late_s))
-        outcome = await run_round(self.swarm, replica, tick, view, cut.works[block], timing)
+        if self.crowds.is_crowd(block):
+            holders = self.crowds.holders(block)
+            outcome = await run_round_among(self.swarm, replica, tick, group, work, timing, holders)
+        else:
+            outcome = await run_round(self.swarm, replica, tick, group, work, timing)
         if replica.state is not before:
             await self.session.rebase(block, before, cut, is_step=outcome.is_step)
             await asyncio.to_thread(self.store.save, replica)
@@ -320,7 +335,8 @@ class Daemon:
         tick = self.clock.tick()
         for block in blocks:
             replica = self.session.replicas[block]
-            if self.membership.view(block, tick) == (self.me,) and tick > replica.state.round:
+            is_alone = not self.crowds.is_crowd(block) and self.membership.view(block, tick) == (self.me,)
+            if is_alone and tick > replica.state.round:
                 await asyncio.to_thread(replica.advance_alone, tick, replica.state.phi, replica.tokens)
 
     # What the above stands on

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 DOWNLOAD_S = 600.0
 FAILED = "could not follow the group"
 
+Read = Callable[[Offer], None]
+
 
 @dataclass(frozen=True)
 class Swarm:
@@ -73,7 +75,10 @@ async def run_round(
     decoded: dict[str, Contribution] = {}
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
     if is_new:
-        await _offer(swarm, replica, round_, work, decoded)
+        offer = await make_offer(swarm, replica, round_, work)
+        assert replica.pending is not None
+        own = Contribution(replica.me, replica.pending.decoded, replica.tokens, offer.header.norm, work.domain)
+        decoded[offer.offer_id] = own
     group = _group(swarm, replica, round_, view, decoded)
     stand = Stand(list(replica.marks), len(replica.state.blob))
     heard = await exchange(group, swarm.offers, stand, timing)
@@ -92,8 +97,16 @@ async def run_round(
     return Outcome(f"{repaired}; {reason}" if repaired else reason, is_step)
 
 
-async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work, decoded: dict[str, Contribution]) -> None:
+async def make_offer(
+    swarm: Swarm, replica: Replica, round_: int, work: Work, anchor: bytes = b"", told: Mapping[str, int] | None = None
+) -> Offer:
+    """Encode what was learnt, sign it, write it down, and serve it from now on.
+
+    In random groups an encoded fragment of the `anchor` follows the values, and the header has what is `told` beside.
+    """
     payload, norm = await asyncio.to_thread(replica.offer, round_, work.theta, work.tokens)
+    if anchor:
+        payload += anchor
     hashes = await asyncio.to_thread(chunk_hashes, payload)
     header = OfferHeader(
         run_id=swarm.run_id,
@@ -106,23 +119,32 @@ async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work, decode
         tokens=replica.tokens,
         norm=norm,
         domain=work.domain,
+        **(told or {}),
     )
     # Written before anybody sees it: after a kill it is known what may have counted.
     await asyncio.to_thread(replica.save_offered, swarm.folder)
     offer = sign_offer(swarm.identity, header, payload, hashes)
-    assert replica.pending is not None
-    decoded[offer.offer_id] = Contribution(replica.me, replica.pending.decoded, replica.tokens, norm, work.domain)
     await swarm.offers.put(offer)
+    return offer
 
 
-def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], decoded: dict[str, Contribution]) -> Group:
+def open_group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], read: Read) -> Group:
+    """Return the group of a round; `read` decodes an offer of it in a thread, and raises PeerError for a bad one."""
+
     async def check(offer: Offer) -> None:
         if offer.header.codec != replica.spec.outer.codec:
             raise PeerError(f"offer of {offer.header.peer} for {replica.block}: codec {offer.header.codec}")
-        decoded[offer.offer_id] = await asyncio.to_thread(read_offer, offer, replica.size)
+        await asyncio.to_thread(read, offer)
 
-    max_bytes = 5 * replica.size + 4096  # no codec needs more than float32
+    max_bytes = 9 * replica.size + 4096  # no codec needs more than float32, and the anchor no more than that again
     return Group(swarm.run_id, replica.block, round_, replica.me, view, max_bytes, swarm.offers_stub, check)
+
+
+def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], decoded: dict[str, Contribution]) -> Group:
+    def read(offer: Offer) -> None:
+        decoded[offer.offer_id] = read_offer(offer, replica.size)
+
+    return open_group(swarm, replica, round_, view, read)
 
 
 async def _contributions(

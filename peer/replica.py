@@ -18,6 +18,7 @@ from configs.content import Buffer
 from configs.errors import PeerError, StateError
 from configs.run import RunSpec
 from peer.train.checkpoint import read_bytes, read_json, read_tensors, write_file, write_json, write_tensors
+from peer.train.mixing import Mixed, mixed_step, owed
 from peer.train.outer import (
     Contribution,
     OuterState,
@@ -29,7 +30,7 @@ from peer.train.outer import (
 )
 from protocols.codecs import decode, roundtrip
 from protocols.offers import KEPT_ROUNDS, SealedRound
-from protocols.parcels import Offer
+from protocols.parcels import Offer, OfferHeader
 from protocols.sealing import MARKS, Mark
 
 NORM_TOLERANCE = 0.01
@@ -56,16 +57,22 @@ class OwnOffer:
 
 @dataclass(frozen=True)
 class Origin:
-    """What makes the residual out of the file of what was offered: u − D(u) if that offer was counted, else u."""
+    """What makes the residual out of the file of what was offered: u − share·D(u), by how much of it was counted."""
 
     round: int
-    is_counted: bool
+    share: float
 
 
 def read_offer(offer: Offer, size: int) -> Contribution:
-    """Decode a checked offer of a block of `size` parameters. Raises PeerError if the norm is not the signed one."""
-    header = offer.header
-    values = decode(header.codec, offer.payload, size)
+    """Decode a checked offer of a block of `size` parameters. Raises PeerError if it is not one of a complete group."""
+    if offer.header.fragment is not None:
+        raise PeerError(f"offer of {offer.header.peer} for {offer.header.block} is for a random group")
+    return read_values(offer.header, offer.payload, size)
+
+
+def read_values(header: OfferHeader, payload: Buffer, size: int) -> Contribution:
+    """Decode an offer's `size` values. Raises PeerError if their norm is not the signed one."""
+    values = decode(header.codec, payload, size)
     norm = float(torch.linalg.vector_norm(values))
     if not math.isfinite(norm) or abs(norm - header.norm) > NORM_TOLERANCE * max(norm, header.norm):
         raise PeerError(f"offer of {header.peer} for {header.block}: its norm is {norm:.6g}, signed {header.norm:.6g}")
@@ -123,7 +130,7 @@ class Replica:
             kept = self.pending.produced
             self.residual = torch.sub(kept, self.pending.decoded, out=unwritten(self.size)) if is_counted else kept
             if self._origin is not None and self._origin.round == round_:
-                self._origin = Origin(round_, is_counted)
+                self._origin = Origin(round_, float(is_counted))
         self._close(round_, is_counted)
         self.pending = None
 
@@ -135,6 +142,27 @@ class Replica:
         self.residual, self._origin = torch.zeros_like(theta), None
         self._push(lone_step(self.state, theta, self.me, self.tokens, round_=round_, common_tokens=common), {})
         self._close(round_, False)
+        self.pending = None
+
+    def mix(
+        self,
+        round_: int,
+        fragment: Tensor,
+        offers: Sequence[Mixed],
+        share: float,
+        at: slice,
+        holders: float,
+    ) -> None:
+        """Take the step of a random group; `share` of its members had the own offer, the rest stays in the residual.
+
+        `fragment` is the own one as the others decode it, and `offers`, `at` and `holders` are as in `mixed_step`.
+        """
+        after = mixed_step(self.state, self.me, fragment, offers, self.spec, round_=round_, at=at, holders=holders)
+        self._push(after, {})
+        if self.pending is not None and self.pending.round == round_:
+            self.residual = owed(self.pending.produced, self.pending.decoded, share)
+            if self._origin is not None and self._origin.round == round_:
+                self._origin = Origin(round_, share)
         self.pending = None
 
     def skip(self, round_: int) -> None:
@@ -185,17 +213,17 @@ class Replica:
         facts = {"round": str(round_), "tokens": str(self.tokens)}
         tensors = {"produced": self.pending.produced} | self._offers_since(self.state.round + 1)
         write_tensors(folder / f"{self.block}.offered", tensors, facts)
-        self._origin = Origin(round_, False)
+        self._origin = Origin(round_, 0.0)
 
     def save(self, folder: Path) -> None:
         """Write the state and what is owed; a crash between two writes costs no work. Raises StateError."""
         facts = {"round": str(self.offered_round)}  # what was offered up to then is in here
-        owed = {}
+        tensors = {}
         if self._origin is not None:
-            facts["is_counted"] = str(int(self._origin.is_counted))
+            facts["share"] = str(self._origin.share)
         else:  # after a restart, θ begins at φ
-            owed["residual"] = self.residual if self.pending is None else self.pending.produced
-        write_tensors(folder / f"{self.block}.residual", owed | self._offers_since(self.state.round), facts)
+            tensors["residual"] = self.residual if self.pending is None else self.pending.produced
+        write_tensors(folder / f"{self.block}.residual", tensors | self._offers_since(self.state.round), facts)
         write_file(folder / f"{self.block}.safetensors", self.state.blob)
         state = self.state
         told = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
@@ -206,24 +234,24 @@ class Replica:
 
         That round may have counted for the others: its work stays in the residual until their history says so.
         """
-        owed, facts = read_tensors(folder / f"{self.block}.residual") or ({}, {})
+        kept, facts = read_tensors(folder / f"{self.block}.residual") or ({}, {})
         offered, offered_facts = read_tensors(folder / f"{self.block}.offered") or ({}, {})
         saved_round, offered_round = int(facts.get("round", -1)), int(offered_facts.get("round", -1))
         saved = read_json(folder / f"{self.block}.json") or {}
         self.tokens = max(self.tokens, int(saved.get("tokens", 0)))
-        self._recall_offers(owed)
-        if "residual" in owed:
-            self.residual = owed["residual"]
-        if offered and (offered_round > saved_round or (offered_round == saved_round and "residual" not in owed)):
+        self._recall_offers(kept)
+        if "residual" in kept:
+            self.residual = kept["residual"]
+        if offered and (offered_round > saved_round or (offered_round == saved_round and "residual" not in kept)):
             self._recall_offers(offered)
             self.tokens = max(self.tokens, int(offered_facts["tokens"]))
             self.residual, self.offered_round = offered["produced"], max(offered_round, self.offered_round)
             payload, decoded = roundtrip(self.spec.outer.codec, self.residual)
-            is_counted = offered_round == saved_round and facts["is_counted"] == "1"
-            self.own[offered_round] = OwnOffer(payload, is_counted)
-            self._origin = Origin(offered_round, is_counted)
-            if is_counted:
-                self.residual = self.residual - decoded
+            share = float(facts["share"]) if offered_round == saved_round else 0.0
+            self.own[offered_round] = OwnOffer(payload, share > 0)
+            self._origin = Origin(offered_round, share)
+            if share:
+                self.residual = owed(self.residual, decoded, share)
 
     def _offers_since(self, first: int) -> dict[str, Tensor]:
         """Return own offers from round `first` on, encoded, by names that say whether the history has them."""

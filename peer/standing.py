@@ -40,17 +40,17 @@ class Standing:
         self._kept_at = 0
         self._upkeep: asyncio.Task[None] | None = None
         self._started_at = time.time()
-        self._addresses: list[str] = []
+        self.addresses: list[str] = []
         self._url = ""
         self.state = "starting"
         self.on_tick: Callable[[Status], None] = lambda status: None
 
     async def greet(self, url: str) -> None:
         """Print the first lines of a daemon: what it is, where it is, and how others join."""
-        self._url, self._addresses = url, await self._daemon.network.addresses()
+        self._url, self.addresses = url, await self._daemon.network.addresses()
         spec = self._daemon.spec
         print(f"shoal {__version__}", f"peer {self._daemon.me}", f"run {spec.run_id} ({spec.name})", sep="\n")
-        for address in self._addresses:
+        for address in self.addresses:
             print(f"listening on {address}")
         print(f"status {url}", f"join with: {self._join_line()}", "ready", sep="\n", flush=True)
 
@@ -86,17 +86,18 @@ class Standing:
         is_holding = not (is_leaving or daemon.is_paused)
         record = MemberRecord(
             run_id=daemon.spec.run_id,
-            addresses=self._addresses[:MAX_ADDRESSES],
+            addresses=self.addresses[:MAX_ADDRESSES],
             holdings=hold(daemon.membership.holdings(), list(daemon.session.replicas) if is_holding else [], tick),
             sub_model=daemon.session.sub_model,
             keeps=daemon.store.versions(),
             ages=daemon.store.ages(),
             leases=self._leases() if is_holding else [],
+            crowds=daemon.crowds.told() if is_holding else {},
             report=self._report(),
             is_leaving=is_leaving,
         )
         self._published_at = tick
-        await daemon.membership.publish(record)
+        await daemon.membership.publish(record, is_listed=is_leaving or daemon.crowds.is_listed())
 
     def _leases(self) -> list[str]:
         sub_model = self._daemon.session.sub_model
@@ -191,7 +192,7 @@ class Standing:
             tick=tick,
             tick_seconds=daemon.spec.rounds.tick_seconds,
             started_at=self._started_at,
-            addresses=self._addresses,
+            addresses=self.addresses,
             join=self._join_line(),
             url=self._url,
             sub_models={name: self._domain(name) for name in (COMMON, *daemon.strategy.sub_models)},
@@ -254,5 +255,5 @@ class Standing:
         return "all" if index is None else self._daemon.library.domains[index].name
 
     def _join_line(self) -> str:
-        address = self._addresses[0] if self._addresses else "ADDRESS"
+        address = self.addresses[0] if self.addresses else "ADDRESS"
         return f"shoal join {address} --run {self._daemon.spec.run_id}"

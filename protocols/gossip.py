@@ -29,6 +29,7 @@ class Heard:
     """What a round came to: the seal, every member's history that was heard, and the sealed offers that are held."""
 
     seal: Seal
+    lists: Mapping[str, Mapping[str, str]]  # member → what it holds: peer → offer id
     histories: Mapping[str, Sequence[Mark]]
     offers: Mapping[str, Offer]
     state_bytes: Mapping[str, int]  # of each member's newest state
@@ -67,14 +68,15 @@ async def exchange(group: Group, offers: Offers, stand: Stand, timing: Timing) -
     own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes)
     lists: dict[str, OfferList] = {group.me: own}
     await _each([_hear(group, peer, end, lists) for peer in group.others], end)
-    outcome = seal(group.view, {peer: heard.offers for peer, heard in lists.items() if heard.marks})
+    held = {peer: heard.offers for peer, heard in lists.items() if heard.marks}
+    outcome = seal(group.view, held)
     histories = {peer: [Mark(v, d) for v, d in heard.marks] for peer, heard in lists.items() if heard.marks}
     namers = {
         peer: [m for m, heard in lists.items() if heard.offers.get(peer) == offer_id and m != group.me]
         for peer, offer_id in outcome.offers.items()
     }
     sealed = await fetch_sealed(group, offers, outcome.offers, namers, timing.fetch_s)
-    return Heard(outcome, histories, sealed, {peer: heard.state_bytes for peer, heard in lists.items()})
+    return Heard(outcome, held, histories, sealed, {peer: heard.state_bytes for peer, heard in lists.items()})
 
 
 async def fetch_sealed(

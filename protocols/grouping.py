@@ -5,7 +5,7 @@ so nobody chooses it, it is another one at every tick, and a peer more or less c
 DHT key of the own bucket is the only one that a peer reads and writes, so its cost does not depend on the size of
 the swarm.
 
-    draw → its first `Census.bits` bits → `group_key`, where a peer writes its record and reads the others'
+    draw → its first `Census.bits` bits → a DHT key, where a peer writes its record and reads the others'
     what was found there → `group` (who exchanges) and `revised` (how many holders there may be, and so how many bits)
 
 Prefixes nest: one bit more halves a bucket, one less unites it with its sibling. Nothing here knows a clock, a network
@@ -33,11 +33,6 @@ def draw(run_id: str, block: str, tick: int, peer: str, nonce: str = "") -> str:
     """
     said = "\0".join((run_id, block, str(tick), peer, nonce))
     return f"{int.from_bytes(hashlib.sha256(said.encode()).digest()[: DRAWN_BITS // 8]):0{DRAWN_BITS}b}"
-
-
-def group_key(run_id: str, block: str, tick: int, prefix: str) -> str:
-    """Return the DHT key under which the holders whose draw begins with `prefix` are listed."""
-    return f"shoal/{run_id}/group/{block}/{tick}/{prefix}"
 
 
 def group(me: str, draws: Mapping[str, str], bits: int, group_size: int) -> tuple[str, ...]:

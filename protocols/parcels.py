@@ -24,6 +24,7 @@ assert MAX_CHUNKS * HASH_BYTES + MAX_CHUNKS // 8 < FRAME_BYTES
 Name = Annotated[str, Field(max_length=128)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tick = Annotated[int, Field(ge=0, lt=2**48)]
+Tokens = Annotated[int, Field(ge=0, le=2**48)]
 
 
 class OfferHeader(Message):
@@ -36,9 +37,13 @@ class OfferHeader(Message):
     codec: Name
     size_bytes: Annotated[int, Field(ge=0, le=MAX_CHUNKS * CHUNK_BYTES)]
     content_id: Hash
-    tokens: Annotated[int, Field(ge=0, le=2**48)]  # cumulative, of this peer on this block
+    tokens: Tokens  # cumulative, of this peer on this block
     norm: Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]  # of the decoded values
     domain: Name
+    # In a random group, a fragment of the anchor follows the values in the payload:
+    fragment: Annotated[int, Field(ge=0, lt=1024)] | None = None
+    fresh_tokens: Tokens = 0  # those that no counted offer had before
+    age: Tokens = 0  # of the block here, before the round
 
 
 class SignedOffer(Message):

@@ -24,6 +24,7 @@ from torch import Tensor
 from configs.run import RunSpec
 from peer.train.outer import (
     MAX_COUNT,
+    SWARM,
     Contribution,
     OuterState,
     capped,
@@ -32,7 +33,7 @@ from peer.train.outer import (
     norm_scales,
 )
 
-SWARM = "swarm"  # stands in `OuterState.ages` for all peers: in a large swarm nobody knows what each has done
+FRAGMENT_CODEC = "bfloat16"  # half the error of int8 at the end of a run, where the pseudo-gradient is small
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,17 @@ def span(size: int, fragments: int, fragment: int) -> slice:
 
 
 def mixed_step(
-    state: OuterState, own: Tensor, offers: Sequence[Mixed], spec: RunSpec, *, round_: int, at: slice, holders: float
+    state: OuterState,
+    me: str,
+    own: Tensor,
+    offers: Sequence[Mixed],
+    spec: RunSpec,
+    *,
+    round_: int,
+    at: slice,
+    holders: float,
 ) -> OuterState:
-    """Return the state after a round in a random group. `offers`, not empty, are the sealed ones that this peer has.
+    """Return the state of `me` after a round in a random group. `offers`, not empty, are the sealed ones that it has.
 
     own      D(φ) at `at`, (n,): the own fragment as the others decode it, whether or not the own offer was sealed
     at       the `span` of this round's fragment
@@ -66,7 +75,10 @@ def mixed_step(
     shares = [scale / len(ordered) for scale in norm_scales(contributions)]
     age = max(state.age, grown_age(ordered, holders, spec.rounds.max_tokens))
     common = common_tokens_of(spec, state.block)
-    after = nesterov(state, contributions, shares, spec.outer, round_=round_, ages={SWARM: age}, common_tokens=common)
+    counted = [c.tokens for c in contributions if c.peer_id == me]
+    mine = min(age, state.ages.get(me, 0) + sum(counted))  # it goes on from there where groups are complete again
+    ages = {me: mine, SWARM: age - mine}
+    after = nesterov(state, contributions, shares, spec.outer, round_=round_, ages=ages, common_tokens=common)
     limit = pull_limit(contributions, at, spec.rounds.pull_clip)
     after.phi[at] -= pull(own, [offer.fragment for offer in ordered], limit)  # the order of both is indifferent
     return after
@@ -92,7 +104,7 @@ def pull_limit(contributions: Sequence[Contribution], at: slice, pull_clip: floa
 
 def owed(produced: Tensor, decoded: Tensor, share: float) -> Tensor:
     """Return the residual e = u − s·D(u) after a round in which the share `s` of the members had the own offer."""
-    return produced - decoded * share
+    return torch.sub(produced, decoded, alpha=share)  # nobody else computes it, so its bits may be what they are
 
 
 def grown_age(offers: Sequence[Mixed], holders: float, max_tokens: int) -> int:

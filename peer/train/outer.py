@@ -28,6 +28,7 @@ WEIGHT_CAP = 4.0  # times the group's median token count, inside a domain
 NORM_CAP = 2.0  # times the group's median norm, in groups of three or more
 MAX_HEADER_BYTES = 1 << 20
 MAX_PEERS = 4096  # in a block's age
+SWARM = "swarm"  # stands in a block's ages for all peers together, where groups are random and nobody knows each count
 MAX_COUNT = 2**48  # versions, ticks and tokens are below; as in messages
 TILE = 1 << 16  # values of a step that are worked on at a time: they stay in a core's cache
 
@@ -56,7 +57,7 @@ class OuterState:
     block: str
     version: int
     round: int
-    ages: Mapping[str, int]  # peer → tokens it has put into this block
+    ages: Mapping[str, int]  # peer → tokens it has put into this block; `SWARM` → those of all others
     is_final: bool  # nobody will train this block any more: the common phase has ended
 
     @property
@@ -186,7 +187,8 @@ def lone_step(
 def merge(states: Sequence[OuterState]) -> OuterState:
     """Return the one state that everybody computes where histories parted and none has a majority.
 
-    The mean of the states in the order of their digests, weighted by the tokens that each saw alone.
+    The mean of the states in the order of their digests, weighted by the tokens that each saw alone. Where they come
+    from random groups, what `SWARM` says of others is not counted twice: no age exceeds the oldest.
     """
     ordered = sorted(states, key=lambda s: s.digest)
     peers = sorted({peer for state in ordered for peer in state.ages})
@@ -194,6 +196,9 @@ def merge(states: Sequence[OuterState]) -> OuterState:
     alone = [sum(state.ages.get(peer, 0) - floor[peer] for peer in peers) for state in ordered]
     total = sum(alone)
     shares = [tokens / total if total else 1 / len(ordered) for tokens in alone]
+    ages = {peer: max(state.ages.get(peer, 0) for state in ordered) for peer in peers}
+    if SWARM in ages:
+        ages[SWARM] = max(0, max(state.age for state in ordered) - sum(ages.values()) + ages[SWARM])
     phi, momentum = torch.zeros_like(ordered[0].phi), torch.zeros_like(ordered[0].phi)
     for state, share in zip(ordered, shares, strict=True):
         phi += state.phi * share
@@ -204,7 +209,7 @@ def merge(states: Sequence[OuterState]) -> OuterState:
         momentum,
         version=max(s.version for s in ordered) + 1,
         round_=max(s.round for s in ordered),
-        ages={peer: max(state.ages.get(peer, 0) for state in ordered) for peer in peers},
+        ages=ages,
         is_final=any(s.is_final for s in ordered),
     )
 

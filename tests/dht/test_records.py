@@ -2,11 +2,21 @@ import random
 
 import msgpack
 import pytest
+from pydantic import ValidationError
 
 from configs.corpus import DomainInfo, ShardInfo
 from configs.errors import PeerError
 from dht.identity import Identity
-from dht.records import DomainRecord, MemberRecord, Report, open_envelope, open_record, sign_record
+from dht.records import (
+    DomainRecord,
+    GroupRecord,
+    MemberRecord,
+    Report,
+    group_key,
+    open_envelope,
+    open_record,
+    sign_record,
+)
 
 DIGEST = "ab" * 32
 
@@ -93,3 +103,14 @@ def test_a_record_too_large_is_not_signed(identities: list[Identity], run_id: st
     keeps = {f"{k:03d}" + "x" * 60: 1 for k in range(256)}
     with pytest.raises(ValueError, match="exceeds 16384"):
         sign_record(identities[0], "member", member(run_id, keeps=keeps), 1.0)
+
+
+def test_a_bucket_s_record_lies_under_run_block_tick_and_prefix(identities: list[Identity], run_id: str) -> None:
+    record = GroupRecord(run_id=run_id, block="model", tick=7, prefix="01", holders=20.5)
+    assert record.key == group_key(run_id, "model", 7, "01") == f"shoal/{run_id}/group/model/7/01"
+    opened = open_record(sign_record(identities[0], "group", record, 1.0), "group", GroupRecord)
+    assert opened == (record, identities[0].peer_id, 1.0)
+    with pytest.raises(ValidationError):
+        GroupRecord(run_id=run_id, block="model", tick=7, prefix="02", holders=20.5)
+    with pytest.raises(ValidationError):
+        GroupRecord(run_id=run_id, block="model", tick=7, prefix="0", holders=0.0)

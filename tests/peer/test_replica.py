@@ -14,6 +14,7 @@ from configs.content import content_id_of
 from configs.errors import PeerError, StateError
 from configs.run import RunSpec
 from peer.replica import SAVED_OFFERS, Replica, load_state, read_offer
+from peer.train.mixing import Mixed
 from peer.train.outer import Contribution, OuterState, new_state
 from protocols.codecs import CODECS, encode
 from protocols.offers import SealedRound
@@ -281,3 +282,36 @@ def test_a_damaged_state_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="move it away") as error:
         load_state(tmp_path, "model", SIZE)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_in_a_random_group_the_share_that_was_not_taken_is_still_owed(
+    spec: RunSpec, tmp_path: Path, share: float
+) -> None:
+    replica, at = Replica(state(), spec, "me"), slice(0, SIZE // 16)
+    replica.offer(5, replica.state.phi - progress(1), 100)
+    replica.save_offered(tmp_path)
+    assert replica.pending is not None
+    produced, decoded = replica.pending.produced, replica.pending.decoded
+    other = Contribution("you", progress(2), 100, float(progress(2).norm()), "all")
+    offers = [Mixed(other, replica.state.phi[at] + 0.001, 0)]
+    if share:
+        offers.append(Mixed(contribution(replica), replica.state.phi[at].clone(), 0))
+    replica.mix(5, replica.state.phi[at].clone(), offers, share, at, 20.0)
+    assert torch.allclose(replica.residual, produced - share * decoded, atol=1e-7)
+    assert replica.state.version == 1 and replica.pending is None
+    assert replica.state.ages.get("me", 0) == (100 if share else 0)
+    replica.save(tmp_path)
+    again = Replica(replica.state, spec, "me")
+    again.resume(tmp_path)
+    assert torch.equal(again.residual, replica.residual) and again.offered_round == 5
+
+
+def test_an_offer_for_a_random_group_is_not_one_for_a_complete_group() -> None:
+    payload = encode("int8", progress(1))
+    header = OfferHeader(
+        run_id="run", block="model", round=1, peer="me", codec="int8", size_bytes=len(payload), content_id="0" * 64,
+        tokens=1, norm=float(progress(1).norm()), domain="all", fragment=3,
+    )  # fmt: skip
+    with pytest.raises(PeerError, match="random group"):
+        read_offer(Offer(header, b"", [], payload, ""), SIZE)

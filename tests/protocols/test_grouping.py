@@ -14,7 +14,6 @@ from protocols.grouping import (
     draw,
     fragment_of,
     group,
-    group_key,
     is_thin,
     named_share,
     revised,
@@ -44,11 +43,6 @@ def test_a_draw_depends_on_everything_that_it_is_drawn_from() -> None:
     draws += [draw(RUN, BLOCK, 7, "b", "n"), draw(RUN, BLOCK, 7, "a")]
     assert len(set(draws)) == 6 and draw(*said) == draws[0]
     assert {len(bits) for bits in draws} == {DRAWN_BITS} and set("".join(draws)) == {"0", "1"}
-
-
-def test_the_key_names_run_block_tick_and_prefix() -> None:
-    assert group_key(RUN, BLOCK, 7, "01") == f"shoal/{RUN}/group/model/7/01"
-    assert group_key(RUN, BLOCK, 7, "") == f"shoal/{RUN}/group/model/7/"
 
 
 def test_views_that_differ_by_one_peer_have_all_other_buckets_the_same() -> None:

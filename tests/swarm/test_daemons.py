@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +129,54 @@ def test_a_killed_peer_comes_back_and_the_founder_is_nobody_special(tmp_path: Pa
             assert status.run_id == before.run_id
             agreed = await until(third, lambda s: len(s.blocks[0].holders) == 2)
             assert agreed.blocks[0].agreement == 1.0
+
+    asyncio.run(main())
+
+
+def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_again(
+    tmp_path: Path, corpus: Path
+) -> None:
+    """Four peers and groups of two: each exchanges with others by turns; when two have left, the rest are one group."""
+    environment = {"SHOAL_RUN__ROUNDS__GROUP_SIZE": "2", "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.7"}
+
+    async def main() -> None:
+        async with open_processes() as processes:
+            first = founder(tmp_path, "first", MICRO, "--data", str(corpus), **environment)
+            processes.append(first)
+            await first.start()
+            for name in ("second", "third", "fourth"):
+                processes.append(joiner(tmp_path, name, first.address))
+                await processes[-1].start()
+
+            def is_mixing(status: Status) -> bool:
+                return status.peers[0].rounds >= mixing_from + 8 and "holders" in status.blocks[0].outcome
+
+            mixing_from = (await until(first, lambda s: "holders" in s.blocks[0].outcome)).peers[0].rounds
+            for process in processes:
+                status = await until(process, is_mixing)
+                print(f"{process.name}: {status.blocks[0].outcome}; age {status.age}, loss {status.peers[0].loss}")
+            log = "".join(process.log for process in processes)
+            sealed = Counter(re.findall(r"sealed (\d) of \d, of about", log))
+            trained = sum(peer.tokens for peer in status.peers)
+            print(f"members whose offers were taken: {dict(sealed)}; trained {trained} tokens, age {status.age}")
+            assert sealed["1"] and sealed["2"], "groups are drawn, so their sizes differ"
+            assert 0.5 < status.age / trained < 2
+            losses = status.losses
+            assert losses[-1][1] < losses[0][1]
+
+            for process in processes[2:]:
+                assert await process.leave() == 0
+
+            def are_one(status: Status) -> bool:
+                block = status.blocks[0]
+                return "holders" not in block.outcome and block.agreement == 1.0 and len(block.holders) == 2
+
+            await until(first, are_one)
+            one, two = await until(first, are_one), await until(processes[1], are_one)
+            both = marks(one, "model")[first.peer_id].items() & marks(two, "model")[processes[1].peer_id].items()
+            assert both, "the two have no state in common"
+            for process in processes[:2]:
+                assert await process.leave() == 0
 
     asyncio.run(main())
 

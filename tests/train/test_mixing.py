@@ -37,7 +37,7 @@ def mixed(peer: str, update: Tensor, anchor: Tensor, tokens: int = 100, age: int
 
 
 def step(before: OuterState, offers: list[Mixed], spec: RunSpec, at: slice, holders: float = 16.0) -> OuterState:
-    return mixed_step(before, before.phi[at].clone(), offers, spec, round_=6, at=at, holders=holders)
+    return mixed_step(before, "a", before.phi[at].clone(), offers, spec, round_=6, at=at, holders=holders)
 
 
 def test_spans_cover_the_block_once() -> None:
@@ -80,7 +80,7 @@ def test_rounding_pulls_nobody(spec: RunSpec) -> None:
     before, at = state(values(0)), span(SIZE, 4, 0)
     rounded = before.phi[at].bfloat16().float()
     offers = [mixed(peer, torch.zeros(SIZE), rounded) for peer in "abc"]
-    after = mixed_step(before, rounded.clone(), offers, spec, round_=6, at=at, holders=16.0)
+    after = mixed_step(before, "a", rounded.clone(), offers, spec, round_=6, at=at, holders=16.0)
     assert not torch.equal(rounded, before.phi[at]) and torch.equal(after.phi, before.phi)
 
 
@@ -143,7 +143,7 @@ def test_a_liar_ages_nobody() -> None:
 def test_age_never_falls_and_ends_the_common_phase(spec: RunSpec) -> None:
     before, at = state(values(0), age=9_000), span(SIZE, 4, 0)
     young = step(before, [mixed("b", torch.zeros(SIZE), before.phi[at], 10, age=0)], spec, at)
-    assert young.ages == {SWARM: 9_000} and not young.is_final
+    assert young.ages == {"a": 9_000, SWARM: 0} and not young.is_final
     old = step(before, [mixed("a", torch.zeros(SIZE), before.phi[at], 100, age=9_000)], spec, at)
     assert old.age == 10_600 and old.is_final
     assert read_state(bytes(old.blob), "model", SIZE).digest == old.digest

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from configs.errors import PeerError
 from configs.run import OuterSpec
-from peer.train.outer import Contribution, OuterState, lone_step, merge, new_state, outer_step, read_state, weights
+from peer.train.outer import (
+    SWARM,
+    Contribution,
+    OuterState,
+    lone_step,
+    merge,
+    new_state,
+    outer_step,
+    read_state,
+    weights,
+)
 
 SIZE = 1000
 OUTER = OuterSpec(alpha=0.7, mu=0.5)
@@ -165,3 +175,11 @@ def test_a_merge_is_the_same_for_all_and_weighs_by_what_each_saw_alone() -> None
     assert one.digest == two.digest
     torch.testing.assert_close(one.phi, 0.75 * left.phi + 0.25 * right.phi)
     assert one.ages == {"a": 300, "b": 100}
+
+
+def test_a_merge_of_replicas_from_random_groups_counts_nobody_s_tokens_twice() -> None:
+    phi = values(1)
+    one = new_state("model", phi, None, version=3, round_=9, ages={"a": 300, SWARM: 700}, is_final=False)
+    two = new_state("model", phi, None, version=4, round_=9, ages={"b": 200, SWARM: 850}, is_final=False)
+    merged = merge([one, two])
+    assert merged.ages == {"a": 300, "b": 200, SWARM: 550} and merged.age == 1050

@@ -1,0 +1,59 @@
+"""Who exchanges a block at a tick in which bucket: group records, written ahead of the tick and read before it.
+
+The key of the own bucket is the only one that a peer writes and, but for thin ones, reads, so its cost does not depend
+on the size of the swarm. Which bucket is whose stands in `protocols/grouping.py`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from configs.clock import Clock
+from configs.errors import NetworkError, PeerError
+from dht.membership import ACT_TICKS, MAX_SKEW_S, MIN_LIFETIME_S
+from dht.network import Network
+from dht.records import GroupRecord, group_key, open_record, sign_record
+
+logger = logging.getLogger(__name__)
+
+MAX_FOUND = 256  # records of one bucket that are looked at
+
+
+class Buckets:
+    """The buckets of one run, in the DHT."""
+
+    def __init__(self, network: Network, run_id: str, clock: Clock) -> None:
+        self._network, self._run_id, self._clock = network, run_id, clock
+
+    async def announce(self, block: str, tick: int, prefix: str, *, holders: float, addresses: Sequence[str]) -> bool:
+        """Say that this peer exchanges `block` at `tick` in a bucket; return whether the DHT took it."""
+        record = GroupRecord(
+            run_id=self._run_id,
+            block=block,
+            tick=tick,
+            prefix=prefix,
+            holders=max(1.0, holders),
+            addresses=list(addresses),
+        )
+        now = self._clock.now()
+        data = sign_record(self._network.identity, "group", record, now)
+        lifetime_s = max(MIN_LIFETIME_S, 2 * ACT_TICKS * self._clock.tick_seconds)
+        return await self._network.store(record.key, self._network.peer_id, data, now + lifetime_s)
+
+    async def read(self, block: str, tick: int, prefix: str) -> Mapping[str, GroupRecord]:
+        """Return the records of a bucket by peer, this peer's own among them if it is there; none without an answer."""
+        key = group_key(self._run_id, block, tick, prefix)
+        try:
+            found = await self._network.fetch(key)
+        except NetworkError as error:
+            logger.debug("bucket %s was not read: %s", key, error)
+            return {}
+        records: dict[str, GroupRecord] = {}
+        for peer, data in sorted(found.items())[:MAX_FOUND]:
+            try:
+                record, signer, issued = open_record(data, "group", GroupRecord)
+            except PeerError as error:
+                logger.debug("a group record was refused: %s", error)
+                continue
+            if signer == peer and record.key == key and issued <= self._clock.now() + MAX_SKEW_S:
+                records[peer] = record
+        return records
