@@ -7,7 +7,7 @@ and takes outer steps, `Rows` copies θ out and shifts it. What differs between 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,12 +18,16 @@ from peer.replica import Replica
 from peer.session import initial_state
 from peer.train.data import Corpus, Sampler, Source
 from peer.train.inner import Inner, Schedule
+from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from peer.train.model import TokenLoss
 from peer.train.outer import Contribution, OuterState
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
+from protocols.codecs import decode, encode
+from protocols.grouping import bits_for, draw, fragment_of, group
 
 TICK_STEPS = 5  # inner steps
+GROUP_SIZE = 4  # of random groups
 CPU = torch.device("cpu")
 STRATEGY = Strategy("replicas", 1)
 HELD_OUT_WINDOWS = 64  # of each domain
@@ -34,18 +38,20 @@ EVALUATED_AT_ONCE = 32  # windows
 class Rule:
     """How replicas learn from each other.
 
-    `sync` averages gradients at every inner step; `alone` never exchanges; `all` exchanges among all holders
-    every round. A correction arrives `late` × the round's length after its snapshot, and θ takes it as `merge` says:
-    `shift` θ + (φ − θₛ), the product's; `scaled` the same times exp(−late/2); `half` (θ + φ)/2 (2501.18512).
+    `sync` averages gradients at every inner step; `alone` never exchanges; `all` exchanges among all holders every
+    round, `random` among those of a bucket, GROUP_SIZE on average, and never late. A correction arrives `late` × the
+    round's length after its snapshot, and θ takes it as `merge` says: `shift` θ + (φ − θₛ), the product's; `scaled`
+    the same times exp(−late/2); `half` (θ + φ)/2 (2501.18512).
     """
 
-    group: Literal["sync", "alone", "all"]
+    group: Literal["sync", "alone", "all", "random"]
     peers: int = 4
     codec: str = "float32"
     alpha: float = 0.7
     mu: float = 0.5
     ticks: tuple[int, int] = (1, 8)  # a round's first and last length; between them it grows with age
     late: float = 0.0  # of a round
+    fragments: int = 1  # of the anchor, sent in turn in random groups
     merge: Literal["shift", "scaled", "half"] = "shift"
 
 
@@ -84,7 +90,13 @@ def run_spec(rule: Rule, text: Text, model: ModelSpec, inner: InnerSpec, *, step
             "inner": inner.model_copy(update={"warmup_tokens": total // 20}),
             "outer": {"codec": rule.codec, "alpha": rule.alpha, "mu": rule.mu},
             # 1, 2, 4 and 8 ticks from a tenth, three and seven tenths of the run on
-            "rounds": {"tick_seconds": 1, "first_ticks": first, "last_ticks": last, "double_tokens": total // 10},
+            "rounds": {
+                "tick_seconds": 1,
+                "first_ticks": first,
+                "last_ticks": last,
+                "double_tokens": total // 10,
+                "fragments": rule.fragments,
+            },
             "genesis": 0.0,
             "tokenizer_sha256": text.tokenizer_sha256,
             "end_of_text": text.end_of_text,
@@ -142,6 +154,20 @@ class Peer:
         assert self.replica.pending is not None
         return Contribution(self.replica.me, self.replica.pending.decoded, self._tokens, norm, "all"), len(payload)
 
+    def mix(self, round_: int, offers: Sequence[Mixed], at: slice, holders: int) -> None:
+        """Take the step of a random group, to which the own offer belongs."""
+        own = next(offer.fragment for offer in offers if offer.contribution.peer_id == self.replica.me)
+        self.replica.mix(round_, own, offers, 1.0, at, holders)
+
+    def mixed(self, round_: int, at: slice) -> tuple[Mixed, int]:
+        """End a round in a random group: offer what was learnt since the last one, and a fragment of the anchor."""
+        before = self._snapshot_tokens
+        contribution, size = self.cut(round_)
+        payload = encode(FRAGMENT_CODEC, self.replica.state.phi[at].contiguous())
+        fragment = decode(FRAGMENT_CODEC, payload, at.stop - at.start)
+        fresh = replace(contribution, tokens=contribution.tokens - before)
+        return Mixed(fresh, fragment, self.replica.state.age), size + len(payload)
+
     def take(self, rule: Rule) -> None:
         """Take the anchor that came of the snapshot, keeping what was learnt since."""
         phi, rows, blocks = self.replica.state.phi, self.trainee.rows, self.trainee.layout.blocks
@@ -156,9 +182,13 @@ class Peer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training: held-out loss in nats per token, rounds taken, and bytes that one peer offered."""
+    """What came of a training: held-out loss in nats per token, rounds taken, and bytes that one peer offered.
+
+    Where replicas differ, `loss` is the mean of theirs, and `merged_loss` that of the mean of their parameters.
+    """
 
     loss: float
+    merged_loss: float
     rounds: int
     offered_bytes: int
 
@@ -184,8 +214,13 @@ class Swarm:
         if position == self._due:
             self._take()
         tick, rest = divmod(position, TICK_STEPS)
+        if rest or self.rule.group == "alone":
+            return
+        if self.rule.group == "random":
+            self._exchange_in_groups(tick)
+            return
         length = self.spec.rounds.length(self.peers[0].replica.state.age)
-        if self.rule.group == "alone" or rest or tick % length:
+        if tick % length:
             return
         self._exchange(tick)
         self._due = position + math.ceil(self.rule.late * length * TICK_STEPS)
@@ -205,20 +240,45 @@ class Swarm:
         self.rounds += 1
         self.offered_bytes += offers[0][1]
 
+    def _exchange_in_groups(self, tick: int) -> None:
+        """Let those peers exchange that are due at their own age, each with the others of its bucket."""
+        lengths = {peer.replica.me: self.spec.rounds.length(peer.replica.state.age) for peer in self.peers}
+        due = {peer.replica.me: peer for peer in self.peers if tick % lengths[peer.replica.me] == 0}
+        draws = {name: draw(self.spec.run_id, COMMON, tick, name) for name in due}
+        bits = bits_for(len(self.peers), GROUP_SIZE)
+        at = span(self.peers[0].replica.size, self.rule.fragments, fragment_of(tick, self.rule.fragments))
+        sent: dict[str, int] = {}
+        for members in {group(name, draws, bits, GROUP_SIZE) for name in due}:
+            offers = [due[name].mixed(tick, at) for name in members]
+            sent |= {name: size for name, (_, size) in zip(members, offers, strict=True)}
+            for name in members:
+                due[name].mix(tick, [offer for offer, _ in offers], at, len(self.peers))
+                due[name].take(self.rule)
+        if (first := self.peers[0].replica.me) in due:
+            self.rounds += 1
+            self.offered_bytes += sent[first]
+
 
 def train(spec: RunSpec, rule: Rule, text: Text, steps: int) -> Outcome:
-    """Train from scratch by `rule`; judge the anchor, or with `alone` the first peer."""
+    """Train from scratch by `rule`; judge the anchors, or with `alone` the first peer."""
     if rule.group == "sync":
         trainee = Trainee(spec, text, initial_state(spec, STRATEGY).phi, range(rule.peers))
         for position in range(steps):
             trainee.step(position, (position + 1) * rule.peers * spec.inner.batch_tokens)
-        return Outcome(held_out_loss(trainee.module, text.held_out), 0, 0)
+        loss = held_out_loss(trainee.module, text.held_out)
+        return Outcome(loss, loss, 0, 0)
     swarm = Swarm(spec, rule, text)
     swarm.train(steps)
     judge = swarm.peers[0].trainee
-    if rule.group != "alone":
-        judge.rows.copy_in(swarm.peers[0].replica.state.phi, judge.layout.blocks)
-    return Outcome(held_out_loss(judge.module, text.held_out), swarm.rounds, swarm.offered_bytes)
+    if rule.group == "alone":
+        loss = held_out_loss(judge.module, text.held_out)
+        return Outcome(loss, loss, 0, 0)
+    anchors = torch.stack(list({peer.replica.state.digest: peer.replica.state.phi for peer in swarm.peers}.values()))
+    losses = []
+    for phi in (*anchors, anchors.mean(dim=0)):
+        judge.rows.copy_in(phi, judge.layout.blocks)
+        losses.append(held_out_loss(judge.module, text.held_out))
+    return Outcome(sum(losses[:-1]) / len(anchors), losses[-1], swarm.rounds, swarm.offered_bytes)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.in_process_swarm import TICK_STEPS, Outcome, Rule, Text, run_spec, train
 from benchmarks.report import Bar, at_most, finish, parser
-from configs.run import InnerSpec, ModelSpec, OuterSpec
+from configs.run import InnerSpec, ModelSpec, OuterSpec, RoundSpec
 from peer.train.builtin import built_in_corpus
 from peer.train.data import CORPUS_FILE, Corpus, open_corpus
 from peer.train.prepare import prepare
@@ -38,6 +38,7 @@ STEPS, QUICK_STEPS = 480, 80  # inner steps of each replica; both end a round, w
 SEEDS = (0, 1, 2)
 LATE = 0.2  # of a round: where the cut falls
 
+FRAGMENTS: int = RoundSpec.model_fields["fragments"].default
 OUTER, SPARSE = OuterSpec(), OuterSpec(codec="sparse")
 OURS = Rule("all", codec="float32", alpha=OUTER.alpha, mu=OUTER.mu)
 DEFAULT = replace(OURS, codec=OUTER.codec)
@@ -52,9 +53,18 @@ ROWS = {
     "ours, late": replace(DEFAULT, late=LATE),
     "ours, late, half": replace(DEFAULT, late=LATE, merge="half"),
     "ours, late, scaled": replace(DEFAULT, late=LATE, merge="scaled"),
+    "synchronous, 8 peers": Rule("sync", peers=8),
+    "DiLoCo, 8 peers": replace(OURS, peers=8, alpha=0.7, mu=0.9),
+    "ours, 8 peers, random": replace(DEFAULT, group="random", peers=8, fragments=FRAGMENTS),
+    "ours, 8 peers, random, whole": replace(DEFAULT, group="random", peers=8, fragments=1),
 }
-ONE_SEED = {"one peer alone", "ours, sparse", "ours, late, scaled"}  # no bar rests on them
-SLOW = {"ours, int8", "ours, late, half"} | ONE_SEED  # left out by --quick
+ONE_SEED = {
+    "one peer alone",
+    "ours, sparse",
+    "ours, late, scaled",
+    "ours, 8 peers, random, whole",
+}  # no bar rests on them
+LEFT_OUT = {"ours, int8", "ours, late, half", *(name for name in ROWS if "8 peers" in name)} | ONE_SEED  # by --quick
 
 SWEPT_TICKS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 8))  # rounds of 5, 10, 20, 40 inner steps, and 5 growing to 40
 SWEPT_OUTER = ((1.0, 0.0), (0.9, 0.3), (0.7, 0.5), (0.7, 0.9))  # α, μ
@@ -96,13 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         trial = Trial(text, QUICK_STEPS if args.quick else STEPS, cache)
         if args.sweep:
             return finish(args, [], *_sweep(trial))
-        names = [name for name in ROWS if not (args.quick and name in SLOW)]
+        names = [name for name in ROWS if not (args.quick and name in LEFT_OUT)]
         seeds = SEEDS[:1] if args.quick else SEEDS
         outcomes = {
             name: [trial.outcome(name, ROWS[name], seed) for seed in (seeds[:1] if name in ONE_SEED else seeds)]
             for name in names
         }
-    missing = [f"{name}: left out by --quick" for name in ROWS if name not in names]
+    missing = [f"the row '{name}', left out by --quick" for name in ROWS if name not in names]
     figures = {"seeds": seeds, "steps": trial.steps, "rows": {name: _figures(outcomes, name) for name in names}}
     return finish(args, _bars(outcomes), figures, missing, _table(outcomes))
 
@@ -141,34 +151,37 @@ def _ratio(outcomes: Outcomes, name: str, base: str) -> float:
     return _mean(o.loss for o in outcomes[name]) / _mean(o.loss for o in outcomes[base])
 
 
-def _spread(outcomes: Outcomes, name: str, base: str) -> str:
-    """Return the lowest and the highest ratio of one seed."""
-    ratios = [mine.loss / its.loss for mine, its in zip(outcomes[name], outcomes[base], strict=True)]
-    return f"{min(ratios):.4f} to {max(ratios):.4f}"
-
-
 def _bars(outcomes: Outcomes) -> list[Bar]:
-    codec = _ratio(outcomes, "ours", "ours, float32")
-    int8 = _ratio(outcomes, "ours, int8", "ours, float32") if "ours, int8" in outcomes else None
-    late = _ratio(outcomes, "ours, late", "ours")
-    half = _ratio(outcomes, "ours, late, half", "ours") if "ours, late, half" in outcomes else None
-    diloco = _ratio(outcomes, "DiLoCo", "synchronous")
-    return [
-        at_most("quality_codec", f"loss with {OUTER.codec} over float32; baseline: int8", codec, 1.005, int8),
-        at_most(
-            "quality_overlap",
-            f"loss with corrections {LATE:g} of a round late over blocking; baseline: merged half and half",
-            late,
+    """Return the bars whose rows were trained."""
+
+    def ratio(name: str, base: str) -> float | None:
+        return _ratio(outcomes, name, base) if name in outcomes and base in outcomes else None
+
+    late = f"loss with corrections {LATE:g} of a round late over blocking; baseline: merged half and half"
+    against = "loss over synchronous training; baseline: DiLoCo with all of them and the same rounds"
+    diloco, diloco_8 = ratio("DiLoCo", "synchronous"), ratio("DiLoCo, 8 peers", "synchronous, 8 peers")
+    measured = (
+        (
+            "quality_codec",
+            f"loss with {OUTER.codec} over float32; baseline: int8",
+            ratio("ours", "ours, float32"),
             1.005,
-            half,
+            ratio("ours, int8", "ours, float32"),
         ),
-        at_most(
-            "quality_complete",
-            "4 peers, loss over synchronous training; baseline: DiLoCo with the same rounds",
-            _ratio(outcomes, "ours", "synchronous"),
-            diloco,
-            diloco,
+        ("quality_overlap", late, ratio("ours, late", "ours"), 1.005, ratio("ours, late, half", "ours")),
+        ("quality_complete", f"4 peers, {against}", ratio("ours", "synchronous"), diloco, diloco),
+        (
+            "quality_random",
+            f"8 peers in random groups of 4, {against}",
+            ratio("ours, 8 peers, random", "synchronous, 8 peers"),
+            diloco_8,
+            diloco_8,
         ),
+    )
+    return [
+        at_most(id_, what, value, bar, baseline)
+        for id_, what, value, bar, baseline in measured
+        if value is not None and bar is not None
     ]
 
 
@@ -177,6 +190,7 @@ def _figures(outcomes: Outcomes, name: str) -> dict[str, object]:
     return {
         "rule": asdict(ROWS[name]),
         "losses": [o.loss for o in held],
+        "merged_losses": [o.merged_loss for o in held],
         "rounds": [o.rounds for o in held],
         "offered_bytes": [o.offered_bytes for o in held],
     }
@@ -184,14 +198,20 @@ def _figures(outcomes: Outcomes, name: str) -> dict[str, object]:
 
 def _table(outcomes: Outcomes) -> Table:
     table = Table("trained how", title="held-out loss, nats per token")
-    for column in ("mean", "each seed", "over synchronous", "rounds", "MB offered by a peer"):
+    for column in ("mean", "each seed", "over synchronous: mean", "each seed", "rounds", "MB offered by a peer"):
         table.add_column(column, justify="right")
     for name, held in outcomes.items():
-        is_comparable = len(held) == len(outcomes["synchronous"])
-        over = f"{_ratio(outcomes, name, 'synchronous'):.4f}" if is_comparable else "-"
-        each = " ".join(f"{o.loss:.3f}" for o in held)
-        mean, offered = _mean(o.loss for o in held), held[0].offered_bytes / 1e6
-        table.add_row(name, f"{mean:.4f}", each, over, str(held[0].rounds), f"{offered:.2f}")
+        base = outcomes["synchronous, 8 peers" if ROWS[name].peers == 8 else "synchronous"]
+        ratios = [mine.loss / its.loss for mine, its in zip(held, base, strict=False)]
+        table.add_row(
+            name,
+            f"{_mean(o.loss for o in held):.4f}",
+            " ".join(f"{o.loss:.3f}" for o in held),
+            f"{_mean(ratios):.4f}",
+            " ".join(f"{ratio:.3f}" for ratio in ratios),
+            str(held[0].rounds),
+            f"{held[0].offered_bytes / 1e6:.2f}",
+        )
     return table
 
 

@@ -96,3 +96,18 @@ def test_the_same_rule_and_seed_give_the_same_loss(text: Text) -> None:
         first, second = (train(spec, rule, text, STEPS) for _ in range(2))
         assert first == second
         assert first.loss < 5.0  # ln 300 is 5.7
+
+
+@pytest.mark.parametrize("fragments", [1, 4])
+def test_random_groups_hold_replicas_together_that_differ(text: Text, fragments: int) -> None:
+    rule = Rule("random", peers=8, codec="int8", fragments=fragments)
+    swarm = swarm_of(rule, text)
+    swarm.train(STEPS)
+    anchors = torch.stack([peer.replica.state.phi for peer in swarm.peers])
+    apart = float((anchors - anchors.mean(dim=0)).square().sum(dim=1).mean())
+    travelled = float((anchors.mean(dim=0) - swarm_of(rule, text).peers[0].replica.state.phi).square().sum())
+    assert swarm.rounds > 2
+    assert 0 < apart < 0.5 * travelled
+    ages = [peer.replica.state.age for peer in swarm.peers]
+    assert max(ages) < 1.5 * min(ages)
+    assert sum(ages) / 8 == pytest.approx(STEPS * 8 * INNER.batch_tokens, rel=0.3)
