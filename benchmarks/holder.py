@@ -25,9 +25,11 @@ from dht.identity import Identity
 from dht.network import Network, open_network
 from peer import logs, rounds
 from peer.exchange import Swarm, Work, run_round
+from peer.random_group import run_round_among
 from peer.replica import Replica
 from peer.train.outer import new_state
 from protocols.gossip import Timing
+from protocols.grouping import bits_for, draw, group
 from protocols.offers import Offers
 from protocols.shards import Shards
 from protocols.traffic import Traffic
@@ -50,6 +52,9 @@ class Metered(Replica):
 
     def advance(self, *arguments: Any) -> None:
         self._metered("step", super().advance, *arguments)
+
+    def mix(self, *arguments: Any) -> None:
+        self._metered("step", super().mix, *arguments)
 
     def save_offered(self, folder: Path) -> None:
         self._metered("save offer", super().save_offered, folder)
@@ -122,7 +127,13 @@ class Holder:
         bytes_in, bytes_out, began = self.traffic.bytes_in, self.traffic.bytes_out, time.monotonic()
         timing = Timing(*rounds.timing(self.spec, replica.state.age, late_s))
         work = Work(theta, 100 * round_, "all")
-        outcome = await run_round(self.swarm, replica, round_, view, work, timing)
+        size = self.spec.rounds.group_size
+        if bits := bits_for(len(view), size):
+            draws = {peer: draw(self.spec.run_id, BLOCK, round_, peer) for peer in view}
+            members = group(replica.me, draws, bits, size)
+            outcome = await run_round_among(self.swarm, replica, round_, members, work, timing, len(view))
+        else:
+            outcome = await run_round(self.swarm, replica, round_, view, work, timing)
         anchor_s = time.monotonic() - began
         await asyncio.to_thread(replica.save, self.folder)
         saved_s = time.monotonic() - began

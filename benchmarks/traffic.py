@@ -21,6 +21,8 @@ from benchmarks.report import at_most, finish, run
 from protocols.codecs import CODECS
 
 PEERS = 4
+MANY, MANY_SIZE = 16, 1_000_000  # peers, and parameters of each, in random groups
+MAX_RANDOM = 4.5
 BARS = {"int4": 1.6, "sparse": 0.15}  # payload bytes for each peer, parameter and round
 SEED = 1
 
@@ -35,6 +37,10 @@ def main(args: argparse.Namespace) -> int:
             rows[f"Shoal, {codec}"] = _row(load, run_holders(links, load, Path(folder)))
         load = Load(size, 2, max(10.0, tick_s))
         rows["Hivemind, float16"] = _row(load, run_averagers(links, load, Path(folder)))
+    if not args.quick:
+        with tempfile.TemporaryDirectory() as folder, open_links([Link()] * MANY) as links:
+            load = Load(MANY_SIZE, 16, 10.0, "int4", SEED)
+            rows["Shoal, int4, random"] = _row(load, run_holders(links, load, Path(folder)))
     baseline = rows["Hivemind, float16"]["wire"]
     bars = [
         at_most(
@@ -48,7 +54,18 @@ def main(args: argparse.Namespace) -> int:
         if codec in BARS
     ]
     not_measured = [f"traffic_{codec}: this version has no codec {codec}" for codec in BARS if codec not in here]
-    not_measured.append("traffic_random: this version has no random groups")
+    if "Shoal, int4, random" in rows:
+        bars.append(
+            at_most(
+                "traffic_random",
+                f"payload bytes sent for each peer, parameter and round, int4, random groups of 8 among {MANY}",
+                rows["Shoal, int4, random"]["payload"],
+                MAX_RANDOM,
+                baseline,
+            )
+        )
+    else:
+        not_measured.append("traffic_random: sixteen peers, left out by --quick")
     figures = {"seeds": [SEED], "peers": PEERS, "parameters": size, "rows": rows}
     return finish(args, bars, figures, not_measured, _table(rows, size))
 

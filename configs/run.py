@@ -106,7 +106,7 @@ class RoundSpec(Frozen):
     group_size: Annotated[int, Field(ge=2, le=64)] = 8
     # In random groups: the anchor is sent in so many fragments, in turn (a power of two), and one peer's anchor pulls
     # by at most pull_clip times the pseudo-gradient.
-    fragments: Annotated[int, Field(ge=1, le=1024)] = 16
+    fragments: Annotated[int, Field(ge=1, le=1024)] = 32
     pull_clip: Annotated[float, Field(gt=0, le=1e6)] = 8.0
     max_tokens: Positive = 2**32  # cap on what one offer may add to a block's age
 
