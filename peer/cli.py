@@ -170,6 +170,30 @@ def resume(state_dir: StateDir = None) -> None:
     print("training again")
 
 
+@app.command(rich_help_panel=SWARM)
+def simulate(
+    peers: Annotated[int | None, typer.Option(help="Up to 10,000 were tried (default: 64).", metavar="N")] = None,
+    rounds: Annotated[int | None, typer.Option(help="To simulate (20).", metavar="N")] = None,
+    group_size: Annotated[int | None, typer.Option(help="Of a group that exchanges offers (8).", metavar="N")] = None,
+    fragments: Annotated[int | None, typer.Option(help="Of the anchor, a power of two (16).", metavar="N")] = None,
+    pull_clip: Annotated[float | None, typer.Option(help="In pseudo-gradients (8).", metavar="X")] = None,
+    churn: Annotated[float | None, typer.Option(help="Share of peers replaced in a round (0).", metavar="X")] = None,
+    loss: Annotated[float | None, typer.Option(help="Share of messages that never arrive (0).", metavar="X")] = None,
+    delay_ms: Annotated[float | None, typer.Option(help="Mean delay; rounds take 2 s (0).", metavar="X")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same figures (0).", metavar="N")] = None,
+    codec: Annotated[str | None, typer.Option(help="Of the offers (int4).", metavar="NAME")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the code that groups, seals and combines for thousands of peers on a simulated network, beside the theory."""
+    given = {name: value for name, value in locals().items() if name != "as_json"}
+    from peer.simulate.scenario import read_scenario
+
+    scenario = read_scenario(**given)
+    import peer.simulate.run
+
+    peer.simulate.run.run(scenario, as_json=as_json)
+
+
 app.add_typer(model_cli.app)
 
 
