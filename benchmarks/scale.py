@@ -28,9 +28,8 @@ from benchmarks.report import Bar, at_most, between, finish, run
 from peer.simulate.run import Simulation, one_thread
 from peer.simulate.scenario import Scenario
 from peer.simulate.theory import pull_factor
-from peer.simulate.traffic import FRAGMENT_CODEC
 from peer.simulate.work import SIZE
-from peer.train.mixing import pull
+from peer.train.mixing import FRAGMENT_CODEC, pull
 from protocols.codecs import decode, encode
 from protocols.grouping import bits_for, draw, group
 

@@ -175,7 +175,7 @@ def simulate(
     peers: Annotated[int | None, typer.Option(help="Up to 10,000 were tried (default: 64).", metavar="N")] = None,
     rounds: Annotated[int | None, typer.Option(help="To simulate (20).", metavar="N")] = None,
     group_size: Annotated[int | None, typer.Option(help="Of a group that exchanges offers (8).", metavar="N")] = None,
-    fragments: Annotated[int | None, typer.Option(help="Of the anchor, a power of two (16).", metavar="N")] = None,
+    fragments: Annotated[int | None, typer.Option(help="Of the anchor, a power of two (32).", metavar="N")] = None,
     pull_clip: Annotated[float | None, typer.Option(help="In pseudo-gradients (8).", metavar="X")] = None,
     churn: Annotated[float | None, typer.Option(help="Share of peers replaced in a round (0).", metavar="X")] = None,
     loss: Annotated[float | None, typer.Option(help="Share of messages that never arrive (0).", metavar="X")] = None,

@@ -17,7 +17,7 @@ from dht.addresses import MAX_ADDRESSES
 from dht.buckets import Buckets
 from dht.membership import ACT_TICKS
 from peer import rounds
-from protocols.grouping import Census, begin, bits_for, draw, group, is_thin, revised
+from protocols.grouping import Census, begin, bits_for, draw, group, revised, sought
 
 if TYPE_CHECKING:
     from peer.daemon import Daemon
@@ -93,7 +93,7 @@ class Crowds:
         else:
             seen = max(1, len(view))
             census = census or Census(seen, seen, 0)
-            self._census[block] = revised(census, {0: seen - 1}, [seen], self._group_size)
+            self._census[block] = revised(census, {0: [seen] * (seen - 1)}, [seen], self._group_size)
         if self.is_crowd(block):
             holders = self.holders(block)
             log.info("%s has about %.0f holders: from now on it is exchanged in random groups", block, holders)
@@ -126,20 +126,19 @@ class Crowds:
         for peer in members:
             if peer != daemon.me:
                 await daemon.network.remember(peer, found[peer].addresses)
-        belonging = [peer for peer in told if draws[peer].startswith(own[:bits])]
-        await self._revise(block, tick, bits, len(belonging) - 1, [told[peer] for peer in members])
+        others = [told[peer] for peer in told if peer != daemon.me and draws[peer].startswith(own[:bits])]
+        await self._revise(block, tick, {bits: others}, [told[peer] for peer in members])
 
-    async def _revise(self, block: str, tick: int, bits: int, others: int, told: Sequence[float]) -> None:
+    async def _revise(self, block: str, tick: int, found: dict[int, list[float]], told: Sequence[float]) -> None:
         census = self._census.get(block)
-        if census is None or census.bits != bits:
+        if census is None or census.bits not in found:
             return
-        counts = {bits: others}
-        if is_thin(census, others):
-            own = self._draw(block, tick)
-            for near in {max(0, bits - 1), bits + 1} - {bits}:
-                found = await self._buckets.read(block, tick, own[:near])
-                counts[near] = len(found.keys() - {self._daemon.me})
-        self._census[block] = revised(census, counts, told, self._group_size)
+        own = self._draw(block, tick)
+        while more := sought(census, found):
+            for bits in more:
+                records = await self._buckets.read(block, tick, own[:bits])
+                found[bits] = [record.holders for peer, record in records.items() if peer != self._daemon.me]
+        self._census[block] = revised(census, found, told, self._group_size)
         if not self.is_crowd(block):
             log.info("%s has about %.0f holders: from now on they are one group", block, self.holders(block))
 

@@ -14,7 +14,7 @@ from peer.replica import Replica, read_values
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from protocols.codecs import decode, encode, encoded_size
 from protocols.gossip import Stand, Timing, exchange
-from protocols.grouping import fragment_of, named_share
+from protocols.grouping import counted_share, fragment_of
 from protocols.parcels import Offer
 
 
@@ -33,10 +33,9 @@ async def run_round_among(
     def read(offer: Offer) -> None:
         mixed[offer.offer_id] = _read(offer, replica.size, fragment, at)
 
-    own_id = ""
-    if is_new := round_ > replica.offered_round:  # else this peer was restarted in mid-round: it listens
+    is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens
+    if is_new:
         own = await _offer(swarm, replica, round_, work, fragment, at)
-        own_id = own.offer_id
         await asyncio.to_thread(read, own)
     members = open_group(swarm, replica, round_, group, read)
     heard = await exchange(members, swarm.offers, Stand(list(replica.marks), len(replica.state.blob)), timing)
@@ -44,8 +43,8 @@ async def run_round_among(
     if not is_new or heard.seal.is_skipped or not have:
         replica.skip(round_)
         return Outcome(heard.seal.reason if is_new else "skipped: an offer was made before the restart", False)
-    share = named_share(replica.me, own_id, group, heard.lists) if replica.me in heard.seal.offers else 0.0
-    await asyncio.to_thread(replica.mix, round_, mixed[own_id].fragment, have, share, at, holders)
+    share = counted_share(replica.me, heard.seal.offers, heard.lists)
+    await asyncio.to_thread(replica.mix, round_, mixed[own.offer_id].fragment, have, share, at, holders)
     lacking = f", {len(heard.missing)} not fetched" if heard.missing else ""
     return Outcome(f"{heard.seal.reason}{lacking}, of about {holders:.0f} holders", True)
 

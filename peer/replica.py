@@ -153,7 +153,7 @@ class Replica:
         at: slice,
         holders: float,
     ) -> None:
-        """Take the step of a random group; `share` of its members had the own offer, the rest stays in the residual.
+        """Take the step of a random group; `share` of the own offer counted in it, the rest stays in the residual.
 
         `fragment` is the own one as the others decode it, and `offers`, `at` and `holders` are as in `mixed_step`.
         """

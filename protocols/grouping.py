@@ -6,7 +6,8 @@ DHT key of the own bucket is the only one that a peer reads and writes, so its c
 the swarm.
 
     draw → its first `Census.bits` bits → a DHT key, where a peer writes its record and reads the others'
-    what was found there → `group` (who exchanges) and `revised` (how many holders there may be, and so how many bits)
+    what was found there → `group` (who exchanges), `sought` (where else to look), and `revised` (how many holders
+    there may be, and so how many bits)
 
 Prefixes nest: one bit more halves a bucket, one less unites it with its sibling. Nothing here knows a clock, a network
 or a tensor; the simulator and the daemon call the same code.
@@ -24,6 +25,8 @@ STICKY = 1.1  # the number of bits stays while the holders are within this facto
 GAIN = 1 / 16  # of one bucket's count in the estimate
 FAST_GAIN = 1 / 4  # of a count that contradicts the estimate: the swarm has shrunk or grown at once
 THIN, CROWDED = 1 / 4, 5 / 2  # a count contradicts an estimate that is beyond these factors
+ALONE = 2  # rounds without anybody, after which a peer looks under every number of bits
+MAX_SOUGHT = 16  # numbers of bits that are looked under: enough for half a million holders
 
 
 def draw(run_id: str, block: str, tick: int, peer: str, nonce: str = "") -> str:
@@ -74,11 +77,19 @@ class Census:
     holders: float
     agreed: float
     bits: int
+    alone: int = 0  # rounds in a row in which nobody was found, wherever this peer looked
 
     @property
     def expected(self) -> float:
         """How many members the own bucket should have."""
         return self.agreed / 2.0**self.bits
+
+    def is_thin(self, others: int) -> bool:
+        """Whether the own bucket held so few others that they may have gone over to another number of bits."""
+        return others < THIN * self.expected
+
+
+Found = Mapping[int, Sequence[float]]  # number of bits → what the others say that were found in the bucket of so many
 
 
 def begin(holders: float, group_size: int) -> Census:
@@ -91,25 +102,35 @@ def bits_for(holders: float, group_size: int) -> int:
     return max(0, math.ceil(math.log2(holders / (FULL * group_size)))) if holders > 0 else 0
 
 
-def is_thin(census: Census, others: int) -> bool:
-    """Whether the own bucket held so few others that the buckets with one bit less and one bit more must be read too.
+def sought(census: Census, found: Found) -> list[int]:
+    """Return under which other numbers of bits to look for the others; none when what was found will do.
 
-    The others may have changed over to those: peers in two places would each take what they see for the whole swarm.
+    Under one bit less and one more if the own bucket is thin: peers in two places would each take what they see for
+    the whole swarm. Everywhere, by a peer that has been alone for `ALONE` rounds: they are where it would never come.
     """
-    return others < THIN * census.expected
+    if not census.is_thin(len(found[census.bits])):
+        return []
+    near = {max(0, census.bits - 1), census.bits + 1}
+    if near - found.keys():
+        return sorted(near - found.keys())
+    is_lost = census.alone >= ALONE and not any(found.values())
+    return sorted(set(range(MAX_SOUGHT)) - found.keys()) if is_lost else []
 
 
-def revised(census: Census, others: Mapping[int, int], told: Sequence[float], group_size: int) -> Census:
-    """Return the census after a round.
+def revised(census: Census, found: Found, told: Sequence[float], group_size: int) -> Census:
+    """Return the census after a round in which nothing more is `sought`.
 
-    `others` maps a number of bits to how many others the bucket of so many bits held: `census.bits`, and both
-    neighbours if that was thin. `told` is what the members of the group take the number of holders to be, this one too.
+    `told` is what the members of the group take the number of holders to be, this one too.
     """
-    count = 1 + sum(found * 2.0**bits for bits, found in others.items())  # unbiased: each stands for 2^bits holders
+    most = max(found, key=lambda bits: (len(found[bits]), bits == census.bits))
+    if len(found[most]) > len(found[census.bits]):
+        return Census(median(found[most]), median(found[most]), most)  # it had strayed from the others
+    counted = {bits: len(others) for bits, others in found.items()}
+    count = 1 + sum(others * 2.0**bits for bits, others in counted.items())  # unbiased: each stands for 2^bits holders
     agreed = median(told)
     if census.bits == 0:
         gain = 1.0  # everybody was seen
-    elif is_thin(census, others[census.bits]) or others[census.bits] > CROWDED * census.expected:
+    elif census.is_thin(counted[census.bits]) or counted[census.bits] > CROWDED * census.expected:
         gain = FAST_GAIN
     else:
         gain = GAIN
@@ -117,9 +138,15 @@ def revised(census: Census, others: Mapping[int, int], told: Sequence[float], gr
     decisive = holders if census.bits == 0 else agreed
     full = FULL * group_size * 2.0**census.bits
     stays = decisive <= full * STICKY and (census.bits == 0 or decisive > full / 2 / STICKY)
-    return Census(holders, decisive, census.bits if stays else bits_for(decisive, group_size))
+    bits = census.bits if stays else bits_for(decisive, group_size)
+    return Census(holders, decisive, bits, 0 if any(counted.values()) else census.alone + 1)
 
 
-def named_share(me: str, offer: str, view: Sequence[str], lists: Mapping[str, Mapping[str, str]]) -> float:
-    """Return the share of the members of the `view` whose lists name `offer`, this peer's own."""
-    return sum(1 for member in view if lists.get(member, {}).get(me) == offer) / len(view)
+def counted_share(me: str, sealed: Mapping[str, str], lists: Mapping[str, Mapping[str, str]]) -> float:
+    """Return how much of the own offer the group has taken, 1 when it fared as the `sealed` offers did on average.
+
+    Each member takes the mean of what it holds, so an offer that fewer hold counts less, and all others more: what
+    counts is by how many members it is named, over the mean of the offers. Nothing if it was not sealed.
+    """
+    named = {peer: sum(held.get(peer) == offer for held in lists.values()) for peer, offer in sealed.items()}
+    return named[me] * len(named) / sum(named.values()) if me in named else 0.0

@@ -13,12 +13,11 @@ from torch import Tensor
 from peer.simulate.links import Links
 from peer.simulate.scenario import TOKENS, Gossip, Scenario
 from peer.simulate.theory import Stand
-from peer.simulate.traffic import FRAGMENT_CODEC
 from peer.simulate.work import Work
-from peer.train.mixing import SWARM, Mixed, mixed_step, owed, span
-from peer.train.outer import Contribution, OuterState, new_state
+from peer.train.mixing import FRAGMENT_CODEC, Mixed, mixed_step, owed, span
+from peer.train.outer import SWARM, Contribution, OuterState, new_state
 from protocols.codecs import decode, encode, roundtrip
-from protocols.grouping import Census, begin, draw, fragment_of, group, is_thin, named_share, revised
+from protocols.grouping import Census, begin, counted_share, draw, fragment_of, group, revised, sought
 from protocols.sealing import seal
 
 BLOCK = "model"
@@ -148,10 +147,10 @@ class RandomGroups:
             row = row_of[me]
             holder = self._holders[row]
             holder.state = mixed_step(
-                holder.state, offered.fragments[row], sealed, self.spec,
+                holder.state, me, offered.fragments[row], sealed, self.spec,
                 round_=tick, at=offered.at, holders=holder.census.holders,
             )  # fmt: skip
-            share = named_share(me, held[me][me], view, lists) if me in outcome.offers else 0.0
+            share = counted_share(me, outcome.offers, lists)
             self._residuals[row] = owed(offered.produced[row], offered.decoded[row], share)
             self._leads[row] = 0.0
             if share:
@@ -173,16 +172,16 @@ class RandomGroups:
         counts: dict[str, float],
     ) -> None:
         """Let the members of a bucket revise what they take the number of holders to be."""
-        told = [before[self._holders[row].name].holders for row in rows]
+        told = {row: before[self._holders[row].name].holders for row in rows}
         for row in rows:
             holder = self._holders[row]
-            bits = holder.census.bits
-            others = {bits: len(rows) - 1}
-            if is_thin(holder.census, len(rows) - 1):
-                for near in {max(0, bits - 1), bits + 1} - {bits}:
-                    others[near] = len(buckets.get(draws[holder.name][:near], ()))
+            found = {holder.census.bits: [told[other] for other in rows if other != row]}
+            while more := sought(holder.census, found):
+                for bits in more:
+                    others = buckets.get(draws[holder.name][:bits], ()) if bits else ()
+                    found[bits] = [before[self._holders[other].name].holders for other in others if other != row]
                     counts["reads"] += 1
-            holder.census = revised(holder.census, others, told, self._size)
+            holder.census = revised(holder.census, found, list(told.values()), self._size)
 
     def _replace(self) -> None:
         """Put a newcomer in the place of each peer that has left, with the state of one that is there."""

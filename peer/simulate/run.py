@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import torch
 
+from dht.records import group_key
 from peer import terminal
 from peer.simulate.links import Links
 from peer.simulate.lookups import Kademlia
@@ -16,7 +17,7 @@ from peer.simulate.scenario import Figures, Scenario
 from peer.simulate.theory import Theory, expected_groups, steady_spread, work_done
 from peer.simulate.traffic import received
 from peer.simulate.work import SIZE, Work
-from protocols.grouping import bits_for, draw, fragment_of, group_key
+from protocols.grouping import bits_for, draw, fragment_of
 
 SAMPLE = 32  # peers whose look-ups are followed, in each round: a look-up depends on nobody else's
 

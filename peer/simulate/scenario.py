@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from configs.errors import UsageError
 from configs.load import describe
-from configs.run import Count, Frozen, OuterSpec, Positive, RunSpec, Share
+from configs.run import Count, Frozen, OuterSpec, Positive, RoundSpec, RunSpec, Share
 from protocols.grouping import bits_for
 
 CHUNKS = {"int8": 1024, "sparse": 4096}  # values that share scales
@@ -23,7 +23,9 @@ class Scenario(Frozen):
     peers: Annotated[int, Field(ge=2, le=MAX_PEERS)] = 64
     rounds: Positive = 20
     group_size: Annotated[int, Field(ge=2, le=64)] = 8
-    fragments: Annotated[int, Field(ge=1, le=LEAST_VALUES)] = 16  # a power of two
+    fragments: Annotated[int, Field(ge=1, le=LEAST_VALUES)] = RoundSpec.model_fields[
+        "fragments"
+    ].default  # power of two
     pull_clip: Annotated[float, Field(gt=0, le=1e6)] = 8.0
     churn: Share = 0.0  # share of the peers that leave in each round, without a word, and are replaced
     loss: Share = 0.0  # share of the offers, and of the lists, that never arrive

@@ -1,10 +1,10 @@
 """What a round brings to a peer, in bytes, of a block that is worth a swarm; the simulated one is short."""
 
 from peer.simulate.scenario import Gossip, Scenario
+from peer.train.mixing import FRAGMENT_CODEC
 from protocols.codecs import encoded_size
 
 PARAMETERS = 1_000_000  # of the block that bytes are counted for
-FRAGMENT_CODEC = "bfloat16"  # half the error of int8 at the end of a run, where the pseudo-gradient is small
 
 # Estimates of what surrounds the values.
 OFFER_BYTES = 1000  # signed header, public key, signature, hashes

@@ -103,7 +103,7 @@ def pull_limit(contributions: Sequence[Contribution], at: slice, pull_clip: floa
 
 
 def owed(produced: Tensor, decoded: Tensor, share: float) -> Tensor:
-    """Return the residual e = u − s·D(u) after a round in which the share `s` of the members had the own offer."""
+    """Return the residual e = u − s·D(u) after a round in which the share `s` of the own offer counted."""
     return torch.sub(produced, decoded, alpha=share)  # nobody else computes it, so its bits may be what they are
 
 

@@ -7,16 +7,18 @@ from statistics import mean
 import pytest
 
 from protocols.grouping import (
+    ALONE,
     DRAWN_BITS,
+    MAX_SOUGHT,
     Census,
     begin,
     bits_for,
+    counted_share,
     draw,
     fragment_of,
     group,
-    is_thin,
-    named_share,
     revised,
+    sought,
 )
 
 RUN, BLOCK, SIZE = "0" * 32, "model", 8
@@ -110,28 +112,43 @@ def test_the_number_of_bits_goes_by_factors_of_two() -> None:
 
 def test_bits_do_not_change_at_a_border_by_chance() -> None:
     census = Census(18.0, 18.0, 1)
-    assert revised(census, {1: 9}, [18.5, 19.0, 18.7], SIZE).bits == 1  # the range ends at 18
-    assert revised(census, {1: 9}, [21.0, 21.0, 21.0], SIZE).bits == 2
+    assert revised(census, {1: [18.5] * 9}, [18.5, 19.0, 18.7], SIZE).bits == 1  # the range ends at 18
+    assert revised(census, {1: [21.0] * 9}, [21.0, 21.0, 21.0], SIZE).bits == 2
 
 
 def test_one_liar_does_not_move_the_number_of_bits() -> None:
     census = begin(64.0, SIZE)
-    after = revised(census, {3: 7}, [64.0, 60.0, 1e9, 66.0, 63.0], SIZE)
+    after = revised(census, {3: [64.0] * 7}, [64.0, 60.0, 1e9, 66.0, 63.0], SIZE)
     assert after.bits == 3 and after.agreed == 64.0
 
 
 def test_one_group_sees_everybody() -> None:
-    assert revised(begin(2.0, SIZE), {0: 7}, [2.0, 2.0], SIZE) == Census(8.0, 8.0, 0)
-    assert revised(begin(2.0, SIZE), {0: 11}, [2.0, 2.0], SIZE).bits == 1
+    assert revised(begin(2.0, SIZE), {0: [2.0] * 7}, [2.0, 2.0], SIZE) == Census(8.0, 8.0, 0)
+    assert revised(begin(2.0, SIZE), {0: [2.0] * 11}, [2.0, 2.0], SIZE).bits == 1
 
 
-def test_who_has_strayed_finds_the_others_one_bit_away() -> None:
+def test_who_has_strayed_goes_where_the_others_are() -> None:
     """All others have gone over to one bit more; a peer that stayed sees nobody, and does not take itself for all."""
     census = begin(60.0, SIZE)
-    assert is_thin(census, 0) and not is_thin(census, 3)
-    holders = [revised(census, {3: 0, 2: 0, 4: n}, [60.0], SIZE).holders for n in (4, 4)]
-    assert holders == [pytest.approx(60 + (65 - 60) / 4)] * 2
-    assert revised(census, {3: 0, 2: 0, 4: 0}, [60.0], SIZE).holders < 60
+    assert sought(census, {3: [60.0] * 3}) == []
+    assert sought(census, {3: []}) == [2, 4]
+    found = {3: [], 2: [], 4: [66.0, 70.0, 68.0]}
+    assert sought(census, found) == []
+    assert revised(census, found, [60.0], SIZE) == Census(68.0, 68.0, 4)
+
+
+def test_who_finds_nobody_for_long_looks_everywhere() -> None:
+    census, nobody = begin(60.0, SIZE), {3: [], 2: [], 4: []}
+    assert sought(census, nobody) == []
+    for _ in range(ALONE):
+        census = revised(census, {max(0, census.bits + near): [] for near in (-1, 0, 1)}, [census.holders], SIZE)
+    assert census.holders < 60.0 and census.alone == ALONE
+    here = {census.bits: [], census.bits - 1: [], census.bits + 1: []}
+    everywhere = sought(census, here)
+    assert set(everywhere) | here.keys() == set(range(MAX_SOUGHT))
+    found = here | {bits: [] for bits in everywhere} | {8: [1250.0] * 5}
+    assert sought(census, found) == []
+    assert revised(census, found, [census.holders], SIZE) == Census(1250.0, 1250.0, 8)
 
 
 def let_them_count(count: int, rounds: int, told: float) -> list[tuple[Census, int]]:
@@ -150,14 +167,14 @@ def let_them_count(count: int, rounds: int, told: float) -> list[tuple[Census, i
         for name in names:
             mine = before[name]
             members = listed[draws[name][: mine.bits]]
-            others = {mine.bits: len(members) - 1}
+            found = {mine.bits: [before[member].holders for member in members if member != name]}
             reads[name] += 1
-            if is_thin(mine, len(members) - 1):
-                for bits in {max(0, mine.bits - 1), mine.bits + 1} - {mine.bits}:
-                    others[bits] = len(listed.get(draws[name][:bits], []))
+            while more := sought(mine, found):
+                for bits in more:
+                    others = listed.get(draws[name][:bits], [])
+                    found[bits] = [before[other].holders for other in others if other != name]
                     reads[name] += 1
-            told_here = [before[member].holders for member in members]
-            census[name] = revised(mine, others, told_here, SIZE)
+            census[name] = revised(mine, found, [before[member].holders for member in members], SIZE)
     return [(census[name], reads[name] - 1) for name in names]
 
 
@@ -174,6 +191,15 @@ def test_peers_that_see_one_bucket_each_agree_on_their_number(count: int, told: 
     assert mean(reads for _, reads in last) / rounds < (1.3 if told == count else 1.8)
 
 
-def test_the_share_of_members_that_had_an_offer() -> None:
-    lists = {"a": {"a": "1", "b": "2"}, "b": {"a": "1"}, "c": {"a": "other"}, "x": {"a": "1"}}
-    assert named_share("a", "1", ("a", "b", "c", "d"), lists) == 0.5
+def test_what_fewer_members_have_counts_less_and_all_of_it_counts_once() -> None:
+    sealed = {"a": "1", "b": "2", "c": "3"}
+    lists = {
+        "a": {"a": "1", "b": "2"},
+        "b": {"a": "1", "b": "2", "c": "other"},
+        "c": {"a": "1", "b": "2", "c": "3"},
+        "d": {"a": "1", "c": "3"},
+    }
+    shares = {peer: counted_share(peer, sealed, lists) for peer in (*sealed, "d")}
+    assert shares == {"a": pytest.approx(12 / 9), "b": pytest.approx(1.0), "c": pytest.approx(6 / 9), "d": 0.0}
+    everything = dict.fromkeys("abc", sealed)
+    assert [counted_share(peer, sealed, everything) for peer in sealed] == [1.0] * 3

@@ -38,7 +38,7 @@ def test_prints_a_line_for_each_round_and_theory(capsys: pytest.CaptureFixture[s
     assert lines[0].split()[:3] == ["round", "spread", "theory"]
     assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
     assert len({len(line) for line in lines[:3]}) == 1
-    assert "by theory: 0.7" in lines[3]
+    assert "by theory: 1.0" in lines[3]
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
