@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from configs import buffers
 from configs.content import CHUNK_BYTES, HASH_BYTES, Buffer, content_id, hash_chunk, num_chunks, split_hashes
 from configs.errors import PeerError
 from dht.identity import Identity, verify
@@ -73,12 +74,12 @@ class Parcel:
     envelope: bytes
     hashes: Sequence[bytes]
     offer_id: str
-    payload: bytearray = field(init=False)
+    payload: memoryview = field(init=False)
     held: set[int] = field(default_factory=set)
     claimed: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.payload = bytearray(self.header.size_bytes)
+        self.payload = buffers.take(self.header.size_bytes).data
 
     @property
     def is_complete(self) -> bool:
