@@ -14,6 +14,7 @@ from torch import Tensor
 
 from configs.errors import StateError
 
+LARGE_BYTES = 1 << 20  # from which on a file's last content is kept as a spare, to be written over
 KINDS = {torch.float32: "F32", torch.uint8: "U8", torch.int64: "I64"}  # as safetensors calls them
 
 
@@ -22,23 +23,44 @@ def write_file(path: Path, *pieces: bytes | bytearray | memoryview) -> None:
 
     Raises StateError if the disk is full or refuses; the old content stays.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    size = sum(memoryview(piece).nbytes for piece in pieces)
+    is_large = size >= LARGE_BYTES
+    beside = path.with_name(f".{path.name}.{'spare' if is_large else f'{os.getpid()}.part'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with beside.open("r+b" if is_large and beside.exists() else "wb") as file:
             for piece in pieces:
                 file.write(piece)
+            file.truncate()
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        if is_large:
+            _exchange(beside, path)
+        else:
+            beside.replace(path)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            size = sum(memoryview(piece).nbytes for piece in pieces)
             needed = f"free at least {max(1, size >> 20)} MiB; the last checkpoint is intact"
             raise StateError(f"the disk that holds {path.parent} is full; {needed}") from None
         raise StateError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _exchange(beside: Path, path: Path) -> None:
+    """Put `beside` in the place of `path`, atomically; what was there is written over the next time.
+
+    A large file costs less CPU time so: the pages that the kernel holds of it are used again, not made anew.
+    """
+    kept = path.with_name(f".{path.name}.kept")
+    try:
+        kept.unlink(missing_ok=True)
+        os.link(path, kept)
+    except OSError:  # nothing was there, or this file system has no links
+        beside.replace(path)
+        return
+    beside.replace(path)
+    kept.replace(beside)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ import torch
 from safetensors import safe_open
 
 from configs.errors import StateError
-from peer.train.checkpoint import read_bytes, read_json, read_tensors, same, write_file, write_json, write_tensors
+from peer.train.checkpoint import (
+    LARGE_BYTES,
+    read_bytes,
+    read_json,
+    read_tensors,
+    same,
+    write_file,
+    write_json,
+    write_tensors,
+)
 
 Break = Callable[[BaseException], None]
 
@@ -105,3 +115,40 @@ def test_tensors_read_back_bit_by_bit_and_damage_has_a_remedy(tmp_path: Path) ->
 def test_the_same_values_need_not_be_the_same_bits() -> None:
     assert not same(torch.tensor([0.0]), torch.tensor([-0.0]))
     assert same(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
+
+
+def test_a_large_file_s_last_content_is_the_spare_that_is_written_over(tmp_path: Path) -> None:
+    path, size = tmp_path / "state", LARGE_BYTES
+    for number in range(1, 6):
+        content = bytes([number]) * (size + number % 3)
+        write_file(path, content)
+        assert path.read_bytes() == content
+        assert len(list(tmp_path.iterdir())) == min(number, 2)
+    first = {entry.stat().st_ino for entry in tmp_path.iterdir()}
+    write_file(path, bytes(size))
+    assert {entry.stat().st_ino for entry in tmp_path.iterdir()} == first
+
+
+@pytest.mark.parametrize("call", ["link", "replace", "fsync"])
+def test_a_kill_anywhere_in_a_large_write_leaves_old_or_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path, old, new = tmp_path / "state", b"o" * LARGE_BYTES, b"n" * LARGE_BYTES
+    write_file(path, b"x" * LARGE_BYTES)
+    write_file(path, old)
+    for after in range(3):
+        with monkeypatch.context() as patch:
+            owner = Path if call == "replace" else os
+            real, calls = getattr(owner, call), iter(range(10))
+
+            def killed(*arguments: object, real: Callable[..., object] = real, calls: Iterator[int] = calls) -> object:
+                if next(calls) == after:  # noqa: B023
+                    raise KeyboardInterrupt
+                return real(*arguments)
+
+            patch.setattr(owner, call, killed)
+            with suppress(KeyboardInterrupt):
+                write_file(path, new)
+        assert path.read_bytes() in (old, new)
+        write_file(path, old)
+        assert path.read_bytes() == old
