@@ -15,6 +15,7 @@ from torch import Tensor
 from configs.content import chunk_hashes, content_id
 from configs.errors import PeerError, ShoalError
 from dht.identity import Identity
+from peer.codec_choice import COARSE
 from peer.replica import Replica, read_offer
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
 from protocols.fetching import Group
@@ -94,7 +95,18 @@ async def run_round(
         await asyncio.to_thread(replica.advance, round_, contributions, heard.seal.offers)
     else:
         replica.skip(round_)
-    return Outcome(f"{repaired}; {reason}" if repaired else reason, is_step)
+    change = choose_codec(replica, heard) if is_new else ""
+    return Outcome("; ".join(part for part in (repaired, reason, change) if part), is_step)
+
+
+def choose_codec(replica: Replica, heard: Heard) -> str:
+    """See whether the group had this peer's offer in time, and change its codec if need be; return that in words."""
+    if heard.seal.is_skipped:
+        return ""
+    change = replica.choice.ended(is_sealed=replica.me in heard.seal.offers)
+    if change:
+        log.warning("%s: %s", replica.block, change)
+    return change
 
 
 async def make_offer(
@@ -113,7 +125,7 @@ async def make_offer(
         block=replica.block,
         round=round_,
         peer=replica.me,
-        codec=replica.spec.outer.codec,
+        codec=replica.choice.codec,
         size_bytes=len(payload),
         content_id=content_id(hashes, len(payload)),
         tokens=replica.tokens,
@@ -132,7 +144,7 @@ def open_group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str],
     """Return the group of a round; `read` decodes an offer of it in a thread, and raises PeerError for a bad one."""
 
     async def check(offer: Offer) -> None:
-        if offer.header.codec != replica.spec.outer.codec:
+        if offer.header.codec not in (replica.spec.outer.codec, COARSE):
             raise PeerError(f"offer of {offer.header.peer} for {replica.block}: codec {offer.header.codec}")
         await asyncio.to_thread(read, offer)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from configs.content import Buffer
 from configs.errors import PeerError, StateError
 from configs.run import RunSpec
+from peer.codec_choice import CodecChoice
 from peer.train.checkpoint import read_bytes, read_json, read_tensors, write_file, write_json, write_tensors
 from peer.train.mixing import Mixed, mixed_step, owed
 from peer.train.outer import (
@@ -44,6 +45,7 @@ class Pending:
     round: int
     produced: Tensor  # u, (N,)
     decoded: Tensor  # D(u), (N,)
+    codec: str
     payload: bytes  # D(u), encoded
 
 
@@ -51,6 +53,7 @@ class Pending:
 class OwnOffer:
     """An offer of this peer, encoded, and whether the history that it follows has it."""
 
+    codec: str
     payload: Buffer
     is_counted: bool
 
@@ -95,6 +98,7 @@ class Replica:
         self.lineage: deque[SealedRound] = deque(maxlen=KEPT_ROUNDS)
         self.own: dict[int, OwnOffer] = {}
         self.pending: Pending | None = None
+        self.choice = CodecChoice(spec.outer.codec)
         self.offered_round = state.round  # no second offer is ever signed for one round
         self.tokens = state.ages.get(me, 0)  # cumulative, of this peer on this block, in its last offer
         self._origin: Origin | None = None  # of the residual, as long as the disk has what it is made of
@@ -117,8 +121,9 @@ class Replica:
         self.tokens = max(self.tokens, tokens)
         produced = torch.sub(self.state.phi, theta, out=unwritten(self.size))
         produced += self.residual
-        payload, decoded = roundtrip(self.spec.outer.codec, produced)
-        self.pending = Pending(round_, produced, decoded, payload)
+        codec = self.choice.codec
+        payload, decoded = roundtrip(codec, produced)
+        self.pending = Pending(round_, produced, decoded, codec, payload)
         self.offered_round = round_
         return payload, float(torch.linalg.vector_norm(decoded))
 
@@ -194,7 +199,7 @@ class Replica:
         for round_, mine in self.own.items():
             is_counted = round_ in counted
             if since_round < round_ <= states[-1].round and is_counted != mine.is_counted:
-                decoded = decode(self.spec.outer.codec, mine.payload, self.size)
+                decoded = decode(mine.codec, mine.payload, self.size)
                 self._owe(-decoded if is_counted else decoded)
                 mine.is_counted = is_counted
         self.previous = states[-2] if len(states) > 1 else None
@@ -210,7 +215,7 @@ class Replica:
         """Write what is about to be offered, before anybody sees it. Raises StateError."""
         assert self.pending is not None
         round_ = self.pending.round
-        facts = {"round": str(round_), "tokens": str(self.tokens)}
+        facts = {"round": str(round_), "tokens": str(self.tokens), "codec": self.pending.codec}
         tensors = {"produced": self.pending.produced} | self._offers_since(self.state.round + 1)
         write_tensors(folder / f"{self.block}.offered", tensors, facts)
         self._origin = Origin(round_, 0.0)
@@ -246,17 +251,20 @@ class Replica:
             self._recall_offers(offered)
             self.tokens = max(self.tokens, int(offered_facts["tokens"]))
             self.residual, self.offered_round = offered["produced"], max(offered_round, self.offered_round)
-            payload, decoded = roundtrip(self.spec.outer.codec, self.residual)
+            codec = offered_facts["codec"]
+            payload, decoded = roundtrip(codec, self.residual)
             share = float(facts["share"]) if offered_round == saved_round else 0.0
-            self.own[offered_round] = OwnOffer(payload, share > 0)
+            self.own[offered_round] = OwnOffer(codec, payload, share > 0)
             self._origin = Origin(offered_round, share)
             if share:
                 self.residual = owed(self.residual, decoded, share)
 
     def _offers_since(self, first: int) -> dict[str, Tensor]:
-        """Return own offers from round `first` on, encoded, by names that say whether the history has them."""
+        """Return own offers from round `first` on, encoded, by names that say how, and whether the history has them."""
         return {
-            f"offer.{round_}.{int(own.is_counted)}": torch.frombuffer(bytearray(own.payload), dtype=torch.uint8)
+            f"offer.{round_}.{own.codec}.{int(own.is_counted)}": torch.frombuffer(
+                bytearray(own.payload), dtype=torch.uint8
+            )
             for round_, own in sorted(self.own.items())[-SAVED_OFFERS:]
             if round_ >= first
         }
@@ -264,8 +272,8 @@ class Replica:
     def _recall_offers(self, tensors: Mapping[str, Tensor]) -> None:
         for name, payload in tensors.items():
             if name.startswith("offer."):
-                _, round_, is_counted = name.split(".")
-                self.own[int(round_)] = OwnOffer(payload.numpy().tobytes(), is_counted == "1")
+                _, round_, codec, is_counted = name.split(".")
+                self.own[int(round_)] = OwnOffer(codec, payload.numpy().tobytes(), is_counted == "1")
                 self.offered_round = max(self.offered_round, int(round_))
 
     def _owe(self, work: Tensor) -> None:
@@ -293,7 +301,7 @@ class Replica:
 
     def _close(self, round_: int, is_counted: bool) -> None:
         if self.pending is not None and self.pending.round == round_:
-            self.own[round_] = OwnOffer(self.pending.payload, is_counted)
+            self.own[round_] = OwnOffer(self.pending.codec, self.pending.payload, is_counted)
             for old in sorted(self.own)[:-KEPT_ROUNDS]:
                 del self.own[old]
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from configs.content import content_id_of
 from configs.errors import PeerError, StateError
 from configs.run import RunSpec
+from peer.codec_choice import COARSE
 from peer.replica import SAVED_OFFERS, Replica, load_state, read_offer
 from peer.train.mixing import Mixed
 from peer.train.outer import Contribution, OuterState, new_state
-from protocols.codecs import CODECS, encode
+from protocols.codecs import CODECS, decode, encode
 from protocols.offers import SealedRound
 from protocols.parcels import Offer, OfferHeader
 
@@ -315,3 +316,22 @@ def test_an_offer_for_a_random_group_is_not_one_for_a_complete_group() -> None:
     )  # fmt: skip
     with pytest.raises(PeerError, match="random group"):
         read_offer(Offer(header, b"", [], payload, ""), SIZE)
+
+
+def test_an_offer_keeps_the_codec_that_it_was_made_with(spec: RunSpec, tmp_path: Path) -> None:
+    """The run's codec is int8; this peer's link was too slow for it, and is not any more."""
+    replica = Replica(state(), spec, "me")
+    replica.choice.codec = COARSE
+    coarse, _ = replica.offer(1, replica.state.phi - progress(1), 100)
+    replica.skip(1)
+    replica.choice.codec = "int8"
+    fine, _ = replica.offer(2, replica.state.phi - progress(1) - progress(2), 200)
+    replica.save_offered(tmp_path)
+    assert len(coarse) < len(fine) / 10
+    again = Replica(replica.state, spec, "me")
+    again.resume(tmp_path)
+    assert [again.own[round_].codec for round_ in (1, 2)] == [COARSE, "int8"]
+    others = SealedRound(version=1, round=1, offers={"me": "0" * 64}, digest="0" * 64)
+    owed = again.residual.clone()
+    again.adopt([state(1, version=1, round_=1)], [others], [], 0)
+    assert torch.allclose(again.residual, owed - decode(COARSE, coarse, SIZE), atol=1e-7)

@@ -81,7 +81,7 @@ def keep_offers(folder: Path, replica: Replica) -> None:
     """Write down D(u) of every round, for the test's own sums."""
     for round_, mine in replica.own.items():
         if not (folder / f"offer-{round_}.pt").exists():
-            torch.save(decode(replica.spec.outer.codec, mine.payload, SIZE), folder / f"offer-{round_}.pt")
+            torch.save(decode(mine.codec, mine.payload, SIZE), folder / f"offer-{round_}.pt")
 
 
 async def main(plan: dict[str, Any], name: str) -> None:
