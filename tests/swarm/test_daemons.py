@@ -161,7 +161,7 @@ def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_
             print(f"members whose offers were taken: {dict(sealed)}; trained {trained} tokens, age {status.age}")
             assert sealed["1"] and sealed["2"], "groups are drawn, so their sizes differ"
             assert 0.5 < status.age / trained < 2
-            losses = status.losses
+            losses = (await first.status()).losses
             assert losses[-1][1] < losses[0][1]
 
             for process in processes[2:]:
