@@ -15,19 +15,28 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=MODEL)
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Text, JSON lines, Parquet, or folders.", metavar="SOURCE...")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Text, JSON lines, Parquet, tasks, or folders.", metavar="SOURCE...")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The corpus to write.", metavar="DIR")],
     vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead.", metavar="FILE")] = None,
     text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
     domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
     context_length: Annotated[int, typer.Option(help="Tokens that each domain must fill.", min=8)] = 128,
+    prompt_format: Annotated[
+        str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
+    ] = None,
     heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
     shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
     private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn text into a corpus: tokenizer, domains, data shards."""
+    """Turn text into a corpus: tokenizer, domains, data shards.
+
+    JSON lines with `input` and `target` are a task: only the target is learnt. `targets` (more right answers) and
+    `options` (to choose from) are used by `shoal eval --metrics`.
+    """
     for source in sources:
         if not source.exists():
             raise DataError(f"there is nothing at {source}; give text files or folders of them")
@@ -43,18 +52,29 @@ def prepare(
             text_column=text_column,
             domain_column=domain_column,
             context_length=context_length,
+            prompt=None if prompt_format is None else prompt_format.replace("\\n", "\n"),
             heldout_share=heldout_share,
             shard_tokens=shard_tokens,
             private=private,
             progress=report,
         )
     if as_json:
-        print(corpus.model_dump_json(indent=1))
+        print(corpus.model_dump_json(indent=1, exclude_defaults=True))
         return
     for domain in corpus.domains:
         size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
+        if domain.task is not None:
+            size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
         print(f"{domain.name}: {size}, {held_out} held out")
-    print(f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: shoal start --config tiny --data {out}")
+        if domain.task is not None and domain.task.cut + domain.task.left_out:
+            print(
+                f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
+                f"were left out, to fit into {context_length} tokens; --context-length takes longer ones"
+            )
+    setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={context_length} " if corpus.task_format is not None else ""
+    print(
+        f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: {setting}shoal start --config tiny --data {out}"
+    )
 
 
 @app.command(rich_help_panel=MODEL)
