@@ -1,5 +1,6 @@
 """The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,8 @@ from configs.errors import DataError, UsageError
 from peer.options import Device, Json, ModelDir
 
 MODEL = "Data and models"
+
+Report = Callable[[str, int, int], None]  # as in terminal.py
 
 app = typer.Typer()
 
@@ -104,29 +107,50 @@ def evaluate(
     model: ModelDir,
     data: Annotated[Path, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")],
     max_tokens: Annotated[int | None, typer.Option(help="Of each domain.", min=1)] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Answer the examples of tasks, score the answers.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Examples of each task.", min=1)] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Score a model on the held-out part of each domain of a corpus."""
+    """Score a model on the held-out part of each domain of a corpus; of tasks the targets count."""
     _check_model(model)
     from peer.train.data import open_corpus
 
     corpus = open_corpus(data)
     _check_tokenizer(model, data, corpus.info.tokenizer_sha256)
-    heldout = {domain.name: corpus.heldout(domain) for domain in corpus.info.domains}
+    tasks = [domain for domain in corpus.info.domains if domain.task is not None]
+    if metrics and not tasks:
+        raise DataError(
+            f"{data} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input and target"
+        )
     from peer import terminal
     from peer.train import evaluate as evaluating
+    from peer.train import examples
     from peer.train.routed import RoutedModel
 
+    heldout = {domain.name: examples.heldout_tokens(corpus, domain, limit) for domain in corpus.info.domains}
+    scored = {}
     with terminal.progress() as report:
         loaded = RoutedModel.load(model, device)
         result = evaluating.evaluate(loaded, heldout, max_tokens=max_tokens, progress=report)
+        if metrics:
+            from peer.train import scores  # rouge-score and sacrebleu take a second
+
+            encoder = examples.corpus_encoder(corpus)
+            for domain in tasks:
+                held = examples.heldout_examples(corpus, domain, limit)
+                scored[domain.name] = scores.score_task(loaded, encoder, held, _of(domain.name, report))
     if as_json:
         import json
 
-        print(json.dumps(result.as_dict(), indent=1))
+        found = {"tasks": {name: task.as_dict() for name, task in scored.items()}} if metrics else {}
+        print(json.dumps({**result.as_dict(), **found}, indent=1))
     else:
         terminal.show_evaluation(result)
+        for name, task in scored.items():
+            terminal.show_scores(name, task)
 
 
 @app.command(rich_help_panel=MODEL)
@@ -155,6 +179,10 @@ def generate(
     if explain:
         print()
         terminal.show_segments(generation.segments())
+
+
+def _of(domain: str, report: Report) -> Report:
+    return lambda stage, done, total: report(f"{domain}: {stage}", done, total)
 
 
 def _check_model(model: Path) -> None:

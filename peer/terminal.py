@@ -24,6 +24,7 @@ from peer.view import HEIGHT, WIDTH, clean, plain, view
 if TYPE_CHECKING:
     from peer.train.evaluate import Evaluation
     from peer.train.generate import Segment
+    from peer.train.scores import TaskScores
 
 WATCH_S = 1.0  # between two looks
 PATIENCE = 3  # looks in a row without an answer, after which the daemon counts as gone
@@ -90,6 +91,18 @@ def show_evaluation(result: "Evaluation") -> None:
     console = Console()
     console.print(table)
     console.print(f"{result.forward_passes} forward passes a token, {result.seconds:.1f} s", style="bright_black")
+
+
+def show_scores(domain: str, task: "TaskScores") -> None:
+    """Print how good the answers to the examples of one domain are."""
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    for name in (f"{clean(domain)}, {task.examples:,} examples", "score", "95 % interval"):
+        table.add_column(plain(name), justify="right" if table.columns else "left")
+    for name, score in task.scores.items():
+        table.add_row(name, Text(f"{score.value:.1f}", "bold"), f"{score.low:.1f} to {score.high:.1f}")
+    console = Console()
+    console.print()
+    console.print(table)
 
 
 def show_segments(segments: "Sequence[Segment]") -> None:
