@@ -156,7 +156,10 @@ def evaluate(
 @app.command(rich_help_panel=MODEL)
 def generate(
     model: ModelDir,
-    prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    prompt: Annotated[str, typer.Argument(help="The text to go on from, or a task's input.")],
+    task: Annotated[
+        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained [default: if it was].")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show which sub-model spoke which part.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=1_000_000)] = 128,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
@@ -164,15 +167,18 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
     device: Device = "cpu",
 ) -> None:
-    """Let a model go on from a prompt."""
+    """Let a model go on from a prompt, or answer one if it was trained on a task."""
     _check_model(model)
     from peer import terminal
-    from peer.train.generate import Generation, Sampling
+    from peer.train.generate import Generation, Sampling, task_prompt
     from peer.train.routed import RoutedModel
 
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
-    generation = Generation(RoutedModel.load(model, device), prompt, sampling)
-    print(terminal.printable(prompt), end="", flush=True)
+    loaded = RoutedModel.load(model, device)
+    is_task = loaded.task is not None if task is None else task
+    generation = Generation(loaded, task_prompt(loaded, prompt) if is_task else prompt, sampling)
+    if not is_task:
+        print(terminal.printable(prompt), end="", flush=True)
     for piece in generation:
         print(terminal.printable(piece), end="", flush=True)
     print()
