@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from configs.errors import DataError, UsageError
 from peer.options import Device, Json, ModelDir
+
+if TYPE_CHECKING:
+    from configs.corpus import TaskFormat
 
 MODEL = "Data and models"
 
@@ -134,6 +137,7 @@ def evaluate(
     scored = {}
     with terminal.progress() as report:
         loaded = RoutedModel.load(model, device)
+        _check_format(data, corpus.info.task_format, loaded.task)
         result = evaluating.evaluate(loaded, heldout, max_tokens=max_tokens, progress=report)
         if metrics:
             from peer.train import scores  # rouge-score and sacrebleu take a second
@@ -196,6 +200,15 @@ def _check_model(model: Path) -> None:
         raise DataError(f"no model directory at {model}; `shoal fuse` writes one")
     if not (model / "shoal.json").exists() and not (model / "config.json").exists():
         raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
+
+
+def _check_format(data: Path, form: "TaskFormat | None", trained: "TaskFormat | None") -> None:
+    """Raise DataError if the examples of `data` would ask a model otherwise than it was trained."""
+    if form is not None and trained is not None and form.prompt != trained.prompt:
+        raise DataError(
+            f"{data} was prepared with the prompt format {form.prompt!r}, and the model was trained with "
+            f"{trained.prompt!r}; prepare it again with --prompt-format"
+        )
 
 
 def _check_tokenizer(model: Path, data: Path, expected_sha256: str) -> None:

@@ -45,7 +45,8 @@ def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.
         assert main(["generate", str(tmp_path / form), "blue fish 7", "--temperature", "0"]) == 0
         assert capsys.readouterr().out == "it is blue\n"
     assert main(command[:-1]) == 0
-    assert "exact match" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "colours, 8 examples" in printed and "exact match" in printed
     for arguments, said in (
         (["generate", str(tmp_path / form), " "], "the input is empty"),
         (["generate", str(tmp_path / form), "fish " * 40], "shorten the input"),
@@ -54,6 +55,13 @@ def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.
         assert said in capsys.readouterr().err
     assert main(["generate", str(tmp_path / form), "fish", "--no-task", "--max-tokens", "1"]) == 0
     assert capsys.readouterr().out.startswith("fish")
+    card = (tmp_path / form / "task.json").read_text()
+    (tmp_path / form / "task.json").write_text(card.replace("###", "=>"))
+    assert main(command) == 2
+    assert "the model was trained with '{input}\\n\\n=>" in capsys.readouterr().err
+    (tmp_path / form / "task.json").write_text("{}")
+    assert main(command) == 2
+    assert "task.json is damaged" in capsys.readouterr().err
     (tmp_path / form / "task.json").unlink()
     assert main(["generate", str(tmp_path / form), "fish", "--task"]) == 2
     assert "not trained on a task" in capsys.readouterr().err
