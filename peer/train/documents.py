@@ -22,7 +22,7 @@ KNOWN = TEXT | JSON_LINES | PARQUET
 MIN_CHARACTERS = 1000  # of a document in a text file; shorter paragraphs are joined with those that follow
 PARQUET_ROWS = 1024  # read at once
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-EXAMPLE = {"input", "target"}  # the keys by which one is known
+EXAMPLE_KEYS = {"input", "target"}
 
 Document = str | Example
 
@@ -195,19 +195,21 @@ def _records(records: Iterator[tuple[str, dict[str, Any]]], columns: Columns) ->
     """Yield the documents of JSON lines, all of the kind that the first one is."""
     is_task: bool | None = None
     for where, record in records:
-        is_example = record.keys() >= EXAMPLE and columns.text not in record
+        is_example = record.keys() >= EXAMPLE_KEYS and columns.text not in record
         if is_task is None:
             is_task = is_example
         if is_task:
             yield _domain(record, columns, where), _example(record, where)
         elif is_example:
             raise DataError(f"{where}: an example with 'input' and 'target' among lines of text; put them in two files")
+        elif columns.text not in record and record.keys() & EXAMPLE_KEYS:
+            raise DataError(f"{where}: an example needs both 'input' and 'target'; add what is missing")
         else:
             yield _row(record, columns, where)
 
 
 def _example(record: dict[str, Any], where: str) -> Example:
-    if lost := sorted(EXAMPLE - record.keys()):
+    if lost := sorted(EXAMPLE_KEYS - record.keys()):
         raise DataError(
             f"{where}: no '{lost[0]}', but the file begins with examples; give each line 'input' and 'target', "
             "and put text in a file of its own"

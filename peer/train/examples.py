@@ -83,9 +83,9 @@ class TaskEncoder:
         return np.concatenate([self._before, *self._encode([text]), self._after])
 
     def encode(self, examples: Sequence[Example], room: int = 0) -> list[Encoded | None]:
-        """Return the tokens of each example; None if one of its answers is longer than the window.
+        """Return the tokens of each example; None if one of its answers leaves no room for an input in the window.
 
-        The prompt is cut so that the longest of its answers fits or, where that is longer, one of `room` tokens.
+        The input is cut so that the longest of its answers fits or, where that is longer, one of `room` tokens.
         """
         inputs = self._encode([example.input for example in examples])
         texts = [text for example in examples for text in (example.target, *example.options)]
@@ -96,10 +96,11 @@ class TaskEncoder:
         ]
 
     def _fit(self, tokens: NDArray[np.int64], answers: list[NDArray[np.int64]], room: int) -> Encoded | None:
-        left = self.window - len(self._before) - len(self._after) - max(room, *map(len, answers))
+        space = self.window - len(self._before) - len(self._after)
+        left = space - max(map(len, answers))
         if left < 1:
             return None
-        kept = tokens[-left:]
+        kept = tokens[-max(1, min(left, space - room)) :]
         prompt = np.concatenate([self._before, kept, self._after])
         return Encoded(prompt, tuple(answers), len(kept) < len(tokens))
 

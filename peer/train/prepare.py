@@ -143,7 +143,7 @@ def prepare_texts(
     if not domains:
         raise DataError("no text was given; name at least one domain")
     for domain, texts in domains.items():
-        if not any(map(_text, texts)):
+        if not any(_text(text).strip() for text in texts):
             raise DataError(f"domain '{domain}' holds no text; fill it or leave it out")
 
     def documents() -> Iterator[tuple[str, Document]]:

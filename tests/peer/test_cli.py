@@ -119,6 +119,7 @@ def test_a_mistake_is_one_line_and_code_2(
         ("a.jsonl", TASK + b'{"input": "fish"}\n', [], "line 51: no 'target', but the file begins with examples"),
         ("a.jsonl", TASK + b'{"text": "a tale"}\n', [], "line 51: no 'input'"),
         ("a.jsonl", b'{"text": "a tale"}\n' + TASK, [], "line 2: an example with 'input' and 'target' among lines"),
+        ("a.jsonl", b'{"input": "fish"}\n' + TASK, [], "line 1: an example needs both 'input' and 'target'"),
         ("a.jsonl", TASK + b'{"input": " ", "target": "x"}\n', [], "line 51: 'input' is empty; fill it"),
         ("a.jsonl", TASK + b'{"input": "x", "target": ""}\n', [], "line 51: 'target' is empty; fill it"),
         ("a.jsonl", TASK + b'{"input": 3, "target": "x"}\n', [], "line 51: 'input' holds int, not text"),

@@ -131,6 +131,8 @@ def test_an_input_loses_its_beginning_for_the_target_to_fit(corpus: Corpus) -> N
     assert decode(cut.answers[0][:-1].tolist()) == "it is blue" and cut.answers[0][-1] == vocabulary.end
     roomy = encoder.encode([long], room=20)[0]
     assert roomy is not None and len(roomy.prompt) == WINDOW - 20
+    least = encoder.encode([long], room=WINDOW)[0]
+    assert least is not None and decode(least.prompt.tolist()).endswith("d\nA:")
 
 
 def test_examples_that_do_not_fit_are_counted(tmp_path: Path) -> None:
