@@ -162,7 +162,7 @@ def generate(
     model: ModelDir,
     prompt: Annotated[str, typer.Argument(help="The text to go on from, or a task's input.")],
     task: Annotated[
-        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained [default: if it was].")
+        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained (default: if it was).")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show which sub-model spoke which part.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=1_000_000)] = 128,
