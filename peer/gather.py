@@ -15,6 +15,7 @@ import uvloop
 from numpy.typing import NDArray
 from torch import Tensor
 
+from configs.corpus import DomainInfo, common_format
 from configs.errors import DataError, NetworkError, UsageError
 from configs.run import RunSpec
 from dht.network import Network, open_network
@@ -79,7 +80,7 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
         if path is None:
             raise DataError(f"the token counts of domain {domain.name} are in none of these directories")
         counts[domain.name] = read_counts(path, spec.model.vocab_size)
-    return _parts(spec, newest, counts, libraries[0].tokenizer_json)
+    return _parts(spec, newest, counts, libraries[0].tokenizer_json, domains)
 
 
 async def _from_peers(addresses: Sequence[str]) -> Parts:
@@ -107,7 +108,7 @@ async def _from_peers(addresses: Sequence[str]) -> Parts:
                 for domain in domains
                 if (path := library.path(domain.counts)) is not None
             }
-            return _parts(spec, blocks, counts, tokenizer)
+            return _parts(spec, blocks, counts, tokenizer, domains)
 
 
 async def _meet(network: Network, members: Mapping[str, Sequence[str]]) -> None:
@@ -133,13 +134,19 @@ async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterSta
     return {block: await store.obtain(block, sources) for block, (_, sources) in best.items()}
 
 
-def _parts(spec: RunSpec, states: Mapping[str, OuterState], counts: Mapping[str, Counts], tokenizer: bytes) -> Parts:
+def _parts(
+    spec: RunSpec,
+    states: Mapping[str, OuterState],
+    counts: Mapping[str, Counts],
+    tokenizer: bytes,
+    domains: Sequence[DomainInfo],
+) -> Parts:
     if not states:
         raise DataError("no block was found: nothing has been trained there yet")
     blocks: dict[str, Tensor] = {block: state.phi for block, state in states.items()}
     for block, state in sorted(states.items()):
         log.info("%s: version %d, age %d", block, state.version, state.age)
-    return Parts(spec, blocks, counts, tokenizer)
+    return Parts(spec, blocks, counts, tokenizer, common_format(domains))
 
 
 def _nobody(peer_id: str) -> Any:

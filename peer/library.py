@@ -117,7 +117,8 @@ class Library:
             here = [(shard, path) for shard in domain.shards if (path := self.path(shard)) is not None]
             here = [(shard, path) for shard, path in here if shard.tokens > self.spec.model.context_length]
             total = sum(shard.tokens for shard, _ in here)
-            sources += [Source(str(path), self.spec.model.vocab_size, shard.tokens / total) for shard, path in here]
+            size, is_task = self.spec.model.vocab_size, domain.task is not None
+            sources += [Source(str(path), size, shard.tokens / total, is_task) for shard, path in here]
         return sources
 
     def leases(self, strategy: Strategy, sub_model: str) -> list[str]:
@@ -186,7 +187,7 @@ class Library:
 def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[DomainInfo]:
     """Return the run's domains with this peer's own shards in the place of those that it cannot fetch.
 
-    Raises DataError: another tokenizer, or a domain that the run has not.
+    Raises DataError: another tokenizer, a domain that the run has not, or examples in another format.
     """
     if corpus.info.tokenizer_sha256 != spec.tokenizer_sha256:
         raise DataError(
@@ -199,6 +200,14 @@ def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[
             f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}: prepare yours "
             "by one of these names, or found a run of your own"
         )
+    for domain in domains:
+        mine = own.get(domain.name)
+        if mine is not None and not domain.is_public and mine.task_format != domain.task_format:
+            form = domain.task_format
+            wanted = (
+                f"examples, with --prompt-format {form.prompt!r} --context-length {form.window}" if form else "text"
+            )
+            raise DataError(f"domain '{domain.name}' of {corpus.path} is not as the run has it; prepare it of {wanted}")
     return [own[d.name] if d.name in own and not d.is_public else d for d in domains]
 
 

@@ -1,33 +1,48 @@
 """The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from configs.errors import DataError, UsageError
 from peer.options import Device, Json, ModelDir
 
+if TYPE_CHECKING:
+    from configs.corpus import TaskFormat
+
 MODEL = "Data and models"
+
+Report = Callable[[str, int, int], None]  # as in terminal.py
 
 app = typer.Typer()
 
 
 @app.command(rich_help_panel=MODEL)
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Text, JSON lines, Parquet, or folders.", metavar="SOURCE...")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Text, JSON lines, Parquet, tasks, or folders.", metavar="SOURCE...")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The corpus to write.", metavar="DIR")],
     vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead.", metavar="FILE")] = None,
     text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
     domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
     context_length: Annotated[int, typer.Option(help="Tokens that each domain must fill.", min=8)] = 128,
+    prompt_format: Annotated[
+        str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
+    ] = None,
     heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
     shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
     private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn text into a corpus: tokenizer, domains, data shards."""
+    """Turn text into a corpus: tokenizer, domains, data shards.
+
+    JSON lines with `input` and `target` are a task: only the target is learnt. `targets` (more right answers) and
+    `options` (to choose from) are used by `shoal eval --metrics`.
+    """
     for source in sources:
         if not source.exists():
             raise DataError(f"there is nothing at {source}; give text files or folders of them")
@@ -43,18 +58,29 @@ def prepare(
             text_column=text_column,
             domain_column=domain_column,
             context_length=context_length,
+            prompt=None if prompt_format is None else prompt_format.replace("\\n", "\n"),
             heldout_share=heldout_share,
             shard_tokens=shard_tokens,
             private=private,
             progress=report,
         )
     if as_json:
-        print(corpus.model_dump_json(indent=1))
+        print(corpus.model_dump_json(indent=1, exclude_defaults=True))
         return
     for domain in corpus.domains:
         size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
+        if domain.task is not None:
+            size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
         print(f"{domain.name}: {size}, {held_out} held out")
-    print(f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: shoal start --config tiny --data {out}")
+        if domain.task is not None and domain.task.cut + domain.task.left_out:
+            print(
+                f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
+                f"were left out, to fit into {context_length} tokens; --context-length takes longer ones"
+            )
+    setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={context_length} " if corpus.task_format is not None else ""
+    print(
+        f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: {setting}shoal start --config tiny --data {out}"
+    )
 
 
 @app.command(rich_help_panel=MODEL)
@@ -84,35 +110,60 @@ def evaluate(
     model: ModelDir,
     data: Annotated[Path, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")],
     max_tokens: Annotated[int | None, typer.Option(help="Of each domain.", min=1)] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Answer the examples of tasks, score the answers.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Examples of each task.", min=1)] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Score a model on the held-out part of each domain of a corpus."""
+    """Score a model on the held-out part of each domain of a corpus; of tasks the targets count."""
     _check_model(model)
     from peer.train.data import open_corpus
 
     corpus = open_corpus(data)
     _check_tokenizer(model, data, corpus.info.tokenizer_sha256)
-    heldout = {domain.name: corpus.heldout(domain) for domain in corpus.info.domains}
+    tasks = [domain for domain in corpus.info.domains if domain.task is not None]
+    if metrics and not tasks:
+        raise DataError(
+            f"{data} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input and target"
+        )
     from peer import terminal
     from peer.train import evaluate as evaluating
+    from peer.train import examples
     from peer.train.routed import RoutedModel
 
+    heldout = {domain.name: examples.heldout_tokens(corpus, domain, limit) for domain in corpus.info.domains}
+    scored = {}
     with terminal.progress() as report:
         loaded = RoutedModel.load(model, device)
+        _check_format(data, corpus.info.task_format, loaded.task)
         result = evaluating.evaluate(loaded, heldout, max_tokens=max_tokens, progress=report)
+        if metrics:
+            from peer.train import scores  # rouge-score and sacrebleu take a second
+
+            encoder = examples.corpus_encoder(corpus)
+            for domain in tasks:
+                held = examples.heldout_examples(corpus, domain, limit)
+                scored[domain.name] = scores.score_task(loaded, encoder, held, _of(domain.name, report))
     if as_json:
         import json
 
-        print(json.dumps(result.as_dict(), indent=1))
+        found = {"tasks": {name: task.as_dict() for name, task in scored.items()}} if metrics else {}
+        print(json.dumps({**result.as_dict(), **found}, indent=1))
     else:
         terminal.show_evaluation(result)
+        for name, task in scored.items():
+            terminal.show_scores(name, task)
 
 
 @app.command(rich_help_panel=MODEL)
 def generate(
     model: ModelDir,
-    prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    prompt: Annotated[str, typer.Argument(help="The text to go on from, or a task's input.")],
+    task: Annotated[
+        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained (default: if it was).")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show which sub-model spoke which part.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=1_000_000)] = 128,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
@@ -120,15 +171,18 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
     device: Device = "cpu",
 ) -> None:
-    """Let a model go on from a prompt."""
+    """Let a model go on from a prompt, or answer one if it was trained on a task."""
     _check_model(model)
     from peer import terminal
-    from peer.train.generate import Generation, Sampling
+    from peer.train.generate import Generation, Sampling, task_prompt
     from peer.train.routed import RoutedModel
 
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
-    generation = Generation(RoutedModel.load(model, device), prompt, sampling)
-    print(terminal.printable(prompt), end="", flush=True)
+    loaded = RoutedModel.load(model, device)
+    is_task = loaded.task is not None if task is None else task
+    generation = Generation(loaded, task_prompt(loaded, prompt) if is_task else prompt, sampling)
+    if not is_task:
+        print(terminal.printable(prompt), end="", flush=True)
     for piece in generation:
         print(terminal.printable(piece), end="", flush=True)
     print()
@@ -137,11 +191,24 @@ def generate(
         terminal.show_segments(generation.segments())
 
 
+def _of(domain: str, report: Report) -> Report:
+    return lambda stage, done, total: report(f"{domain}: {stage}", done, total)
+
+
 def _check_model(model: Path) -> None:
     if not model.is_dir():
         raise DataError(f"no model directory at {model}; `shoal fuse` writes one")
     if not (model / "shoal.json").exists() and not (model / "config.json").exists():
         raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
+
+
+def _check_format(data: Path, form: "TaskFormat | None", trained: "TaskFormat | None") -> None:
+    """Raise DataError if the examples of `data` would ask a model otherwise than it was trained."""
+    if form is not None and trained is not None and form.prompt != trained.prompt:
+        raise DataError(
+            f"{data} was prepared with the prompt format {form.prompt!r}, and the model was trained with "
+            f"{trained.prompt!r}; prepare it again with --prompt-format"
+        )
 
 
 def _check_tokenizer(model: Path, data: Path, expected_sha256: str) -> None:

@@ -24,6 +24,7 @@ from peer.view import HEIGHT, WIDTH, clean, plain, view
 if TYPE_CHECKING:
     from peer.train.evaluate import Evaluation
     from peer.train.generate import Segment
+    from peer.train.scores import TaskScores
 
 WATCH_S = 1.0  # between two looks
 PATIENCE = 3  # looks in a row without an answer, after which the daemon counts as gone
@@ -74,20 +75,34 @@ def progress() -> Iterator[Report]:
 
 
 def show_evaluation(result: "Evaluation") -> None:
-    """Print the perplexities, and those of each sub-model by itself where there are several."""
+    """Print losses and perplexities, and those of each sub-model by itself where there are several."""
     alone = result.alone if len(result.alone) > 1 else {}
     table = Table(box=None, pad_edge=False, header_style="bright_black")
     table.add_column("domain")
-    for name in ("tokens", "perplexity", *(f"{sub_model} alone" for sub_model in alone)):
+    for name in ("tokens", "loss", "perplexity", *(f"{sub_model} alone" for sub_model in alone)):
         table.add_column(plain(name), justify="right")
     for domain, perplexity in result.perplexities.items():
         others = (f"{math.exp(own[domain]):.3f}" for own in alone.values())
-        table.add_row(plain(domain), f"{result.tokens[domain]:,}", Text(f"{perplexity:.3f}", "bold"), *others)
+        loss = f"{result.losses[domain]:.3f}"
+        table.add_row(plain(domain), f"{result.tokens[domain]:,}", loss, Text(f"{perplexity:.3f}", "bold"), *others)
     others = (f"{math.exp(statistics.fmean(own.values())):.3f}" for own in alone.values())
-    table.add_row("mean", f"{sum(result.tokens.values()):,}", Text(f"{result.mean:.3f}", "bold cyan"), *others)
+    tokens, loss = f"{sum(result.tokens.values()):,}", f"{math.log(result.mean):.3f}"
+    table.add_row("mean", tokens, loss, Text(f"{result.mean:.3f}", "bold cyan"), *others)
     console = Console()
     console.print(table)
     console.print(f"{result.forward_passes} forward passes a token, {result.seconds:.1f} s", style="bright_black")
+
+
+def show_scores(domain: str, task: "TaskScores") -> None:
+    """Print how good the answers to the examples of one domain are."""
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    for name in (f"{clean(domain)}, {task.examples:,} examples", "score", "95 % interval"):
+        table.add_column(plain(name), justify="right" if table.columns else "left")
+    for name, score in task.scores.items():
+        table.add_row(name, Text(f"{score.value:.1f}", "bold"), f"{score.low:.1f} to {score.high:.1f}")
+    console = Console()
+    console.print()
+    console.print(table)
 
 
 def show_segments(segments: "Sequence[Segment]") -> None:

@@ -2,7 +2,12 @@
 
 A corpus is a directory: `corpus.json` (configs/corpus.py), `tokenizer.json`, and `blobs/<content_id>`.
 A token file holds documents one after the other, each followed by the end-of-text token, as little-endian
-uint16, or uint32 for a vocabulary of more than 65,536. How a corpus is made is `prepare.py`'s.
+uint16, or uint32 for a vocabulary of more than 65,536.
+
+Of a task only some tokens count in the loss. Those that do not are *marked*: their complement ~token, a negative
+number, stands for them, in int16, or int32 for a vocabulary of more than 32,768. A token file of a task begins with a
+marked end-of-text; then come windows of `TaskFormat.window` tokens, which whole examples fill as far as they can and
+marked end-of-texts fill up. So what `Sampler` draws never cuts an example. How a corpus is made is `prepare.py`'s.
 """
 
 import hashlib
@@ -28,7 +33,7 @@ TOKENIZER_FILE = "tokenizer.json"
 BLOBS = "blobs"
 CYCLE = 4096  # samples after which the order of the sources repeats
 
-Tokens = NDArray[np.unsignedinteger[Any]]  # uint16 or uint32
+Tokens = NDArray[np.integer[Any]]  # uint16 or uint32; int16 or int32 where some may be marked
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Corpus:
         return (self.path / TOKENIZER_FILE).read_bytes()
 
     def heldout(self, domain: DomainInfo) -> Tokens:
-        """Return the tokens of `domain` that nobody trains on."""
+        """Return the tokens of `domain`, one of text, that nobody trains on; those of a task are `examples.py`'s."""
+        assert domain.task is None
         return open_tokens(self.blob(domain.heldout.content_id), self.info.vocab_size)
 
     def counts(self, domain: DomainInfo) -> NDArray[np.uint64]:
@@ -60,6 +66,14 @@ class Corpus:
             raise DataError(
                 f"{self.path} was prepared with a vocabulary of {self.info.vocab_size} tokens, the model has "
                 f"{model.vocab_size}; prepare it with --vocab-size {model.vocab_size} or change run.model.vocab_size"
+            )
+        form = self.info.task_format
+        if form is not None and model.context_length % form.window:
+            raise DataError(
+                f"{self.path} holds examples in windows of {form.window} tokens, and the model reads "
+                f"{model.context_length}; set run.model.context_length to {form.window} (in the environment: "
+                f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={form.window}), or prepare with "
+                f"--context-length {model.context_length}"
             )
         for domain in self.info.domains:
             if all(shard.tokens <= model.context_length for shard in domain.shards):
@@ -93,17 +107,24 @@ def open_corpus(path: Path) -> Corpus:
     return corpus
 
 
-def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """Return how the tokens of such a vocabulary are stored."""
+def token_dtype(vocab_size: int, is_task: bool = False) -> np.dtype[np.integer[Any]]:
+    """Return how the tokens of such a vocabulary are stored; those of a task have room for marks."""
+    if is_task:
+        return np.dtype("<i2") if vocab_size <= 1 << 15 else np.dtype("<i4")
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
-def open_tokens(path: Path, vocab_size: int) -> Tokens:
+def unmarked(tokens: Tokens) -> Tokens:
+    """Return the tokens themselves, whether they count in the loss or not."""
+    return np.where(tokens < 0, ~tokens, tokens) if np.issubdtype(tokens.dtype, np.signedinteger) else tokens
+
+
+def open_tokens(path: Path, vocab_size: int, is_task: bool = False) -> Tokens:
     """Map a token file into memory, read-only.
 
     Raises DataError: no such file, empty, or not a whole number of tokens. Token values are checked by the Sampler.
     """
-    dtype = token_dtype(vocab_size)
+    dtype = token_dtype(vocab_size, is_task)
     try:
         size = path.stat().st_size
         if size == 0 or size % dtype.itemsize:
@@ -131,6 +152,7 @@ class Source:
     path: str
     vocab_size: int
     weight: float = 1.0
+    is_task: bool = False
 
 
 class Sampler:
@@ -143,7 +165,7 @@ class Sampler:
 
     def __init__(self, sources: Sequence[Source], context_length: int, seed: int) -> None:
         """Map the files. Raises DataError: none holds one window of `context_length` tokens and the one after."""
-        opened = [(source, open_tokens(Path(source.path), source.vocab_size)) for source in sources]
+        opened = [(each, open_tokens(Path(each.path), each.vocab_size, each.is_task)) for each in sources]
         usable = [(source, tokens) for source, tokens in opened if source.weight > 0 and tokens.size > context_length]
         if not usable:
             named = ", ".join(source.path for source in sources[:3]) or "no source was given"
@@ -162,6 +184,7 @@ class Sampler:
     def batch(self, step: int, count: int) -> "torch.Tensor":
         """Return the windows of `step`. (count, context_length + 1), int64; keep `count` the same from step to step.
 
+        Tokens that do not count in the loss are marked.
         Raises DataError: a file holds a token that is not in its vocabulary.
         """
         import torch  # takes 2 s, which `shoal prepare` does not need
@@ -177,9 +200,10 @@ class Sampler:
         epoch, place = divmod(pick, self._windows[source])
         start = int(self._order(source, epoch)[place]) * self._context_length
         tokens = self._tokens[source][start : start + self._context_length + 1]
-        if int(tokens.max()) >= self._sources[source].vocab_size:
+        largest = int(unmarked(tokens).max())
+        if largest >= self._sources[source].vocab_size:
             raise DataError(
-                f"{self._sources[source].path} holds token {int(tokens.max())}, outside its vocabulary of "
+                f"{self._sources[source].path} holds token {largest}, outside its vocabulary of "
                 f"{self._sources[source].vocab_size}; it was tokenized otherwise: prepare or fetch it again"
             )
         return tokens

@@ -1,6 +1,7 @@
 """Finds the domains in what a user names, and reads documents from text, JSON lines and Parquet files.
 
-Documents are yielded one after the other; no file is held in memory as a whole. Tokens are `prepare.py`'s.
+A document is a text or, in JSON lines whose first record has `input` and `target`, an example of a task. Documents are
+yielded one after the other; no file is held in memory as a whole. Tokens are `prepare.py`'s.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import DataError
+from peer.train.examples import Example
 
 TEXT = {".txt", ".text", ".md", ".rst"}
 JSON_LINES = {".jsonl", ".ndjson"}
@@ -20,6 +22,9 @@ KNOWN = TEXT | JSON_LINES | PARQUET
 MIN_CHARACTERS = 1000  # of a document in a text file; shorter paragraphs are joined with those that follow
 PARQUET_ROWS = 1024  # read at once
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+EXAMPLE_KEYS = {"input", "target"}
+
+Document = str | Example
 
 logger = logging.getLogger(__name__)
 
@@ -62,26 +67,27 @@ def find_files(sources: Sequence[Path]) -> list[tuple[str, Path]]:
     return found
 
 
-def read_documents(path: Path, columns: Columns) -> Iterator[tuple[str | None, str]]:
+def read_documents(path: Path, columns: Columns) -> Iterator[tuple[str | None, Document]]:
     """Yield each document that is not blank, with its domain if a column names it.
 
-    Raises DataError, which names the line or byte: unreadable, not UTF-8, broken, a missing column, no documents.
+    Raises DataError, which names the line or byte: unreadable, not UTF-8, broken, a missing column, no documents,
+    text and examples in one file, an example that lacks something.
     """
     count = 0
-    rows: Iterator[tuple[str | None, str]]
+    rows: Iterator[tuple[str | None, Document]]
     try:
         if path.suffix.lower() in TEXT:
             if columns.domain is not None:
                 raise DataError(f"{path} has no column '{columns.domain}'; use JSON lines or Parquet")
             rows = ((None, text) for text in split_lines(_text_lines(path)))
         elif path.suffix.lower() in JSON_LINES:
-            rows = (_row(record, columns, where) for where, record in _json_lines(path))
+            rows = _records(_json_lines(path), columns)
         else:
             rows = (_row(record, columns, where) for where, record in _parquet_rows(path, columns))
-        for domain, text in rows:
-            if text.strip():
+        for domain, document in rows:
+            if isinstance(document, Example) or document.strip():
                 count += 1
-                yield domain, text
+                yield domain, document
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; check the file and its permissions") from None
     if not count:
@@ -185,25 +191,87 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str,
         raise DataError(f"{path} is no readable Parquet file, write it again: {str(error).splitlines()[0]}") from None
 
 
+def _records(records: Iterator[tuple[str, dict[str, Any]]], columns: Columns) -> Iterator[tuple[str | None, Document]]:
+    """Yield the documents of JSON lines, all of the kind that the first one is."""
+    is_task: bool | None = None
+    for where, record in records:
+        is_example = record.keys() >= EXAMPLE_KEYS and columns.text not in record
+        if is_task is None:
+            is_task = is_example
+        if is_task:
+            yield _domain(record, columns, where), _example(record, where)
+        elif is_example:
+            raise DataError(f"{where}: an example with 'input' and 'target' among lines of text; put them in two files")
+        elif columns.text not in record and record.keys() & EXAMPLE_KEYS:
+            raise DataError(f"{where}: an example needs both 'input' and 'target'; add what is missing")
+        else:
+            yield _row(record, columns, where)
+
+
+def _example(record: dict[str, Any], where: str) -> Example:
+    if lost := sorted(EXAMPLE_KEYS - record.keys()):
+        raise DataError(
+            f"{where}: no '{lost[0]}', but the file begins with examples; give each line 'input' and 'target', "
+            "and put text in a file of its own"
+        )
+    source, target = (_filled(record[key], key, where) for key in ("input", "target"))
+    references, options = (_texts(record, key, where) for key in ("targets", "options"))
+    if references and target not in references:
+        raise DataError(f"{where}: 'target' is not among 'targets'; add it, or leave 'targets' out")
+    references = references or (target,)
+    if options and not set(options) & set(references):
+        raise DataError(f"{where}: 'target' is not among 'options'; add it, or leave 'options' out")
+    return Example(source, target, references, options)
+
+
+def _texts(record: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """Return the list of texts under `key`; nothing if there is none."""
+    values = record.get(key)
+    if values is None:
+        return ()
+    if not isinstance(values, list):
+        raise DataError(f"{where}: '{key}' holds {type(values).__name__}, not a list of texts; mend or remove it")
+    return tuple(_filled(value, key, where) for value in values)
+
+
+def _filled(value: object, key: str, where: str) -> str:
+    """Return a text of an example, which must hold something."""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: '{key}' holds {type(value).__name__}, not text; mend or remove the line")
+    if not value.strip():
+        raise DataError(f"{where}: '{key}' is empty; fill it or remove the line")
+    return _whole(value, where)
+
+
 def _row(record: dict[str, Any], columns: Columns, where: str) -> tuple[str | None, str]:
     """Return the domain and text of one row of a table."""
     for column in (columns.text, columns.domain):
         if column is not None and column not in record:
             raise _missing(where, column, list(record))
     text = record[columns.text]
+    if text is None:
+        text = ""
+    elif not isinstance(text, str):
+        raise DataError(f"{where}: column '{columns.text}' holds {type(text).__name__}, not text; name another")
+    return _domain(record, columns, where), _whole(text, where)
+
+
+def _domain(record: dict[str, Any], columns: Columns, where: str) -> str | None:
+    if columns.domain is None:
+        return None
+    if columns.domain not in record:
+        raise _missing(where, columns.domain, list(record))
+    if record[columns.domain] in (None, ""):
+        raise DataError(f"{where}: column '{columns.domain}' is empty; fill it or remove the row")
+    return domain_name(str(record[columns.domain]))
+
+
+def _whole(text: str, where: str) -> str:
     try:
-        if text is None:
-            text = ""
-        elif not isinstance(text, str):
-            raise DataError(f"{where}: column '{columns.text}' holds {type(text).__name__}, not text; name another")
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{where}: half a character at {error.start}; repair or remove the line") from None
-    if columns.domain is None:
-        return None, text
-    if record[columns.domain] in (None, ""):
-        raise DataError(f"{where}: column '{columns.domain}' is empty; fill it or remove the row")
-    return domain_name(str(record[columns.domain])), text
+    return text
 
 
 def _missing(where: str, column: str, present: Sequence[str]) -> DataError:

@@ -1,4 +1,7 @@
-"""Perplexity of a model on held-out tokens of each domain. Every token counts, whatever the model is made of."""
+"""Perplexity of a model on held-out tokens of each domain. Every unmarked token counts, whatever the model is made of.
+
+How good the answers to a task are is `scores.py`'s.
+"""
 
 import math
 import time
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.errors import DataError
+from peer.train.data import unmarked
 from peer.train.routed import RoutedModel
 from peer.train.router import Array
 
@@ -44,6 +48,7 @@ class Evaluation:
         return {
             "mean_perplexity": self.mean,
             "perplexity": self.perplexities,
+            "loss": self.losses,
             "tokens": self.tokens,
             "mean_perplexity_alone": {name: mean_perplexity(own.values()) for name, own in self.alone.items()},
             "forward_passes_per_token": self.forward_passes,
@@ -60,6 +65,7 @@ def evaluate(
 ) -> Evaluation:
     """Score the held-out tokens (T,) of each domain; documents end with the end-of-text token, which counts too.
 
+    Marked tokens (data.py), the prompts of a task, are read and decide the route, but are not scored.
     `model` is a loaded model or a directory: routed, a fused Mixtral or Llama, one sub-model, any Hugging Face
     causal LM with the same tokenizer. At most the first `max_tokens` of a domain are read.
     Raises DataError: no such model, a domain without tokens, tokens of another tokenizer.
@@ -76,11 +82,14 @@ def evaluate(
             raise DataError(f"domain '{domain}' has no held-out tokens")
         documents = split_documents(tokens[:max_tokens], routed.end_of_text)
         step = None if progress is None else _of_domain(progress, domain)
-        log_likelihoods = routed.log_likelihoods(documents, step)
-        counted[domain] = sum(map(len, documents))
-        losses[domain] = _mean_loss(routed.mixture(each) for each in log_likelihoods)
+        log_likelihoods = routed.log_likelihoods([unmarked(document) for document in documents], step)
+        counts = np.concatenate([document >= 0 for document in documents])
+        counted[domain] = int(counts.sum())
+        if not counted[domain]:
+            raise DataError(f"the first {max_tokens} tokens of domain '{domain}' hold no target; allow more tokens")
+        losses[domain] = _mean_loss((routed.mixture(each) for each in log_likelihoods), counts)
         for index, info in enumerate(routed.sub_models):
-            alone[info.name][domain] = _mean_loss(each[index] for each in log_likelihoods)
+            alone[info.name][domain] = _mean_loss((each[index] for each in log_likelihoods), counts)
     return Evaluation(losses, counted, alone, len(routed.models), time.monotonic() - started)
 
 
@@ -96,8 +105,9 @@ def mean_perplexity(losses: Iterable[float]) -> float:
     return math.exp(sum(values) / len(values))
 
 
-def _mean_loss(log_likelihoods: Iterable[Array]) -> float:
-    return -float(np.concatenate(list(log_likelihoods)).mean())
+def _mean_loss(log_likelihoods: Iterable[Array], counts: np.ndarray) -> float:
+    """Return the mean over the tokens of all documents that count."""
+    return -float(np.concatenate(list(log_likelihoods))[counts].mean())
 
 
 def _of_domain(progress: Progress, domain: str) -> Callable[[int, int], None]:

@@ -22,11 +22,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
+from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
 from configs.run import RunSpec
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
-from peer.train.routed import COUNTS, MANIFEST, Manifest, SubModelInfo, quiet_transformers
+from peer.train.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
 
 Format = Literal["routed", "mixtral", "llama"]
 
@@ -42,6 +43,7 @@ class Parts:
     blocks: Mapping[str, Tensor]  # flat float32, in the layout of peer/train/partition.py
     counts: Mapping[str, np.ndarray]  # domain → unigram counts (V,), in the order of the domains
     tokenizer_json: bytes
+    task: TaskFormat | None = None  # of the domains that are tasks
 
     @property
     def strategy(self) -> Strategy:
@@ -94,6 +96,8 @@ def fuse(parts: Parts, out: Path, format: Format = "routed", sub_model: str | No
             else:
                 models[names[0]].save_pretrained(fresh)
             _write_tokenizer(parts, fresh)
+            if parts.task is not None:
+                (fresh / TASK).write_text(parts.task.model_dump_json(indent=2) + "\n", encoding="utf-8")
             (fresh / "README.md").write_text(_model_card(parts, names, format), encoding="utf-8")
             if out.exists():
                 out.rmdir()
@@ -276,11 +280,12 @@ def _model_card(parts: Parts, names: Iterable[str], format: Format) -> str:
         "tokenizer = AutoTokenizer.from_pretrained(DIR)\n"
         "```"
     )
+    prompt = f"Before it answers it reads {parts.task.prompt!r}, as in `{TASK}`.\n\n" if parts.task else ""
     return (
         "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [shoal]\n---\n\n"
         f"# {spec.name}\n\n"
         f"A causal language model, trained by a Shoal swarm (run `{spec.run_id}`, strategy `{spec.strategy.kind}`) "
         f"and fused as `{format}`.\n\n"
         f"| sub-model | trained on |\n| --- | --- |\n{rows}\n\n"
-        f"Context: {spec.model.context_length} tokens. Vocabulary: {spec.model.vocab_size} tokens.\n\n{use}\n"
+        f"Context: {spec.model.context_length} tokens. Vocabulary: {spec.model.vocab_size} tokens.\n\n{prompt}{use}\n"
     )

@@ -4,7 +4,7 @@ Every sub-model reads every token; the next one is drawn from their mixture, wei
 text so far. A token costs one forward pass of each sub-model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -14,7 +14,8 @@ from pydantic import Field
 
 from configs.errors import DataError
 from configs.run import Frozen
-from peer.train.routed import RoutedModel
+from peer.train.examples import TaskEncoder
+from peer.train.routed import TASK, RoutedModel
 from peer.train.router import Array, mix
 
 
@@ -48,7 +49,7 @@ class Generation:
     """
 
     model: RoutedModel
-    prompt: str
+    prompt: str | Sequence[int]  # a text, or its tokens
     sampling: Sampling = field(default_factory=Sampling)
     tokens: list[int] = field(init=False)  # of the prompt, then of the answer
     _shares: list[Array] = field(init=False, default_factory=list)  # (K,) for each token: who spoke it
@@ -57,7 +58,10 @@ class Generation:
     def __post_init__(self) -> None:
         if self.model.tokenizer is None:
             raise DataError("the model directory has no tokenizer.json, so text cannot be read; fuse again")
-        self.tokens = self.model.tokenizer.encode(self.prompt, add_special_tokens=False).ids
+        if isinstance(self.prompt, str):
+            self.tokens = self.model.tokenizer.encode(self.prompt, add_special_tokens=False).ids
+        else:
+            self.tokens = list(self.prompt)
         self._prompt_tokens = len(self.tokens)
         if not self.tokens:
             raise DataError("the prompt is empty; give at least one word to go on from")
@@ -127,6 +131,25 @@ class Generation:
     def _decode(self, start: int, end: int) -> str:
         assert self.model.tokenizer is not None
         return str(self.model.tokenizer.decode(self.tokens[start:end], skip_special_tokens=True))
+
+
+def task_prompt(model: RoutedModel, text: str) -> list[int]:
+    """Return the tokens that `model` reads before it answers the input `text`.
+
+    Raises DataError: it was not trained on a task, the input is empty, or it leaves no room for an answer.
+    """
+    if model.task is None or model.tokenizer is None:
+        raise DataError(f"the model was not trained on a task (it has no {TASK} or tokenizer.json); leave out --task")
+    if not text.strip():
+        raise DataError("the input is empty; give the text that the task is about")
+    length = min(model.context_length, model.task.window)
+    prompt: list[int] = TaskEncoder(model.task, model.tokenizer, model.end_of_text).prompt(text).tolist()
+    if len(prompt) >= length:
+        raise DataError(
+            f"the input with its prompt format has {len(prompt)} tokens, and the model reads {length}, its answer "
+            "included; shorten the input"
+        )
+    return prompt
 
 
 class _Reader:

@@ -112,7 +112,8 @@ class Inner:
     def step(self, windows: Tensor, micro_batch: int, rates: Mapping[str, float]) -> float:
         """Take one optimizer step on the windows of all ranks; return the loss in nats per token over all of them.
 
-        `windows` is (B, T + 1), the same on every rank; each takes its share of the rows. A step whose loss or
+        `windows` is (B, T + 1), the same on every rank; each takes its share of the rows. Only unmarked tokens
+        (data.py) count. A step whose loss or
         gradient is not finite changes nothing and returns NaN. Raises torch.OutOfMemoryError.
         """
         assert self._optimizer is not None
@@ -130,10 +131,10 @@ class Inner:
 
     def _accumulate(self, windows: Tensor, micro_batch: int) -> float:
         """Sum the gradient of the mean loss over micro-batches and ranks; return that loss."""
-        count, length = len(windows), windows.shape[1] - 1
+        counted = max(1, int((windows[:, 1:] >= 0).sum()))
         ranks, own = self._ranks, windows[self._ranks.index :: self._ranks.count]
         total = torch.zeros((), device=ranks.device)
-        starts = range(0, math.ceil(count / ranks.count), micro_batch)
+        starts = range(0, math.ceil(len(windows) / ranks.count), micro_batch)
         for start in starts:
             rows, weight = own[start : start + micro_batch], 1.0
             if not len(rows):  # every rank must take part in every collective
@@ -143,8 +144,8 @@ class Inner:
             with self._autocast:
                 loss: Tensor = self._module(rows.to(ranks.device)) * weight
             total += loss.detach()
-            (loss * (ranks.count / (count * length))).backward()  # type: ignore[no-untyped-call]  # fully_shard takes the mean over the ranks
-        return ranks.sum(total.item()) / (count * length)
+            (loss * (ranks.count / counted)).backward()  # type: ignore[no-untyped-call]  # fully_shard takes the mean over the ranks
+        return ranks.sum(total.item()) / counted
 
     def save(self, path: Path, rows: Rows) -> None:
         """Write this rank's share of Adam's moments, atomically. Raises StateError."""

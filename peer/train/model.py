@@ -19,6 +19,7 @@ from peer.train.partition import parameter_shapes
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
 
+NOT_COUNTED = -100  # the label that cross_entropy passes over
 LOSS_VALUES = 1 << 23  # logits that exist at a time; more tokens are taken in chunks, at least MIN_CHUNK each
 MIN_CHUNK = 256  # tokens
 INITIAL_GAIN = 0.5  # deviation of a matrix's first values times √H: 0.018 at GPT-2's width, 0.0625 at 64
@@ -86,14 +87,21 @@ class TokenLoss(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the sum over all B·T predictions, in nats. `tokens` is (B, T + 1)."""
-        hidden = self.model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state  # (B, T, H)
-        return summed_loss(hidden.flatten(0, 1), self.model.lm_head, tokens[:, 1:].flatten())
+        """Return the sum over all B·T predictions but those of marked tokens (data.py), in nats.
+
+        `tokens` is (B, T + 1).
+        """
+        is_marked = tokens < 0
+        read = torch.where(is_marked, ~tokens, tokens)[:, :-1]
+        labels = tokens.masked_fill(is_marked, NOT_COUNTED)[:, 1:]
+        hidden = self.model.model(input_ids=read, use_cache=False).last_hidden_state  # (B, T, H)
+        return summed_loss(hidden.flatten(0, 1), self.model.lm_head, labels.flatten())
 
 
 def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     """Sum the cross entropy over all tokens without ever holding all logits. `hidden` (N, H), `targets` (N,).
 
+    Targets that are NOT_COUNTED add nothing.
     When the logits are many they are made chunk by chunk and made again in the backward pass: half of the memory
     at the same speed.
     """
@@ -101,7 +109,7 @@ def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     chunk = max(MIN_CHUNK, LOSS_VALUES // vocab_size)
 
     def loss_of(part: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(head(part).float(), labels, reduction="sum")
+        return functional.cross_entropy(head(part).float(), labels, ignore_index=NOT_COUNTED, reduction="sum")
 
     if len(targets) <= chunk:
         return loss_of(hidden, targets)

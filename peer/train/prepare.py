@@ -1,7 +1,8 @@
 """Turns text into a corpus: trains or takes a tokenizer, tokenizes, holds a part back, and cuts shards.
 
 Documents are read three times (survey, tokenizer, encoding), never kept: memory does not grow with the corpus.
-The same text and options give the same bytes on every machine. `documents.py` reads the files.
+The same text and options give the same bytes on every machine. `documents.py` reads the files, `packing.py` fills and
+cuts token files.
 """
 
 import errno
@@ -15,20 +16,31 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from configs.content import content_id_of
-from configs.corpus import MAX_DOMAINS, MAX_SHARDS, CorpusInfo, DomainInfo, ShardInfo
+from configs.corpus import (
+    DEFAULT_PROMPT,
+    INPUT,
+    MAX_DOMAINS,
+    CorpusInfo,
+    DomainInfo,
+    ShardInfo,
+    TaskFormat,
+    TaskInfo,
+)
 from configs.errors import DataError, StateError
 from peer.train.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Tokens, open_tokens, token_dtype
-from peer.train.documents import Columns, domain_name, find_files, read_documents
+from peer.train.documents import Columns, Document, domain_name, find_files, read_documents
+from peer.train.examples import Example
+from peer.train.packing import TaskWriter, cut_documents, cut_windows, examples_only
 from peer.train.tokenizer import MAX_VOCABULARY, Vocabulary, read_tokenizer, train_tokenizer
 
 DEFAULT_VOCABULARY = 32_000
 PARTS = ("train", "heldout")
 BATCH_CHARACTERS = 1 << 20  # encoded at once
-BOUNDARY_TOKENS = 1 << 14  # how far from its place a cut may move to fall between documents
 
-Documents = Callable[[], Iterator[tuple[str, str]]]  # yields (domain, text) from the start, each time it is called
+Documents = Callable[[], Iterator[tuple[str, Document]]]  # yields (domain, document) from the start, at each call
 Progress = Callable[[str, int, int], None]  # stage, characters done, characters in all (0: not known yet)
 
 
@@ -39,10 +51,15 @@ class Plan:
     vocab_size: int | None = None  # None: DEFAULT_VOCABULARY, or that of the given tokenizer
     tokenizer: Path | None = None  # a tokenizer.json or a folder that has one; None: train one
     tokenizer_characters: int = 64 << 20  # of text that a tokenizer is trained on, from all domains alike
-    context_length: int = 128  # each domain must fill one window
+    context_length: int = 128  # each domain must fill one window; examples are cut to it
+    prompt: str = DEFAULT_PROMPT  # of tasks: what a model reads before it answers
     heldout_share: float = 0.05  # of the documents of each domain
     shard_tokens: int = 4 << 20  # larger where a domain would have more than MAX_SHARDS
     is_private: bool = False
+
+    def format(self) -> TaskFormat:
+        """Return the format of tasks."""
+        return TaskFormat(prompt=self.prompt, window=self.context_length)
 
     def check(self) -> None:
         """Raise DataError when an option makes no sense."""
@@ -56,6 +73,13 @@ class Plan:
             raise DataError(
                 f"shards of {self.shard_tokens} tokens do not hold a window of {self.context_length}; make them longer"
             )
+        try:
+            self.format()
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise DataError(
+                f"the prompt format {self.prompt[:80]!r} is not possible: {reason}; such as '{INPUT} =>'"
+            ) from None
 
 
 @dataclass
@@ -65,6 +89,7 @@ class _Extent:
     documents: int = 0
     characters: int = 0
     lowest: float = 1.0  # the lowest position of a document: that one is always held out
+    is_task: bool = False
 
     def holds_out(self, position: float, share: float) -> bool:
         """Say whether the document at `position` is held out."""
@@ -80,6 +105,7 @@ def prepare(
     text_column: str = "text",
     domain_column: str | None = None,
     context_length: int = 128,
+    prompt: str | None = None,
     heldout_share: float = 0.05,
     shard_tokens: int = 4 << 20,
     private: bool = False,
@@ -94,6 +120,7 @@ def prepare(
         vocab_size,
         tokenizer,
         context_length=context_length,
+        prompt=DEFAULT_PROMPT if prompt is None else prompt,
         heldout_share=heldout_share,
         shard_tokens=shard_tokens,
         is_private=private,
@@ -101,29 +128,29 @@ def prepare(
     columns = Columns(text_column, domain_column)
     files = find_files(sources)
 
-    def documents() -> Iterator[tuple[str, str]]:
+    def documents() -> Iterator[tuple[str, Document]]:
         for name, path in files:
-            for domain, text in read_documents(path, columns):
-                yield domain or name, text
+            for domain, document in read_documents(path, columns):
+                yield domain or name, document
 
     return _prepare(documents, out, plan, progress or _silent)
 
 
 def prepare_texts(
-    domains: Mapping[str, Collection[str]], out: Path, plan: Plan | None = None, progress: Progress | None = None
+    domains: Mapping[str, Collection[Document]], out: Path, plan: Plan | None = None, progress: Progress | None = None
 ) -> CorpusInfo:
     """Prepare documents that are in memory: domain → documents, each iterated several times. Raises as `prepare`."""
     if not domains:
         raise DataError("no text was given; name at least one domain")
     for domain, texts in domains.items():
-        if not any(text.strip() for text in texts):
+        if not any(_text(text).strip() for text in texts):
             raise DataError(f"domain '{domain}' holds no text; fill it or leave it out")
 
-    def documents() -> Iterator[tuple[str, str]]:
+    def documents() -> Iterator[tuple[str, Document]]:
         for domain, texts in domains.items():
-            for text in texts:
-                if text.strip():
-                    yield domain_name(domain), text
+            for document in texts:
+                if _text(document).strip():
+                    yield domain_name(domain), document
 
     return _prepare(documents, out, plan or Plan(), progress or _silent)
 
@@ -155,35 +182,49 @@ def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) ->
             extents = _survey(documents, progress)
             vocabulary = _vocabulary(documents, extents, plan, progress)
             (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)
-            _encode(documents, extents, plan, vocabulary, Path(scratch), progress)
+            tasks = _encode(documents, extents, plan, vocabulary, Path(scratch), progress)
             info = CorpusInfo(
                 tokenizer_sha256=hashlib.sha256(vocabulary.json).hexdigest(),
                 vocab_size=vocabulary.size,
                 end_of_text=vocabulary.end,
                 domains=tuple(
-                    _cut_domain(domain, plan, vocabulary, Path(scratch), whole / BLOBS) for domain in extents
+                    _cut_domain(domain, plan, vocabulary, Path(scratch), whole / BLOBS, tasks.get(domain))
+                    for domain in extents
                 ),
             )
-            (whole / CORPUS_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            (whole / CORPUS_FILE).write_text(
+                info.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8"
+            )
             whole.rename(out)
     return info
 
 
-def _position(text: str) -> float:
-    """Return where in [0, 1] a document falls, by its hash: the low end is held out, the high end trains tokenizers."""
+def _text(document: Document) -> str:
+    return document if isinstance(document, str) else document.text
+
+
+def _position(document: Document) -> float:
+    """Return where in [0, 1] a document falls, by its hash: the low end is held out, the high end trains tokenizers.
+
+    Of an example the input decides: none that is trained on is held out with another target.
+    """
+    text = document if isinstance(document, str) else document.input
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def _survey(documents: Documents, progress: Progress) -> dict[str, _Extent]:
     extents: dict[str, _Extent] = {}
     characters = 0
-    for domain, text in documents():
-        extent = extents.setdefault(domain, _Extent())
+    for domain, document in documents():
+        text, is_task = _text(document), isinstance(document, Example)
+        extent = extents.setdefault(domain, _Extent(is_task=is_task))
+        if extent.is_task != is_task:
+            raise DataError(f"domain '{domain}' has both text and examples; make them two domains")
         if len(extents) > MAX_DOMAINS:
             raise DataError(f"there are more than {MAX_DOMAINS} domains; name a coarser domain column or fewer sources")
         extent.documents += 1
         extent.characters += len(text)
-        extent.lowest = min(extent.lowest, _position(text))
+        extent.lowest = min(extent.lowest, _position(document))
         characters += len(text)
         progress("reading", characters, 0)
     for domain, extent in extents.items():
@@ -205,8 +246,8 @@ def _vocabulary(documents: Documents, extents: Mapping[str, _Extent], plan: Plan
 
     def sample() -> Iterator[str]:
         characters = 0
-        for domain, text in documents():
-            position = _position(text)
+        for domain, document in documents():
+            text, position = _text(document), _position(document)
             if 1 - position <= shares[domain] and not extents[domain].holds_out(position, plan.heldout_share):
                 characters += len(text)
                 progress("training the tokenizer", min(characters, expected), expected)
@@ -222,8 +263,8 @@ def _encode(
     vocabulary: Vocabulary,
     scratch: Path,
     progress: Progress,
-) -> None:
-    """Write the tokens of each domain to two files in `scratch`: DOMAIN.train and DOMAIN.heldout."""
+) -> dict[str, TaskInfo]:
+    """Write each domain to two files in `scratch`, DOMAIN.train and DOMAIN.heldout; return what became of the tasks."""
     total = sum(extent.characters for extent in extents.values())
     done = 0
     with ExitStack() as stack:
@@ -231,20 +272,31 @@ def _encode(
         for domain in extents:
             for part in PARTS:
                 files[domain, part] = stack.enter_context((scratch / f"{domain}.{part}").open("wb"))
+        tasks = {
+            domain: TaskWriter(plan.format(), vocabulary, files[domain, "train"], files[domain, "heldout"])
+            for domain, extent in extents.items()
+            if extent.is_task
+        }
         for batch in _batches(documents()):
-            for (domain, text), tokens in zip(batch, vocabulary.encode([text for _, text in batch]), strict=True):
-                is_heldout = extents[domain].holds_out(_position(text), plan.heldout_share)
-                files[domain, "heldout" if is_heldout else "train"].write(tokens.tobytes())
-                done += len(text)
+            texts = [(domain, document) for domain, document in batch if isinstance(document, str)]
+            for (domain, text), tokens in zip(texts, vocabulary.encode([text for _, text in texts]), strict=True):
+                part = "heldout" if extents[domain].holds_out(_position(text), plan.heldout_share) else "train"
+                files[domain, part].write(tokens.tobytes())
+            for domain, writer in tasks.items():
+                examples = [document for name, document in batch if name == domain and isinstance(document, Example)]
+                extent = extents[domain]
+                writer.write(examples, [extent.holds_out(_position(each), plan.heldout_share) for each in examples])
+            done += sum(len(_text(document)) for _, document in batch)
             progress("tokenizing", done, total)
+        return {domain: writer.finish(domain) for domain, writer in tasks.items()}
 
 
-def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    batch: list[tuple[str, str]] = []
+def _batches(documents: Iterator[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
+    batch: list[tuple[str, Document]] = []
     characters = 0
-    for domain, text in documents:
-        batch.append((domain, text))
-        characters += len(text)
+    for domain, document in documents:
+        batch.append((domain, document))
+        characters += len(_text(document))
         if characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -252,45 +304,42 @@ def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, s
         yield batch
 
 
-def _cut_domain(domain: str, plan: Plan, vocabulary: Vocabulary, scratch: Path, blobs: Path) -> DomainInfo:
-    """Move the tokens of `domain` from `scratch` into blobs."""
+def _cut_domain(
+    domain: str, plan: Plan, vocabulary: Vocabulary, scratch: Path, blobs: Path, task: TaskInfo | None
+) -> DomainInfo:
+    """Move what `_encode` wrote of `domain` from `scratch` into blobs."""
     train, heldout = (scratch / f"{domain}.{part}" for part in PARTS)
     found = train.stat().st_size // token_dtype(vocabulary.size).itemsize
-    if found <= plan.context_length:
+    if task is None and found <= plan.context_length:
         raise DataError(
             f"domain '{domain}' has {found} tokens to train on, fewer than one window of {plan.context_length} "
             f"and the token after it; give it more text or a smaller context length"
         )
     counts = np.zeros(vocabulary.size, dtype="<u8")
     shards = []
-    for shard in _cut(open_tokens(train, vocabulary.size), plan.shard_tokens, vocabulary.end):
-        counts += np.bincount(shard, minlength=vocabulary.size).astype("<u8")
+    tokens = open_tokens(train, vocabulary.size, task is not None)
+    if task is None:
+        held = open_tokens(heldout, vocabulary.size)
+        pieces, num_held = cut_documents(tokens, plan.shard_tokens, vocabulary.end), held.size
+    else:
+        held = np.fromfile(heldout, dtype=np.uint8)
+        pieces = cut_windows(tokens, plan.context_length, plan.shard_tokens, vocabulary.end)
+        num_held = int((held == ord("\n")).sum())
+    for shard in pieces:
+        counted = shard if task is None else examples_only(shard, vocabulary.end)
+        counts += np.bincount(counted, minlength=vocabulary.size).astype("<u8")
         shards.append(_store(blobs, shard, shard.size))
-    held = open_tokens(heldout, vocabulary.size)
     return DomainInfo(
         name=domain,
         shards=tuple(shards),
-        heldout=_store(blobs, held, held.size),
-        counts=_store(blobs, counts, found),
+        heldout=_store(blobs, held, num_held),
+        counts=_store(blobs, counts, int(counts.sum())),
         is_public=not plan.is_private,
+        task=task,
     )
 
 
-def _cut(tokens: Tokens, shard_tokens: int, end: int) -> Iterator[Tokens]:
-    """Yield even pieces of about `shard_tokens`, at most MAX_SHARDS, cut after a document where one ends nearby."""
-    pieces = min(MAX_SHARDS, max(1, round(tokens.size / shard_tokens)))
-    reach = min(BOUNDARY_TOKENS, tokens.size // pieces // 2)
-    start = 0
-    for piece in range(1, pieces):
-        stop = tokens.size * piece // pieces
-        ends = np.flatnonzero(tokens[stop : stop + reach] == end)
-        stop += int(ends[0]) + 1 if ends.size else 0
-        yield tokens[start:stop]
-        start = stop
-    yield tokens[start:]
-
-
-def _store(blobs: Path, values: Tokens | NDArray[np.uint64], tokens: int) -> ShardInfo:
+def _store(blobs: Path, values: Tokens | NDArray[np.uint8 | np.uint64], tokens: int) -> ShardInfo:
     data = values.data.cast("B")
     name = content_id_of(data)
     (blobs / name).write_bytes(data)

@@ -21,13 +21,14 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from configs.corpus import MAX_DOMAINS
+from configs.corpus import MAX_DOMAINS, TaskFormat
 from configs.errors import DataError
 from configs.run import Frozen
 from peer.train.router import Array, Router, mix
 
 MANIFEST = "shoal.json"
 COUNTS = "counts.safetensors"
+TASK = "task.json"  # configs/corpus.py: TaskFormat; of a model that was trained on a task, whatever its form
 MAX_WINDOW = 2048  # tokens; a model with a longer context is scored in windows of this many
 MAX_LOGITS = 1 << 23  # values of one batch of logits, 32 MiB; larger was not faster on a CPU
 
@@ -61,6 +62,7 @@ class RoutedModel:
     router: Router
     end_of_text: int
     tokenizer: Tokenizer | None  # only needed for text
+    task: TaskFormat | None = None  # how it was trained to be asked
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
@@ -80,7 +82,7 @@ class RoutedModel:
             raise DataError(f"{path}: {COUNTS} does not fit the sub-models; fuse again")
         _check_end_of_text(path, manifest.end_of_text, counts.shape[1])
         tokenizer = _read_tokenizer(path / "tokenizer.json")
-        return cls(manifest.sub_models, models, Router(counts), manifest.end_of_text, tokenizer)
+        return cls(manifest.sub_models, models, Router(counts), manifest.end_of_text, tokenizer, _read_task(path))
 
     @classmethod
     def _load_plain(cls, path: Path, device: str) -> Self:
@@ -92,8 +94,9 @@ class RoutedModel:
         # A sub-model of a routed directory shares the tokenizer of the whole.
         places = [place for place in (path, path.resolve().parent) if (place / "tokenizer.json").is_file()]
         tokenizer = _read_tokenizer(places[0] / "tokenizer.json") if places else None
+        task = _read_task(places[0]) if places else None
         info = SubModelInfo(name="model", domain="all")
-        return cls((info,), (model,), Router(counts), end_of_text, tokenizer)
+        return cls((info,), (model,), Router(counts), end_of_text, tokenizer, task)
 
     @property
     def vocab_size(self) -> int:
@@ -237,6 +240,17 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         raise DataError(f"{path} cannot be read: {error}") from None
     except Exception as error:  # tokenizers raises bare Exception for whatever it cannot parse
         raise DataError(f"{path} is not a tokenizer: {error}") from None
+
+
+def _read_task(folder: Path) -> TaskFormat | None:
+    path = folder / TASK
+    if not path.is_file():
+        return None
+    try:
+        return TaskFormat.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise DataError(f"{path} is damaged: {reason}; fuse again") from None
 
 
 def _check_end_of_text(path: Path, end_of_text: object, vocab_size: int) -> None:

@@ -25,6 +25,8 @@ ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7
 LINES = b"".join(b"line %d of a short text\n\n" % n for n in range(200))
 # Three documents in three domains: each would be held out or trained on, never both.
 FEW = b"".join(b'{"text": "a tale of %d fish", "kind": "k%d"}\n' % (n, n) for n in range(3))
+TASK = b"".join(b'{"input": "%d fish and a bird", "target": "%d"}\n' % (n, n) for n in range(50))
+LONG = TASK.replace(b'"target": "', b'"target": "' + b"many fish " * 20)
 HEAVY = ("torch", "transformers", "hivemind", "uvicorn", "starlette")
 
 
@@ -114,6 +116,20 @@ def test_a_mistake_is_one_line_and_code_2(
         ("a.txt", LINES, ["--context-length", "4096"], "fewer than one window of 4096"),
         ("a.jsonl", FEW, ["--domain-column", "kind"], "has only one document, but one is held out"),
         ("a.jsonl", FEW, [], "give it more text or a smaller context length"),
+        ("a.jsonl", TASK + b'{"input": "fish"}\n', [], "line 51: no 'target', but the file begins with examples"),
+        ("a.jsonl", TASK + b'{"text": "a tale"}\n', [], "line 51: no 'input'"),
+        ("a.jsonl", b'{"text": "a tale"}\n' + TASK, [], "line 2: an example with 'input' and 'target' among lines"),
+        ("a.jsonl", b'{"input": "fish"}\n' + TASK, [], "line 1: an example needs both 'input' and 'target'"),
+        ("a.jsonl", TASK + b'{"input": " ", "target": "x"}\n', [], "line 51: 'input' is empty; fill it"),
+        ("a.jsonl", TASK + b'{"input": "x", "target": ""}\n', [], "line 51: 'target' is empty; fill it"),
+        ("a.jsonl", TASK + b'{"input": 3, "target": "x"}\n', [], "line 51: 'input' holds int, not text"),
+        ("a.jsonl", TASK + b'{"input": "x", "target"\n', [], "line 51: broken JSON"),
+        ("a.jsonl", TASK + b'{"input": "x", "target": "y", "options": "y"}\n', [], "'options' holds str, not a list"),
+        ("a.jsonl", TASK + b'{"input": "x", "target": "y", "options": ["z"]}\n', [], "'target' is not among 'options'"),
+        ("a.jsonl", TASK + b'{"input": "x", "target": "y", "targets": ["z"]}\n', [], "'target' is not among 'targets'"),
+        ("a.jsonl", TASK, ["--prompt-format", "none"], "must have {input} in it once"),
+        ("a.jsonl", TASK, ["--context-length", "8"], "takes more than half of the 8 tokens of a window"),
+        ("a.jsonl", LONG, ["--context-length", "16"], "the targets of 50 leave no room for an input in 16 tokens"),
     ],
 )
 def test_text_that_cannot_be_prepared(

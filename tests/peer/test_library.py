@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from configs.errors import NetworkError
+from configs.errors import DataError, NetworkError
 from configs.load import load
 from configs.run import RunSpec
-from peer.library import Library
+from peer.library import Library, match
 from peer.train.data import open_corpus
+from peer.train.examples import Example
 from peer.train.partition import COMMON, Strategy
 from peer.train.prepare import Plan, prepare_texts
 
@@ -52,3 +53,31 @@ def test_what_lies_here_is_leased_and_is_not_wanted(library: Library, tmp_path: 
     library.corpus = open_corpus(tmp_path / "corpus")
     assert library.leases(strategy, "expert.1") == [s.content_id for s in library.domains[1].shards][:32]
     assert library.wanted(strategy, "expert.1", "me") == []
+
+
+def test_a_private_task_must_be_prepared_as_the_run_has_it(library: Library, tmp_path: Path) -> None:
+    examples = [Example(f"say {n}", f"{n} times", (f"{n} times",)) for n in range(60)]
+    plan = Plan(tokenizer=tmp_path / "corpus", context_length=16, shard_tokens=1000, is_private=True)
+    prepare_texts({"up": examples}, tmp_path / "mine", plan)
+    mine = open_corpus(tmp_path / "mine")
+    runs = [domain.model_copy(update={"is_public": False}) for domain in library.domains]
+    with pytest.raises(DataError, match=r"domain 'up' of .* is not as the run has it; prepare it of text"):
+        match(mine, library.spec, runs)
+    other = mine.info.domains[0].task
+    assert other is not None
+    runs[0] = mine.info.domains[0].model_copy(update={"shards": runs[0].shards})
+    assert match(mine, library.spec, runs) == [mine.info.domains[0], runs[1]]
+    longer = other.format.model_copy(update={"window": 32})
+    runs[0] = runs[0].model_copy(update={"task": other.model_copy(update={"format": longer})})
+    with pytest.raises(DataError, match="--context-length 32"):
+        match(mine, library.spec, runs)
+
+
+def test_the_worker_is_told_which_sources_are_tasks(library: Library, tmp_path: Path) -> None:
+    plan = Plan(tokenizer=tmp_path / "corpus", context_length=16, shard_tokens=1000)
+    examples = [Example(f"say {n}", f"{n} times", (f"{n} times",)) for n in range(60)]
+    info = prepare_texts({"up": examples, "down": ["down " * 400, "and down " * 400]}, tmp_path / "both", plan)
+    library.domains, library.corpus = list(info.domains), open_corpus(tmp_path / "both")
+    for index, is_task in enumerate((True, False)):
+        sources = library.sources(Strategy("experts", 2), f"expert.{index}")
+        assert sources and all(source.is_task is is_task for source in sources)

@@ -22,8 +22,8 @@ def test_perplexities_are_shown_with_their_means(capsys: pytest.CaptureFixture[s
     alone = {"expert.0": {"a": math.log(2), "b": math.log(8)}, "expert.1": {"a": math.log(9), "b": math.log(4)}}
     show_evaluation(Evaluation({"a": math.log(2), "b": math.log(4.5)}, {"a": 1000, "b": 24}, alone, 2, 1.5))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["a", "1,000", "2.000", "2.000", "9.000"]
-    assert lines[3].split() == ["mean", "1,024", "3.000", "4.000", "6.000"]
+    assert lines[1].split() == ["a", "1,000", "0.693", "2.000", "2.000", "9.000"]
+    assert lines[3].split() == ["mean", "1,024", "1.099", "3.000", "4.000", "6.000"]
 
 
 def test_a_model_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -253,3 +253,20 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare_texts({"cod": passages("cod")}, tmp_path / "corpus", Plan(300, context_length=16), stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_and_examples_are_no_domain_together(tmp_path: Path) -> None:
+    text_file(tmp_path / "texts" / "both" / "a.txt", "cod")
+    json_lines(tmp_path / "texts" / "both" / "b.jsonl", [{"input": "cod", "target": "fish"}])
+    said = refusal(lambda: prepare([tmp_path / "texts"], tmp_path / "corpus", **OPTIONS))
+    assert "domain 'both' has both text and examples; make them two domains" in said
+
+
+def test_examples_beside_a_text_column_are_text(tmp_path: Path) -> None:
+    rows: list[object] = [{"text": text, "input": "x", "target": "y"} for text in passages("cod")]
+    plain: list[object] = [{"text": text} for text in passages("cod")]
+    found = [
+        prepare([json_lines(tmp_path / f"{name}.jsonl", lines)], tmp_path / name, **OPTIONS).domains[0].shards
+        for name, lines in (("a", rows), ("b", plain))
+    ]
+    assert found[0] == found[1]
