@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from protocols.state import BlockState, ask_blocks
 log = logging.getLogger(__name__)
 
 DOWNLOAD_S = 600.0
+PIN_S = 60.0  # that a state stays after somebody has asked for a piece of it
+MAX_PINNED = 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class BlockStore:
         self.folder = folder
         self.replicas: dict[str, Replica] = {}  # in training
         self.stored: dict[str, Facts] = {}  # on disk
+        self._pinned: dict[str, tuple[memoryview, float]] = {}  # digest → state, and when it was last asked for
         self._spec = spec
         self._strategy = strategy
         self._state_stub, self._shards_stub, self._on_bytes = state_stub, shards_stub, on_bytes
@@ -80,6 +84,7 @@ class BlockStore:
     def save(self, replica: Replica) -> None:
         """Write a block in training, with what is private to this peer. Raises StateError."""
         replica.save(self.folder)
+        self._unpin()
         state = replica.state
         self.stored[state.block] = Facts(state.block, state.version, state.round, state.age, state.digest)
 
@@ -97,13 +102,27 @@ class BlockStore:
         self._remember(facts)
 
     def lookup(self, digest: str) -> Path | memoryview | None:
-        """Return the bytes of a state by its digest: of a block in training, now or one step ago, or on disk."""
-        for replica in self.replicas.values():
-            for state in (replica.state, replica.previous):
-                if state is not None and state.digest == digest:
-                    return state.blob
+        """Return the bytes of a state by its digest: of a block in training, now or one step ago, or on disk.
+
+        What was asked for lately stays while training goes on: on a slow link a download takes many rounds.
+        """
+        states = (s for r in self.replicas.values() for s in (r.state, r.previous))
+        blob = next((s.blob for s in states if s is not None and s.digest == digest), None)
+        if blob is None and digest in self._pinned:
+            blob = self._pinned[digest][0]
+        if blob is not None:
+            self._pinned.pop(digest, None)
+            self._pinned[digest] = (blob, time.monotonic())
+            self._unpin()
+            return blob
         found = next((f for f in self.stored.values() if f.digest == digest), None)
         return self.folder / f"{found.block}.safetensors" if found else None
+
+    def _unpin(self) -> None:
+        """Let go of states that nobody downloads any more."""
+        since = time.monotonic() - PIN_S
+        kept = [digest for digest, (_, asked) in self._pinned.items() if asked > since][-MAX_PINNED:]
+        self._pinned = {digest: self._pinned[digest] for digest in kept}
 
     def block_states(self) -> list[BlockState]:
         """Say which state of each block can be had here."""
