@@ -100,14 +100,15 @@ class Crowds:
 
     async def _announce(self, block: str, tick: int) -> None:
         daemon = self._daemon
-        replica = daemon.session.replicas[block]
-        if not rounds.due(daemon.spec, {block: replica.state.age}, tick) or not daemon.is_exchanging(block):
+        replica, census = daemon.session.replicas.get(block), self._census.get(block)
+        if replica is None or census is None or not daemon.is_exchanging(block):
             return
-        bits = self._census[block].bits
-        self._bits[block, tick] = bits
+        if not rounds.due(daemon.spec, {block: replica.state.age}, tick):
+            return
+        self._bits[block, tick] = census.bits
         addresses = daemon.standing.addresses[:MAX_ADDRESSES]
-        prefix = self._draw(block, tick)[:bits]
-        await self._buckets.announce(block, tick, prefix, holders=self.holders(block), addresses=addresses)
+        prefix = self._draw(block, tick)[: census.bits]
+        await self._buckets.announce(block, tick, prefix, holders=census.holders, addresses=addresses)
 
     async def _find(self, block: str, tick: int) -> None:
         """Read the bucket to which this peer said it would come, call its members, and take them into account."""
