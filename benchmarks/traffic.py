@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
         rows["Hivemind, float16"] = _row(load, run_averagers(links, load, Path(folder)))
     if not args.quick:
         with tempfile.TemporaryDirectory() as folder, open_links([Link()] * MANY) as links:
-            load = Load(MANY_SIZE, 16, 10.0, "int4", SEED)
+            load = Load(MANY_SIZE, 8, 15.0, "int4", SEED)
             rows["Shoal, int4, random"] = _row(load, run_holders(links, load, Path(folder)))
     baseline = rows["Hivemind, float16"]["wire"]
     bars = [
