@@ -59,11 +59,13 @@ ROWS = {
     "ours, 8 peers, random, whole": replace(DEFAULT, group="random", peers=8, fragments=1),
 }
 ONE_SEED = {
+    "ours, int8",
+    "ours, late, half",
     "one peer alone",
     "ours, sparse",
     "ours, late, scaled",
     "ours, 8 peers, random, whole",
-}  # no bar rests on them
+}  # no bar rests on them, but as baselines
 LEFT_OUT = {"ours, int8", "ours, late, half", *(name for name in ROWS if "8 peers" in name)} | ONE_SEED  # by --quick
 
 SWEPT_TICKS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 8))  # rounds of 5, 10, 20, 40 inner steps, and 5 growing to 40
@@ -147,8 +149,9 @@ Outcomes = Mapping[str, Sequence[Outcome]]
 
 
 def _ratio(outcomes: Outcomes, name: str, base: str) -> float:
-    """Return the mean loss of a row over that of another."""
-    return _mean(o.loss for o in outcomes[name]) / _mean(o.loss for o in outcomes[base])
+    """Return the mean loss of a row over that of another, over the seeds that both were trained with."""
+    both = min(len(outcomes[name]), len(outcomes[base]))
+    return _mean(o.loss for o in outcomes[name][:both]) / _mean(o.loss for o in outcomes[base][:both])
 
 
 def _bars(outcomes: Outcomes) -> list[Bar]:
