@@ -102,10 +102,10 @@ def run_holders(links: Links, load: Load, folder: Path) -> list[Account]:
     Raises ShoalError when one fails, or when in some round not all took the step with all offers of their group, and
     in a complete group to the same bits: its figures would not be those of a round.
     """
-    spec = _spec(load.codec, load.tick_s).model_dump()
-    plan = {"spec": spec, **_plan(load, HOLDERS_LEAD_S)}
+    spec = _spec(load.codec, load.tick_s)
+    plan = {"spec": spec.model_dump(), **_plan(load, HOLDERS_LEAD_S)}
     accounts = _run_group(links, "benchmarks.holder", plan, folder / f"holders-{load.codec}")
-    is_one_group = bits_for(len(accounts), _spec(load.codec, load.tick_s).rounds.group_size) == 0
+    is_one_group = bits_for(len(accounts), spec.rounds.group_size) == 0
     for step in range(load.steps):
         said = [account.steps[step] for account in accounts]
         is_whole = all(re.match(r"sealed (\d+) of \1\b", each["outcome"]) for each in said)

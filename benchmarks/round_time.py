@@ -5,8 +5,8 @@
     cpu_per_round    CPU seconds of a holder and its p2pd for one round, from the snapshot to the checkpoint on disk
 
 The baseline's seconds are those of its all-reduce alone (its group is formed before), over the seconds that its own
-bytes need; its CPU seconds are those of all its processes, matchmaking included. The first round, in which memory and
-connections are new, counts for the time and not for the CPU.
+bytes need; its CPU seconds are those of all its processes, matchmaking included. The first rounds, in which memory and
+connections are new, count for the time and not for the CPU.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def _times(accounts: list[Account], key: str, payload: float) -> list[dict[str, 
 
 
 def _cpu(accounts: list[Account]) -> dict[str, float]:
-    """Return the mean CPU seconds of a peer for a step, the first one left out, by phase where that is known."""
+    """Return the mean CPU seconds of a peer for a step, the first `WARM_UP` left out, by phase where that is known."""
     spent = [step["cpu_s"] for account in accounts for step in account.steps[WARM_UP:]]
     if not isinstance(spent[0], dict):
         return {"total": fmean(spent)}

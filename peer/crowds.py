@@ -53,7 +53,7 @@ class Crowds:
 
     def told(self) -> dict[str, float]:
         """Return what this peer tells others of its crowds: block → holders, about."""
-        return {block: census.holders for block, census in self._census.items() if census.bits > 0}
+        return {block: census.holders for block, census in self._census.items() if self.is_crowd(block)}
 
     def is_listed(self) -> bool:
         """Whether this peer's member record belongs in the DHT: always, unless all its blocks are large crowds."""
@@ -81,18 +81,17 @@ class Crowds:
 
     def _count(self, block: str, tick: int) -> None:
         """Take in how many holders the members' records name, as long as that is how they are known."""
+        if self.is_crowd(block):
+            return
         membership = self._daemon.membership
         view = membership.view(block, tick)
         records = [membership.record(peer) for peer in membership.members(tick) if peer != self._daemon.me]
         told = [record.crowds[block] for record in records if record is not None and block in record.crowds]
-        census = self._census.get(block)
-        if census is not None and census.bits > 0:
-            return
         if told and 2 * len(told) >= len(view):
             self._census[block] = begin(median(told), self._group_size)
         else:
             seen = max(1, len(view))
-            census = census or Census(seen, seen, 0)
+            census = self._census.get(block) or Census(seen, seen, 0)
             self._census[block] = revised(census, {0: [seen] * (seen - 1)}, [seen], self._group_size)
         if self.is_crowd(block):
             holders = self.holders(block)

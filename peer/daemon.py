@@ -187,13 +187,13 @@ class Daemon:
     async def _begin_rounds(self, tick: int) -> None:
         """Cut θ and begin an exchange of every block whose round ends at `tick`; training goes on at once."""
         ages = {block: replica.state.age for block, replica in self.session.replicas.items()}
-        blocks = [b for b in rounds.due(self.spec, ages, tick) if self.is_exchanging(b) and self._group(b, tick)]
-        if not blocks:
+        groups = {block: self._group(block, tick) for block in rounds.due(self.spec, ages, tick)}
+        if not any(groups.values()):
             return
         cut = await self.session.cut()
-        for block in blocks:
-            group = self._group(block, tick)
-            self.exchanges[block] = self.tasks.create_task(self._exchange(block, tick, group, cut))
+        for block, group in groups.items():
+            if group:
+                self.exchanges[block] = self.tasks.create_task(self._exchange(block, tick, group, cut))
 
     def is_exchanging(self, block: str) -> bool:
         """Whether this peer takes part in the rounds of a block that it trains."""
@@ -202,7 +202,7 @@ class Daemon:
     def _group(self, block: str, tick: int) -> Sequence[str]:
         """Return who exchanges a block at `tick`; none if this peer does not, or has not done with its last round."""
         under_way = self.exchanges.get(block)
-        if under_way is not None and not under_way.done():
+        if not self.is_exchanging(block) or (under_way is not None and not under_way.done()):
             return ()
         if self.crowds.is_crowd(block):
             return self.crowds.group(block, tick)

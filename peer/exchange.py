@@ -16,7 +16,7 @@ from configs.content import chunk_hashes, content_id
 from configs.errors import PeerError, ShoalError
 from dht.identity import Identity
 from peer.codec_choice import COARSE
-from peer.replica import Replica, read_offer
+from peer.replica import Replica, last_common_round, last_common_version, read_offer
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
 from protocols.fetching import Group
 from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
@@ -189,8 +189,8 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Hea
     target, sources = standing.follow, standing.sources
     assert target is not None
     marks = heard.histories[sources[0]]
-    base = next((s for s in (replica.state, replica.previous) if s and Mark(s.version, s.digest) in marks), None)
-    after = base.version if base else max(0, target.version - len(marks))
+    base = replica.base_in(marks)
+    after = last_common_version(base, target, marks)
     rounds = await history(swarm.offers_stub(sources[0]), replica.block, after)
     rounds = [r for r in rounds if r.version <= target.version]
     leads_there = bool(rounds) and rounds[-1].digest == target.digest
@@ -198,8 +198,7 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Hea
         replica.adopt(states, rounds, marks, base.round)
         return f"replayed {len(rounds)}"
     state = await _fetch_state(swarm, replica, target, sources, heard)
-    since = base.round if base else min((r.round for r in rounds), default=state.round + 1) - 1
-    replica.adopt([state], rounds, marks, since)
+    replica.adopt([state], rounds, marks, last_common_round(base, rounds, state))
     return "downloaded the state"
 
 

@@ -131,11 +131,7 @@ class Replica:
         """Take the outer step of a sealed round; what the own offer lacked stays in the residual."""
         is_counted = self.me in sealed
         self._push(self._stepped(self.state, round_, contributions), sealed)
-        if self.pending is not None and self.pending.round == round_:
-            kept = self.pending.produced
-            self.residual = torch.sub(kept, self.pending.decoded, out=unwritten(self.size)) if is_counted else kept
-            if self._origin is not None and self._origin.round == round_:
-                self._origin = Origin(round_, float(is_counted))
+        self._settle(round_, float(is_counted))
         self._close(round_, is_counted)
         self.pending = None
 
@@ -164,10 +160,7 @@ class Replica:
         """
         after = mixed_step(self.state, self.me, fragment, offers, self.spec, round_=round_, at=at, holders=holders)
         self._push(after, {})
-        if self.pending is not None and self.pending.round == round_:
-            self.residual = owed(self.pending.produced, self.pending.decoded, share)
-            if self._origin is not None and self._origin.round == round_:
-                self._origin = Origin(round_, share)
+        self._settle(round_, share)
         self.pending = None
 
     def skip(self, round_: int) -> None:
@@ -179,6 +172,10 @@ class Replica:
         self.residual, self._origin = self.residual + (self.state.phi - theta), None
         self.tokens = max(self.tokens, tokens)
         self.pending = None
+
+    def base_in(self, marks: Sequence[Mark]) -> OuterState | None:
+        """Return the newest state here that lies in a history; its rounds can be replayed from there."""
+        return next((s for s in (self.state, self.previous) if s and Mark(s.version, s.digest) in marks), None)
 
     def replayed(self, base: OuterState, round_: SealedRound, contributions: Sequence[Contribution]) -> OuterState:
         """Return the state that a sealed round of the others makes of `base`. Raises PeerError if its bits differ."""
@@ -256,8 +253,7 @@ class Replica:
             share = float(facts["share"]) if offered_round == saved_round else 0.0
             self.own[offered_round] = OwnOffer(codec, payload, share > 0)
             self._origin = Origin(offered_round, share)
-            if share:
-                self.residual = owed(self.residual, decoded, share)
+            self.residual = owed(self.residual, decoded, share)
 
     def _offers_since(self, first: int) -> dict[str, Tensor]:
         """Return own offers from round `first` on, encoded, by names that say how, and whether the history has them."""
@@ -275,6 +271,14 @@ class Replica:
                 _, round_, codec, is_counted = name.split(".")
                 self.own[int(round_)] = OwnOffer(codec, payload.numpy().tobytes(), is_counted == "1")
                 self.offered_round = max(self.offered_round, int(round_))
+
+    def _settle(self, round_: int, share: float) -> None:
+        """Keep in the residual what a step has not counted of the offer of its round."""
+        if self.pending is None or self.pending.round != round_:
+            return
+        self.residual = owed(self.pending.produced, self.pending.decoded, share)
+        if self._origin is not None and self._origin.round == round_:
+            self._origin = Origin(round_, share)
 
     def _owe(self, work: Tensor) -> None:
         """Add to what has yet to be sent; an offer that is under way was made before and did not have it."""
@@ -304,6 +308,16 @@ class Replica:
             self.own[round_] = OwnOffer(self.pending.codec, self.pending.payload, is_counted)
             for old in sorted(self.own)[:-KEPT_ROUNDS]:
                 del self.own[old]
+
+
+def last_common_version(base: OuterState | None, target: Mark, marks: Sequence[Mark]) -> int:
+    """Return the version after which rounds that lead to `target` are lacking; without a base, all that are known."""
+    return base.version if base else max(0, target.version - len(marks))
+
+
+def last_common_round(base: OuterState | None, rounds: Sequence[SealedRound], state: OuterState) -> int:
+    """Return the tick since which the history that leads to `state` by `rounds` may differ from this peer's own."""
+    return base.round if base else min((r.round for r in rounds), default=state.round + 1) - 1
 
 
 def load_state(folder: Path, block: str, size: int) -> OuterState | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from peer.replica import Replica
+from peer.replica import Replica, last_common_round, last_common_version
 from peer.simulate.links import Links, Lists
 from peer.simulate.scenario import TOKENS, Gossip, Scenario
 from peer.simulate.theory import Stand
@@ -127,11 +127,10 @@ class OneGroup:
         standing = compare(me, {name: past.marks for name, past in pasts.items()})
         if standing.follow is not None:
             source = pasts[standing.sources[0]]
-            bases = [s for s in (replica.state, replica.previous) if s and Mark(s.version, s.digest) in source.marks]
-            after = bases[0].version if bases else max(0, standing.follow.version - len(source.marks))
+            base = replica.base_in(source.marks)
+            after = last_common_version(base, standing.follow, source.marks)
             rounds = [r for r in source.lineage if r.version > after]
-            since = bases[0].round if bases else min((r.round for r in rounds), default=source.state.round + 1) - 1
-            replica.adopt([source.state], rounds, source.marks, since)
+            replica.adopt([source.state], rounds, source.marks, last_common_round(base, rounds, source.state))
         elif standing.merge:
             merged = merge([pasts[members[0]].state for _, members in standing.merge])
             replica.adopt([merged], [], [*replica.marks, *(mark for mark, _ in standing.merge)], merged.round)

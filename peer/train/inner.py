@@ -113,8 +113,8 @@ class Inner:
         """Take one optimizer step on the windows of all ranks; return the loss in nats per token over all of them.
 
         `windows` is (B, T + 1), the same on every rank; each takes its share of the rows. Only unmarked tokens
-        (data.py) count. A step whose loss or
-        gradient is not finite changes nothing and returns NaN. Raises torch.OutOfMemoryError.
+        (data.py) count. A step whose loss or gradient is not finite changes nothing and returns NaN. Raises
+        torch.OutOfMemoryError.
         """
         assert self._optimizer is not None
         loss = self._accumulate(windows, micro_batch)

@@ -31,6 +31,7 @@ from peer.train.outer import (
     common_tokens_of,
     nesterov,
     norm_scales,
+    unwritten,
 )
 
 FRAGMENT_CODEC = "bfloat16"  # half the error of int8 at the end of a run, where the pseudo-gradient is small
@@ -104,7 +105,10 @@ def pull_limit(contributions: Sequence[Contribution], at: slice, pull_clip: floa
 
 def owed(produced: Tensor, decoded: Tensor, share: float) -> Tensor:
     """Return the residual e = u − s·D(u) after a round in which the share `s` of the own offer counted."""
-    return torch.sub(produced, decoded, alpha=share)  # nobody else computes it, so its bits may be what they are
+    if not share:
+        return produced
+    # Nobody else computes it, so its bits may be what they are.
+    return torch.sub(produced, decoded, alpha=share, out=unwritten(produced.numel()))
 
 
 def grown_age(offers: Sequence[Mixed], holders: float, max_tokens: int) -> int:
