@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -63,8 +63,8 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
     try:
         yield asked
     finally:
-        if thread.is_alive():
-            loop, leaving = ends[0]
+        loop, leaving = ends[0]
+        with suppress(RuntimeError):  # it has left by itself, and its loop is closed
             loop.call_soon_threadsafe(leaving.set)
         thread.join()
 
