@@ -191,6 +191,23 @@ def generate(
         terminal.show_segments(generation.segments())
 
 
+@app.command(rich_help_panel=MODEL)
+def serve(
+    model: ModelDir,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.", metavar="IP")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0: any free one.", min=0, max=65_535)] = 8000,
+    task: Annotated[
+        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained (default: if it was).")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Answer over HTTP, as OpenAI's completions do: /v1/completions and /v1/models."""
+    _check_model(model)
+    import peer.serve
+
+    peer.serve.run(model, host, port, device, task)
+
+
 def _of(domain: str, report: Report) -> Report:
     return lambda stage, done, total: report(f"{domain}: {stage}", done, total)
 

@@ -52,28 +52,32 @@ class Generation:
     prompt: str | Sequence[int]  # a text, or its tokens
     sampling: Sampling = field(default_factory=Sampling)
     tokens: list[int] = field(init=False)  # of the prompt, then of the answer
+    prompt_tokens: int = field(init=False)  # how many of them are the prompt's
     _shares: list[Array] = field(init=False, default_factory=list)  # (K,) for each token: who spoke it
-    _prompt_tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
         if self.model.tokenizer is None:
             raise DataError("the model directory has no tokenizer.json, so text cannot be read; fuse again")
         if isinstance(self.prompt, str):
+            _check_text(self.prompt)
             self.tokens = self.model.tokenizer.encode(self.prompt, add_special_tokens=False).ids
         else:
             self.tokens = list(self.prompt)
-        self._prompt_tokens = len(self.tokens)
+        self.prompt_tokens = len(self.tokens)
         if not self.tokens:
             raise DataError("the prompt is empty; give at least one word to go on from")
         if max(self.tokens) >= self.model.vocab_size:
             raise DataError("the tokenizer beside the model is not the model's own; fuse again")
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the answer piece by piece, as whole characters, until the end-of-text token or `max_tokens`."""
+        """Yield the answer piece by piece, as whole characters, until the end-of-text token or `max_tokens`.
+
+        A piece for each token, so that one who iterates can stop at any: an empty one where a character is incomplete.
+        """
         model, router = self.model, self.model.router
         reader = _Reader(model)
         random = np.random.default_rng(self.sampling.seed)
-        del self.tokens[self._prompt_tokens :], self._shares[:]
+        del self.tokens[self.prompt_tokens :], self._shares[:]
 
         kept = self.tokens if len(self.tokens) < model.context_length else self.tokens[-reader.room :]
         _, weights = self._route(router.naive_bayes(self.tokens[: -len(kept)]), None)
@@ -87,14 +91,25 @@ class Generation:
             self.tokens.append(token)
             if token == model.end_of_text:
                 break
-            text = self._decode(self._prompt_tokens, len(self.tokens))
-            if len(text) > len(written) and not text.endswith("\ufffd"):  # else a character is still incomplete
-                yield text[len(written) :]
-                written = text
+            text = self._decode(self.prompt_tokens, len(self.tokens))
+            if len(text) <= len(written) or text.endswith("\ufffd"):  # a character is still incomplete
+                text = written
+            yield text[len(written) :]
+            written = text
             following = reader.follow(self.tokens)
-        text = self._decode(self._prompt_tokens, len(self.tokens))
+        text = self._decode(self.prompt_tokens, len(self.tokens))
         if len(text) > len(written):
             yield text[len(written) :]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the model has ended its answer; else it was cut at `max_tokens`, or is not finished yet."""
+        return len(self.tokens) > self.prompt_tokens and self.tokens[-1] == self.model.end_of_text
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the answer has so far, without the end-of-text."""
+        return len(self.tokens) - self.prompt_tokens - self.has_ended
 
     def segments(self) -> list[Segment]:
         """Return the prompt and what has been written so far, cut where another sub-model speaks."""
@@ -103,12 +118,12 @@ class Generation:
         speakers = [int(share.argmax()) for share in self._shares]
         start = 0
         for end in range(1, count + 1):
-            if end < count and end != self._prompt_tokens and speakers[end] == speakers[start]:
+            if end < count and end != self.prompt_tokens and speakers[end] == speakers[start]:
                 continue
             info = self.model.sub_models[speakers[start]]
             weight = float(np.mean([share[speakers[start]] for share in self._shares[start:end]]))
             text = self._decode(start, end)
-            found.append(Segment(text, info.name, info.domain, weight, start < self._prompt_tokens))
+            found.append(Segment(text, info.name, info.domain, weight, start < self.prompt_tokens))
             start = end
         return found
 
@@ -142,6 +157,7 @@ def task_prompt(model: RoutedModel, text: str) -> list[int]:
         raise DataError(f"the model was not trained on a task (it has no {TASK} or tokenizer.json); leave out --task")
     if not text.strip():
         raise DataError("the input is empty; give the text that the task is about")
+    _check_text(text)
     length = min(model.context_length, model.task.window)
     prompt: list[int] = TaskEncoder(model.task, model.tokenizer, model.end_of_text).prompt(text).tolist()
     if len(prompt) >= length:
@@ -150,6 +166,14 @@ def task_prompt(model: RoutedModel, text: str) -> list[int]:
             "included; shorten the input"
         )
     return prompt
+
+
+def _check_text(text: str) -> None:
+    """Raise DataError if `text` holds bytes or halves of characters that no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the prompt is not UTF-8 at character {error.start}; give it as UTF-8") from None
 
 
 class _Reader:

@@ -91,6 +91,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["prepare", "nowhere", "--out", "x"], "there is nothing at nowhere"),
         (["generate", "nowhere", "hello"], "no model directory at nowhere"),
         (["eval", ".", "--data", "x"], "holds no model"),
+        (["serve", "nowhere"], "no model directory at nowhere"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(
