@@ -39,6 +39,7 @@ class PeerConfig(Frozen):
     data: Path | None = None  # a prepared corpus; None founds on the built-in one
     private: bool = False  # keep this peer's data here
     sub_model: str | None = None  # take this one instead of the one with the fewest holders
+    answers: bool = True  # let others ask the sub-models that lie here (shoal ask)
     copies: Annotated[int, Field(ge=1, le=32)] = 3  # peers that store each block
     keep_ticks: Positive = 8  # between two refreshes of what a keeper stores
     tensorboard: Path | None = None  # write curves here

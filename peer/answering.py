@@ -1,12 +1,17 @@
 """Lets a model answer in a thread, one prompt after the other, while the event loop goes on."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from configs.errors import ShoalError
-from peer.train.generate import Generation
+
+if TYPE_CHECKING:
+    from peer.train.generate import Generation  # which imports transformers
 
 CLOSED = "it is ending; ask again later"
 
@@ -38,14 +43,14 @@ class Writer:
         return self._asked > self._max_waiting
 
     @asynccontextmanager
-    async def write(self, begin: Callable[[], Generation]) -> AsyncIterator["Answer"]:
+    async def write(self, begin: Callable[[], Generation]) -> AsyncIterator[Answer]:
         """Yield the answer to the prompt of the generation that `begin` makes, once its turn has come.
 
         `begin` and the writing run in a thread. Leaving the block, or a cancellation, ends the writing at its next
         token. Raises BusyError at once, ClosedError after `close`, and whatever `begin` raises.
         """
         if self.is_busy:
-            raise BusyError(f"busy with {self._asked} other prompts; ask again later")
+            raise BusyError("it is busy with what was asked before; ask again later")
         self._asked += 1
         try:
             async with self._turn:
@@ -95,7 +100,7 @@ class Answer:
         self.cut()
         await asyncio.wait([self._writing])
 
-    def __aiter__(self) -> "Answer":
+    def __aiter__(self) -> Answer:
         return self
 
     async def __anext__(self) -> str:

@@ -36,11 +36,13 @@ from peer.http import Actions, open_http
 from peer.local import announce_daemon
 from peer.random_group import run_round_among
 from peer.session import Cut, Session, initial_state
+from peer.speaker import Speaker
 from peer.standing import Standing
 from peer.supervisor import Event, Workers, open_workers
 from peer.train.outer import OuterState
 from peer.train.partition import COMMON, Strategy
 from peer.turns import Turns
+from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.gossip import Timing
 from protocols.offers import Offers
@@ -143,6 +145,8 @@ class Daemon:
         await self.network.serve(Shards(self._lookup, self.traffic), run_id)
         await self.network.serve(State(self.store), run_id)
         await self.network.serve(self.offers, run_id)
+        if self.config.answers:
+            await self.network.serve(Answers(Speaker(self)), run_id)
         await self.network.open_dht(self.entry.peers, run_id)
         await self.membership.refresh()
         await self.standing.greet(url)

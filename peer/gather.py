@@ -5,33 +5,27 @@ Nothing is trained here and no daemon is needed; the gathering peer is nobody's 
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import uvloop
-from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.corpus import DomainInfo, common_format
 from configs.errors import DataError, NetworkError, UsageError
 from configs.run import RunSpec
-from dht.network import Network, open_network
 from peer.blocks import BlockStore
-from peer.entry import built_in, read_domains, saved_records, saved_spec, shards_stub
-from peer.library import Library, tokenizer_from
+from peer.entry import built_in, read_domains, saved_records, saved_spec
+from peer.library import Library
 from peer.train.data import read_counts
 from peer.train.fuse import Format, Parts, fuse
 from peer.train.outer import OuterState
 from peer.train.partition import Strategy
-from protocols.describe import Describe, describe
-from protocols.state import BlockState, State
+from peer.visit import Counts, open_visit
+from protocols.state import BlockState
 
 log = logging.getLogger(__name__)
-
-Counts = NDArray[np.uint64]
 
 
 def fuse_from(sources: Sequence[str], out: Path, format: Format) -> None:
@@ -84,40 +78,9 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
 
 
 async def _from_peers(addresses: Sequence[str]) -> Parts:
-    with tempfile.TemporaryDirectory(prefix="shoal-gather-") as folder:
-        async with open_network(Path(folder) / "identity.key") as network:
-            reached = await network.connect(addresses)
-            description = await describe(network.stub(Describe, reached[0]))
-            await _meet(network, description.members)
-            spec, peers = description.spec, [*reached, *sorted(await network.connected() - set(reached))]
-            domains = read_domains(description.domains, spec)
-            stub = shards_stub(network, spec)
-            library = Library(Path(folder) / "corpus", spec, domains, stub, None)
-            tokenizer = await tokenizer_from(
-                stub, reached[0], description.tokenizer_id, description.tokenizer_bytes, library.folder
-            )
-            library.set_tokenizer(tokenizer)
-            strategy = Strategy(spec.strategy.kind, len(domains))
-            store = BlockStore(
-                Path(folder) / "blocks", spec, strategy, lambda p: network.stub(State, p, spec.run_id), stub
-            )
-            await library.fetch([domain.counts for domain in domains], peers)
-            blocks = await _newest(store, peers)
-            counts = {
-                domain.name: read_counts(path, spec.model.vocab_size)
-                for domain in domains
-                if (path := library.path(domain.counts)) is not None
-            }
-            return _parts(spec, blocks, counts, tokenizer, domains)
-
-
-async def _meet(network: Network, members: Mapping[str, Sequence[str]]) -> None:
-    """Dial the members that the first peer told of; those that cannot be reached are left out."""
-    for peer, addresses in members.items():
-        try:
-            await network.connect([a for a in addresses if a.endswith(peer)], timeout_s=5.0)
-        except (NetworkError, UsageError) as error:
-            log.info("without peer %s: %s", peer, error)
+    async with open_visit(addresses) as run:
+        blocks = await _newest(run.store, run.peers)
+        return _parts(run.spec, blocks, run.counts, run.tokenizer_json, run.domains)
 
 
 async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterState]:

@@ -208,6 +208,30 @@ def serve(
     peer.serve.run(model, host, port, device, task)
 
 
+@app.command(rich_help_panel=MODEL)
+def ask(
+    address: Annotated[str, typer.Argument(help="Of any peer of the run.", metavar="ADDR")],
+    prompt: Annotated[str, typer.Argument(help="The text to go on from, or a task's input.")],
+    run: Annotated[str | None, typer.Option("--run", help="Ask only this run.", metavar="ID")] = None,
+    task: Annotated[
+        bool | None, typer.Option("--task/--no-task", help="Ask as it is trained (default: if it is).")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=512)] = 128,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from so many tokens; 0: all.", min=0)] = 50,
+    seed: Annotated[int, typer.Option(help="The same seed and state give the same text.", min=0)] = 0,
+) -> None:
+    """Let a running swarm answer: the peer with the sub-model that fits the prompt best."""
+    from dht.addresses import parse_address
+
+    parse_address(address)
+    if not prompt.strip():
+        raise DataError("the prompt is empty; give at least one word")
+    import peer.ask
+
+    peer.ask.ask(address, run, peer.ask.Question(prompt, task, max_tokens, temperature, top_k, seed))
+
+
 def _of(domain: str, report: Report) -> Report:
     return lambda stage, done, total: report(f"{domain}: {stage}", done, total)
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from configs.corpus import INPUT, DomainInfo, TaskFormat
 from configs.errors import DataError
 from peer.train.data import Corpus, Tokens
-from peer.train.tokenizer import read_tokenizer
+from peer.train.tokenizer import check_text, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,23 @@ class TaskEncoder:
     def prompt(self, text: str) -> NDArray[np.int64]:
         """Return the whole prompt of an input, however long."""
         return np.concatenate([self._before, *self._encode([text]), self._after])
+
+    def question(self, text: str, context_length: int) -> list[int]:
+        """Return what a model of this context reads before it answers the input `text`.
+
+        Raises DataError: the input is empty, no text, or leaves no room for an answer.
+        """
+        if not text.strip():
+            raise DataError("the input is empty; give the text that the task is about")
+        check_text(text)
+        length = min(context_length, self.window)
+        prompt: list[int] = self.prompt(text).tolist()
+        if len(prompt) >= length:
+            raise DataError(
+                f"the input with its prompt format has {len(prompt)} tokens, and the model reads {length}, its answer "
+                "included; shorten the input"
+            )
+        return prompt
 
     def encode(self, examples: Sequence[Example], room: int = 0) -> list[Encoded | None]:
         """Return the tokens of each example; None if one of its answers leaves no room for an input in the window.

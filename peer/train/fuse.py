@@ -108,14 +108,22 @@ def fuse(parts: Parts, out: Path, format: Format = "routed", sub_model: str | No
 
 def build_sub_model(parts: Parts, name: str) -> LlamaForCausalLM:
     """Return one sub-model as a Llama in float32. Raises DataError: a block is missing or has a wrong size."""
-    strategy, spec = parts.strategy, parts.spec.model
+    return build_llama(parts.spec, parts.strategy, parts.blocks, name)
+
+
+def build_llama(run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], name: str) -> LlamaForCausalLM:
+    """Return the sub-model `name` of a run as a Llama in float32, from its flat blocks.
+
+    Raises DataError: a block is missing and cannot be derived, or has a wrong size.
+    """
+    spec = run.model
     layout = strategy.layout(name, spec)
     blocks: dict[str, Tensor] = {}
     for block in layout.blocks:
-        if block in parts.blocks:
-            blocks[block] = parts.blocks[block]
-        elif COMMON in parts.blocks:
-            blocks[block] = strategy.derive(block, parts.blocks[COMMON], spec)
+        if block in found:
+            blocks[block] = found[block]
+        elif COMMON in found:
+            blocks[block] = strategy.derive(block, found[COMMON], spec)
         else:
             raise DataError(f"block '{block}' is missing: fuse from a peer that holds or keeps it")
         if blocks[block].numel() != layout.block_size(block):
@@ -125,7 +133,7 @@ def build_sub_model(parts: Parts, name: str) -> LlamaForCausalLM:
             )
     config = build_config(spec)
     config.use_cache = True
-    _set_special_tokens(config, parts.spec.end_of_text)
+    _set_special_tokens(config, run.end_of_text)
     return _filled(LlamaForCausalLM(config), strategy.assemble(name, blocks, spec))
 
 

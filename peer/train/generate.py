@@ -17,6 +17,7 @@ from configs.run import Frozen
 from peer.train.examples import TaskEncoder
 from peer.train.routed import TASK, RoutedModel
 from peer.train.router import Array, mix
+from peer.train.tokenizer import EMPTY_PROMPT, encode_text
 
 
 class Sampling(Frozen):
@@ -59,13 +60,12 @@ class Generation:
         if self.model.tokenizer is None:
             raise DataError("the model directory has no tokenizer.json, so text cannot be read; fuse again")
         if isinstance(self.prompt, str):
-            _check_text(self.prompt)
-            self.tokens = self.model.tokenizer.encode(self.prompt, add_special_tokens=False).ids
+            self.tokens = encode_text(self.model.tokenizer, self.prompt)
         else:
             self.tokens = list(self.prompt)
         self.prompt_tokens = len(self.tokens)
         if not self.tokens:
-            raise DataError("the prompt is empty; give at least one word to go on from")
+            raise DataError(EMPTY_PROMPT)
         if max(self.tokens) >= self.model.vocab_size:
             raise DataError("the tokenizer beside the model is not the model's own; fuse again")
 
@@ -155,25 +155,7 @@ def task_prompt(model: RoutedModel, text: str) -> list[int]:
     """
     if model.task is None or model.tokenizer is None:
         raise DataError(f"the model was not trained on a task (it has no {TASK} or tokenizer.json); leave out --task")
-    if not text.strip():
-        raise DataError("the input is empty; give the text that the task is about")
-    _check_text(text)
-    length = min(model.context_length, model.task.window)
-    prompt: list[int] = TaskEncoder(model.task, model.tokenizer, model.end_of_text).prompt(text).tolist()
-    if len(prompt) >= length:
-        raise DataError(
-            f"the input with its prompt format has {len(prompt)} tokens, and the model reads {length}, its answer "
-            "included; shorten the input"
-        )
-    return prompt
-
-
-def _check_text(text: str) -> None:
-    """Raise DataError if `text` holds bytes or halves of characters that no tokenizer reads."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"the prompt is not UTF-8 at character {error.start}; give it as UTF-8") from None
+    return TaskEncoder(model.task, model.tokenizer, model.end_of_text).question(text, model.context_length)
 
 
 class _Reader:

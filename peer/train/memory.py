@@ -12,6 +12,7 @@ from configs.run import ModelSpec
 from peer.train.model import LOSS_VALUES, MIN_CHUNK
 from peer.train.partition import parameter_shapes
 
+ANSWER_VALUES = 5  # float32, for each parameter: the states read from disk, the model, what it is assembled from
 USABLE = 0.85  # of the free memory; the rest is for fragments and for what was not counted
 HOST_VALUES = 16  # float32, for each parameter: two states, two shared buffers, θ at a cut, residual, offers in a round
 
@@ -63,6 +64,15 @@ def check_host(spec: ModelSpec, *, is_training: bool, free: int | None = None) -
             f"and {_gb(usable)} of {_gb(free)} free memory can be used; free some, or choose a run with a smaller "
             f"model: {_fitting(spec, need, usable)}"
         )
+
+
+def can_answer(spec: ModelSpec, free: int | None = None) -> bool:
+    """Return whether one sub-model can be built to answer a prompt with half of the memory that is `free`, in bytes.
+
+    `free` None means what this machine has free now.
+    """
+    free = free_bytes(torch.device("cpu")) if free is None else free
+    return 4 * ANSWER_VALUES * _parameters(spec) <= free // 2
 
 
 def state_bytes(spec: ModelSpec) -> int:

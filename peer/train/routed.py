@@ -90,12 +90,23 @@ class RoutedModel:
         ends = model.config.eos_token_id
         end_of_text = ends[0] if isinstance(ends, list) and ends else ends
         _check_end_of_text(path, end_of_text, model.config.vocab_size)
-        counts = np.zeros((1, model.config.vocab_size), dtype=np.uint64)
         # A sub-model of a routed directory shares the tokenizer of the whole.
         places = [place for place in (path, path.resolve().parent) if (place / "tokenizer.json").is_file()]
         tokenizer = _read_tokenizer(places[0] / "tokenizer.json") if places else None
         task = _read_task(places[0]) if places else None
-        info = SubModelInfo(name="model", domain="all")
+        return cls.single(SubModelInfo(name="model", domain="all"), model, end_of_text, tokenizer, task)
+
+    @classmethod
+    def single(
+        cls,
+        info: SubModelInfo,
+        model: Any,
+        end_of_text: int,
+        tokenizer: Tokenizer | None,
+        task: TaskFormat | None = None,
+    ) -> Self:
+        """Return a causal LM as a routed model with one sub-model, which answers everything."""
+        counts = np.zeros((1, model.config.vocab_size), dtype=np.uint64)
         return cls((info,), (model,), Router(counts), end_of_text, tokenizer, task)
 
     @property

@@ -17,6 +17,7 @@ from peer.train.data import TOKENIZER_FILE, Tokens, token_dtype
 END_OF_TEXT = "<|endoftext|>"
 ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")  # in other people's tokenizers
 MAX_VOCABULARY = 262_144
+EMPTY_PROMPT = "the prompt is empty; give at least one word to go on from"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,23 @@ def end_of_text(tokenizer: Tokenizer) -> int:
         if token is not None:
             return token
     raise DataError(f"the tokenizer has no token that ends a text; add one of {', '.join(ENDS)} to it")
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the tokens of a prompt. Raises DataError: it is empty, or no text."""
+    check_text(text)
+    tokens: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    if not tokens:
+        raise DataError(EMPTY_PROMPT)
+    return tokens
+
+
+def check_text(text: str) -> None:
+    """Raise DataError if `text` holds bytes or halves of characters that no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the prompt is not UTF-8 at character {error.start}; give it as UTF-8") from None
 
 
 def _vocabulary(tokenizer: Tokenizer, raw: bytes, size: int) -> Vocabulary:

@@ -92,6 +92,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["generate", "nowhere", "hello"], "no model directory at nowhere"),
         (["eval", ".", "--data", "x"], "holds no model"),
         (["serve", "nowhere"], "no model directory at nowhere"),
+        (["ask", "nowhere", "hello"], "'nowhere' is"),
+        (["ask", ADDRESS, " "], "the prompt is empty"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(

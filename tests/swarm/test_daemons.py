@@ -181,6 +181,7 @@ def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_
     asyncio.run(main())
 
 
+@pytest.mark.timeout(300)
 def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path: Path, corpus: Path) -> None:
     environment = {
         "SHOAL_RUN__STRATEGY__KIND": "experts",
@@ -205,6 +206,7 @@ def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path
 
             status = await until(second, all_trained, timeout_s=180)
             print("ages:", {block.block: block.age for block in status.blocks})
+            await check_asked(first)
             assert await first.leave() == 0
             await asyncio.to_thread(post_action, second.url, "pause")  # both forms are to be of the same state
             await until(second, lambda s: s.state == "paused" and s.tick > s.blocks[0].last_round + 2)
@@ -212,6 +214,17 @@ def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path
             assert await second.leave() == 0
 
     asyncio.run(main())
+
+
+async def check_asked(peer: Process) -> None:
+    """The swarm answers a prompt in C++ with an expert that is trained on C++."""
+    prompt = "#include <ATen/core/Tensor.h>\nnamespace at { struct TORCH_API "
+    command = [sys.executable, "-m", "peer", "ask", peer.address, prompt, "--max-tokens", "20"]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    print("asked:", done.stderr, done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"expert\.\d \(cpp-[ab], [\d,]+ tokens\), asked of \w+\n", done.stderr)
+    assert done.stdout.strip()
 
 
 async def check_fused(peer: Process, folder: Path) -> None:
