@@ -149,9 +149,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Trained:
-    """The named parameters of each sub-model, and what it took."""
+    """The flat blocks in the end, with `model` as it was when the sub-models parted, and what it took."""
 
-    sub_models: Mapping[str, Mapping[str, Tensor]]
+    blocks: Mapping[str, Tensor]
     rounds: int
     offered_bytes: int  # by one peer
 
@@ -179,9 +179,9 @@ def train_swarm(
         first = age // (peers * spec.inner.batch_tokens)
     members = [Member(spec, strategy, corpus, state, index, is_private=is_private) for index in range(peers)]
     taken = offered = 0
+    common: dict[str, Tensor] = {}
     if state.is_final and spec.strategy.kind != "replicas":
-        for member in members:
-            member.part()
+        common = _part(members)
     for position in range(first, steps):
         for member in members:
             member.step(position)
@@ -192,13 +192,17 @@ def train_swarm(
             size = _exchange(block, tick, [member for member in members if block in member.replicas])
             taken, offered = taken + bool(size), offered + size // peers
         if any(COMMON in member.replicas and member.replicas[COMMON].state.is_final for member in members):
-            for member in members:
-                member.part()
+            common = _part(members)
     blocks = {block: replica.state.phi for member in members for block, replica in member.replicas.items()}
-    names = strategy.sub_models if COMMON not in blocks else (COMMON,)
-    names = tuple(name for name in names if set(strategy.blocks(name)) <= blocks.keys())
-    trained = {name: strategy.assemble(name, blocks, spec.model) for name in names}
-    return Trained(trained, taken, offered)
+    return Trained(common | blocks, taken, offered)
+
+
+def _part(members: Sequence[Member]) -> dict[str, Tensor]:
+    """Let the sub-models part; return the common model."""
+    common = {COMMON: members[0].replicas[COMMON].state.phi}
+    for member in members:
+        member.part()
+    return common
 
 
 def _exchange(block: str, tick: int, holders: Sequence[Member]) -> int:
@@ -210,6 +214,20 @@ def _exchange(block: str, tick: int, holders: Sequence[Member]) -> int:
     for member in holders:
         member.advance(block, tick, [contribution for contribution, _ in offers])
     return sum(size for _, size in offers)
+
+
+def train_late(spec: RunSpec, corpus: Corpus, domain: int, common: Tensor, steps: int) -> Tensor:
+    """Train one more branch on a domain that came when the others were done, from the common model; return it."""
+    strategy = Strategy(spec.strategy.kind, len(corpus.info.domains))
+    ages = {SWARM: spec.strategy.common_tokens}
+    state = new_state(COMMON, common, None, version=0, round_=0, ages=ages, is_final=True)
+    member = Member(spec, strategy, corpus, state, domain, is_private=False)
+    member.part()
+    for position in range(steps):
+        member.step(position)
+    block = strategy.sub_models[domain]
+    member.advance_alone(block, steps)
+    return member.replicas[block].state.phi
 
 
 def train_central(spec: RunSpec, corpus: Corpus, *, steps: int, stop_after: int | None = None) -> Tensor:

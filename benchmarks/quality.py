@@ -20,18 +20,20 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from benchmarks.costs import flops_per_token, parameters, peak_bytes
-from benchmarks.fusing_swarm import train_central, train_joint, train_swarm
+from benchmarks.fusing_swarm import train_central, train_swarm
+from benchmarks.joint_mixture import train_joint
 from benchmarks.report import Bar, at_most, finish, parser
-from benchmarks.routes import DEFAULT, ORACLE, losses
+from benchmarks.routes import DEFAULT, ORACLE, losses, sub_models_of
 from configs.run import InnerSpec, ModelSpec, RunSpec
 from peer.train.builtin import built_in_corpus
 from peer.train.data import CORPUS_FILE, Corpus, open_corpus
@@ -71,39 +73,46 @@ class Row:
     is_private: bool = False  # every peer has its own domain's text only, from the first step
     optimizer: Literal["adamw", "muon"] = "muon"
     codec: str = "int4"
-    alpha: float = 0.7
-    mu: float = 0.5
-    steps: tuple[int, int] = (2, 8)  # a round's first and last length, in inner steps
-    rates: tuple[float, ...] = (0.01, 0.02, 0.04)
-    batches: tuple[int, ...] = (1024, 2048)  # tokens of one inner step of one peer
+    alpha: float = 0.9
+    mu: float = 0.3
+    round_tokens: tuple[int, int] = (1024, 2048)  # of one peer, in its first and its last rounds
+    rates: tuple[float, ...] = ()
+    batches: tuple[int, ...] = ()  # tokens of one inner step of one peer
 
 
+SMALL, USUAL = (256, 512), (512, 1024)  # batches
+DENSE = {"rates": (0.01, 0.02, 0.04), "batches": USUAL}
+FAST = {"rates": (0.02, 0.03, 0.04), "batches": SMALL}
 ROWS: dict[str, Row] = {
-    "one peer alone": Row("alone"),
-    "dense, sub-model size": Row("dense"),
-    "dense, fused size": Row("wide"),
-    "joint mixture, routes told": Row("joint", "experts"),
-    "DiLoCo replicas": Row("swarm", alpha=0.7, mu=0.9),
-    "replicas": Row("swarm"),
-    "experts": Row("swarm", "experts", 0.4),
-    "branches": Row("swarm", "branches", 0.4),
-    "branches, no common phase": Row("swarm", "branches"),
-    "branches, private text": Row("swarm", "branches", 0.4, is_private=True),
-    "branches, common phase in one place": Row("central", "branches", 0.4),
+    "one peer alone": Row("alone", **DENSE),
+    "dense, sub-model size": Row("dense", **DENSE),
+    "dense, fused size": Row("wide", rates=(0.005, 0.01, 0.02), batches=USUAL),
+    "joint mixture, routes told": Row("joint", "experts", **DENSE),
+    "DiLoCo replicas": Row("swarm", alpha=0.7, mu=0.9, rates=(0.01, 0.02, 0.04), batches=SMALL),
+    "replicas": Row("swarm", **FAST),
+    "experts": Row("swarm", "experts", 0.4, **FAST),
+    "branches": Row("swarm", "branches", 0.4, **FAST),
+    "branches, no common phase": Row("swarm", "branches", **FAST),
+    "branches, private text": Row("swarm", "branches", 0.4, is_private=True, **FAST),
+    "branches, common phase in one place": Row("central", "branches", 0.4, **FAST),
 }
 FUSED = "branches"  # the row that the bars are about: the product's default
-FULL = Scale(
-    model=ModelSpec(
-        vocab_size=512, hidden_size=48, num_layers=2, num_heads=2, num_kv_heads=2, mlp_size=144, context_length=128
-    ),
-    wide=ModelSpec(
-        vocab_size=512, hidden_size=128, num_layers=2, num_heads=4, num_kv_heads=4, mlp_size=384, context_length=128
-    ),
-    tokens=8_110_080,
-    held_out=16_384,
-    seeds=(0, 1, 2),
-)
-QUICK = replace(FULL, tokens=400_000, held_out=2048, seeds=(0,))
+ONE_SEED = frozenset({"joint mixture, routes told", "branches, no common phase", "branches, private text"})
+
+
+def scale_of(hidden: int, seeds: tuple[int, ...]) -> Scale:
+    """Return a scale by the sub-models' width: 16 tokens for each parameter of each of the peers' sub-models."""
+    fixed = {"vocab_size": 512, "num_layers": 2, "context_length": 128}
+    model = ModelSpec(hidden_size=hidden, num_heads=2, num_kv_heads=2, mlp_size=3 * hidden, **fixed)
+    size = PEERS * parameters(model)
+    widths = range(hidden, 6 * hidden, 8)
+    wide = [ModelSpec(hidden_size=w, num_heads=4, num_kv_heads=4, mlp_size=3 * w, **fixed) for w in widths]
+    nearest = min(wide, key=lambda each: abs(parameters(each) - size))
+    return Scale(model, nearest, tokens=16 * size, held_out=16_384, seeds=seeds)
+
+
+WIDTH, SEEDS = 32, (0, 1, 2)
+QUICK_TOKENS = 400_000
 QUICK_ROWS = ("one peer alone", "dense, sub-model size", FUSED)
 
 
@@ -170,8 +179,8 @@ class Cell:
                 "outer": {"codec": row.codec, "alpha": row.alpha, "mu": row.mu},
                 "rounds": {
                     "tick_seconds": 1,
-                    "first_ticks": row.steps[0],
-                    "last_ticks": row.steps[1],
+                    "first_ticks": max(1, row.round_tokens[0] // self.batch),
+                    "last_ticks": max(1, row.round_tokens[1] // self.batch),
                     "double_tokens": max(1, total // 10),
                 },
                 "genesis": 0.0,
@@ -181,8 +190,11 @@ class Cell:
         )
 
 
-def train(cell: Cell, corpus_path: Path) -> dict[str, Any]:
-    """Train a cell from scratch and score it."""
+def train(cell: Cell, corpus_path: Path, path: Path) -> float:
+    """Train a cell from scratch, score it, and write what came of it to `path`, a swarm's blocks beside it.
+
+    Returns the loss.
+    """
     torch.set_num_threads(1)
     corpus, began = open_corpus(corpus_path), time.process_time()
     spec, kind = cell.spec(corpus), cell.row.kind
@@ -194,7 +206,9 @@ def train(cell: Cell, corpus_path: Path) -> dict[str, Any]:
             share = spec.strategy.common_tokens // cell.batch
             start = train_central(central.spec(corpus), corpus, steps=central.steps, stop_after=share)
         swarm = train_swarm(spec, corpus, PEERS, cell.steps, is_private=cell.row.is_private, start=start)
-        sub_models, rounds, offered = swarm.sub_models, swarm.rounds, swarm.offered_bytes
+        rounds, offered = swarm.rounds, swarm.offered_bytes
+        sub_models = sub_models_of(spec, swarm.blocks, len(corpus.info.domains))
+        save_file({name: flat.contiguous() for name, flat in swarm.blocks.items()}, path.with_suffix(".safetensors"))
     elif kind == "joint":
         sub_models = train_joint(spec, corpus, steps=cell.steps)
     else:
@@ -202,7 +216,10 @@ def train(cell: Cell, corpus_path: Path) -> dict[str, Any]:
         sub_models = {COMMON: Strategy("replicas", 1).assemble(COMMON, {COMMON: flat}, cell.model)}
     seconds = time.process_time() - began
     scored = losses(sub_models, cell.model, corpus, cell.scale.held_out)
-    return {"losses": scored, "rounds": rounds, "offered_bytes": offered, "seconds": seconds}
+    facts = {**asdict(cell), "scale": None, "model": cell.model.model_dump()}
+    outcome = {"losses": scored, "rounds": rounds, "offered_bytes": offered, "seconds": seconds}
+    path.write_text(json.dumps({"cell": facts, **outcome}, indent=1) + "\n")
+    return mean(scored[DEFAULT].values())
 
 
 @dataclass
@@ -220,14 +237,16 @@ class Trials:
         # The longest first, so that no core is left with it in the end.
         lacking.sort(key=lambda cell: -cell.trained_tokens * cell.streams)
         with ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn")) as pool:
-            for cell, outcome in zip(
-                lacking, pool.map(partial(train, corpus_path=self.corpus_path), lacking), strict=True
-            ):
-                self._path(cell).write_text(json.dumps({"cell": asdict(cell), **outcome}, indent=1) + "\n")
-                loss = mean(outcome["losses"][DEFAULT].values())
+            paths = [self._path(cell) for cell in lacking]
+            done = pool.map(train, lacking, [self.corpus_path] * len(lacking), paths)
+            for cell, loss in zip(lacking, done, strict=True):
                 said = f"{cell.name}, rate {cell.rate:g}, batch {cell.batch}, {cell.tokens:,} tokens, seed {cell.seed}"
-                print(f"{said}: {loss:.4f} nats, {outcome['seconds']:.0f} s", file=sys.stderr, flush=True)
+                print(f"{said}: {loss:.4f} nats", file=sys.stderr, flush=True)
         return {cell: json.loads(self._path(cell).read_text()) for cell in wanted}
+
+    def blocks(self, cell: Cell) -> dict[str, Tensor]:
+        """Return the blocks that a swarm's cell ended with."""
+        return load_file(self._path(cell).with_suffix(".safetensors"))
 
     def _path(self, cell: Cell) -> Path:
         return self.cache / f"{cell.key}.json"
@@ -236,7 +255,9 @@ class Trials:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     args = _arguments(argv)
-    scale = QUICK if args.quick else FULL
+    scale = scale_of(args.width, SEEDS)
+    if args.quick:
+        scale = replace(scale, tokens=QUICK_TOKENS, held_out=2048, seeds=SEEDS[:1])
     names = args.row or (QUICK_ROWS if args.quick else list(ROWS))
     with tempfile.TemporaryDirectory() as scratch:
         cache = args.cache or Path(scratch)
@@ -244,7 +265,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         trials = Trials(_corpus(args.data, cache, scale), cache, args.jobs)
         chosen = {name: _tuned(trials, name, scale) for name in names}
         cells = {
-            name: [replace(best, tokens=scale.tokens, seed=seed) for seed in scale.seeds]
+            name: [
+                replace(best, tokens=scale.tokens, seed=seed) for seed in scale.seeds[: 1 if name in ONE_SEED else None]
+            ]
             for name, best in chosen.items()
         }
         trained = trials.outcomes(cell for row in cells.values() for cell in row)
@@ -270,6 +293,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     own.add_argument("--data", type=Path, metavar="DIR", help=f"text, a folder for each domain (default: {DATA})")
     own.add_argument("--cache", type=Path, metavar="DIR", help="keep what was trained there, and go on from it")
     own.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="trainings side by side")
+    own.add_argument("--width", type=int, default=WIDTH, metavar="N", help=f"of a sub-model (default: {WIDTH})")
     own.add_argument("--row", action="append", choices=list(ROWS), help="only this one; may be repeated")
     return own.parse_args(argv)
 
@@ -288,11 +312,15 @@ def _corpus(data: Path | None, cache: Path, scale: Scale) -> Path:
     return out
 
 
+def _seeds(name: str, scale: Scale) -> tuple[int, ...]:
+    return scale.seeds[:1] if name in ONE_SEED else scale.seeds
+
+
 def _tuned(trials: Trials, name: str, scale: Scale) -> Cell:
     """Return the row's best setting, tried with the first seed at a part of the length."""
     row, tokens = ROWS[name], int(TUNED_SHARE * scale.tokens)
     grid = [Cell(name, row, scale, rate, batch, tokens, scale.seeds[0]) for rate in row.rates for batch in row.batches]
-    if scale is QUICK:
+    if scale.tokens <= QUICK_TOKENS:
         return grid[len(grid) // 2]
     tried = trials.outcomes(grid)
     return min(tried, key=lambda cell: mean(tried[cell]["losses"][DEFAULT].values()))

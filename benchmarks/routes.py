@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from configs.run import ModelSpec
+from configs.run import ModelSpec, RunSpec
 from peer.train.data import Corpus, read_counts
 from peer.train.evaluate import split_documents
 from peer.train.model import build_config
-from peer.train.partition import COMMON
+from peer.train.partition import COMMON, Strategy
 from peer.train.routed import RoutedModel, SubModelInfo
 from peer.train.router import Array, Router, mix
 
@@ -41,6 +41,13 @@ def losses(sub_models: Mapping[str, Mapping[str, Tensor]], model: ModelSpec, cor
         for router, chosen in _routes(routed, documents, thoughts, index).items():
             found.setdefault(router, {})[domain.name] = -float(np.concatenate(chosen).mean())
     return found
+
+
+def sub_models_of(spec: RunSpec, blocks: Mapping[str, Tensor], domains: int) -> dict[str, dict[str, Tensor]]:
+    """Return the named parameters of each sub-model that flat blocks make up; of `model` before they part."""
+    strategy = Strategy(spec.strategy.kind, domains)
+    names = [name for name in strategy.sub_models if set(strategy.blocks(name)) <= blocks.keys()] or [COMMON]
+    return {name: strategy.assemble(name, blocks, spec.model) for name in names}
 
 
 def routed_model(sub_models: Mapping[str, Mapping[str, Tensor]], model: ModelSpec, corpus: Corpus) -> RoutedModel:
