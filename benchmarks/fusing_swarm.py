@@ -95,6 +95,7 @@ class Member:
         self._batch_tokens = spec.inner.batch_tokens
         self._told = str(own) if is_private else "all"
         self._tokens = {COMMON: 0}  # of this peer on each block
+        self._sent_tokens = {COMMON: 0}  # of these, what was offered last
         self._anchor_tokens = {COMMON: 0}  # of these, what the anchor's age has
         self._snapshots: dict[str, Tensor] = {}
 
@@ -118,15 +119,18 @@ class Member:
         return Contribution(self.name, values, tokens, norm, self._told), len(payload)
 
     def advance(self, block: str, round_: int, offers: Sequence[Contribution]) -> None:
-        """Take the outer step, and the new anchor."""
-        replica = self.replicas[block]
-        replica.advance(round_, offers, {offer.peer_id: SEALED for offer in offers})
-        flat = torch.zeros(self.trainee.layout.size)
-        before = torch.zeros(self.trainee.layout.size)
-        span = self.trainee.layout.span(block)
-        flat[span], before[span] = replica.state.phi, self._snapshots[block]
-        self.trainee.rows.shift(flat, before, [block])
-        self._anchor_tokens[block] = self._tokens[block]
+        """Take the outer step; θ takes the new anchor with `take`."""
+        self.replicas[block].advance(round_, offers, {offer.peer_id: SEALED for offer in offers})
+        self._sent_tokens[block] = self._tokens[block]
+
+    def take(self, block: str) -> None:
+        """Take the new anchor, keeping what was learnt since the snapshot."""
+        layout = self.trainee.layout
+        anchor, snapshot = torch.zeros(layout.size), torch.zeros(layout.size)
+        anchor[layout.span(block)] = self.replicas[block].state.phi
+        snapshot[layout.span(block)] = self._snapshots[block]
+        self.trainee.rows.shift(anchor, snapshot, [block])
+        self._anchor_tokens[block] = self._sent_tokens[block]
 
     def advance_alone(self, block: str, round_: int) -> None:
         """Take the step of a round with one holder."""
@@ -164,11 +168,12 @@ def train_swarm(
     *,
     is_private: bool = False,
     start: Tensor | None = None,
+    late_steps: int = 0,
 ) -> Trained:
     """Train `spec` from scratch with so many peers, each of which takes `steps` inner steps.
 
     `is_private` keeps each peer to its own domain's text from the first step. `start` are parameters to begin with
-    at the end of a common phase that was trained elsewhere.
+    at the end of a common phase that was trained elsewhere. A new anchor is taken `late_steps` after its snapshot.
     """
     strategy = Strategy(spec.strategy.kind, len(corpus.info.domains))
     state = initial_state(spec, strategy)
@@ -182,19 +187,33 @@ def train_swarm(
     common: dict[str, Tensor] = {}
     if state.is_final and spec.strategy.kind != "replicas":
         common = _part(members)
+    coming: dict[str, int] = {}  # block → the position at which its new anchor is taken
     for position in range(first, steps):
+        for block in [block for block, at in coming.items() if at <= position]:
+            _take(members, coming, block)
         for member in members:
             member.step(position)
         tick = position + 1
         ages = {block: replica.state.age for member in members for block, replica in member.replicas.items()}
         due = list(ages) if tick == steps else rounds.due(spec, ages, tick)
         for block in due:
+            _take(members, coming, block)
             size = _exchange(block, tick, [member for member in members if block in member.replicas])
+            if size:
+                coming[block] = tick + late_steps
             taken, offered = taken + bool(size), offered + size // peers
         if any(COMMON in member.replicas and member.replicas[COMMON].state.is_final for member in members):
             common = _part(members)
     blocks = {block: replica.state.phi for member in members for block, replica in member.replicas.items()}
     return Trained(common | blocks, taken, offered)
+
+
+def _take(members: Sequence[Member], coming: dict[str, int], block: str) -> None:
+    """Let θ take the block's new anchor, if there is one that it has not taken."""
+    if coming.pop(block, None) is not None:
+        for member in members:
+            if block in member.replicas:
+                member.take(block)
 
 
 def _part(members: Sequence[Member]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ tokens only. But for the oracle, which is told each document's domain.
 Shapes: K sub-models, T tokens of a document.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from configs.run import ModelSpec, RunSpec
-from peer.train.data import Corpus, read_counts
+from peer.train.data import Corpus
 from peer.train.evaluate import split_documents
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
@@ -27,14 +27,26 @@ ORACLE = "told"
 Losses = dict[str, dict[str, float]]  # router → domain → nats per token
 
 
-def losses(sub_models: Mapping[str, Mapping[str, Tensor]], model: ModelSpec, corpus: Corpus, tokens: int) -> Losses:
-    """Return the held-out loss by router and domain, over the first `tokens` of each domain.
+def losses(
+    sub_models: Mapping[str, Mapping[str, Tensor]],
+    model: ModelSpec,
+    corpus: Corpus,
+    tokens: int,
+    domains: Collection[str] | None = None,
+) -> Losses:
+    """Return the held-out loss by router and domain, over the first `tokens` of each of the `domains` (None: all).
 
     A model that has not parted has one route, the default.
     """
-    routed = routed_model(sub_models, model, corpus)
+    return losses_of(routed_model(sub_models, model, corpus), corpus, tokens, domains)
+
+
+def losses_of(routed: RoutedModel, corpus: Corpus, tokens: int, domains: Collection[str] | None = None) -> Losses:
+    """Return the same for a model that is built already."""
     found: Losses = {}
     for index, domain in enumerate(corpus.info.domains):
+        if domains is not None and domain.name not in domains:
+            continue
         held_out = corpus.heldout(domain)[:tokens].astype(np.int64)
         documents = split_documents(held_out, routed.end_of_text)
         thoughts = routed.log_likelihoods(documents)
@@ -52,7 +64,7 @@ def sub_models_of(spec: RunSpec, blocks: Mapping[str, Tensor], domains: int) -> 
 
 def routed_model(sub_models: Mapping[str, Mapping[str, Tensor]], model: ModelSpec, corpus: Corpus) -> RoutedModel:
     """Return the routed form of named parameters, as `fuse` makes it of blocks."""
-    counts = [read_counts(corpus.blob(each.counts.content_id), model.vocab_size) for each in corpus.info.domains]
+    counts = [corpus.counts(domain) for domain in corpus.info.domains]
     infos, tables = [], []
     for name in sub_models:
         domain = None if name == COMMON else int(name.rsplit(".", 1)[1])
@@ -79,10 +91,11 @@ def _routes(
     routes: dict[str, list[Array]] = {DEFAULT: [routed.mixture(each) for each in thoughts]}
     if len(routed.models) == 1:
         return routes
-    own = [info.name.endswith(f".{told}") for info in routed.sub_models].index(True)
+    names = [info.name.rsplit(".", 1)[1] for info in routed.sub_models]
     by_posterior = [router.route(each)[0] for each in thoughts]
     by_counts = [router.route(router.naive_bayes(each))[0] for each in documents]
-    routes[ORACLE] = [each[own] for each in thoughts]
+    if str(told) in names:
+        routes[ORACLE] = [each[names.index(str(told))] for each in thoughts]
     routes["posterior, one speaks"] = [_hard(w, each) for w, each in zip(by_posterior, thoughts, strict=True)]
     routes["naive Bayes"] = [mix(w, each) for w, each in zip(by_counts, thoughts, strict=True)]
     routes["naive Bayes, one speaks"] = [_hard(w, each) for w, each in zip(by_counts, thoughts, strict=True)]

@@ -185,7 +185,7 @@ class Inner:
         self._ramp = int(tensors["ramp"])
         return True
 
-    def _states(self) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
+    def _states(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         for optimizer in self._optimizers:
             yield from optimizer.state.items()
 

@@ -70,7 +70,7 @@ def tune(model: MixtralForCausalLM, spec: RunSpec, tuning: Tuning, progress: Pro
         read = windows[:, :-1].where(windows[:, :-1] >= 0, ~windows[:, :-1])
         logits = model(input_ids=read, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learning, spec.inner.grad_clip)
         for group in optimizer.param_groups:
             group["lr"] = RATE_SHARE * spec.inner.learning_rate * (1 - step / steps)
