@@ -49,14 +49,13 @@ ROWS: dict[str, Row] = {
     "dense, fused size": Row("wide", rates=(0.005, 0.01, 0.02), batches=USUAL),
     "joint mixture, routes told": Row("joint", "experts", **DENSE),
     "DiLoCo replicas": Row("swarm", alpha=0.7, mu=0.9, rates=(0.01, 0.02, 0.04), batches=SMALL),
-    "replicas": Row("swarm", **FAST),
     "experts": Row("swarm", "experts", 0.4, **FAST),
     "branches": Row("swarm", "branches", 0.4, **FAST),
-    "branches, no common phase": Row("swarm", "branches", **FAST),
-    "branches, private text": Row("swarm", "branches", 0.4, is_private=True, **FAST),
-    "branches, common phase in one place": Row("central", "branches", 0.4, **FAST),
+    "branches, no common phase": Row("swarm", "branches"),
+    "branches, private text": Row("swarm", "branches", 0.4, is_private=True),
+    "branches, common phase in one place": Row("central", "branches", 0.4),
 }
-FUSED = "branches"  # the row that the bars are about: the product's default
+FUSED = "branches"  # the row that the bars are about, whose setting those have that try none of their own
 ONE_SEED = frozenset({"joint mixture, routes told", "branches, no common phase", "branches, private text"})
 
 
@@ -135,6 +134,8 @@ def _seeds(name: str, scale: Scale) -> tuple[int, ...]:
 def _tuned(trials: Trials, name: str, scale: Scale) -> Cell:
     """Return the row's best setting, tried with the first seed at a part of the length."""
     row, tokens = ROWS[name], int(TUNED_SHARE * scale.tokens)
+    if not row.rates:
+        return replace(_tuned(trials, FUSED, scale), name=name, row=row)
     grid = [Cell(name, row, scale, rate, batch, tokens, scale.seeds[0]) for rate in row.rates for batch in row.batches]
     if scale.tokens <= QUICK_TOKENS:
         return grid[len(grid) // 2]
