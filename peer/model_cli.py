@@ -29,6 +29,9 @@ def prepare(
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead.", metavar="FILE")] = None,
     text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
     domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
+    domains: Annotated[
+        int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
+    ] = None,
     context_length: Annotated[int, typer.Option(help="Tokens that each domain must fill.", min=8)] = 128,
     prompt_format: Annotated[
         str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
@@ -62,6 +65,7 @@ def prepare(
             heldout_share=heldout_share,
             shard_tokens=shard_tokens,
             private=private,
+            domains=domains,
             progress=report,
         )
     if as_json:
