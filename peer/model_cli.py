@@ -71,11 +71,18 @@ def prepare(
     if as_json:
         print(corpus.model_dump_json(indent=1, exclude_defaults=True))
         return
+    words: dict[str, list[str]] = {}
+    if domains is not None:
+        from peer.train.data import open_corpus
+        from peer.train.domains import typical_words
+
+        words = typical_words(open_corpus(out))
     for domain in corpus.domains:
         size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
         if domain.task is not None:
             size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
-        print(f"{domain.name}: {size}, {held_out} held out")
+        typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
+        print(f"{domain.name}: {size}, {held_out} held out{typical}")
         if domain.task is not None and domain.task.cut + domain.task.left_out:
             print(
                 f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "

@@ -6,19 +6,22 @@ once more and assigned. What stays in memory of the rest is a byte a passage.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
+from peer.train.data import Corpus
 from peer.train.documents import Document, Documents, Progress, batches, cut_text, position_of, text_of
 from peer.train.examples import Example
-from peer.train.mixture import Mixture, Passages, fit
-from peer.train.tokenizer import Vocabulary
+from peer.train.mixture import Mixture, Passages, fit, log_unigrams_of
+from peer.train.tokenizer import Vocabulary, read_tokenizer
 
 PASSAGE_CHARACTERS = 4096  # at most, about a thousand tokens: a long document is no unit that belongs to one domain
 SAMPLE_CHARACTERS = 16 << 20  # that clusters are fitted on: some 5 M tokens, 200 MB while they are fitted
 POOL = "all"
+SHORTEST_WORD = 3  # letters; shorter ones name nothing
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,19 @@ def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, pr
             yield f"cluster.{cluster}", passage
 
     return in_domains
+
+
+def typical_words(corpus: Corpus, count: int = 6) -> dict[str, list[str]]:
+    """Return the words that tell each domain from all others, those first that tell most of its text; to name it by."""
+    tokenizer = read_tokenizer(corpus.path, corpus.info.vocab_size).tokenizer
+    counts = np.stack([corpus.counts(domain).astype(np.int64) for domain in corpus.info.domains])
+    shares, common = np.exp(log_unigrams_of(counts)), np.exp(log_unigrams_of(counts.sum(axis=0, keepdims=True)))
+    found: dict[str, list[str]] = {}
+    for domain, order in zip(corpus.info.domains, np.argsort(-shares * np.log(shares / common), axis=1), strict=True):
+        texts = (tokenizer.decode([int(token)]) for token in order)
+        words = (text[1:] for text in texts if text.startswith(" ") and len(text) > SHORTEST_WORD)
+        found[domain.name] = list(islice(filter(str.isalpha, words), count))
+    return found
 
 
 def _sample(passages: Documents, search: Search, vocabulary: Vocabulary) -> list[NDArray[np.integer]]:

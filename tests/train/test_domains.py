@@ -12,6 +12,7 @@ from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from peer.train.data import open_corpus
 from peer.train.documents import cut_text
+from peer.train.domains import typical_words
 from peer.train.mixture import BOUNDS, Mixture, Passages, Prices, choose, fit, log_unigrams_of, settle
 from peer.train.prepare import Plan, prepare, prepare_texts
 from peer.train.tokenizer import read_tokenizer
@@ -100,6 +101,9 @@ def test_the_domains_of_mixed_text_are_found(tmp_path: Path) -> None:
     found = documents_of(tmp_path / "corpus")
     kinds = [{text[:3] for part in parts for text in part} for parts in found.values()]
     assert sorted(map(sorted, kinds)) == [["kit"], ["law"], ["sea"]]
+    for name, words in typical_words(open_corpus(tmp_path / "corpus")).items():
+        kind = found[name][0][0]
+        assert words and set(words) <= set(WORDS[next(each for each in WORDS if kind.startswith(each))])
     assert sorted(text for parts in found.values() for part in parts for text in part) == sorted(mixed())
 
 
