@@ -29,6 +29,9 @@ def prepare(
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead.", metavar="FILE")] = None,
     text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
     domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
+    domains: Annotated[
+        int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
+    ] = None,
     context_length: Annotated[int, typer.Option(help="Tokens that each domain must fill.", min=8)] = 128,
     prompt_format: Annotated[
         str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
@@ -62,16 +65,24 @@ def prepare(
             heldout_share=heldout_share,
             shard_tokens=shard_tokens,
             private=private,
+            domains=domains,
             progress=report,
         )
     if as_json:
         print(corpus.model_dump_json(indent=1, exclude_defaults=True))
         return
+    words: dict[str, list[str]] = {}
+    if domains is not None:
+        from peer.train.data import open_corpus
+        from peer.train.domains import typical_words
+
+        words = typical_words(open_corpus(out))
     for domain in corpus.domains:
         size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
         if domain.task is not None:
             size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
-        print(f"{domain.name}: {size}, {held_out} held out")
+        typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
+        print(f"{domain.name}: {size}, {held_out} held out{typical}")
         if domain.task is not None and domain.task.cut + domain.task.left_out:
             print(
                 f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
