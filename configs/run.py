@@ -159,6 +159,9 @@ class RunSpec(RunPlan):
     genesis: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds at tick 0
     tokenizer_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     end_of_text: Count  # the token after each document
+    # Content id of the float32 parameters of block `model` that the run begins with; None: they follow from the seed.
+    # A spec without one is written as it was before there were any: its run keeps its id.
+    initial_id: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", exclude_if=lambda value: value is None)] = None
 
     @property
     def run_id(self) -> str:

@@ -240,7 +240,8 @@ class Daemon:
     async def _first_sub_model(self) -> str:
         """Return what this peer trains first: what it trained before, or what needs it most."""
         if self.entry.is_founder and self.store.load(COMMON) is None:
-            await asyncio.to_thread(self.store.put, initial_state(self.spec, self.strategy))
+            first = await asyncio.to_thread(initial_state, self.spec, self.strategy, self.config.init_from)
+            await asyncio.to_thread(self.store.put, first)
         common = await self.store.obtain(COMMON, self._others())
         if not common.is_final:
             return COMMON

@@ -86,3 +86,10 @@ def test_rounds_double_with_age_up_to_the_longest() -> None:
     rounds = RoundSpec(tick_seconds=1, first_ticks=2, last_ticks=16, double_tokens=100)
     ages = {0: 2, 99: 2, 100: 4, 299: 4, 300: 8, 699: 8, 700: 16, 1500: 16, 2**48: 16}
     assert {age: rounds.length(age) for age in ages} == ages
+
+
+def test_a_run_from_the_seed_is_written_as_before_there_were_others(values: dict[str, Any]) -> None:
+    given = {**values, "initial_id": "c" * 64}
+    assert RunSpec(**given).run_id != RunSpec(**values).run_id
+    assert "initial_id" in RunSpec(**given).model_dump_json()
+    assert "initial_id" not in RunSpec(**values).model_dump_json()
