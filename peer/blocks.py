@@ -203,9 +203,9 @@ class BlockStore:
         return loaded
 
     def _read(self, data: bytearray, block: str, size: int) -> OuterState:
-        state, initial_id = read_state(data, block, size), self._spec.initial_id
-        is_first = block == COMMON and state.version == 0 and initial_id is not None
-        if is_first and parameters_id([state.phi]) != initial_id:
+        state = read_state(data, block, size)
+        is_known = block == COMMON and state.version == 0 and not self._spec.is_seeded
+        if is_known and parameters_id([state.phi]) != self._spec.initial_id:
             raise PeerError(f"state of {block}: these are not the parameters that the run begins with")
         return state
 

@@ -152,8 +152,9 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             self.tasks = tasks
             watch = tasks.create_task(self._watch_network())
-            tasks.create_task(self.workers.start(self.spec, data_seed(self.me)))  # beside the download of the state
             self.standing.state = "downloading"
+            base = await self.library.obtain_base(self._others())
+            tasks.create_task(self.workers.start(self.spec, data_seed(self.me), base))  # beside the state's download
             first = await self._first_sub_model()
             await self._take(first, await self._obtain(first))
             has_begun()

@@ -14,15 +14,21 @@ from configs.corpus import DomainInfo
 from configs.errors import ConfigError, DataError, NetworkError, StateError
 from configs.load import Settings
 from configs.machine import PeerConfig
-from configs.run import ModelSpec, RunPlan, RunSpec
+from configs.run import AdapterSpec, ModelSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
 from peer.library import Library, match, tokenizer_from
 from peer.train.checkpoint import read_bytes, write_file
-from peer.train.data import TOKENIZER_FILE, Corpus, open_corpus
-from peer.train.pretrained import check_tokenizer, parameters_id, read_model_spec, read_parameters
+from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
+from peer.train.pretrained import (
+    check_tokenizer,
+    parameters_id,
+    read_model_spec,
+    read_parameters,
+    write_parameters,
+)
 from protocols.describe import Describe, Description, describe
 from protocols.shards import Shards
 
@@ -155,10 +161,15 @@ def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[Model
         model = plan.model.model_copy(update={"vocab_size": corpus.info.vocab_size})
         corpus.check_fits(model)
         return model, None
-    model = read_model_spec(folder, plan.model.context_length)
+    planned = plan.model
+    if plan.strategy.kind == "adapters" and planned.adapter is None:
+        planned = planned.model_copy(update={"adapter": AdapterSpec()})
+    model = read_model_spec(folder, planned)
     check_tokenizer(folder, corpus)
     corpus.check_fits(model)
     log.info("reading %s", folder)
+    if model.adapter is not None:
+        return model, write_parameters(folder, model, config.state_dir / "corpus" / BLOBS)
     return model, parameters_id(read_parameters(folder, model))
 
 

@@ -142,7 +142,7 @@ def initial_state(spec: RunSpec, strategy: Strategy, init_from: Path | None = No
     """
     layout = strategy.layout(COMMON, spec.model)
     phi = unwritten(layout.size)
-    if spec.initial_id is None:
+    if spec.is_seeded:
         tensors: Iterable[Tensor] = initial_parameters(spec.model, spec.seed).values()
     elif init_from is None:
         raise DataError("this run begins with a model that its founder brought; the seed does not make it")
@@ -150,7 +150,7 @@ def initial_state(spec: RunSpec, strategy: Strategy, init_from: Path | None = No
         tensors = read_parameters(init_from, spec.model)
     for slot, tensor in zip(layout.slots, tensors, strict=True):
         phi[slot.span] = tensor.reshape(-1)
-    if spec.initial_id not in (None, parameters_id([phi])):
+    if not spec.is_seeded and parameters_id([phi]) != spec.initial_id:
         raise DataError(f"the weights in {init_from} have changed since the run was founded; found it again")
     is_final = common_tokens_of(spec, COMMON) == 0
     return new_state(COMMON, phi, None, version=0, round_=0, ages={}, is_final=is_final)

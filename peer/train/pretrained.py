@@ -6,10 +6,11 @@ else train another model than the one that it was given.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from pydantic import ValidationError
@@ -47,8 +48,8 @@ ONLY = {  # key of config.json → the value that every run has, and that Transf
 }
 
 
-def read_model_spec(folder: Path, context_length: int) -> ModelSpec:
-    """Return what the model in `folder` is, to be trained in windows of `context_length` tokens.
+def read_model_spec(folder: Path, plan: ModelSpec) -> ModelSpec:
+    """Return what the model in `folder` is, to be trained with the context length and the adapter of `plan`.
 
     Raises DataError: no such directory, or a model that no run can have; says which key of its config.json is why.
     """
@@ -77,7 +78,8 @@ def read_model_spec(folder: Path, context_length: int) -> ModelSpec:
             {own: config[key] for own, key in SIZES.items()}
             | {
                 "num_kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
-                "context_length": context_length,
+                "context_length": plan.context_length,
+                "adapter": plan.adapter,
                 "rope_theta": rotary.get("rope_theta", config.get("rope_theta", 10_000.0)),
                 "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
                 "tie_embeddings": config.get("tie_word_embeddings", False),
@@ -106,6 +108,27 @@ def read_parameters(folder: Path, model: ModelSpec) -> Iterator[Tensor]:
                 raise DataError(f"{folder}: {CONFIG} ties {HEAD} to {EMBEDDING}, but their values differ")
 
 
+def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
+    """Write the model's parameters into the folder `blobs` as one, in the order of block `model`; return its id.
+
+    Raises DataError as `read_parameters`, StateError when the disk is full.
+    """
+    from peer.train.prepare import disk_errors
+
+    fresh = blobs / ".base.part"
+    with disk_errors(fresh):
+        blobs.mkdir(parents=True, exist_ok=True)
+        try:
+            with fresh.open("wb") as file:
+                name = parameters_id(_written(read_parameters(folder, model), file))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(blobs / name)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return name
+
+
 def check_tokenizer(folder: Path, corpus: Corpus) -> None:
     """Raise DataError if the tokens of `corpus` mean something else to the model in `folder`."""
     path = folder / TOKENIZER_FILE
@@ -121,6 +144,12 @@ def check_tokenizer(folder: Path, corpus: Corpus) -> None:
 def parameters_id(parameters: Iterable[Tensor]) -> str:
     """Return the content id of float32 parameters, laid one after the other: what a run spec calls them."""
     return content_id_of_pieces(parameter.contiguous().reshape(-1).numpy().data for parameter in parameters)
+
+
+def _written(parameters: Iterable[Tensor], file: IO[bytes]) -> Iterator[Tensor]:
+    for parameter in parameters:
+        file.write(parameter.contiguous().reshape(-1).numpy().data)
+        yield parameter
 
 
 def _check_lengths(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> None:

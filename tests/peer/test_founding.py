@@ -1,6 +1,7 @@
 """A run that is founded with a pretrained model begins with it, everywhere, and with nothing else."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,15 +11,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import peer.blocks
+from configs.content import content_id_of
 from configs.errors import DataError, PeerError
 from configs.load import Settings, load
 from configs.machine import PeerConfig
-from configs.run import RunPlan, RunSpec
+from configs.run import AdapterSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from peer.blocks import BlockStore
 from peer.cli import main
 from peer.entry import Entry, enter
+from peer.gather import gather
 from peer.session import initial_state
 from peer.train.fuse import Parts, fuse
 from peer.train.model import initial_parameters
@@ -97,6 +100,41 @@ def test_fused_at_once_it_is_the_pretrained_model(kind: str, llama: Path, corpus
                 assert (branch(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-6
 
 
+def test_adapters_are_fused_with_what_the_state_directory_holds(llama: Path, corpus: Path, tmp_path: Path) -> None:
+    entry = found(tmp_path / "state", {"kind": "adapters"}, data=corpus, init_from=llama)
+    spec, strategy = entry.spec, Strategy("adapters", 2)
+    assert spec.model.adapter == AdapterSpec() and spec.is_seeded
+    base = entry.library.base
+    assert base is not None and base.content_id == spec.initial_id
+    path = entry.library.lookup(base.content_id)
+    assert path is not None and content_id_of(path.read_bytes()) == base.content_id  # others may have it
+    assert asyncio.run(entry.library.obtain_base([])) == path
+    entry.save(tmp_path / "state")
+    entry.library.keep_counts()
+    state = initial_state(spec, strategy)
+    assert state.size < base.size_bytes // 4 and state.is_final
+    BlockStore(tmp_path / "state" / "blocks", spec, strategy, cast(Any, None), cast(Any, None)).put(state)
+    parts = gather([str(tmp_path / "state")])
+    theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    tokens = torch.randint(0, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(1))
+    changed = state.phi + 0.1
+    for name, phi in (("model", state.phi), ("adapter.1", changed)):
+        fuse(replace(parts, blocks={name: phi}), tmp_path / name, "llama", name)
+        ours = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        with torch.no_grad():
+            difference = (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max()
+        assert difference <= 1e-5 if phi is state.phi else difference > 0.1
+    both = replace(parts, blocks={"adapter.0": state.phi, "adapter.1": changed})
+    fuse(both, tmp_path / "routed")
+    routed = [AutoModelForCausalLM.from_pretrained(tmp_path / "routed" / f"adapter.{k}") for k in range(2)]
+    assert [type(model).__name__ for model in routed] == ["LlamaForCausalLM"] * 2
+    with pytest.raises(DataError, match="the adapters were trained on is missing"):
+        fuse(replace(both, base=None), tmp_path / "never")
+    path.unlink()
+    with pytest.raises(DataError, match="in none of these directories"):
+        gather([str(tmp_path / "state")])
+
+
 def test_another_beginning_is_another_run(llama: Path, corpus: Path, tmp_path: Path) -> None:
     spec = found(tmp_path / "state", {"kind": "replicas"}, data=corpus, init_from=llama).spec
     assert RunSpec.model_validate_json(spec.model_dump_json()).run_id == spec.run_id
@@ -139,7 +177,11 @@ def test_a_newcomer_takes_no_other_beginning(
 
 
 def test_a_founder_s_mistakes_are_one_line(
-    llama: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    llama: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     texts = {"cod": [f"{number} swims " * 40 for number in range(20)]}
     prepare_texts(texts, tmp_path / "other", Plan(vocab_size=VOCABULARY, context_length=32))
@@ -149,7 +191,9 @@ def test_a_founder_s_mistakes_are_one_line(
     with pytest.raises(DataError, match=f"prepare it with --vocab-size {VOCABULARY}"):
         found(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "small", init_from=llama)
     start = ["start", "--config", "tiny", "--state-dir", str(tmp_path / "s"), "--init-from"]
+    monkeypatch.setenv("SHOAL_RUN__STRATEGY__KIND", "adapters")
     for arguments, said in (
+        (start[:-1], "name a Hugging Face Llama with --init-from DIR"),
         ([*start, str(tmp_path)], "is no Hugging Face model: there is no config.json"),
         ([*start, str(llama)], f"--tokenizer {llama}, then give it with --data DIR"),
     ):

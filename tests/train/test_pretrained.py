@@ -14,7 +14,7 @@ from configs.content import content_id_of
 from configs.errors import DataError
 from configs.run import ModelSpec
 from peer.train.partition import parameter_shapes
-from peer.train.pretrained import parameters_id, read_model_spec, read_parameters
+from peer.train.pretrained import parameters_id, read_model_spec, read_parameters, write_parameters
 
 SPEC = ModelSpec(
     vocab_size=300,
@@ -28,6 +28,9 @@ SPEC = ModelSpec(
     rms_norm_eps=3e-5,
     tie_embeddings=False,
 )
+
+
+PLAN = SPEC.model_copy(update={"num_layers": 5, "hidden_size": 64})  # of it only the context counts
 
 
 def save_llama(folder: Path, *, dtype: torch.dtype = torch.float32, shards: str = "5GB", **changes: Any) -> Any:
@@ -76,7 +79,7 @@ def test_sizes_and_values_are_those_of_transformers(
 ) -> None:
     model = save_llama(tmp_path, dtype=dtype, shards=shards, tie_word_embeddings=is_tied)
     assert (tmp_path / "model.safetensors").exists() is (shards == "5GB")
-    spec = read_model_spec(tmp_path, 16)
+    spec = read_model_spec(tmp_path, PLAN)
     assert spec == SPEC.model_copy(update={"tie_embeddings": is_tied})
     parameters = list(read_parameters(tmp_path, spec))
     theirs = dict(model.named_parameters())
@@ -93,7 +96,7 @@ def test_an_old_config_says_the_same(llama: Path) -> None:
         config.update(rope_theta=5_000.0, rope_scaling=None, pretraining_tp=1, torch_dtype="float32")
 
     rewrite(llama / "config.json", as_of_old)
-    assert read_model_spec(llama, 16) == SPEC
+    assert read_model_spec(llama, PLAN) == SPEC
     rewrite(
         llama / "model.safetensors",
         lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": t["model.norm.weight"].clone()}),
@@ -126,7 +129,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 5_000.0}
 def test_what_no_run_can_be_is_one_line(llama: Path, change: dict[str, Any], says: str) -> None:
     rewrite(llama / "config.json", lambda config: config.update(change))
     with pytest.raises(DataError) as caught:
-        read_model_spec(llama, 16)
+        read_model_spec(llama, PLAN)
     line = str(caught.value)
     assert says in line and str(llama) in line and "\n" not in line
 
@@ -163,7 +166,7 @@ def test_a_head_that_is_tied_only_in_words(llama: Path) -> None:
 
 def test_damaged_directories_are_one_line(llama: Path) -> None:
     with pytest.raises(DataError, match=r"name the directory of a Hugging Face model"):
-        read_model_spec(llama / "nowhere", 16)
+        read_model_spec(llama / "nowhere", PLAN)
     sound = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(sound[:200])
     with pytest.raises(DataError, match=r"model\.safetensors cannot be read"):
@@ -179,4 +182,15 @@ def test_damaged_directories_are_one_line(llama: Path) -> None:
         list(read_parameters(llama, SPEC))
     (llama / "config.json").write_text("{")
     with pytest.raises(DataError, match="is not JSON"):
-        read_model_spec(llama, 16)
+        read_model_spec(llama, PLAN)
+
+
+def test_a_blob_of_it_appears_whole_or_not_at_all(llama: Path, tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs"
+    name = write_parameters(llama, SPEC, blobs)
+    assert [path.name for path in blobs.iterdir()] == [name] == [content_id_of((blobs / name).read_bytes())]
+    assert name == parameters_id(read_parameters(llama, SPEC))
+    rewrite(llama / "model.safetensors", lambda tensors: tensors.update({NORM: torch.full((16,), torch.inf)}))
+    with pytest.raises(DataError, match="not finite"):
+        write_parameters(llama, SPEC, blobs)
+    assert [path.name for path in blobs.iterdir()] == [name]
