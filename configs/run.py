@@ -68,8 +68,13 @@ class StrategySpec(Frozen):
 
 
 class InnerSpec(Frozen):
-    """The inner optimizer (AdamW) and its schedule, which follows a block's age."""
+    """The inner optimizer and its schedule, which follows a block's age.
 
+    `muon` orthogonalises the momentum of the layers' matrices (Jordan et al., 2024); everything else takes AdamW's
+    steps. Its updates have the size of AdamW's (2502.16982, 2.2), so one rate serves both.
+    """
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
     betas: tuple[Share, Share] = (0.9, 0.95)
@@ -163,6 +168,8 @@ class RunPlan(Frozen):
             raise ValueError(
                 f"strategy.common_tokens {self.strategy.common_tokens} exceeds total_tokens {self.total_tokens}"
             )
+        if self.strategy.kind == "adapters" and self.inner.optimizer == "muon":
+            raise ValueError("inner.optimizer muon is for whole matrices, not for the factors of adapters; take adamw")
         if self.model.adapter is not None and self.strategy.kind != "adapters":
             raise ValueError(f"model.adapter is only for strategy.kind adapters, not for {self.strategy.kind}")
         return self

@@ -24,10 +24,11 @@ from peer.blocks import BlockStore
 from peer.entry import built_in, read_domains, saved_records, saved_spec, shards_stub
 from peer.library import Library, tokenizer_from
 from peer.train.adapters import map_base
-from peer.train.data import read_counts
+from peer.train.data import Corpus, read_counts
 from peer.train.fuse import Format, Parts, fuse
 from peer.train.outer import OuterState
 from peer.train.partition import Strategy
+from peer.train.tune import Tuning
 from protocols.describe import Describe, describe
 from protocols.state import BlockState, State
 
@@ -36,12 +37,18 @@ log = logging.getLogger(__name__)
 Counts = NDArray[np.uint64]
 
 
-def fuse_from(sources: Sequence[str], out: Path, format: Format) -> None:
+def fuse_from(
+    sources: Sequence[str], out: Path, format: Format, corpus: Corpus | None = None, tune_tokens: int = 0
+) -> None:
     """Gather the blocks of a run from `sources` (addresses or state directories) and fuse them into `out`.
 
+    `tune_tokens` of the `corpus`, which has the run's tokenizer, tune a Mixtral.
     Raises UsageError, NetworkError, DataError, StateError: one line each.
     """
-    fuse(gather(sources), out, format)
+    parts = gather(sources)
+    if corpus is not None and corpus.info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
+        raise DataError(f"{corpus.path} was prepared with another tokenizer than the run's; prepare it with the run's")
+    fuse(parts, out, format, tuning=None if corpus is None else Tuning.on(corpus, tune_tokens))
 
 
 def gather(sources: Sequence[str]) -> Parts:

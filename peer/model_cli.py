@@ -92,8 +92,14 @@ def fuse(
     ],
     out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
     form: Annotated[Literal["routed", "mixtral", "llama"], typer.Option("--format", help="What to make.")] = "routed",
+    tune_tokens: Annotated[
+        int, typer.Option(help="Of --data, to train a fused Mixtral on: its gates choose token by token.", min=0)
+    ] = 0,
+    data: Annotated[Path | None, typer.Option(help="A corpus with the run's tokenizer.", metavar="DIR")] = None,
 ) -> None:
     """Build the whole model from the blocks that a swarm holds."""
+    if bool(tune_tokens) != (data is not None):
+        raise UsageError("a tune needs both --tune-tokens and --data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and is not empty; choose another directory")
     for source in sources:
@@ -102,8 +108,10 @@ def fuse(
                 f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
             )
     import peer.gather
+    from peer.train.data import open_corpus
 
-    peer.gather.fuse_from(sources, out, form)
+    corpus = None if data is None else open_corpus(data)
+    peer.gather.fuse_from(sources, out, form, corpus, tune_tokens)
     print(f'wrote {out}; try it with: shoal generate {out} "Once upon a time"')
 
 

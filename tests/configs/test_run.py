@@ -103,6 +103,8 @@ def test_adapters_need_a_model_that_they_are_on(values: dict[str, Any]) -> None:
     for lacking in (adapters, {**adapters, "initial_id": "c" * 64}, {**whole, "initial_id": None}):
         with pytest.raises(ValidationError, match=r"needs initial_id and model\.adapter"):
             RunSpec(**lacking)
+    with pytest.raises(ValidationError, match="muon is for whole matrices"):
+        RunSpec(**changed(whole, "inner.optimizer", "muon"))
     with pytest.raises(ValidationError, match=r"only for strategy\.kind adapters"):
         RunSpec(**{**whole, "strategy": {"kind": "branches"}})
     assert RunSpec(**whole).run_id != RunSpec(**changed(whole, "model.adapter", {"rank": 9})).run_id

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.errors import DataError, UsageError
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
+from peer.train.data import Source
 from peer.train.fuse import Parts, build_mixtral, build_sub_model, fuse
 from peer.train.generate import Generation, Sampling
 from peer.train.routed import RoutedModel
+from peer.train.tune import Tuning
 
 MODEL = ModelSpec(
     vocab_size=300,
@@ -112,6 +115,34 @@ def test_mixtral_loads_by_plain_transformers_and_routes(tokenizer_json: bytes, t
         assert torch.equal(output.logits, built(input_ids=tokens).logits)
     # Top-1 weighs its expert by exactly one, and the gates are not all zeros.
     assert all(logits.abs().max() > 0 for logits in output.router_logits)
+
+
+def test_a_tune_of_the_mixtral_learns_from_text_and_leaves_the_gates(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("experts", tokenizer_json, EXPERTS)
+    inner = parts.spec.inner.model_copy(update={"learning_rate": 0.05})
+    parts = replace(parts, spec=parts.spec.model_copy(update={"inner": inner}))
+    sources = {}
+    for index, domain in enumerate(parts.counts):
+        tokens = np.arange(20_000) % (20 + index) + 100 * index
+        (tmp_path / domain).write_bytes(tokens.astype("<u2").tobytes())
+        sources[domain] = [Source(str(tmp_path / domain), 300)]
+    tuning = Tuning(sources, tokens=64 * 60)
+    models = {name: build_sub_model(parts, name) for name in parts.sub_models}
+    untuned = build_mixtral(parts, models, tuning)
+    fuse(parts, tmp_path / "tuned", "mixtral", tuning=tuning)
+    tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned")
+    text = torch.arange(30)[None] % 20
+    with torch.no_grad():
+        before, after = (float(model(input_ids=text, labels=text).loss) for model in (untuned, tuned))
+    assert after < before - 0.5
+    gate = "model.layers.0.mlp.gate.weight"
+    assert torch.equal(tuned.state_dict()[gate], untuned.state_dict()[gate])
+    with pytest.raises(DataError, match="no domain 'docs'"):
+        build_mixtral(parts, models, Tuning({"python": sources["python"]}, 640))
+    with pytest.raises(UsageError, match="only a Mixtral is tuned"):
+        fuse(parts, tmp_path / "routed", "routed", tuning=tuning)
+    with pytest.raises(UsageError, match="shorter than one step"):
+        fuse(parts, tmp_path / "short", "mixtral", tuning=Tuning(sources, 63))
 
 
 @pytest.mark.parametrize("format", ["routed", "mixtral", "llama"])
