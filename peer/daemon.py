@@ -155,8 +155,9 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             self.tasks = tasks
             watch = tasks.create_task(self._watch_network())
-            tasks.create_task(self.workers.start(self.spec, data_seed(self.me)))  # beside the download of the state
             self.standing.state = "downloading"
+            base = await self.library.obtain_base(self._others())
+            tasks.create_task(self.workers.start(self.spec, data_seed(self.me), base))  # beside the state's download
             await self._take(*await self._first())
             has_begun()
             while await self._next_tick():
@@ -260,7 +261,8 @@ class Daemon:
     async def _first(self) -> tuple[str, list[OuterState]]:
         """Return what this peer trains first, what it trained before or what needs it most, and its states."""
         if self.entry.is_founder and self.store.load(COMMON) is None:
-            await asyncio.to_thread(self.store.put, initial_state(self.spec, self.strategy))
+            first = await asyncio.to_thread(initial_state, self.spec, self.strategy, self.config.init_from)
+            await asyncio.to_thread(self.store.put, first)
         others = self._others()
         common = await self.store.obtain(COMMON, others)
         if not common.is_final:  # not asked for once more: behind a slow link it would be a newer one, and come again

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dht.network import Network, open_network
 from peer.blocks import BlockStore
 from peer.entry import built_in, read_domains, saved_records, saved_spec, shards_stub
 from peer.library import Library, tokenizer_from
+from peer.train.adapters import map_base
 from peer.train.data import Corpus, read_counts
 from peer.train.fuse import Format, Parts, fuse
 from peer.train.outer import OuterState
@@ -87,7 +89,7 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
         if path is None:
             raise DataError(f"the token counts of domain {domain.name} are in none of these directories")
         counts[domain.name] = read_counts(path, spec.model.vocab_size)
-    return _parts(spec, newest, counts, libraries[0].tokenizer_json, domains)
+    return replace(_parts(spec, newest, counts, libraries[0].tokenizer_json, domains), base=_base(libraries))
 
 
 async def _from_peers(addresses: Sequence[str]) -> Parts:
@@ -109,13 +111,14 @@ async def _from_peers(addresses: Sequence[str]) -> Parts:
                 Path(folder) / "blocks", spec, strategy, lambda p: network.stub(State, p, spec.run_id), stub
             )
             await library.fetch([domain.counts for domain in domains], peers)
+            await library.obtain_base(peers)
             blocks = await _newest(store, peers)
             counts = {
                 domain.name: read_counts(path, spec.model.vocab_size)
                 for domain in domains
                 if (path := library.path(domain.counts)) is not None
             }
-            return _parts(spec, blocks, counts, tokenizer, domains)
+            return replace(_parts(spec, blocks, counts, tokenizer, domains), base=_base([library]))
 
 
 async def _meet(network: Network, members: Mapping[str, Sequence[str]]) -> None:
@@ -139,6 +142,17 @@ async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterSta
             elif state.content_id == known[0].content_id:
                 known[1].append(peer)
     return {block: await store.obtain(block, sources) for block, (_, sources) in best.items()}
+
+
+def _base(libraries: Sequence[Library]) -> Tensor | None:
+    """Return the frozen model of a run of adapters; its file may be deleted meanwhile. None if the run has none."""
+    for library in libraries:
+        path = None if library.base is None else library.path(library.base)
+        if path is not None:
+            return map_base(path, library.spec.model)
+    if libraries[0].base is not None:
+        raise DataError("the model that the adapters are trained on is in none of these directories")
+    return None
 
 
 def _parts(

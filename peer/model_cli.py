@@ -26,7 +26,9 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option("--out", help="The corpus to write.", metavar="DIR")],
     vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead.", metavar="FILE")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, or a model's folder, to use instead.", metavar="FILE|DIR")
+    ] = None,
     text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
     domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
     domains: Annotated[

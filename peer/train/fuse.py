@@ -25,6 +25,7 @@ from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
 from configs.run import RunSpec
+from peer.train.adapters import merge
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
 from peer.train.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
@@ -45,6 +46,7 @@ class Parts:
     counts: Mapping[str, np.ndarray]  # domain → unigram counts (V,), in the order of the domains
     tokenizer_json: bytes
     task: TaskFormat | None = None  # of the domains that are tasks
+    base: Tensor | None = None  # the frozen model, flat float32, if the blocks are adapters
 
     @property
     def strategy(self) -> Strategy:
@@ -134,7 +136,12 @@ def build_sub_model(parts: Parts, name: str) -> LlamaForCausalLM:
     config = build_config(spec)
     config.use_cache = True
     _set_special_tokens(config, parts.spec.end_of_text)
-    return _filled(LlamaForCausalLM(config), strategy.assemble(name, blocks, spec))
+    named = strategy.assemble(name, blocks, spec)
+    if spec.adapter is not None:
+        if parts.base is None:
+            raise DataError("the model that the adapters were trained on is missing: fuse from a peer of the run")
+        named = merge(spec, parts.base, named)
+    return _filled(LlamaForCausalLM(config), named)
 
 
 def build_mixtral(

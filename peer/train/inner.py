@@ -89,7 +89,7 @@ class Inner:
         self._module = module
         self._ranks = ranks
         self._autocast = torch.autocast(ranks.device.type, torch.bfloat16, enabled=is_bfloat16)
-        self._names = {parameter: name for name, parameter in module.model.named_parameters()}
+        self._names = {value: name for name, value in module.model.named_parameters() if value.requires_grad}
         self._optimizers: list[Optimizer] = []
         self._ramp = 0
 
