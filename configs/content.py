@@ -1,7 +1,7 @@
 """Content addressing: a blob is named by the hash of its chunk hashes, so each chunk can be checked as it arrives."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 CHUNK_BYTES = 1 << 18
 HASH_BYTES = 32
@@ -42,3 +42,24 @@ def content_id(hashes: Sequence[bytes], size_bytes: int) -> str:
 def content_id_of(data: Buffer) -> str:
     """Return the name of `data`."""
     return content_id(chunk_hashes(data), memoryview(data).nbytes)
+
+
+def content_id_of_pieces(pieces: Iterable[Buffer]) -> str:
+    """Return the name of what `pieces` are one after the other, without ever holding more than one of them."""
+    hashes: list[bytes] = []
+    begun, size_bytes = bytearray(), 0
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        size_bytes += view.nbytes
+        head = view[: -len(begun) % CHUNK_BYTES]
+        begun += head
+        if len(begun) == CHUNK_BYTES:
+            hashes.append(hash_chunk(begun))
+            begun.clear()
+        view = view[len(head) :]
+        whole = view.nbytes - view.nbytes % CHUNK_BYTES
+        hashes += chunk_hashes(view[:whole])
+        begun += view[whole:]
+    if begun:
+        hashes.append(hash_chunk(begun))
+    return content_id(hashes, size_bytes)

@@ -23,6 +23,18 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class AdapterSpec(Frozen):
+    """LoRA (2106.09685) on every matrix of every layer: W + alpha / rank · B·A, of which only A and B are trained."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    alpha: Annotated[int, Field(ge=1, le=65_536)] = 32
+
+    @property
+    def scale(self) -> float:
+        """What B·A is multiplied with."""
+        return self.alpha / self.rank
+
+
 class ModelSpec(Frozen):
     """One sub-model: a Hugging Face Llama."""
 
@@ -36,6 +48,8 @@ class ModelSpec(Frozen):
     rope_theta: Annotated[float, Field(gt=1)] = 10_000.0
     rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     tie_embeddings: bool = True
+    # What is trained of it; None: all. Left out when None, as `initial_id` below.
+    adapter: Annotated[AdapterSpec | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -49,13 +63,18 @@ class ModelSpec(Frozen):
 class StrategySpec(Frozen):
     """Which blocks make up which sub-model."""
 
-    kind: Literal["replicas", "experts", "branches"]
+    kind: Literal["replicas", "experts", "branches", "adapters"]
     common_tokens: Count = 0  # age at which the common phase ends and sub-models part
 
 
 class InnerSpec(Frozen):
-    """The inner optimizer (AdamW) and its schedule, which follows a block's age."""
+    """The inner optimizer and its schedule, which follows a block's age.
 
+    `muon` orthogonalises the momentum of the layers' matrices (Jordan et al., 2024); everything else takes AdamW's
+    steps. Its updates have the size of AdamW's (2502.16982, 2.2), so one rate serves both.
+    """
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
     betas: tuple[Share, Share] = (0.9, 0.95)
@@ -149,6 +168,10 @@ class RunPlan(Frozen):
             raise ValueError(
                 f"strategy.common_tokens {self.strategy.common_tokens} exceeds total_tokens {self.total_tokens}"
             )
+        if self.strategy.kind == "adapters" and self.inner.optimizer == "muon":
+            raise ValueError("inner.optimizer muon is for whole matrices, not for the factors of adapters; take adamw")
+        if self.model.adapter is not None and self.strategy.kind != "adapters":
+            raise ValueError(f"model.adapter is only for strategy.kind adapters, not for {self.strategy.kind}")
         return self
 
 
@@ -159,6 +182,23 @@ class RunSpec(RunPlan):
     genesis: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds at tick 0
     tokenizer_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     end_of_text: Count  # the token after each document
+    # Content id (configs/content.py) of the float32 parameters of a pretrained Llama: block `model` begins with them,
+    # or adapters are trained on them. None: the parameters follow from the seed. A spec without one is written as it
+    # was before there were any, so that its run keeps its id.
+    initial_id: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", exclude_if=lambda value: value is None)] = None
+
+    @model_validator(mode="after")
+    def _has_what_is_adapted(self) -> Self:
+        if self.strategy.kind == "adapters" and (self.initial_id is None or self.model.adapter is None):
+            raise ValueError(
+                "strategy.kind adapters needs initial_id and model.adapter: a pretrained model, and a rank"
+            )
+        return self
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether what is trained begins with values that follow from the seed: with adapters on a model it does."""
+        return self.initial_id is None or self.model.adapter is not None
 
     @property
     def run_id(self) -> str:

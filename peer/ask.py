@@ -82,7 +82,7 @@ async def ask_swarm(address: str, run_id: str | None, question: Question) -> Non
 
 def _tokens(run: Visit, question: Question) -> list[int]:
     """Return the prompt as the sub-models read it. Raises DataError: empty, too long, or a task that is none."""
-    tokenizer = Tokenizer.from_str(run.tokenizer_json.decode())
+    tokenizer = Tokenizer.from_str(run.library.tokenizer_json.decode())
     form = common_format(run.domains)
     if question.is_task and form is None:
         raise DataError("this run does not train on a task; leave out --task")

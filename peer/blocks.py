@@ -14,6 +14,7 @@ from peer.replica import Replica, load_state
 from peer.train.checkpoint import read_json, write_file, write_json
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, new_state, read_state
 from peer.train.partition import COMMON, Strategy
+from peer.train.pretrained import parameters_id
 from protocols.shards import OnBytes, download_bytes
 from protocols.state import BlockState, ask_blocks
 
@@ -196,10 +197,17 @@ class BlockStore:
         data = await download_bytes(
             self._shards_stub, peers, state.content_id, state.size_bytes, deadline_s=DOWNLOAD_S, on_bytes=self._on_bytes
         )
-        loaded = await asyncio.to_thread(read_state, data, state.block, size)
+        loaded = await asyncio.to_thread(self._read, data, state.block, size)
         if state.block not in self.replicas:
             await asyncio.to_thread(self.put, loaded)
         return loaded
+
+    def _read(self, data: bytearray, block: str, size: int) -> OuterState:
+        state = read_state(data, block, size)
+        is_known = block == COMMON and state.version == 0 and not self._spec.is_seeded
+        if is_known and parameters_id([state.phi]) != self._spec.initial_id:
+            raise PeerError(f"state of {block}: these are not the parameters that the run begins with")
+        return state
 
     def _remember(self, facts: dict[str, Any]) -> None:
         self.stored[facts["block"]] = Facts(

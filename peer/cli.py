@@ -22,6 +22,7 @@ from peer.options import (
     Devices,
     DownMbit,
     Host,
+    InitFrom,
     Json,
     LogLevel,
     MicroBatch,
@@ -72,6 +73,7 @@ def demo(as_json: Json = False, state_dir: StateDir = None) -> None:
 @app.command(rich_help_panel=PEER)
 def start(
     config: Config = None,
+    init_from: InitFrom = None,
     data: Data = None,
     private: Private = None,
     state_dir: StateDir = None,
@@ -245,6 +247,16 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
         raise ConfigError("nothing to found: give a preset, such as `shoal start --config tiny`, or join by an address")
     if own.data is not None and not (own.data / "corpus.json").is_file():
         raise DataError(f"{own.data} is not a prepared corpus (it has no corpus.json); make one with: shoal prepare")
+    if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
+        raise UsageError("adapters are trained on a pretrained model: name a Hugging Face Llama with --init-from DIR")
+    if is_founding and own.init_from is not None:
+        if not (own.init_from / "config.json").is_file():
+            raise DataError(f"{own.init_from} is no Hugging Face model: there is no config.json")
+        if own.data is None:
+            raise UsageError(
+                f"--init-from needs text in that model's tokens: shoal prepare SOURCE --out DIR --tokenizer "
+                f"{own.init_from}, then give it with --data DIR"
+            )
     if own.private and own.data is None:
         raise UsageError("--private needs the data that shall stay here; give it with --data")
     logs.configure(own.log_level)

@@ -10,6 +10,7 @@ stored), `library` (text), `turns` (which sub-model), `standing` (what is told t
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -53,6 +54,7 @@ from protocols.traffic import Traffic
 log = logging.getLogger(__name__)
 
 TIMER_S = 0.002  # how early a timer may fire
+MISSED_ROUNDS = 2  # in a row, while another is under way: then a peer cannot keep up with a block's group
 HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
 
 
@@ -131,6 +133,7 @@ class Daemon:
         self.crowds = Crowds(self)
         self.library.leased = self.standing.leased
         self.exchanges: dict[str, asyncio.Task[None]] = {}  # block → its round under way
+        self.missed: Counter[str] = Counter()  # block → rounds that have passed during the one under way
         self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
         self.is_switching = False
         self.is_paused = False
@@ -156,10 +159,10 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             self.tasks = tasks
             watch = tasks.create_task(self._watch_network())
-            tasks.create_task(self.workers.start(self.spec, data_seed(self.me)))  # beside the download of the state
             self.standing.state = "downloading"
-            first = await self._first_sub_model()
-            await self._take(first, await self._obtain(first))
+            base = await self.library.obtain_base(self._others())
+            tasks.create_task(self.workers.start(self.spec, data_seed(self.me), base))  # beside the state's download
+            await self._take(*await self._first())
             has_begun()
             while await self._next_tick():
                 tick = self.clock.tick()
@@ -206,12 +209,28 @@ class Daemon:
     def _group(self, block: str, tick: int) -> Sequence[str]:
         """Return who exchanges a block at `tick`; none if this peer does not, or has not done with its last round."""
         under_way = self.exchanges.get(block)
-        if not self.is_exchanging(block) or (under_way is not None and not under_way.done()):
+        if not self.is_exchanging(block):
+            return ()
+        if under_way is not None and not under_way.done():
+            self._miss(block, tick)
             return ()
         if self.crowds.is_crowd(block):
             return self.crowds.group(block, tick)
         view = self.membership.view(block, tick)
         return view if self.me in view else ()
+
+    def _miss(self, block: str, tick: int) -> None:
+        """Let a round pass; after several leave the group, which would wait for this peer's word, until it is done."""
+        self.missed[block] += 1
+        if self.missed[block] == MISSED_ROUNDS and not self.crowds.is_crowd(block):
+            text = "too slow for these rounds: out of the group until caught up"
+            log.warning("%s: %s", block, text)
+            self.chronicle.outcomes[block] = (tick, text)
+            self.tasks.create_task(self.standing.publish(tick))
+
+    def held(self) -> list[str]:
+        """Return the blocks in whose groups this peer counts."""
+        return [block for block in self.session.replicas if self.missed[block] < MISSED_ROUNDS]
 
     async def _exchange(self, block: str, tick: int, group: Sequence[str], cut: Cut) -> None:
         """Run one round of one block, and bring the worker to its outcome."""
@@ -228,6 +247,8 @@ class Daemon:
             await self.session.rebase(block, before, cut, is_step=outcome.is_step)
             await asyncio.to_thread(self.store.save, replica)
         self._record(block, tick, outcome, replica.state)
+        if self.missed.pop(block, 0) >= MISSED_ROUNDS:
+            await self.standing.publish(self.clock.tick())
 
     def _record(self, block: str, tick: int, outcome: Outcome, state: OuterState) -> None:
         self.chronicle.outcomes[block] = (tick, outcome.text)
@@ -241,16 +262,19 @@ class Daemon:
 
     # Which sub-model
 
-    async def _first_sub_model(self) -> str:
-        """Return what this peer trains first: what it trained before, or what needs it most."""
+    async def _first(self) -> tuple[str, list[OuterState]]:
+        """Return what this peer trains first, what it trained before or what needs it most, and its states."""
         if self.entry.is_founder and self.store.load(COMMON) is None:
-            await asyncio.to_thread(self.store.put, initial_state(self.spec, self.strategy))
-        common = await self.store.obtain(COMMON, self._others())
-        if not common.is_final:
-            return COMMON
-        if self.chronicle.sub_model in self.strategy.sub_models:
-            return self.chronicle.sub_model
-        return self.turns.lease()
+            first = await asyncio.to_thread(initial_state, self.spec, self.strategy, self.config.init_from)
+            await asyncio.to_thread(self.store.put, first)
+        others = self._others()
+        common = await self.store.obtain(COMMON, others)
+        if not common.is_final:  # not asked for once more: behind a slow link it would be a newer one, and come again
+            await self.library.fetch_first(self.strategy, COMMON, self.me, others)
+            return COMMON, [common]
+        known = self.chronicle.sub_model in self.strategy.sub_models
+        sub_model = self.chronicle.sub_model if known else self.turns.lease()
+        return sub_model, await self._obtain(sub_model)
 
     def _consider_change(self, tick: int) -> None:
         """Begin to change over when the sub-models part, when this one is done, or when another's turn has come."""

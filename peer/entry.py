@@ -14,14 +14,21 @@ from configs.corpus import DomainInfo
 from configs.errors import ConfigError, DataError, NetworkError, StateError
 from configs.load import Settings
 from configs.machine import PeerConfig
-from configs.run import RunPlan, RunSpec
+from configs.run import AdapterSpec, ModelSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
 from peer.library import Library, match, tokenizer_from
 from peer.train.checkpoint import read_bytes, write_file
-from peer.train.data import TOKENIZER_FILE, Corpus, open_corpus
+from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
+from peer.train.pretrained import (
+    check_tokenizer,
+    parameters_id,
+    read_model_spec,
+    read_parameters,
+    write_parameters,
+)
 from protocols.describe import Describe, Description, describe
 from protocols.shards import Shards
 
@@ -69,13 +76,13 @@ async def enter(settings: Settings, identity: Identity, network: Network, book: 
 
 async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
     corpus = await asyncio.to_thread(_own_corpus, plan, config)
-    model = plan.model.model_copy(update={"vocab_size": corpus.info.vocab_size})
-    corpus.check_fits(model)
+    model, initial_id = await asyncio.to_thread(_beginning, plan, config, corpus)
     spec = RunSpec(
         **{**plan.model_dump(), "model": model.model_dump()},
         genesis=float(int(time.time())),
         tokenizer_sha256=corpus.info.tokenizer_sha256,
         end_of_text=corpus.info.end_of_text,
+        initial_id=initial_id,
     )
     domains = [d.model_copy(update={"is_public": d.is_public and not config.private}) for d in corpus.info.domains]
     now = time.time()
@@ -145,6 +152,25 @@ def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
 
     log.info("no --data given: preparing the built-in corpus")
     return built_in_corpus(config.state_dir / "corpus", plan.model.vocab_size, plan.model.context_length)
+
+
+def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[ModelSpec, str | None]:
+    """Return the run's model, and what the run spec calls its first parameters; None when the seed makes them."""
+    folder = config.init_from
+    if folder is None:
+        model = plan.model.model_copy(update={"vocab_size": corpus.info.vocab_size})
+        corpus.check_fits(model)
+        return model, None
+    planned = plan.model
+    if plan.strategy.kind == "adapters" and planned.adapter is None:
+        planned = planned.model_copy(update={"adapter": AdapterSpec()})
+    model = read_model_spec(folder, planned)
+    check_tokenizer(folder, corpus)
+    corpus.check_fits(model)
+    log.info("reading %s", folder)
+    if model.adapter is not None:
+        return model, write_parameters(folder, model, config.state_dir / "corpus" / BLOBS)
+    return model, parameters_id(read_parameters(folder, model))
 
 
 async def _tokenizer(description: Description, network: Network, spec: RunSpec, peer: str, folder: Path) -> bytes:

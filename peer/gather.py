@@ -6,6 +6,7 @@ Nothing is trained here and no daemon is needed; the gathering peer is nobody's 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,29 @@ from configs.run import RunSpec
 from peer.blocks import BlockStore
 from peer.entry import built_in, read_domains, saved_records, saved_spec
 from peer.library import Library
-from peer.train.data import read_counts
+from peer.train.data import Corpus, read_counts
 from peer.train.fuse import Format, Parts, fuse
 from peer.train.outer import OuterState
 from peer.train.partition import Strategy
+from peer.train.tune import Tuning
 from peer.visit import Counts, open_visit
 from protocols.state import BlockState
 
 log = logging.getLogger(__name__)
 
 
-def fuse_from(sources: Sequence[str], out: Path, format: Format) -> None:
+def fuse_from(
+    sources: Sequence[str], out: Path, format: Format, corpus: Corpus | None = None, tune_tokens: int = 0
+) -> None:
     """Gather the blocks of a run from `sources` (addresses or state directories) and fuse them into `out`.
 
+    `tune_tokens` of the `corpus`, which has the run's tokenizer, tune a Mixtral.
     Raises UsageError, NetworkError, DataError, StateError: one line each.
     """
-    fuse(gather(sources), out, format)
+    parts = gather(sources)
+    if corpus is not None and corpus.info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
+        raise DataError(f"{corpus.path} was prepared with another tokenizer than the run's; prepare it with the run's")
+    fuse(parts, out, format, tuning=None if corpus is None else Tuning.on(corpus, tune_tokens))
 
 
 def gather(sources: Sequence[str]) -> Parts:
@@ -74,13 +82,15 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
         if path is None:
             raise DataError(f"the token counts of domain {domain.name} are in none of these directories")
         counts[domain.name] = read_counts(path, spec.model.vocab_size)
-    return _parts(spec, newest, counts, libraries[0].tokenizer_json, domains)
+    return replace(_parts(spec, newest, counts, libraries[0].tokenizer_json, domains), base=_base(libraries))
 
 
 async def _from_peers(addresses: Sequence[str]) -> Parts:
     async with open_visit(addresses) as run:
+        await run.library.obtain_base(run.peers)
         blocks = await _newest(run.store, run.peers)
-        return _parts(run.spec, blocks, run.counts, run.tokenizer_json, run.domains)
+        parts = _parts(run.spec, blocks, run.counts, run.library.tokenizer_json, run.domains)
+        return replace(parts, base=_base([run.library]))
 
 
 async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterState]:
@@ -95,6 +105,16 @@ async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterSta
             elif state.content_id == known[0].content_id:
                 known[1].append(peer)
     return {block: await store.obtain(block, sources) for block, (_, sources) in best.items()}
+
+
+def _base(libraries: Sequence[Library]) -> Tensor | None:
+    """Return the frozen model of a run of adapters; its file may be deleted meanwhile. None if the run has none."""
+    for library in libraries:
+        if (base := library.frozen()) is not None:
+            return base
+    if libraries[0].base is not None:
+        raise DataError("the model that the adapters are trained on is in none of these directories")
+    return None
 
 
 def _parts(

@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from configs.content import content_id_of
 from configs.corpus import DomainInfo, ShardInfo
 from configs.errors import DataError, NetworkError, ShoalError, StateError
 from configs.run import RunSpec
 from dht.leases import choose_shards
+from peer.train.adapters import base_bytes, map_base
 from peer.train.checkpoint import write_file
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, Source
 from peer.train.partition import COMMON, Strategy
@@ -49,6 +52,12 @@ class Library:
         self._shards_stub = shards_stub
         self.on_bytes: OnBytes | None = None  # of what is fetched
         self.leased: Callable[[], Mapping[str, int]] = dict  # content id → other peers that train on that shard
+        # What adapters are trained on; every peer has it.
+        self.base = (
+            ShardInfo(content_id=spec.initial_id, tokens=0, size_bytes=base_bytes(spec.model))
+            if spec.model.adapter is not None and spec.initial_id is not None
+            else None
+        )
         self._tokenizer_id = ""
         self._fetching = asyncio.Lock()  # one download for one file
         (folder / BLOBS).mkdir(parents=True, exist_ok=True)
@@ -94,6 +103,8 @@ class Library:
         """Return the file of a blob that may leave this machine: private text never does."""
         if content_id == self._tokenizer_id:
             return self.folder / TOKENIZER_FILE
+        if self.base is not None and content_id == self.base.content_id:
+            return self.path(self.base)
         for domain in self.domains:
             public = (*domain.shards, domain.heldout) if domain.is_public else ()
             for blob in (domain.counts, *public):
@@ -154,6 +165,23 @@ class Library:
                         deadline_s=DOWNLOAD_S,
                         on_bytes=self.on_bytes,
                     )
+
+    def frozen(self) -> Tensor | None:
+        """Map the frozen model of a run of adapters, flat; its file may be deleted meanwhile. None: it is not here."""
+        path = None if self.base is None else self.path(self.base)
+        return None if path is None else map_base(path, self.spec.model)
+
+    async def obtain_base(self, peers: Sequence[str]) -> Path | None:
+        """Return the file of the frozen model, fetched if it is not here; None if the run has none.
+
+        Raises NetworkError, StateError as `fetch`.
+        """
+        if self.base is None:
+            return None
+        if self.path(self.base) is None:
+            log.info("fetching the frozen model, %.1f MB", self.base.size_bytes / 1e6)
+            await self.fetch([self.base], peers)
+        return self.path(self.base)
 
     async def fetch_in_background(
         self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str], arrived: Callable[[], Any]

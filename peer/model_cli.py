@@ -26,9 +26,14 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option("--out", help="The corpus to write.", metavar="DIR")],
     vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to use instead.", metavar="FILE")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, or a model's folder, to use instead.", metavar="FILE|DIR")
+    ] = None,
     text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
     domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
+    domains: Annotated[
+        int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
+    ] = None,
     context_length: Annotated[int, typer.Option(help="Tokens that each domain must fill.", min=8)] = 128,
     prompt_format: Annotated[
         str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
@@ -62,16 +67,24 @@ def prepare(
             heldout_share=heldout_share,
             shard_tokens=shard_tokens,
             private=private,
+            domains=domains,
             progress=report,
         )
     if as_json:
         print(corpus.model_dump_json(indent=1, exclude_defaults=True))
         return
+    words: dict[str, list[str]] = {}
+    if domains is not None:
+        from peer.train.data import open_corpus
+        from peer.train.domains import typical_words
+
+        words = typical_words(open_corpus(out))
     for domain in corpus.domains:
         size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
         if domain.task is not None:
             size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
-        print(f"{domain.name}: {size}, {held_out} held out")
+        typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
+        print(f"{domain.name}: {size}, {held_out} held out{typical}")
         if domain.task is not None and domain.task.cut + domain.task.left_out:
             print(
                 f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
@@ -90,8 +103,14 @@ def fuse(
     ],
     out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
     form: Annotated[Literal["routed", "mixtral", "llama"], typer.Option("--format", help="What to make.")] = "routed",
+    tune_tokens: Annotated[
+        int, typer.Option(help="Of --data, to train a fused Mixtral on: its gates choose token by token.", min=0)
+    ] = 0,
+    data: Annotated[Path | None, typer.Option(help="A corpus with the run's tokenizer.", metavar="DIR")] = None,
 ) -> None:
     """Build the whole model from the blocks that a swarm holds."""
+    if bool(tune_tokens) != (data is not None):
+        raise UsageError("a tune needs both --tune-tokens and --data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and is not empty; choose another directory")
     for source in sources:
@@ -100,8 +119,10 @@ def fuse(
                 f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
             )
     import peer.gather
+    from peer.train.data import open_corpus
 
-    peer.gather.fuse_from(sources, out, form)
+    corpus = None if data is None else open_corpus(data)
+    peer.gather.fuse_from(sources, out, form, corpus, tune_tokens)
     print(f'wrote {out}; try it with: shoal generate {out} "Once upon a time"')
 
 

@@ -32,6 +32,9 @@ DownMbit = Annotated[
     float | None, typer.Option("--down-mbit", help="Fetch no faster than this, in Mbit/s.", min=0.01, metavar="N")
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")]
+InitFrom = Annotated[
+    Path | None, typer.Option("--init-from", help="Found the run with this Hugging Face Llama.", metavar="DIR")
+]
 Private = Annotated[bool | None, typer.Option("--private", help="Never let this data leave the machine.")]
 Devices = Annotated[
     list[str] | None, typer.Option("--device", help="Such as cuda:0 or cpu; may be repeated.", metavar="NAME")

@@ -5,11 +5,13 @@ two inner steps, keeping what the worker has learnt meanwhile: θ ← θ + (φ_n
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
+from torch import Tensor
 
+from configs.errors import DataError
 from configs.run import RunSpec
 from peer.blocks import BlockStore
 from peer.exchange import Work
@@ -19,6 +21,7 @@ from peer.supervisor import Workers
 from peer.train.model import initial_parameters
 from peer.train.outer import OuterState, common_tokens_of, new_state, unwritten
 from peer.train.partition import COMMON, Layout, Strategy
+from peer.train.pretrained import parameters_id, read_parameters
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,22 @@ class Session:
         return {block: self.replicas[block].state.age for block in blocks}
 
 
-def initial_state(spec: RunSpec, strategy: Strategy) -> OuterState:
-    """Return the state with which a run begins: a pure function of its spec."""
-    tensors = initial_parameters(spec.model, spec.seed)
+def initial_state(spec: RunSpec, strategy: Strategy, init_from: Path | None = None) -> OuterState:
+    """Return the state with which a run begins: a pure function of its spec, or what its founder reads in `init_from`.
+
+    Raises DataError if these are not the parameters that the spec names.
+    """
     layout = strategy.layout(COMMON, spec.model)
-    phi = torch.cat([tensors[slot.name].reshape(-1) for slot in layout.slots])
+    phi = unwritten(layout.size)
+    if spec.is_seeded:
+        tensors: Iterable[Tensor] = initial_parameters(spec.model, spec.seed).values()
+    elif init_from is None:
+        raise DataError("this run begins with a model that its founder brought; the seed does not make it")
+    else:
+        tensors = read_parameters(init_from, spec.model)
+    for slot, tensor in zip(layout.slots, tensors, strict=True):
+        phi[slot.span] = tensor.reshape(-1)
+    if not spec.is_seeded and parameters_id([phi]) != spec.initial_id:
+        raise DataError(f"the weights in {init_from} have changed since the run was founded; found it again")
     is_final = common_tokens_of(spec, COMMON) == 0
     return new_state(COMMON, phi, None, version=0, round_=0, ages={}, is_final=is_final)

@@ -61,7 +61,7 @@ class Speaker:
         domain = "all" if index is None else daemon.library.domains[index].name
         model = RoutedModel.single(
             SubModelInfo(name=request.sub_model, domain=domain),
-            build_llama(daemon.spec, daemon.strategy, states, request.sub_model),
+            build_llama(daemon.spec, daemon.strategy, states, request.sub_model, daemon.library.frozen()),
             daemon.spec.end_of_text,
             Tokenizer.from_str(daemon.library.tokenizer_json.decode()),
         )

@@ -123,8 +123,8 @@ class Workers:
         check_devices(devices)
         check_host(spec.model, is_training="cpu" in devices)
 
-    async def start(self, spec: RunSpec, seed: int) -> None:
-        """Start the ranks, for a run. `seed` orders the data: give every peer its own.
+    async def start(self, spec: RunSpec, seed: int, base: Path | None = None) -> None:
+        """Start the ranks, for a run. `seed` orders the data: give every peer its own. `base`: what adapters are on.
 
         Raises DeviceError: no such device, or the model does not fit; says what would.
         """
@@ -132,7 +132,8 @@ class Workers:
 
         size = Strategy(spec.strategy.kind, 1).layout(COMMON, spec.model).size
         self.anchor, self.snapshot = (shared(size) for _ in range(2))
-        setup = Setup(spec, self._devices(), 0, "", seed, self._config.threads, self._config.precision, self._most)
+        config = self._config
+        setup = Setup(spec, self._devices(), 0, "", seed, config.threads, config.precision, self._most, base)
         self._supervision = asyncio.create_task(self._supervise(setup))
         await self._live()
 

@@ -42,7 +42,7 @@ class Visit:
     spec: RunSpec
     domains: Sequence[DomainInfo]
     strategy: Strategy
-    tokenizer_json: bytes
+    library: Library  # with the tokenizer
     counts: Mapping[str, Counts]  # domain → unigram counts (V,), in the order of the domains
     peers: Sequence[str]  # that can be reached, those that were named first
     store: BlockStore  # empty; asks the peers for theirs
@@ -77,7 +77,7 @@ async def open_visit(addresses: Sequence[str], run_id: str | None = None) -> Asy
             strategy = Strategy(spec.strategy.kind, len(domains))
             blocks = Path(folder) / "blocks"
             store = BlockStore(blocks, spec, strategy, lambda p: network.stub(State, p, spec.run_id), stub)
-            yield Visit(network, spec, domains, strategy, library.tokenizer_json, counts, peers, store)
+            yield Visit(network, spec, domains, strategy, library, counts, peers, store)
 
 
 async def _meet(network: Network, members: Mapping[str, Sequence[str]]) -> None:

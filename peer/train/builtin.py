@@ -16,8 +16,8 @@ from pathlib import Path
 
 from configs.errors import DataError
 from peer.train.data import CORPUS_FILE, Corpus, open_corpus
-from peer.train.documents import split_lines
-from peer.train.prepare import Plan, Progress, prepare_texts
+from peer.train.documents import Progress, split_lines
+from peer.train.prepare import Plan, prepare_texts
 
 MAX_BYTES = 2_000_000  # of each domain
 MAX_FILE_BYTES = 60_000  # larger sources are mostly generated tables

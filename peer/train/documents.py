@@ -1,13 +1,14 @@
-"""Finds the domains in what a user names, and reads documents from text, JSON lines and Parquet files.
+"""Finds the files and folders that a user names, and reads documents from text, JSON lines and Parquet files.
 
 A document is a text or, in JSON lines whose first record has `input` and `target`, an example of a task. Documents are
 yielded one after the other; no file is held in memory as a whole. Tokens are `prepare.py`'s.
 """
 
+import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,11 @@ PARQUET_ROWS = 1024  # read at once
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 EXAMPLE_KEYS = {"input", "target"}
 
+BATCH_CHARACTERS = 1 << 20  # encoded at once
+
 Document = str | Example
+Documents = Callable[[], Iterator[tuple[str, Document]]]  # yields (domain, document) from the start, at each call
+Progress = Callable[[str, int, int], None]  # stage, characters done, characters in all (0: not known yet)
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +42,14 @@ class Columns:
     domain: str | None = None  # None: files and folders are the domains
 
 
-def find_files(sources: Sequence[Path]) -> list[tuple[str, Path]]:
+def find_files(sources: Sequence[Path], may_share_names: bool = False) -> list[tuple[str, Path]]:
     """Return the files to read, each with its domain, in a fixed order.
 
     One directory: each of its sub-folders and files is a domain. Otherwise each source is one, named like the file
     or folder, or like the folder above where names are the same (`a/train.txt b/train.txt`).
 
-    Raises DataError: no such path, a file whose extension says nothing, a folder without usable files, equal names.
+    Raises DataError: no such path, a file whose extension says nothing, a folder without usable files, equal names
+    (unless they may be: then all is one domain).
     """
     if not sources:
         raise DataError("no text was given; name files or folders, such as: shoal prepare texts/ --out corpus")
@@ -56,6 +62,8 @@ def find_files(sources: Sequence[Path]) -> list[tuple[str, Path]]:
         if not roots:
             raise DataError(f"{sources[0]} holds no text; it needs files that end in {', '.join(sorted(KNOWN))}")
     names = _names(roots)
+    if not may_share_names:
+        _check_names_differ(names, roots)
     found = []
     for name, root in zip(names, roots, strict=True):
         files = _files(root)
@@ -113,6 +121,50 @@ def split_lines(lines: Iterable[str]) -> Iterator[str]:
     yield "\n".join(document).rstrip("\n")
 
 
+def cut_text(text: str, longest: int) -> Iterator[str]:
+    """Yield passages of at most `longest` characters, cut after the last line end of their second half, or last space.
+
+    Together they are the text; blank ones are left out.
+    """
+    start = 0
+    while start < len(text):
+        middle, stop = start + longest // 2, start + longest
+        if stop < len(text):
+            stop = text.rfind("\n", middle, stop) + 1 or text.rfind(" ", middle, stop) + 1 or stop
+        passage = text[start:stop]
+        if passage.strip():
+            yield passage
+        start = stop
+
+
+def text_of(document: Document) -> str:
+    """Return what a tokenizer learns of a document."""
+    return document if isinstance(document, str) else document.text
+
+
+def position_of(document: Document) -> float:
+    """Return where in [0, 1] a document falls, by its hash: the low end is held out, the high end trains tokenizers.
+
+    Of an example the input decides: none that is trained on is held out with another target.
+    """
+    text = document if isinstance(document, str) else document.input
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def batches(documents: Iterator[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
+    """Yield documents in lists of about BATCH_CHARACTERS."""
+    batch: list[tuple[str, Document]] = []
+    characters = 0
+    for domain, document in documents:
+        batch.append((domain, document))
+        characters += len(text_of(document))
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
 def domain_name(text: str) -> str:
     """Turn any text into a domain's name: word characters, dots and hyphens, at most 64."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:64] or "unnamed"
@@ -138,10 +190,13 @@ def _names(roots: Sequence[Path]) -> list[str]:
     names = [domain_name(root.stem if root.is_file() else root.name) for root in resolved]
     if len(set(names)) < len(names):
         names = [domain_name(root.parent.name) if root.is_file() else domain_name(root.name) for root in resolved]
+    return names
+
+
+def _check_names_differ(names: Sequence[str], roots: Sequence[Path]) -> None:
     for name, root in zip(names, roots, strict=True):
         if names.count(name) > 1:
             raise DataError(f"{root}: another source would be the domain '{name}' as well; rename one of them")
-    return names
 
 
 def _text_lines(path: Path) -> Iterator[str]:

@@ -25,9 +25,11 @@ from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
 from configs.run import RunSpec
+from peer.train.adapters import merge
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
 from peer.train.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
+from peer.train.tune import Tuning, tune
 
 Format = Literal["routed", "mixtral", "llama"]
 
@@ -44,6 +46,7 @@ class Parts:
     counts: Mapping[str, np.ndarray]  # domain → unigram counts (V,), in the order of the domains
     tokenizer_json: bytes
     task: TaskFormat | None = None  # of the domains that are tasks
+    base: Tensor | None = None  # the frozen model, flat float32, if the blocks are adapters
 
     @property
     def strategy(self) -> Strategy:
@@ -68,11 +71,13 @@ class Parts:
         return np.asarray(np.sum(tables, axis=0, dtype=np.uint64) if index is None else tables[index])
 
 
-def fuse(parts: Parts, out: Path, format: Format = "routed", sub_model: str | None = None) -> None:
+def fuse(
+    parts: Parts, out: Path, format: Format = "routed", sub_model: str | None = None, tuning: Tuning | None = None
+) -> None:
     """Write the fused model into the new directory `out`: all of it, or nothing.
 
     `sub_model` fuses just that one (`llama` needs it when there are several). A block that nobody has yet is
-    derived from `model`. Nothing of the swarm's text is needed.
+    derived from `model`. Nothing of the swarm's text is needed, but for the `tuning` of a Mixtral.
     Raises DataError: a block is missing or has a wrong size. UsageError: `out` is taken, or the form does not suit
     the strategy. StateError: it cannot be written.
     """
@@ -83,6 +88,8 @@ def fuse(parts: Parts, out: Path, format: Format = "routed", sub_model: str | No
         raise UsageError(f"one Llama holds one sub-model: choose one of {', '.join(names)}, or another format")
     if format == "mixtral" and not all(name.startswith("expert.") for name in names):
         raise UsageError("a Mixtral needs experts that have parted (strategy experts); use routed or llama")
+    if tuning is not None and format != "mixtral":
+        raise UsageError("only a Mixtral is tuned; choose that format, or leave the tune out")
     models = {name: build_sub_model(parts, name) for name in names}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +99,10 @@ def fuse(parts: Parts, out: Path, format: Format = "routed", sub_model: str | No
             if format == "routed":
                 _write_routed(parts, models, fresh)
             elif format == "mixtral":
-                build_mixtral(parts, models).save_pretrained(fresh)
+                mixtral = build_mixtral(parts, models, tuning)
+                if tuning is not None:
+                    tune(mixtral, parts.spec, tuning)
+                mixtral.save_pretrained(fresh)
             else:
                 models[names[0]].save_pretrained(fresh)
             _write_tokenizer(parts, fresh)
@@ -108,11 +118,13 @@ def fuse(parts: Parts, out: Path, format: Format = "routed", sub_model: str | No
 
 def build_sub_model(parts: Parts, name: str) -> LlamaForCausalLM:
     """Return one sub-model as a Llama in float32. Raises DataError: a block is missing or has a wrong size."""
-    return build_llama(parts.spec, parts.strategy, parts.blocks, name)
+    return build_llama(parts.spec, parts.strategy, parts.blocks, name, parts.base)
 
 
-def build_llama(run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], name: str) -> LlamaForCausalLM:
-    """Return the sub-model `name` of a run as a Llama in float32, from its flat blocks.
+def build_llama(
+    run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], name: str, base: Tensor | None
+) -> LlamaForCausalLM:
+    """Return the sub-model `name` of a run as a Llama in float32, from its flat blocks; adapters go into the `base`.
 
     Raises DataError: a block is missing and cannot be derived, or has a wrong size.
     """
@@ -134,13 +146,21 @@ def build_llama(run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], n
     config = build_config(spec)
     config.use_cache = True
     _set_special_tokens(config, run.end_of_text)
-    return _filled(LlamaForCausalLM(config), strategy.assemble(name, blocks, spec))
+    named = strategy.assemble(name, blocks, spec)
+    if spec.adapter is not None:
+        if base is None:
+            raise DataError("the model that the adapters were trained on is missing: fuse from a peer of the run")
+        named = merge(spec, base, named)
+    return _filled(LlamaForCausalLM(config), named)
 
 
-def build_mixtral(parts: Parts, models: Mapping[str, LlamaForCausalLM]) -> MixtralForCausalLM:
+def build_mixtral(
+    parts: Parts, models: Mapping[str, LlamaForCausalLM], tuning: Tuning | None = None
+) -> MixtralForCausalLM:
     """Return the experts as one Mixtral that sends each token of each layer to one expert.
 
-    With the route forced to k it computes what (trunk, expert k) computes. Its gates come from `fit_gates`.
+    With the route forced to k it computes what (trunk, expert k) computes. Its gates come from `fit_gates`, on texts
+    that the experts write, or on those that there are for a tune.
     """
     llamas = list(models.values())
     llama = llamas[0].config
@@ -166,7 +186,15 @@ def build_mixtral(parts: Parts, models: Mapping[str, LlamaForCausalLM]) -> Mixtr
     _set_special_tokens(config, parts.spec.end_of_text)
     states = [dict(model.named_parameters()) for model in llamas]
     named = {name: value for name, value in states[0].items() if ".mlp." not in name}
-    gates = fit_gates(llamas, [parts.domain_counts(name) for name in models], parts.spec.seed)
+    if tuning is None:
+        counts = [parts.domain_counts(name) for name in models]
+        texts = [
+            write_texts(*each, parts.spec.seed * len(llamas) + at)
+            for at, each in enumerate(zip(llamas, counts, strict=True))
+        ]
+    else:
+        texts = [tuning.texts(parts.domain(name), parts.spec) for name in models]
+    gates = fit_gates(llamas, texts)
     for layer, gate in enumerate(gates):
         mlp = f"model.layers.{layer}.mlp."
         projections = [[state[f"{mlp}{part}_proj.weight"] for state in states] for part in ("gate", "up", "down")]
@@ -178,26 +206,25 @@ def build_mixtral(parts: Parts, models: Mapping[str, LlamaForCausalLM]) -> Mixtr
 
 
 @torch.no_grad()
-def fit_gates(models: Sequence[LlamaForCausalLM], counts: Sequence[np.ndarray], seed: int) -> list[Tensor]:
-    """Return the gate rows (K, H) of each layer: a ridge classifier of hidden states, in closed form, without data.
+def fit_gates(models: Sequence[LlamaForCausalLM], texts: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gate rows (K, H) of each layer: a ridge classifier of hidden states, in closed form.
 
-    Each expert k writes texts, each from a first token drawn from the unigram counts of its domain. All experts read
-    them, so that a wrong turn in an early layer does not mislead the later ones. Of the states x that enter the MLPs
-    of a layer, G = Σ x xᵀ and C = Σ y xᵀ are summed, where y says who wrote the token; the gate is C (G + λI)⁻¹.
+    `texts` are some of each expert's domain, (B, T) each. All experts read them, so that a wrong turn in an early layer
+    does not mislead the later ones. Of the states x that enter the MLPs of a layer, G = Σ x xᵀ and C = Σ y xᵀ are
+    summed, where y says whose domain the token is of; the gate is C (G + λI)⁻¹.
     """
     layers, hidden = models[0].config.num_hidden_layers, models[0].config.hidden_size
     outer = [torch.zeros(hidden, hidden, dtype=torch.float64) for _ in range(layers)]
     cross = [torch.zeros(len(models), hidden, dtype=torch.float64) for _ in range(layers)]
     seen = 0
-    for index, (writer, count) in enumerate(zip(models, counts, strict=True)):
-        texts = _write_texts(writer, count, torch.Generator().manual_seed(seed * len(models) + index))
+    for index, text in enumerate(texts):
         target = torch.full((len(models), 1), -1.0 / len(models), dtype=torch.float64)
         target[index] += 1.0
         for reader in models:
-            for layer, x_NH in enumerate(_mlp_inputs(reader, texts)):
+            for layer, x_NH in enumerate(_mlp_inputs(reader, text)):
                 outer[layer] += x_NH.T @ x_NH
                 cross[layer] += target * x_NH.sum(dim=0)
-            seen += texts.numel()
+            seen += text.numel()
     gates = []
     for G, C in zip(outer, cross, strict=True):
         ridge = GATE_RIDGE * G.trace() / hidden + 1e-9 * seen
@@ -205,8 +232,10 @@ def fit_gates(models: Sequence[LlamaForCausalLM], counts: Sequence[np.ndarray], 
     return gates
 
 
-def _write_texts(model: LlamaForCausalLM, counts: np.ndarray, generator: torch.Generator) -> Tensor:
-    """Let a sub-model write texts (B, T) by plain sampling."""
+@torch.no_grad()
+def write_texts(model: LlamaForCausalLM, counts: np.ndarray, seed: int) -> Tensor:
+    """Let a sub-model write texts (B, T) by plain sampling, each from a first token drawn from its domain's counts."""
+    generator = torch.Generator().manual_seed(seed)
     frequencies = torch.from_numpy(counts.astype(np.float64)) + 1e-3
     tokens = torch.multinomial(frequencies, GATE_TEXTS, replacement=True, generator=generator)[:, None]
     cache = None

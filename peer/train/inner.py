@@ -1,28 +1,31 @@
-"""The inner step: AdamW with a learning rate for each block, gradients summed over micro-batches and ranks.
+"""The inner step: AdamW or Muon with a learning rate for each block, gradients summed over micro-batches and ranks.
 
 Also the schedule, which follows a block's age, and the watch that notices when training has gone wrong.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon, Optimizer
 
 from configs.run import InnerSpec, RunPlan
 from peer.train.checkpoint import read_tensors, write_tensors
 from peer.train.model import TokenLoss
-from peer.train.partition import COMMON, TRUNK, Layout, Strategy
+from peer.train.partition import TRUNK, Layout, Strategy
 from peer.train.sharded import Ranks, Rows
 
-RAMP_STEPS = 20  # of a new optimizer, over which its rate rises: Adam's moments are rough at first
+RAMP_STEPS = 20  # of a new optimizer, over which its rate rises: its moments are rough at first
 JUMP_NATS = 1.5  # rise of the smoothed loss over its best that counts as a jump
 SMOOTHING = 0.1  # weight of the newest loss
+ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+MUON_KEYS = ("momentum_buffer",)
 
 
 def learning_rate(inner: InnerSpec, age: float, total_tokens: int) -> float:
@@ -43,20 +46,23 @@ class Schedule:
 
     def last_age(self, block: str) -> int:
         """Return the age of `block` when the swarm has absorbed all tokens, shared evenly by the sub-models."""
+        total, common = self.plan.total_tokens, min(self.plan.total_tokens, self.plan.strategy.common_tokens)
         if block == TRUNK or self.strategy.kind == "replicas":
-            return self.plan.total_tokens
-        return self._own_age(self.plan.total_tokens)
+            return total
+        return common + (total - common) // len(self.strategy.sub_models)
 
     def rate(self, block: str, age: int) -> float:
         """Return the learning rate of `block` at `age`. It does not jump when sub-models part."""
-        # The trunk is trained by all sub-models at once: on the schedule it is as old as one of them.
-        own = self._own_age(age) if block == TRUNK else age
-        return learning_rate(self.plan.inner, own, self.last_age(COMMON))
+        return learning_rate(self.plan.inner, self._swarm_age(block, age), self.plan.total_tokens)
 
-    def _own_age(self, age: int) -> int:
-        """Return how many of `age` tokens one sub-model has seen: all of the common ones, a share of the others."""
+    def _swarm_age(self, block: str, age: int) -> int:
+        """Return how many tokens the swarm has absorbed when `block` has `age`, if all sub-models are as old as it.
+
+        So the rate falls with the share of all the work that is done, before the sub-models part and after.
+        """
         common = min(age, self.plan.strategy.common_tokens)
-        return common + (age - common) // len(self.strategy.sub_models)
+        shares = 1 if block == TRUNK or self.strategy.kind == "replicas" else len(self.strategy.sub_models)
+        return common + (age - common) * shares
 
 
 class Watch:
@@ -76,38 +82,42 @@ class Watch:
 
 
 class Inner:
-    """The optimizer of one sub-model on one rank. Adam's moments survive a change of anchor and of sub-model."""
+    """The optimizers of one sub-model on one rank. Their moments survive a change of anchor and of sub-model."""
 
     def __init__(self, inner: InnerSpec, module: TokenLoss, ranks: Ranks, is_bfloat16: bool) -> None:
         self._inner = inner
         self._module = module
         self._ranks = ranks
         self._autocast = torch.autocast(ranks.device.type, torch.bfloat16, enabled=is_bfloat16)
-        self._names = {parameter: name for name, parameter in module.model.named_parameters()}
-        self._optimizer: AdamW | None = None
+        self._names = {value: name for name, value in module.model.named_parameters() if value.requires_grad}
+        self._optimizers: list[Optimizer] = []
         self._ramp = 0
 
     def use(self, layout: Layout, *, is_fresh: bool) -> None:
-        """Group the parameters by `layout`'s blocks; forget Adam's moments if `is_fresh`. Norms do not decay."""
-        old = None if is_fresh else self._optimizer
+        """Group the parameters by `layout`'s blocks; forget the moments if `is_fresh`. Norms do not decay."""
+        old = [] if is_fresh else self._optimizers
         block_of = {slot.name: slot.block for slot in layout.slots}
-        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        is_muon = self._inner.optimizer == "muon"
+        groups: dict[bool, dict[tuple[str, bool], list[nn.Parameter]]] = {False: {}, True: {}}
         for parameter, name in self._names.items():
-            groups.setdefault((block_of[name], parameter.dim() > 1), []).append(parameter)
-        decay = self._inner.weight_decay
-        self._optimizer = AdamW(
+            is_matrix = parameter.dim() > 1
+            for_muon = is_muon and is_matrix and ".layers." in name
+            groups[for_muon].setdefault((block_of[name], is_matrix), []).append(parameter)
+        adamw, muon = (
             [
-                {"params": params, "block": block, "weight_decay": decay if is_matrix else 0.0}
-                for (block, is_matrix), params in groups.items()
-            ],
-            lr=self._inner.learning_rate,
-            betas=self._inner.betas,
-            fused=True,
+                {"params": params, "block": block, "weight_decay": self._inner.weight_decay if is_matrix else 0.0}
+                for (block, is_matrix), params in groups[for_muon].items()
+            ]
+            for for_muon in (False, True)
         )
-        if old is None:
+        rate, betas = self._inner.learning_rate, self._inner.betas
+        self._optimizers = [AdamW(adamw, lr=rate, betas=betas, fused=True)]
+        if muon:
+            self._optimizers.append(Muon(muon, lr=rate, adjust_lr_fn="match_rms_adamw"))
+        if not old:
             self._ramp = 0
-        else:
-            self._optimizer.state.update(old.state)
+        for fresh, before in zip(self._optimizers, old, strict=False):
+            fresh.state.update(before.state)
 
     def step(self, windows: Tensor, micro_batch: int, rates: Mapping[str, float]) -> float:
         """Take one optimizer step on the windows of all ranks; return the loss in nats per token over all of them.
@@ -116,17 +126,18 @@ class Inner:
         (data.py) count. A step whose loss or gradient is not finite changes nothing and returns NaN. Raises
         torch.OutOfMemoryError.
         """
-        assert self._optimizer is not None
         loss = self._accumulate(windows, micro_batch)
         norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._inner.grad_clip)
         total_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         is_good = math.isfinite(loss) and math.isfinite(total_norm.item())
         if is_good:
             self._ramp = min(RAMP_STEPS, self._ramp + 1)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rates[group["block"]] * self._ramp / RAMP_STEPS
-            self._optimizer.step()
-        self._optimizer.zero_grad()
+            for optimizer in self._optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rates[group["block"]] * self._ramp / RAMP_STEPS
+                optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
         return loss if is_good else math.nan
 
     def _accumulate(self, windows: Tensor, micro_batch: int) -> float:
@@ -148,34 +159,48 @@ class Inner:
         return ranks.sum(total.item()) / counted
 
     def save(self, path: Path, rows: Rows) -> None:
-        """Write this rank's share of Adam's moments, atomically. Raises StateError."""
-        assert self._optimizer is not None
+        """Write this rank's share of the moments, atomically. Raises StateError."""
         tensors = {"ramp": torch.tensor(self._ramp)}
-        for parameter, name in self._names.items():
-            for key, value in self._optimizer.state[parameter].items():
-                tensors[f"{name}/{key}"] = _local(value).cpu().contiguous()
+        for parameter, state in self._states():
+            for key, value in state.items():
+                held = value if isinstance(value, Tensor) else torch.tensor(value)
+                tensors[f"{self._names[parameter]}/{key}"] = _local(held).cpu().contiguous()
         write_tensors(path, tensors, {"blocks": ",".join(dict.fromkeys(piece.block for piece in rows.pieces))})
 
     def restore(self, path: Path) -> bool:
         """Read what `save` wrote; return False, changing nothing, if it does not fit. Raises StateError."""
-        assert self._optimizer is not None
         tensors, _ = read_tensors(path) or ({}, {})
-        state = {parameter: self._moments(parameter, name, tensors) for parameter, name in self._names.items()}
-        if "ramp" not in tensors or not all(state.values()):
+        found = [
+            {
+                parameter: self._moments(parameter, tensors, MUON_KEYS if isinstance(optimizer, Muon) else ADAM_KEYS)
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+            }
+            for optimizer in self._optimizers
+        ]
+        if "ramp" not in tensors or not all(all(states.values()) for states in found):
             return False
-        self._optimizer.state.update(state)
+        for optimizer, states in zip(self._optimizers, found, strict=True):
+            optimizer.state.update(states)
         self._ramp = int(tensors["ramp"])
         return True
 
-    def _moments(self, parameter: Tensor, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return Adam's state of one parameter from a file; nothing if it is missing or of another shape."""
-        device, shape = self._ranks.device, _local(parameter).shape
-        held = {key: tensors.get(f"{name}/{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-        moments = {key: value.to(device) for key, value in held.items() if value is not None}
-        if len(moments) < len(held) or any(moments[key].shape != shape for key in ("exp_avg", "exp_avg_sq")):
-            return {}
-        if isinstance(parameter, DTensor):
-            for key in ("exp_avg", "exp_avg_sq"):
+    def _states(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        for optimizer in self._optimizers:
+            yield from optimizer.state.items()
+
+    def _moments(
+        self, parameter: nn.Parameter, tensors: Mapping[str, Tensor], keys: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Return the state of one parameter from a file; nothing if it is missing or of another shape."""
+        name, shape = self._names[parameter], _local(parameter).shape
+        moments = {}
+        for key in keys:
+            value = tensors.get(f"{name}/{key}")
+            if value is None or (value.shape != shape and key != "step"):
+                return {}
+            moments[key] = value.to(self._ranks.device)
+            if isinstance(parameter, DTensor) and key != "step":
                 moments[key] = DTensor.from_local(
                     moments[key],
                     parameter.device_mesh,

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from configs.errors import DeviceError
@@ -33,6 +34,7 @@ class Setup:
     threads: int
     precision: Literal["auto", "float32", "bfloat16"]
     micro_batch: int
+    base: Path | None = None  # the blob of the frozen model, if adapters are trained
 
 
 def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:

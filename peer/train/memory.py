@@ -10,7 +10,7 @@ import torch
 from configs.errors import DeviceError
 from configs.run import ModelSpec
 from peer.train.model import LOSS_VALUES, MIN_CHUNK
-from peer.train.partition import parameter_shapes
+from peer.train.partition import Shapes, parameter_shapes, trained_shapes
 
 ANSWER_VALUES = 5  # float32, for each parameter: the states read from disk, the model, what it is assembled from
 USABLE = 0.85  # of the free memory; the rest is for fragments and for what was not counted
@@ -54,7 +54,7 @@ def check_host(spec: ModelSpec, *, is_training: bool, free: int | None = None) -
     `free` None means what this machine has free now, in bytes.
     """
     free = free_bytes(torch.device("cpu")) if free is None else free
-    need = 4 * HOST_VALUES * _parameters(spec)
+    need = 4 * HOST_VALUES * _values(trained_shapes(spec))
     if is_training:
         need += state_bytes(spec) + activation_bytes(spec, 1)
     usable = int(free * USABLE)
@@ -76,8 +76,9 @@ def can_answer(spec: ModelSpec, free: int | None = None) -> bool:
 
 
 def state_bytes(spec: ModelSpec) -> int:
-    """Predict the memory of parameters, gradients and Adam's two moments, all float32."""
-    return 16 * _parameters(spec)
+    """Predict the memory of parameters, gradients and Adam's two moments, all float32; what is frozen has no others."""
+    frozen = 0 if spec.adapter is None else _values(parameter_shapes(spec))
+    return 16 * _values(trained_shapes(spec)) + 4 * frozen
 
 
 def activation_bytes(spec: ModelSpec, micro_batch: int) -> int:
@@ -123,7 +124,11 @@ def _numbers(path: Path) -> dict[str, int]:
 
 
 def _parameters(spec: ModelSpec) -> int:
-    return sum(math.prod(shape) for _, shape in parameter_shapes(spec))
+    return _values(parameter_shapes(spec))
+
+
+def _values(shapes: Shapes) -> int:
+    return sum(math.prod(shape) for _, shape in shapes)
 
 
 def _fitting(spec: ModelSpec, need: int, usable: int) -> str:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from configs.run import ModelSpec
+from peer.train.adapters import build_in, first_factors
 from peer.train.partition import parameter_shapes
 
 if TYPE_CHECKING:
@@ -50,19 +51,27 @@ def build_config(spec: ModelSpec) -> LlamaConfig:
 
 
 def build_model(spec: ModelSpec) -> LlamaForCausalLM:
-    """Return a float32 Llama on torch's default device, with Transformers' own random parameters."""
+    """Return a float32 Llama on torch's default device, with Transformers' own random parameters.
+
+    With an adapter it is frozen, and the adapter alone is trained.
+    """
     from transformers import LlamaForCausalLM
 
-    return LlamaForCausalLM(build_config(spec)).float()
+    model = LlamaForCausalLM(build_config(spec)).float()
+    return model if spec.adapter is None else build_in(model, spec.adapter)
 
 
 def initial_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
-    """Draw the parameters that a run begins with: a pure function of `spec` and `seed`, float32 on the CPU.
+    """Draw the parameters that training begins with: a pure function of `spec` and `seed`, float32 on the CPU.
+
+    Of a model with an adapter these are the adapter's.
 
     Normal with a deviation that falls with the width: GPT-2's constant 0.02 leaves a narrow model on the plateau of
     word frequencies for longer (after 100 steps at a width of 128: 5.35 against 4.75 nats). Matrices that write into
     the residual stream are scaled down by the number of such writes (GPT-2, section 2.3); norms are ones.
     """
+    if spec.adapter is not None:
+        return first_factors(spec, seed)
     generator = torch.Generator().manual_seed(seed)
     normal_std = INITIAL_GAIN / spec.hidden_size**0.5
     residual_std = normal_std / (2 * spec.num_layers) ** 0.5

@@ -106,6 +106,30 @@ def parameter_shapes(spec: ModelSpec) -> Shapes:
     return shapes
 
 
+def adapter_shapes(spec: ModelSpec) -> Shapes:
+    """List names and shapes of a Llama's LoRA factors, as peft orders and names them: A (rank, in), B (out, rank)."""
+    assert spec.adapter is not None
+    rank = spec.adapter.rank
+    shapes: Shapes = []
+    for module, (out, into) in adapted_modules(spec):
+        shapes += [(f"{module}.lora_A.default.weight", (rank, into)), (f"{module}.lora_B.default.weight", (out, rank))]
+    return shapes
+
+
+def adapted_modules(spec: ModelSpec) -> list[tuple[str, tuple[int, ...]]]:
+    """List the matrices that an adapter changes, with their shapes: all of the layers, neither embeddings nor head."""
+    return [
+        (name.removesuffix(".weight"), shape)
+        for name, shape in parameter_shapes(spec)
+        if name.startswith("model.layers.") and len(shape) == 2
+    ]
+
+
+def trained_shapes(spec: ModelSpec) -> Shapes:
+    """List what is trained of a sub-model: its adapter, or all of it."""
+    return parameter_shapes(spec) if spec.adapter is None else adapter_shapes(spec)
+
+
 @dataclass(frozen=True)
 class Strategy:
     """Which blocks make up which sub-model, and which parameters belong to which block."""
@@ -118,7 +142,7 @@ class Strategy:
         """The sub-models after parting; before it there is only `model`."""
         if self.kind == "replicas":
             return (COMMON,)
-        name = "expert" if self.kind == "experts" else "branch"
+        name = {"experts": "expert", "branches": "branch", "adapters": "adapter"}[self.kind]
         return tuple(f"{name}.{domain}" for domain in range(self.num_domains))
 
     def blocks(self, sub_model: str) -> tuple[str, ...]:
@@ -134,17 +158,18 @@ class Strategy:
         return None if sub_model == COMMON else int(sub_model.rsplit(".", 1)[1])
 
     def layout(self, sub_model: str, model: ModelSpec) -> Layout:
-        """Return where each parameter of `sub_model` lies."""
-        shapes = parameter_shapes(model)
+        """Return where each parameter of `sub_model` that is trained lies."""
+        shapes = trained_shapes(model)
         return Layout.of({block: _shapes_of(block, shapes) for block in self.blocks(sub_model)})
 
     def derive(self, block: str, common: Tensor, model: ModelSpec) -> Tensor:
         """Return the flat state with which `block` begins, taken from the flat state of `model` at parting."""
-        source = Layout.of({COMMON: parameter_shapes(model)}).tensors(common)
-        return torch.cat([source[name].reshape(-1) for name, _ in _shapes_of(block, parameter_shapes(model))])
+        shapes = trained_shapes(model)
+        source = Layout.of({COMMON: shapes}).tensors(common)
+        return torch.cat([source[name].reshape(-1) for name, _ in _shapes_of(block, shapes)])
 
     def assemble(self, sub_model: str, blocks: Mapping[str, Tensor], model: ModelSpec) -> dict[str, Tensor]:
-        """Return the named parameters, in their shapes, of `sub_model` from its flat blocks (others are ignored)."""
+        """Return what is trained of `sub_model`, named and in its shapes, from its flat blocks (others are ignored)."""
         layout = self.layout(sub_model, model)
         return layout.tensors(torch.cat([blocks[block].reshape(-1) for block in layout.blocks]))
 

@@ -1,14 +1,14 @@
 """Turns text into a corpus: trains or takes a tokenizer, tokenizes, holds a part back, and cuts shards.
 
 Documents are read three times (survey, tokenizer, encoding), never kept: memory does not grow with the corpus.
-The same text and options give the same bytes on every machine. `documents.py` reads the files, `packing.py` fills and
-cuts token files.
+The same text and options give the same bytes on every machine. `documents.py` reads the files, `domains.py` finds
+domains where none are named (and reads all text twice more), `packing.py` fills and cuts token files.
 """
 
 import errno
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,17 +31,25 @@ from configs.corpus import (
 )
 from configs.errors import DataError, StateError
 from peer.train.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Tokens, open_tokens, token_dtype
-from peer.train.documents import Columns, Document, domain_name, find_files, read_documents
+from peer.train.documents import (
+    Columns,
+    Document,
+    Documents,
+    Progress,
+    batches,
+    domain_name,
+    find_files,
+    position_of,
+    read_documents,
+    text_of,
+)
+from peer.train.domains import Search, find_domains, pool
 from peer.train.examples import Example
 from peer.train.packing import TaskWriter, cut_documents, cut_windows, examples_only
 from peer.train.tokenizer import MAX_VOCABULARY, Vocabulary, read_tokenizer, train_tokenizer
 
 DEFAULT_VOCABULARY = 32_000
 PARTS = ("train", "heldout")
-BATCH_CHARACTERS = 1 << 20  # encoded at once
-
-Documents = Callable[[], Iterator[tuple[str, Document]]]  # yields (domain, document) from the start, at each call
-Progress = Callable[[str, int, int], None]  # stage, characters done, characters in all (0: not known yet)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Plan:
     heldout_share: float = 0.05  # of the documents of each domain
     shard_tokens: int = 4 << 20  # larger where a domain would have more than MAX_SHARDS
     is_private: bool = False
+    domains: int | None = None  # to find in text whose own domains do not count; None: those that the sources name
+    seed: int = 0  # of the search for them
 
     def format(self) -> TaskFormat:
         """Return the format of tasks."""
@@ -73,6 +83,8 @@ class Plan:
             raise DataError(
                 f"shards of {self.shard_tokens} tokens do not hold a window of {self.context_length}; make them longer"
             )
+        if self.domains is not None and not 1 <= self.domains <= MAX_DOMAINS:
+            raise DataError(f"{self.domains} domains are not possible; choose from 1 to {MAX_DOMAINS}")
         try:
             self.format()
         except ValidationError as error:
@@ -109,11 +121,14 @@ def prepare(
     heldout_share: float = 0.05,
     shard_tokens: int = 4 << 20,
     private: bool = False,
+    domains: int | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> CorpusInfo:
     """Prepare text files, JSON lines, Parquet files or folders of them as the corpus `out`; see `Plan`.
 
-    The domains are those of `documents.find_files`, or what `domain_column` names. `out` appears when it is complete.
+    The domains are those of `documents.find_files`, or what `domain_column` names, or as many as `domains` says, found
+    in the text of all sources together. `out` appears when it is complete.
     Raises DataError (what to mend in the text or the options) or StateError (the disk is full or read-only).
     """
     plan = Plan(
@@ -124,9 +139,13 @@ def prepare(
         heldout_share=heldout_share,
         shard_tokens=shard_tokens,
         is_private=private,
+        domains=domains,
+        seed=seed,
     )
+    if domains is not None and domain_column is not None:
+        raise DataError("--domains finds domains and --domain-column names them; leave one of them out")
     columns = Columns(text_column, domain_column)
-    files = find_files(sources)
+    files = find_files(sources, may_share_names=domains is not None)
 
     def documents() -> Iterator[tuple[str, Document]]:
         for name, path in files:
@@ -143,13 +162,13 @@ def prepare_texts(
     if not domains:
         raise DataError("no text was given; name at least one domain")
     for domain, texts in domains.items():
-        if not any(_text(text).strip() for text in texts):
+        if not any(text_of(text).strip() for text in texts):
             raise DataError(f"domain '{domain}' holds no text; fill it or leave it out")
 
     def documents() -> Iterator[tuple[str, Document]]:
         for domain, texts in domains.items():
             for document in texts:
-                if _text(document).strip():
+                if text_of(document).strip():
                     yield domain_name(domain), document
 
     return _prepare(documents, out, plan or Plan(), progress or _silent)
@@ -179,8 +198,15 @@ def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) ->
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             whole = Path(scratch, "corpus")  # a folder inside: the scratch folder itself is for its owner's eyes only
             (whole / BLOBS).mkdir(parents=True)
+            if plan.domains is not None:
+                documents = pool(documents, plan.context_length)
             extents = _survey(documents, progress)
             vocabulary = _vocabulary(documents, extents, plan, progress)
+            if plan.domains is not None:
+                characters = sum(extent.characters for extent in extents.values())
+                search = Search(plan.domains, plan.seed, characters, plan.heldout_share)
+                documents = find_domains(documents, search, vocabulary, progress)
+                extents = _survey(documents, progress)
             (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)
             tasks = _encode(documents, extents, plan, vocabulary, Path(scratch), progress)
             info = CorpusInfo(
@@ -199,24 +225,11 @@ def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) ->
     return info
 
 
-def _text(document: Document) -> str:
-    return document if isinstance(document, str) else document.text
-
-
-def _position(document: Document) -> float:
-    """Return where in [0, 1] a document falls, by its hash: the low end is held out, the high end trains tokenizers.
-
-    Of an example the input decides: none that is trained on is held out with another target.
-    """
-    text = document if isinstance(document, str) else document.input
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
 def _survey(documents: Documents, progress: Progress) -> dict[str, _Extent]:
     extents: dict[str, _Extent] = {}
     characters = 0
     for domain, document in documents():
-        text, is_task = _text(document), isinstance(document, Example)
+        text, is_task = text_of(document), isinstance(document, Example)
         extent = extents.setdefault(domain, _Extent(is_task=is_task))
         if extent.is_task != is_task:
             raise DataError(f"domain '{domain}' has both text and examples; make them two domains")
@@ -224,7 +237,7 @@ def _survey(documents: Documents, progress: Progress) -> dict[str, _Extent]:
             raise DataError(f"there are more than {MAX_DOMAINS} domains; name a coarser domain column or fewer sources")
         extent.documents += 1
         extent.characters += len(text)
-        extent.lowest = min(extent.lowest, _position(document))
+        extent.lowest = min(extent.lowest, position_of(document))
         characters += len(text)
         progress("reading", characters, 0)
     for domain, extent in extents.items():
@@ -247,7 +260,7 @@ def _vocabulary(documents: Documents, extents: Mapping[str, _Extent], plan: Plan
     def sample() -> Iterator[str]:
         characters = 0
         for domain, document in documents():
-            text, position = _text(document), _position(document)
+            text, position = text_of(document), position_of(document)
             if 1 - position <= shares[domain] and not extents[domain].holds_out(position, plan.heldout_share):
                 characters += len(text)
                 progress("training the tokenizer", min(characters, expected), expected)
@@ -277,31 +290,18 @@ def _encode(
             for domain, extent in extents.items()
             if extent.is_task
         }
-        for batch in _batches(documents()):
+        for batch in batches(documents()):
             texts = [(domain, document) for domain, document in batch if isinstance(document, str)]
             for (domain, text), tokens in zip(texts, vocabulary.encode([text for _, text in texts]), strict=True):
-                part = "heldout" if extents[domain].holds_out(_position(text), plan.heldout_share) else "train"
+                part = "heldout" if extents[domain].holds_out(position_of(text), plan.heldout_share) else "train"
                 files[domain, part].write(tokens.tobytes())
             for domain, writer in tasks.items():
                 examples = [document for name, document in batch if name == domain and isinstance(document, Example)]
                 extent = extents[domain]
-                writer.write(examples, [extent.holds_out(_position(each), plan.heldout_share) for each in examples])
-            done += sum(len(_text(document)) for _, document in batch)
+                writer.write(examples, [extent.holds_out(position_of(each), plan.heldout_share) for each in examples])
+            done += sum(len(text_of(document)) for _, document in batch)
             progress("tokenizing", done, total)
         return {domain: writer.finish(domain) for domain, writer in tasks.items()}
-
-
-def _batches(documents: Iterator[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
-    batch: list[tuple[str, Document]] = []
-    characters = 0
-    for domain, document in documents:
-        batch.append((domain, document))
-        characters += len(_text(document))
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def _cut_domain(

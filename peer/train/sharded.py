@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from configs.run import ModelSpec
+from peer.train.adapters import BASE, base_layout, map_base
 from peer.train.model import TokenLoss, build_model
 from peer.train.partition import Layout
 
@@ -96,6 +98,11 @@ def build_sharded(spec: ModelSpec, device: torch.device, mesh: DeviceMesh | None
     return loss
 
 
+def fill_base(module: TokenLoss, spec: ModelSpec, path: Path) -> None:
+    """Give a frozen base its values from its blob; each rank reads its own rows. Raises DataError."""
+    Rows(module, base_layout(spec)).copy_in(map_base(path, spec), (BASE,))
+
+
 @dataclass(frozen=True)
 class Piece:
     """The rows of one parameter that this rank owns, and where they lie in the flat tensor."""
@@ -114,7 +121,8 @@ class Rows:
     """This rank's rows of a sub-model, copied to and from flat float32 tensors without any collective."""
 
     def __init__(self, module: TokenLoss, layout: Layout) -> None:
-        parameters = dict(module.model.named_parameters())
+        # peft moves a matrix that it adapts one module deeper.
+        parameters = {name.replace(".base_layer.", "."): value for name, value in module.model.named_parameters()}
         self.pieces = [_piece(slot.block, slot.name, parameters[slot.name], slot.offset) for slot in layout.slots]
         first = next(iter(parameters.values()))
         self._is_first_replica = not isinstance(first, DTensor) or first.device_mesh.get_local_rank("replicate") == 0

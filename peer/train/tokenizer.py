@@ -3,6 +3,7 @@
 Special tokens are never recognised inside a document: text cannot end itself.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Vocabulary:
 def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:
     """Read a Hugging Face `tokenizer.json`, or the one in a folder; `vocab_size` may leave room for more tokens.
 
+    A model in that folder says by itself for how many tokens it has room.
+
     Raises DataError: no such file, not a tokenizer, larger than `vocab_size`, or without a token that ends a text.
     """
     _use_cores()
@@ -69,11 +72,20 @@ def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:
     except Exception as error:  # tokenizers raises nothing more precise
         raise DataError(f"{file} is not a Hugging Face tokenizer.json ({error}); name another or train one") from None
     smallest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    size = vocab_size or smallest
+    size = vocab_size or max(smallest, _size_of_model(path))
     if not smallest <= size <= MAX_VOCABULARY:
         allowed = min(size, MAX_VOCABULARY)
         raise DataError(f"the tokenizer {file} has {smallest} tokens, more than {allowed}; raise --vocab-size")
     return _vocabulary(tokenizer, raw, size)
+
+
+def _size_of_model(folder: Path) -> int:
+    """Return the size of the vocabulary of the model in a folder; 0 if there is none that says it."""
+    try:
+        size = json.loads((folder / "config.json").read_bytes())["vocab_size"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+    return size if isinstance(size, int) else 0
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:

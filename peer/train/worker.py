@@ -37,7 +37,7 @@ from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
 from peer.train.launch import Setup, missing_device
 from peer.train.memory import fit, free_bytes
 from peer.train.partition import COMMON, Strategy
-from peer.train.sharded import Ranks, Rows, build_sharded
+from peer.train.sharded import Ranks, Rows, build_sharded, fill_base
 
 PROGRESS_SECONDS = 0.5
 MAX_FAILURES = 3  # returns to the anchor without RAMP_STEPS good steps between them
@@ -85,6 +85,8 @@ class Worker:
             micro_batch=setup.micro_batch,
         )
         self._module = build_sharded(spec.model, self._ranks.device, self._ranks.mesh(self._fit.is_sharded))
+        if setup.base is not None:
+            fill_base(self._module, spec.model, setup.base)
         is_bfloat16 = setup.precision == "bfloat16" or (
             setup.precision == "auto" and self._ranks.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )

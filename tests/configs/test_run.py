@@ -61,7 +61,7 @@ def test_any_other_value_makes_another_run(values: dict[str, Any]) -> None:
         ("model.colour", "red", "Extra inputs"),
         ("inner.batch_tokens", 127, "at least one window"),
         ("inner.learning_rate", float("nan"), "finite"),
-        ("strategy.kind", "soup", "'replicas', 'experts' or 'branches'"),
+        ("strategy.kind", "soup", "'replicas', 'experts', 'branches' or 'adapters'"),
         ("strategy.common_tokens", 4_000_001, "exceeds total_tokens"),
         ("outer.mu", 1.0, "less than 1"),
         ("outer.codec", "pickle", "'float32', 'bfloat16', 'int8', 'int4' or 'sparse'"),
@@ -86,3 +86,25 @@ def test_rounds_double_with_age_up_to_the_longest() -> None:
     rounds = RoundSpec(tick_seconds=1, first_ticks=2, last_ticks=16, double_tokens=100)
     ages = {0: 2, 99: 2, 100: 4, 299: 4, 300: 8, 699: 8, 700: 16, 1500: 16, 2**48: 16}
     assert {age: rounds.length(age) for age in ages} == ages
+
+
+def test_a_run_from_the_seed_is_written_as_before_there_were_others(values: dict[str, Any]) -> None:
+    given = {**values, "initial_id": "c" * 64}
+    assert RunSpec(**given).run_id != RunSpec(**values).run_id
+    assert "initial_id" in RunSpec(**given).model_dump_json()
+    assert "initial_id" not in RunSpec(**values).model_dump_json()
+
+
+def test_adapters_need_a_model_that_they_are_on(values: dict[str, Any]) -> None:
+    adapters = changed(values, "strategy.kind", "adapters")
+    whole = {**changed(adapters, "model.adapter", {"rank": 8}), "initial_id": "c" * 64}
+    assert RunSpec(**whole).is_seeded
+    assert not RunSpec(**{**values, "initial_id": "c" * 64}).is_seeded
+    for lacking in (adapters, {**adapters, "initial_id": "c" * 64}, {**whole, "initial_id": None}):
+        with pytest.raises(ValidationError, match=r"needs initial_id and model\.adapter"):
+            RunSpec(**lacking)
+    with pytest.raises(ValidationError, match="muon is for whole matrices"):
+        RunSpec(**changed(whole, "inner.optimizer", "muon"))
+    with pytest.raises(ValidationError, match=r"only for strategy\.kind adapters"):
+        RunSpec(**{**whole, "strategy": {"kind": "branches"}})
+    assert RunSpec(**whole).run_id != RunSpec(**changed(whole, "model.adapter", {"rank": 9})).run_id

@@ -133,6 +133,27 @@ def test_a_killed_peer_comes_back_and_the_founder_is_nobody_special(tmp_path: Pa
     asyncio.run(main())
 
 
+def test_a_peer_that_is_too_slow_leaves_the_group_and_comes_back(tmp_path: Path, corpus: Path) -> None:
+    """Behind 0.4 Mbit/s a round of three takes longer than a tick; the other two must not wait for its word."""
+
+    async def main() -> None:
+        async with open_processes() as processes:
+            first = founder(tmp_path, "first", MICRO, "--data", str(corpus))
+            processes.append(first)
+            await first.start()
+            for name, caps in (("second", ()), ("slow", ("--down-mbit", "0.4"))):
+                processes.append(joiner(tmp_path, name, first.address, *caps))
+                await processes[-1].start()
+            slow = processes[-1]
+            await until(slow, lambda s: "too slow" in s.blocks[0].outcome)
+            alone = await until(first, lambda s: slow.peer_id not in s.blocks[0].holders)
+            await until(first, lambda s: s.blocks[0].outcome == "sealed 2 of 2" and s.tick > alone.tick)
+            await until(first, lambda s: slow.peer_id in s.blocks[0].holders)
+            assert "out of the group until caught up" in slow.log
+
+    asyncio.run(main())
+
+
 def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_again(
     tmp_path: Path, corpus: Path
 ) -> None:

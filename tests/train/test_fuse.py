@@ -1,7 +1,9 @@
 """Fused models load by plain Transformers and compute what their sub-models compute."""
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.errors import DataError, UsageError
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
-from peer.train.fuse import Parts, build_mixtral, build_sub_model, fuse
+from peer.train.data import Source
+from peer.train.fuse import Format, Parts, build_mixtral, build_sub_model, fuse
 from peer.train.generate import Generation, Sampling
 from peer.train.routed import RoutedModel
+from peer.train.tune import Tuning
 
 MODEL = ModelSpec(
     vocab_size=300,
@@ -27,6 +31,7 @@ MODEL = ModelSpec(
     rope_theta=5_000.0,
     rms_norm_eps=3e-5,
 )
+RECIPE = Path(__file__).parents[2] / "docs" / "operations.md"
 TEXT = "A shoal of fish swims together, and nobody is in charge. " * 20
 
 
@@ -51,8 +56,8 @@ def tokenizer_json() -> bytes:
     return tokenizer.to_str().encode()
 
 
-def parts_of(kind: str, tokenizer_json: bytes, blocks: tuple[str, ...], tie: bool = True) -> Parts:
-    model = MODEL.model_copy(update={"tie_embeddings": tie})
+def parts_of(kind: str, tokenizer_json: bytes, blocks: tuple[str, ...], tie: bool = True, layers: int = 3) -> Parts:
+    model = MODEL.model_copy(update={"tie_embeddings": tie, "num_layers": layers})
     spec = RunSpec(
         name="test",
         total_tokens=1000,
@@ -114,6 +119,34 @@ def test_mixtral_loads_by_plain_transformers_and_routes(tokenizer_json: bytes, t
     assert all(logits.abs().max() > 0 for logits in output.router_logits)
 
 
+def test_a_tune_of_the_mixtral_learns_from_text_and_leaves_the_gates(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("experts", tokenizer_json, EXPERTS)
+    inner = parts.spec.inner.model_copy(update={"learning_rate": 0.05})
+    parts = replace(parts, spec=parts.spec.model_copy(update={"inner": inner}))
+    sources = {}
+    for index, domain in enumerate(parts.counts):
+        tokens = np.arange(20_000) % (20 + index) + 100 * index
+        (tmp_path / domain).write_bytes(tokens.astype("<u2").tobytes())
+        sources[domain] = [Source(str(tmp_path / domain), 300)]
+    tuning = Tuning(sources, tokens=64 * 60)
+    models = {name: build_sub_model(parts, name) for name in parts.sub_models}
+    untuned = build_mixtral(parts, models, tuning)
+    fuse(parts, tmp_path / "tuned", "mixtral", tuning=tuning)
+    tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned")
+    text = torch.arange(30)[None] % 20
+    with torch.no_grad():
+        before, after = (float(model(input_ids=text, labels=text).loss) for model in (untuned, tuned))
+    assert after < before - 0.5
+    gate = "model.layers.0.mlp.gate.weight"
+    assert torch.equal(tuned.state_dict()[gate], untuned.state_dict()[gate])
+    with pytest.raises(DataError, match="no domain 'docs'"):
+        build_mixtral(parts, models, Tuning({"python": sources["python"]}, 640))
+    with pytest.raises(UsageError, match="only a Mixtral is tuned"):
+        fuse(parts, tmp_path / "routed", "routed", tuning=tuning)
+    with pytest.raises(UsageError, match="shorter than one step"):
+        fuse(parts, tmp_path / "short", "mixtral", tuning=Tuning(sources, 63))
+
+
 @pytest.mark.parametrize("format", ["routed", "mixtral", "llama"])
 def test_tokenizer_loads_by_plain_transformers(tokenizer_json: bytes, tmp_path: Path, format: str) -> None:
     parts = parts_of("experts", tokenizer_json, EXPERTS)
@@ -134,6 +167,34 @@ def test_llama_of_replicas_is_the_model(tokenizer_json: bytes, tmp_path: Path) -
     with torch.no_grad():
         assert torch.equal(loaded(input_ids=tokens).logits, build_sub_model(parts, "model")(input_ids=tokens).logits)
     assert loaded.config.use_cache
+
+
+@pytest.mark.parametrize(("form", "kind"), [("llama", "replicas"), ("mixtral", "experts")])
+def test_onnx_runtime_computes_the_same(
+    tokenizer_json: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Format, kind: str
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx (onnxruntime and onnxscript)")
+    pytest.importorskip("onnxscript", reason="needs the extra onnx (onnxruntime and onnxscript)")
+    recipe = RECIPE.read_text(encoding="utf-8").split("## The model in other runtimes")[1]
+    export, ask = re.findall(r"^```python\n(.*?)^```", recipe, re.DOTALL | re.MULTILINE)[:2]
+    parts = parts_of(kind, tokenizer_json, ("model", *EXPERTS), layers=1)  # the export takes 1.5 s a layer
+    fuse(parts, tmp_path / "model", form)
+    monkeypatch.chdir(tmp_path)
+    exec(export)
+    found: dict[str, list[int]] = {}
+    exec(ask, found)
+
+    loaded = AutoModelForCausalLM.from_pretrained("model")
+    session = onnxruntime.InferenceSession("model.onnx")
+    for shape in ((1, 1), (3, 32)):
+        tokens = torch.randint(0, 300, shape, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = loaded(input_ids=tokens).logits.numpy()
+        assert np.abs(session.run(["logits"], {"input_ids": tokens.numpy()})[0] - expected).max() < 1e-6
+    tokens = torch.tensor([found["tokens"]])
+    with torch.no_grad():
+        likeliest = loaded(input_ids=tokens).logits.argmax(dim=-1)
+    assert torch.equal(likeliest[0, -33:-1], tokens[0, -32:])
 
 
 def test_routed_form_holds_the_sub_models(tokenizer_json: bytes, tmp_path: Path) -> None:

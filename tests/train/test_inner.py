@@ -41,6 +41,13 @@ def test_the_rate_does_not_jump_at_parting_and_all_blocks_end_together() -> None
         assert schedule.rate(block, schedule.last_age(block)) == pytest.approx(0.001)
 
 
+def test_the_rate_falls_with_the_share_of_all_work_that_is_done() -> None:
+    schedule = Schedule(PLAN, Strategy("experts", 3))
+    for done in (4_000, 7_000, 10_000):
+        own = 4_000 + (done - 4_000) // 3
+        assert schedule.rate("expert.1", own) == schedule.rate(TRUNK, done) == learning_rate(INNER, done, 10_000)
+
+
 def test_replicas_use_all_tokens() -> None:
     assert Schedule(PLAN, Strategy("replicas", 3)).last_age(COMMON) == 10_000
 

@@ -1,0 +1,78 @@
+"""LoRA adapters on a frozen pretrained Llama: built in, begun, and merged into it (LoRA, 2106.09685).
+
+The *base* is a blob: the model's float32 parameters, one after the other, which every peer has as a file. It is mapped
+into memory, never read as a whole. How an adapter lies in its flat block is `partition.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from configs.errors import DataError
+from configs.run import AdapterSpec, ModelSpec
+from peer.train.partition import Layout, adapted_modules, adapter_shapes, parameter_shapes
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+BASE = "base"  # in the place of a block's name
+
+
+def base_layout(spec: ModelSpec) -> Layout:
+    """Return where each parameter of the frozen model lies in its blob."""
+    return Layout.of({BASE: parameter_shapes(spec)})
+
+
+def base_bytes(spec: ModelSpec) -> int:
+    """Return the size of the blob."""
+    return 4 * base_layout(spec).size
+
+
+def map_base(path: Path, spec: ModelSpec) -> Tensor:
+    """Return the blob at `path` as one flat float32 tensor, (N,), whose pages are read when they are needed.
+
+    Raises DataError: it is not there, or cut short.
+    """
+    if not path.is_file() or path.stat().st_size != base_bytes(spec):
+        raise DataError(f"{path}, the frozen model, is missing or cut short; delete it and start again to fetch it")
+    return torch.from_file(str(path), shared=False, size=base_layout(spec).size, dtype=torch.float32)
+
+
+def build_in(model: LlamaForCausalLM, adapter: AdapterSpec) -> LlamaForCausalLM:
+    """Put peft's LoRA modules into `model` and freeze all else; return it."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    )
+    inject_adapter_in_model(config, model)
+    return model
+
+
+def first_factors(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
+    """Draw the A of each adapted matrix as peft does; each B is zero, so that training begins with the base itself."""
+    generator = torch.Generator().manual_seed(seed)
+    factors: dict[str, Tensor] = {}
+    for name, shape in adapter_shapes(spec):
+        factors[name] = torch.zeros(shape)
+        if ".lora_A." in name:
+            bound = shape[1] ** -0.5
+            factors[name].uniform_(-bound, bound, generator=generator)
+    return factors
+
+
+def merge(spec: ModelSpec, base: Tensor, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the named parameters of a plain Llama that computes what the base with its adapter computes."""
+    assert spec.adapter is not None
+    named = base_layout(spec).tensors(base)
+    for module, _ in adapted_modules(spec):
+        down, up = (factors[f"{module}.lora_{factor}.default.weight"] for factor in "AB")
+        named[f"{module}.weight"] = named[f"{module}.weight"] + spec.adapter.scale * (up @ down)
+    return named

@@ -1,0 +1,227 @@
+"""A Hugging Face directory of a Llama, with which a run is founded: its sizes and its parameters.
+
+JSON and safetensors are read, and nothing is run. What a `ModelSpec` cannot say is refused in one line: the run would
+else train another model than the one that it was given.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from configs.content import content_id_of_pieces
+from configs.errors import DataError
+from configs.load import describe
+from configs.run import ModelSpec
+from peer.train.data import TOKENIZER_FILE, Corpus
+from peer.train.partition import parameter_shapes
+
+ARCHITECTURE = "LlamaForCausalLM"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+FREQUENCIES = ".rotary_emb.inv_freq"  # in old files; they follow from rope_theta
+WIDENED = (torch.float32, torch.float16, torch.bfloat16)
+
+SIZES = {  # of a ModelSpec → as Transformers calls them
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_size": "intermediate_size",
+}
+ONLY = {  # key of config.json → the value that every run has, and that Transformers takes when the key is not there
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "partial_rotary_factor": 1.0,
+    "quantization_config": None,
+}
+
+
+def read_model_spec(folder: Path, plan: ModelSpec) -> ModelSpec:
+    """Return what the model in `folder` is, to be trained with the context length and the adapter of `plan`.
+
+    Raises DataError: no such directory, or a model that no run can have; says which key of its config.json is why.
+    """
+    path = folder / CONFIG
+    config = _read_json(path)
+    named = config.get("architectures") or [ARCHITECTURE]
+    if config.get("model_type") != "llama" or named != [ARCHITECTURE]:
+        kind = config.get("model_type") if named == [ARCHITECTURE] else named
+        raise DataError(f"{path} is of {kind}, and a run can begin only with a {ARCHITECTURE}")
+    rope = {key: config.get(key) or {} for key in ("rope_scaling", "rope_parameters")}
+    if not all(isinstance(part, dict) for part in rope.values()):
+        raise DataError(f"{path}: rope_scaling and rope_parameters must be tables")
+    rotary = {**rope["rope_scaling"], **rope["rope_parameters"]}
+    scaling = rotary.get("rope_type", rotary.get("type", "default"))
+    if scaling != "default":
+        raise DataError(f"{path}: the rotary embedding is scaled ({scaling!r}), and a run's is not; take another model")
+    for key, value in ONLY.items():
+        given = rotary.get(key, config.get(key, value))
+        if given != value:
+            raise DataError(f"{path}: {key} is {given!r}, and a run's is {value!r}; take another model")
+    lacking = [key for key in (*SIZES.values(), "max_position_embeddings") if key not in config]
+    if lacking:
+        raise DataError(f"{path} does not say {', '.join(lacking)}")
+    try:
+        spec = ModelSpec.model_validate(
+            {own: config[key] for own, key in SIZES.items()}
+            | {
+                "num_kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+                "context_length": plan.context_length,
+                "adapter": plan.adapter,
+                "rope_theta": rotary.get("rope_theta", config.get("rope_theta", 10_000.0)),
+                "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
+                "tie_embeddings": config.get("tie_word_embeddings", False),
+            }
+        )
+    except ValidationError as error:
+        raise DataError(describe(error, str(path))) from None
+    _check_lengths(path, config, spec)
+    return spec
+
+
+def read_parameters(folder: Path, model: ModelSpec) -> Iterator[Tensor]:
+    """Yield the model's parameters in the order of block `model`, float32 in their shapes, one at a time.
+
+    Raises DataError: weights are missing, misshapen, quantized, not finite, or more than `model` has.
+    """
+    shapes = parameter_shapes(model)
+    with ExitStack() as stack:
+        files = _open_weights(folder, stack)
+        _check_names(folder, {name for name, _ in shapes}, set(files), model)
+        for name, shape in shapes:
+            yield _read_tensor(folder, files[name], name, shape)
+        if model.tie_embeddings and HEAD in files:
+            embedding, head = (_read_tensor(folder, files[name], name, shapes[0][1]) for name in (EMBEDDING, HEAD))
+            if not torch.equal(embedding, head):
+                raise DataError(f"{folder}: {CONFIG} ties {HEAD} to {EMBEDDING}, but their values differ")
+
+
+def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
+    """Write the model's parameters into the folder `blobs` as one, in the order of block `model`; return its id.
+
+    Raises DataError as `read_parameters`, StateError when the disk is full.
+    """
+    from peer.train.prepare import disk_errors
+
+    fresh = blobs / ".base.part"
+    with disk_errors(fresh):
+        blobs.mkdir(parents=True, exist_ok=True)
+        try:
+            with fresh.open("wb") as file:
+                name = parameters_id(_written(read_parameters(folder, model), file))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(blobs / name)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return name
+
+
+def check_tokenizer(folder: Path, corpus: Corpus) -> None:
+    """Raise DataError if the tokens of `corpus` mean something else to the model in `folder`."""
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise DataError(f"{folder} has no {TOKENIZER_FILE}, so nothing says what its tokens mean")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != corpus.info.tokenizer_sha256:
+        raise DataError(
+            f"{corpus.path} was prepared with another tokenizer than that of {folder}; "
+            f"prepare it with --tokenizer {folder}"
+        )
+
+
+def parameters_id(parameters: Iterable[Tensor]) -> str:
+    """Return the content id of float32 parameters, laid one after the other: what a run spec calls them."""
+    return content_id_of_pieces(parameter.contiguous().reshape(-1).numpy().data for parameter in parameters)
+
+
+def _written(parameters: Iterable[Tensor], file: IO[bytes]) -> Iterator[Tensor]:
+    for parameter in parameters:
+        file.write(parameter.contiguous().reshape(-1).numpy().data)
+        yield parameter
+
+
+def _check_lengths(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> None:
+    longest, head_size = config["max_position_embeddings"], config.get("head_dim")
+    if head_size not in (None, spec.hidden_size // spec.num_heads):
+        raise DataError(
+            f"{path}: head_dim is {head_size!r}, and a run's is hidden_size / num_attention_heads, here "
+            f"{spec.hidden_size // spec.num_heads}; take another model"
+        )
+    if not isinstance(longest, int) or spec.context_length > longest:
+        raise DataError(
+            f"{path}: the model reads at most {longest!r} tokens, and run.model.context_length is "
+            f"{spec.context_length}; lower it (in the environment: SHOAL_RUN__MODEL__CONTEXT_LENGTH)"
+        )
+
+
+def _check_names(folder: Path, wanted: set[str], found: set[str], model: ModelSpec) -> None:
+    if lost := sorted(wanted - found):
+        is_head = lost == [HEAD]
+        hint = f": {CONFIG} says that it is not tied to the embeddings" if is_head else ""
+        raise DataError(f"{folder}: {len(lost)} tensors are missing, such as {lost[0]}{hint}")
+    spare = {name for name in found - wanted if not name.endswith(FREQUENCIES)}
+    if model.tie_embeddings:
+        spare.discard(HEAD)
+    if spare:
+        raise DataError(f"{folder}: {len(spare)} tensors belong to no plain Llama, such as {min(spare)}")
+
+
+def _open_weights(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    """Return which open file each tensor is in; the files are closed with `stack`."""
+    names = [WEIGHTS]
+    if not (folder / WEIGHTS).is_file():
+        if not (folder / INDEX).is_file():
+            raise DataError(f"{folder} has no {WEIGHTS}, and weights are read from nothing else")
+        placed = _read_json(folder / INDEX).get("weight_map")
+        if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
+            raise DataError(f"{folder / INDEX} does not say which file each tensor is in")
+        names = sorted(set(placed.values()))
+    files: dict[str, Any] = {}
+    for name in names:
+        try:
+            file = stack.enter_context(safe_open(folder / Path(name).name, framework="pt"))
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{folder / name} cannot be read: {error}") from None
+        files.update(dict.fromkeys(file.keys(), file))
+    return files
+
+
+def _read_tensor(folder: Path, file: Any, name: str, shape: tuple[int, ...]) -> Tensor:
+    try:
+        tensor: Tensor = file.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{folder}: {name} cannot be read: {error}") from None
+    if tensor.dtype not in WIDENED:
+        raise DataError(f"{folder}: {name} is {tensor.dtype}; only float32, float16 and bfloat16 are taken")
+    if tuple(tensor.shape) != shape:
+        raise DataError(f"{folder}: {name} has the shape {tuple(tensor.shape)}, and {CONFIG} makes it {shape}")
+    tensor = tensor.float()
+    if not bool(torch.isfinite(tensor).all()):
+        raise DataError(f"{folder}: {name} holds values that are not finite")
+    return tensor
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; name the directory of a Hugging Face model"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} must hold a table")
+    return value
