@@ -122,7 +122,7 @@ def build_sub_model(parts: Parts, name: str) -> LlamaForCausalLM:
 
 
 def build_llama(
-    run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], name: str, base: Tensor | None
+    run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], name: str, base: Tensor | None = None
 ) -> LlamaForCausalLM:
     """Return the sub-model `name` of a run as a Llama in float32, from its flat blocks; adapters go into the `base`.
 

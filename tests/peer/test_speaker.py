@@ -45,7 +45,7 @@ def daemon(tmp_path: Path, smallest_run: Callable[..., RunSpec]) -> Any:
         is_paused=False,
         leaving=SimpleNamespace(is_set=lambda: False),
         session=SimpleNamespace(replicas=store.replicas),
-        library=SimpleNamespace(domains=domains, tokenizer_json=tokenizer_json()),
+        library=SimpleNamespace(frozen=lambda: None, domains=domains, tokenizer_json=tokenizer_json()),
     )
 
 
