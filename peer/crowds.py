@@ -100,7 +100,7 @@ class Crowds:
     async def _announce(self, block: str, tick: int) -> None:
         daemon = self._daemon
         replica, census = daemon.session.replicas.get(block), self._census.get(block)
-        if replica is None or census is None or not daemon.is_exchanging(block):
+        if replica is None or census is None or not daemon.exchanges.takes_part(block):
             return
         if not rounds.due(daemon.spec, {block: replica.state.age}, tick):
             return

@@ -3,14 +3,13 @@
     state directory → identity → workers (they import for seconds; meanwhile:) → network → the run → HTTP
     → services and DHT → a sub-model and its state → tick by tick: rounds, membership, turns → leave
 
-Each step is a room of its own: `entry` (which run), `session` (the worker), `exchange` (a round), `blocks` (what is
+Each step is a room of its own: `entry` (which run), `session` (the worker), `exchanges` (the rounds), `blocks` (what is
 stored), `library` (text), `turns` (which sub-model), `standing` (what is told to the others). Here is only their order.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -25,18 +24,18 @@ from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.membership import Membership
 from dht.network import Network, open_network
-from peer import __version__, rounds
+from peer import __version__
 from peer.blocks import BlockStore
 from peer.chronicle import Chronicle
 from peer.crowds import Crowds
 from peer.curves import open_curves
 from peer.ending import first_cause, leave_on_signals
 from peer.entry import Entry, enter
-from peer.exchange import Outcome, Swarm, run_round
+from peer.exchange import Swarm
+from peer.exchanges import Exchanges
 from peer.http import Actions, open_http
 from peer.local import announce_daemon
-from peer.random_group import run_round_among
-from peer.session import Cut, Session, initial_state
+from peer.session import Session, initial_state
 from peer.speaker import Speaker
 from peer.standing import Standing
 from peer.supervisor import Event, Workers, open_workers
@@ -45,7 +44,6 @@ from peer.train.partition import COMMON, Strategy
 from peer.turns import Turns
 from protocols.answer import Answers
 from protocols.describe import Describe
-from protocols.gossip import Timing
 from protocols.offers import Offers
 from protocols.shards import Shards
 from protocols.state import State
@@ -54,7 +52,6 @@ from protocols.traffic import Traffic
 log = logging.getLogger(__name__)
 
 TIMER_S = 0.002  # how early a timer may fire
-MISSED_ROUNDS = 2  # in a row, while another is under way: then a peer cannot keep up with a block's group
 HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
 
 
@@ -132,8 +129,7 @@ class Daemon:
         self.turns = Turns(self)
         self.crowds = Crowds(self)
         self.library.leased = self.standing.leased
-        self.exchanges: dict[str, asyncio.Task[None]] = {}  # block → its round under way
-        self.missed: Counter[str] = Counter()  # block → rounds that have passed during the one under way
+        self.exchanges = Exchanges(self)
         self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
         self.is_switching = False
         self.is_paused = False
@@ -166,7 +162,7 @@ class Daemon:
             has_begun()
             while await self._next_tick():
                 tick = self.clock.tick()
-                await self._begin_rounds(tick)
+                await self.exchanges.begin(tick)
                 self.standing.keep_up(tick)
                 self.tasks.create_task(self.crowds.keep_up(tick))
                 self._consider_change(tick)
@@ -188,77 +184,6 @@ class Daemon:
         self.is_paused = False
         await self.session.resume()
         await self.standing.publish(self.clock.tick())
-
-    # Rounds
-
-    async def _begin_rounds(self, tick: int) -> None:
-        """Cut θ and begin an exchange of every block whose round ends at `tick`; training goes on at once."""
-        ages = {block: replica.state.age for block, replica in self.session.replicas.items()}
-        groups = {block: self._group(block, tick) for block in rounds.due(self.spec, ages, tick)}
-        if not any(groups.values()):
-            return
-        cut = await self.session.cut()
-        for block, group in groups.items():
-            if group:
-                self.exchanges[block] = self.tasks.create_task(self._exchange(block, tick, group, cut))
-
-    def is_exchanging(self, block: str) -> bool:
-        """Whether this peer takes part in the rounds of a block that it trains."""
-        return not (self.is_paused or self.is_switching or self.session.replicas[block].state.is_final)
-
-    def _group(self, block: str, tick: int) -> Sequence[str]:
-        """Return who exchanges a block at `tick`; none if this peer does not, or has not done with its last round."""
-        under_way = self.exchanges.get(block)
-        if not self.is_exchanging(block):
-            return ()
-        if under_way is not None and not under_way.done():
-            self._miss(block, tick)
-            return ()
-        if self.crowds.is_crowd(block):
-            return self.crowds.group(block, tick)
-        view = self.membership.view(block, tick)
-        return view if self.me in view else ()
-
-    def _miss(self, block: str, tick: int) -> None:
-        """Let a round pass; after several leave the group, which would wait for this peer's word, until it is done."""
-        self.missed[block] += 1
-        if self.missed[block] == MISSED_ROUNDS and not self.crowds.is_crowd(block):
-            text = "too slow for these rounds: out of the group until caught up"
-            log.warning("%s: %s", block, text)
-            self.chronicle.outcomes[block] = (tick, text)
-            self.tasks.create_task(self.standing.publish(tick))
-
-    def held(self) -> list[str]:
-        """Return the blocks in whose groups this peer counts."""
-        return [block for block in self.session.replicas if self.missed[block] < MISSED_ROUNDS]
-
-    async def _exchange(self, block: str, tick: int, group: Sequence[str], cut: Cut) -> None:
-        """Run one round of one block, and bring the worker to its outcome."""
-        replica, work = self.session.replicas[block], cut.works[block]
-        before = replica.state
-        late_s = self.clock.now() - self.clock.time_of(tick)
-        timing = Timing(*rounds.timing(self.spec, before.age, late_s))
-        if self.crowds.is_crowd(block):
-            holders = self.crowds.holders(block)
-            outcome = await run_round_among(self.swarm, replica, tick, group, work, timing, holders)
-        else:
-            outcome = await run_round(self.swarm, replica, tick, group, work, timing)
-        if replica.state is not before:
-            await self.session.rebase(block, before, cut, is_step=outcome.is_step)
-            await asyncio.to_thread(self.store.save, replica)
-        self._record(block, tick, outcome, replica.state)
-        if self.missed.pop(block, 0) >= MISSED_ROUNDS:
-            await self.standing.publish(self.clock.tick())
-
-    def _record(self, block: str, tick: int, outcome: Outcome, state: OuterState) -> None:
-        self.chronicle.outcomes[block] = (tick, outcome.text)
-        if outcome.is_step and block == self.session.sub_model:
-            self.chronicle.rounds += 1
-        loss = self.workers.progress.loss
-        log.info(
-            "%s round %d: %s; version %d, age %d, digest %s, loss %s",
-            block, tick, outcome.text, state.version, state.age, state.digest[:8], f"{loss:.3f}" if loss else "-",
-        )  # fmt: skip
 
     # Which sub-model
 
@@ -294,7 +219,7 @@ class Daemon:
             self.turns.put_off(target)
             return
         self.is_switching = True
-        await self._settle_exchanges()
+        await self.exchanges.settle()
         log.info("changing from %s to %s", self.session.sub_model, target or "serving only: all tokens are trained")
         self.chronicle.happened(f"changed from {self.session.sub_model} to {target or 'serving only'}")
         await self.session.stop()
@@ -342,7 +267,7 @@ class Daemon:
             async with asyncio.timeout(HAND_OVER_S):
                 if self.changing is not None:
                     await self.changing
-                await self._settle_exchanges()
+                await self.exchanges.settle()
         if self.session.sub_model:
             await self.session.stop()
             await self._finish_alone(list(self.session.replicas))
@@ -352,11 +277,6 @@ class Daemon:
             async with asyncio.timeout(HAND_OVER_S):
                 await self.standing.hand_over()
                 await self.standing.publish(self.clock.tick(), is_leaving=True)
-
-    async def _settle_exchanges(self) -> None:
-        under_way = [task for task in self.exchanges.values() if not task.done()]
-        if under_way:
-            await asyncio.wait(under_way)
 
     async def _finish_alone(self, blocks: Sequence[str]) -> None:
         """Take the last step of the blocks that nobody else trains, so that their state has all of the work."""

@@ -87,7 +87,7 @@ class Standing:
         record = MemberRecord(
             run_id=daemon.spec.run_id,
             addresses=self.addresses[:MAX_ADDRESSES],
-            holdings=hold(daemon.membership.holdings(), daemon.held() if is_holding else [], tick),
+            holdings=hold(daemon.membership.holdings(), daemon.exchanges.held() if is_holding else [], tick),
             sub_model=daemon.session.sub_model,
             keeps=daemon.store.versions(),
             ages=daemon.store.ages(),
