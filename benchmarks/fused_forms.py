@@ -43,7 +43,7 @@ def mixtral_losses(parts: Parts, corpus: Corpus, tune_tokens: int, held_out: int
     router = Router(np.zeros((1, parts.spec.model.vocab_size), dtype=np.uint64))
     routed = RoutedModel(info, (mixtral,), router, parts.spec.end_of_text, None)
     before = losses_of(routed, corpus, held_out)[DEFAULT]
-    tune(mixtral, parts.spec, tuning)
+    tune(mixtral, parts.spec, [parts.domain(name) for name in parts.sub_models], tuning)
     after = losses_of(routed, corpus, held_out)[DEFAULT]
     return sum(before.values()) / len(before), sum(after.values()) / len(after)
 

@@ -53,10 +53,11 @@ ROWS: dict[str, Row] = {
     "branches": Row("swarm", "branches", 0.4, **FAST),
     "branches, no common phase": Row("swarm", "branches"),
     "branches, private text": Row("swarm", "branches", 0.4, is_private=True),
-    "branches, common phase in one place": Row("central", "branches", 0.4),
+    "branches, common phase in one place": Row("central", "branches", 0.4, **FAST),
 }
 FUSED = "branches"  # the row that the bars are about, whose setting those have that try none of their own
-ONE_SEED = frozenset({"joint mixture, routes told", "branches, no common phase", "branches, private text"})
+VARIATIONS = ("branches, no common phase", "branches, private text", "branches, common phase in one place")
+ONE_SEED = frozenset({"experts", "joint mixture, routes told", *VARIATIONS})
 
 
 WIDTH, SEEDS = 32, (0, 1, 2)

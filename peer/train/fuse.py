@@ -101,7 +101,7 @@ def fuse(
             elif format == "mixtral":
                 mixtral = build_mixtral(parts, models, tuning)
                 if tuning is not None:
-                    tune(mixtral, parts.spec, tuning)
+                    tune(mixtral, parts.spec, [parts.domain(name) for name in names], tuning)
                 mixtral.save_pretrained(fresh)
             else:
                 models[names[0]].save_pretrained(fresh)

@@ -1,7 +1,7 @@
 """Tunes a fused Mixtral on text: its gates choose token by token, which the experts have never met.
 
-A router that takes one expert gives it the weight 1, so the gates themselves get no gradient: they stay what
-`fuse.fit_gates` made of them, and everything else learns to live with their choices.
+A router that takes one expert gives it the weight 1, so the loss of the text says nothing to the gates. They learn to
+tell the domains apart instead, and everything else learns to live with their choices, at the same time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +10,22 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from transformers import MixtralForCausalLM
 
 from configs.errors import DataError, UsageError
 from configs.run import RunSpec
-from peer.train.data import Corpus, Sampler, Source
+from peer.train.data import Corpus, Sampler, Source, unmarked
+from peer.train.model import NOT_COUNTED
 
-GATE_WINDOWS = 32  # of each domain, that gates are fitted to
-RATE_SHARE = 0.3  # of the run's learning rate, with which a tune begins; it falls to nothing
 GATE = ".mlp.gate."
+GATE_WINDOWS = 32  # of each domain, that gates are fitted to before the tune
+GATE_WEIGHT = 0.3  # of the loss of the gates' choices
+RATE_SHARE = 0.15  # of the run's learning rate, with which a tune begins; it falls to nothing
+GATE_RATE = 3.0  # times that
+MIN_WINDOWS = 4  # in a step
+WARMUP_STEPS = 20
 
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
 
@@ -43,39 +49,62 @@ class Tuning:
             ]
         return cls(sources, tokens)
 
-    def texts(self, domain: str, spec: RunSpec) -> Tensor:
-        """Return windows of one domain, (B, T). Raises DataError if there is none."""
+    def sampler(self, domain: str, spec: RunSpec) -> Sampler:
+        """Return what draws windows of one domain. Raises DataError if there is no such text."""
         if domain not in self.sources:
             raise DataError(f"the text to tune on has no domain '{domain}'; it has {', '.join(self.sources)}")
-        windows = Sampler(self.sources[domain], spec.model.context_length, spec.seed).batch(0, GATE_WINDOWS)
-        return windows.where(windows >= 0, ~windows)[:, :-1]
+        return Sampler(self.sources[domain], spec.model.context_length, spec.seed)
+
+    def texts(self, domain: str, spec: RunSpec) -> Tensor:
+        """Return windows of one domain, (B, T)."""
+        return torch.from_numpy(unmarked(self.sampler(domain, spec).batch(0, GATE_WINDOWS).numpy()))[:, :-1]
 
 
-def tune(model: MixtralForCausalLM, spec: RunSpec, tuning: Tuning, progress: Progress | None = None) -> None:
-    """Train everything but the gates for `tuning.tokens` tokens, in inner steps of the run's batch.
+def tune(
+    model: MixtralForCausalLM,
+    spec: RunSpec,
+    domains: Sequence[str],
+    tuning: Tuning,
+    progress: Progress | None = None,
+) -> None:
+    """Train a Mixtral, whose experts are of these `domains` in order, for `tuning.tokens` tokens.
 
     Raises UsageError: fewer tokens than one step. DataError: the text cannot be read.
     """
-    length, batch_tokens = spec.model.context_length, spec.inner.batch_tokens
-    steps = tuning.tokens // batch_tokens
+    length = spec.model.context_length
+    batch = max(MIN_WINDOWS, spec.inner.batch_tokens // length)  # windows
+    steps = tuning.tokens // (batch * length)
     if not steps:
-        raise UsageError(f"a tune of {tuning.tokens} tokens is shorter than one step of {batch_tokens}; give it more")
-    sampler = Sampler([each for sources in tuning.sources.values() for each in sources], length, spec.seed)
-    learning = [parameter for name, parameter in model.named_parameters() if GATE not in name]
-    optimizer = AdamW(learning, lr=0.0, betas=spec.inner.betas, weight_decay=0.0, fused=True)
+        raise UsageError(f"a tune of {tuning.tokens} tokens is shorter than one step of {batch * length}; give it more")
+    samplers = [tuning.sampler(domain, spec) for domain in domains]
+    gates = [parameter for name, parameter in model.named_parameters() if GATE in name]
+    others = [parameter for name, parameter in model.named_parameters() if GATE not in name]
+    groups = [{"params": gates, "factor": GATE_RATE}, {"params": others, "factor": 1.0}]
+    optimizer = AdamW(groups, lr=0.0, betas=spec.inner.betas, weight_decay=0.0, fused=True)
     model.train()
     for step in range(steps):
-        windows = sampler.batch(step, batch_tokens // length)
-        labels = windows[:, 1:].where(windows[:, 1:] >= 0, -100)
-        read = windows[:, :-1].where(windows[:, :-1] >= 0, ~windows[:, :-1])
-        logits = model(input_ids=read, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(learning, spec.inner.grad_clip)
+        picks = range(step * batch, (step + 1) * batch)
+        windows = torch.cat([samplers[pick % len(domains)].batch(pick // len(domains), 1) for pick in picks])
+        told = torch.tensor([pick % len(domains) for pick in picks])
+        _loss(model, windows, told).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_([*gates, *others], spec.inner.grad_clip)
+        rate = RATE_SHARE * spec.inner.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = RATE_SHARE * spec.inner.learning_rate * (1 - step / steps)
+            group["lr"] = group["factor"] * rate
         optimizer.step()
         optimizer.zero_grad()
         if progress is not None:
-            progress((step + 1) * batch_tokens, steps * batch_tokens)
+            progress((step + 1) * batch * length, steps * batch * length)
     model.eval()
+
+
+def _loss(model: MixtralForCausalLM, windows: Tensor, told: Tensor) -> Tensor:
+    """Return the loss of windows (B, T + 1), with that of the gates, which are to choose the experts `told`, (B,)."""
+    read = torch.from_numpy(unmarked(windows.numpy()))[:, :-1]
+    targets = windows[:, 1:].where(windows[:, 1:] >= 0, NOT_COUNTED)
+    output = model(input_ids=read, use_cache=False, output_router_logits=True)
+    loss = cross_entropy(output.logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NOT_COUNTED)
+    chosen = told[:, None].expand_as(read).flatten()
+    for gate in output.router_logits:
+        loss = loss + GATE_WEIGHT / len(output.router_logits) * cross_entropy(gate.float(), chosen)
+    return loss

@@ -119,16 +119,16 @@ def test_mixtral_loads_by_plain_transformers_and_routes(tokenizer_json: bytes, t
     assert all(logits.abs().max() > 0 for logits in output.router_logits)
 
 
-def test_a_tune_of_the_mixtral_learns_from_text_and_leaves_the_gates(tokenizer_json: bytes, tmp_path: Path) -> None:
+def test_a_tune_teaches_the_mixtral_the_text_and_the_gates_its_domains(tokenizer_json: bytes, tmp_path: Path) -> None:
     parts = parts_of("experts", tokenizer_json, EXPERTS)
-    inner = parts.spec.inner.model_copy(update={"learning_rate": 0.05})
+    inner = parts.spec.inner.model_copy(update={"learning_rate": 0.1})
     parts = replace(parts, spec=parts.spec.model_copy(update={"inner": inner}))
     sources = {}
     for index, domain in enumerate(parts.counts):
         tokens = np.arange(20_000) % (20 + index) + 100 * index
         (tmp_path / domain).write_bytes(tokens.astype("<u2").tobytes())
         sources[domain] = [Source(str(tmp_path / domain), 300)]
-    tuning = Tuning(sources, tokens=64 * 60)
+    tuning = Tuning(sources, tokens=128 * 60)
     models = {name: build_sub_model(parts, name) for name in parts.sub_models}
     untuned = build_mixtral(parts, models, tuning)
     fuse(parts, tmp_path / "tuned", "mixtral", tuning=tuning)
@@ -137,14 +137,15 @@ def test_a_tune_of_the_mixtral_learns_from_text_and_leaves_the_gates(tokenizer_j
     with torch.no_grad():
         before, after = (float(model(input_ids=text, labels=text).loss) for model in (untuned, tuned))
     assert after < before - 0.5
-    gate = "model.layers.0.mlp.gate.weight"
-    assert torch.equal(tuned.state_dict()[gate], untuned.state_dict()[gate])
+    with torch.no_grad():
+        chosen = tuned(input_ids=text, output_router_logits=True).router_logits[-1].argmax(dim=-1)
+    assert (chosen == 0).float().mean() > 0.8  # the first expert's domain
     with pytest.raises(DataError, match="no domain 'docs'"):
         build_mixtral(parts, models, Tuning({"python": sources["python"]}, 640))
     with pytest.raises(UsageError, match="only a Mixtral is tuned"):
         fuse(parts, tmp_path / "routed", "routed", tuning=tuning)
     with pytest.raises(UsageError, match="shorter than one step"):
-        fuse(parts, tmp_path / "short", "mixtral", tuning=Tuning(sources, 63))
+        fuse(parts, tmp_path / "short", "mixtral", tuning=Tuning(sources, 127))
 
 
 @pytest.mark.parametrize("format", ["routed", "mixtral", "llama"])
