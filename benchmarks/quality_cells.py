@@ -87,7 +87,7 @@ class Cell:
     def key(self) -> str:
         """What its outcome is kept under: everything that it depends on."""
         facts = [asdict(replace(self.row, rates=(), batches=())), self.scale.model.model_dump(), self.scale.held_out]
-        facts += [self.scale.wide.model_dump() if self.row.kind == "wide" else None]
+        facts += [(self.scale.wide.model_dump(), self.trained_tokens) if self.row.kind == "wide" else None]
         facts += [self.rate, self.batch, self.tokens, self.seed]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
