@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Group
 from rich.table import Table
 
@@ -68,6 +69,7 @@ QUICK_ROWS = ("one peer alone", "dense, sub-model size", FUSED)
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     args = _arguments(argv)
+    torch.set_num_threads(1)  # these models are slower on several
     scale = scale_of(args.width, SEEDS)
     if args.quick:
         scale = replace(scale, tokens=QUICK_TOKENS, held_out=2048, seeds=SEEDS[:1])

@@ -31,7 +31,8 @@ PEERS = 4
 MAX_RATIO = 0.97  # of the single peer's loss
 SHOAL = (sys.executable, "-m", "peer")
 TRAINED_S = 1500.0  # after which a run must have absorbed its tokens
-QUICK_TOKENS, QUICK_LIMIT = 400_000, 20
+TOKENS = 900_000  # of the swarm
+QUICK_TOKENS, QUICK_LIMIT = 100_000, 20
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ async def _measure(folder: Path, task: Task, *, is_quick: bool) -> dict[str, Any
         corpus = place / "corpus"
         plan = load(task.preset).run
         assert plan is not None
-        total = QUICK_TOKENS if is_quick else plan.total_tokens
+        total = QUICK_TOKENS if is_quick else TOKENS
         limit = QUICK_LIMIT if is_quick else task.limit
         examples = place / folder.name
         examples.mkdir()
@@ -102,7 +103,8 @@ async def _measure(folder: Path, task: Task, *, is_quick: bool) -> dict[str, Any
 async def _train(place: Path, kind: str, task: Task, corpus: Path, total: int, peers: int) -> list[int]:
     """Let so many daemons absorb `total` tokens, and fuse; return what each has trained."""
     rate = {"SHOAL_RUN__INNER__LEARNING_RATE": "1e-12"} if kind == "untrained" else {}
-    environment = {"SHOAL_RUN__TOTAL_TOKENS": str(total), **rate}
+    warm_up = {"SHOAL_RUN__INNER__WARMUP_TOKENS": str(total // 20)}
+    environment = {"SHOAL_RUN__TOTAL_TOKENS": str(total), **warm_up, **rate}
     async with open_processes() as processes:
         processes.append(founder(place, f"{kind}0", task.preset, "--data", str(corpus), **environment))
         await processes[0].start()
