@@ -95,8 +95,15 @@ async def _measure(folder: Path, task: Task, *, is_quick: bool) -> dict[str, Any
         rows = {}
         for kind in ("untrained", "single", "swarm"):
             rows[kind] = await _score(place / f"{kind}-model", corpus, limit)
-        rows["swarm"] |= {"seconds": swarm_s, "tokens": sum(tokens), "tokens_of_each": tokens}
-        rows["single"] |= {"seconds": single_s, "tokens": max(tokens)}
+        rows["untrained"] |= {"trained_s": 0.0, "trained_tokens": 0}
+        rows["single"] |= {"trained_s": single_s, "trained_tokens": max(tokens)}
+        rows["swarm"] |= {"trained_s": swarm_s, "trained_tokens": sum(tokens), "tokens_of_each": tokens}
+        for kind, row in rows.items():
+            score = _metric(row, task.metric)
+            said = (
+                f"loss {_loss(row):.4f}, {task.metric} {score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
+            )
+            print(f"{folder.name}, {kind}, {row['trained_tokens']:,} tokens: {said}", file=sys.stderr, flush=True)
         return rows
 
 
@@ -183,7 +190,7 @@ def _table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, rows in found.items():
         for kind, row in rows.items():
             for at, (metric, score) in enumerate(next(iter(row["tasks"].values()))["scores"].items()):
-                own = (kind, f"{row.get('tokens', 0):,}", f"{row.get('seconds', 0):.0f}", f"{_loss(row):.3f}")
+                own = (kind, f"{row['trained_tokens']:,}", f"{row['trained_s']:.0f}", f"{_loss(row):.3f}")
                 interval = f"{score['low']:.2f} to {score['high']:.2f}"
                 table.add_row(
                     name if not at else "", *(own if not at else ("",) * 4), metric, f"{score['value']:.2f}", interval
