@@ -1,16 +1,16 @@
 """What a model costs: parameters, FLOPs of a token, and memory in training. Counted and measured, not estimated."""
 
-import resource
+import os
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.usage import peak_mib
 from configs.run import InnerSpec, ModelSpec
 from peer.train.inner import Inner
 from peer.train.model import initial_parameters
-from peer.train.partition import COMMON, Strategy, parameter_shapes
+from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ STEPS = 3  # after which an optimizer has all that it keeps
 
 def parameters(model: ModelSpec) -> int:
     """Return the number of parameters."""
-    return sum(torch.Size(shape).numel() for _, shape in parameter_shapes(model))
+    return Strategy("replicas", 1).layout(COMMON, model).size
 
 
 def flops_per_token(model: ModelSpec) -> float:
@@ -45,7 +45,7 @@ def peak_bytes(model: ModelSpec, inner: InnerSpec, micro_batch: int) -> int:
 
 def _train(model: ModelSpec, inner: InnerSpec, micro_batch: int) -> int:
     torch.set_num_threads(1)
-    before = _resident_bytes()
+    before = peak_mib(os.getpid())
     ranks = Ranks(0, 1, CPU)
     module = build_sharded(model, CPU, None)
     module.model.load_state_dict(initial_parameters(model, 0), strict=False)
@@ -54,9 +54,4 @@ def _train(model: ModelSpec, inner: InnerSpec, micro_batch: int) -> int:
     windows = torch.randint(model.vocab_size, (micro_batch, model.context_length + 1))
     for _ in range(STEPS):
         stepper.step(windows, micro_batch, {COMMON: 1e-4})
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+    return int((peak_mib(os.getpid()) - before) * 2**20)

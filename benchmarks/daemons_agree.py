@@ -13,19 +13,20 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
 from benchmarks.boxes import Box, open_boxes
 from benchmarks.fusing_swarm import train_swarm
-from benchmarks.quality import DATA, WIDTH, corpus_for
-from benchmarks.quality_cells import PEERS, mean, scale_of
+from benchmarks.quality import WIDTH
+from benchmarks.quality_cells import PEERS, scale_of
 from benchmarks.report import between, finish, parser
 from benchmarks.routes import DEFAULT, losses, sub_models_of
+from benchmarks.text import DATA, corpus_for
 from configs.load import load
 from configs.run import RunPlan, RunSpec
 from peer.gather import gather
-from peer.train.data import open_corpus
 
 PERIOD_S, TICK_STEPS = 0.25, 4  # a tick is a second
 STEPS, QUICK_STEPS = 480, 160  # of each peer
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     total = steps * PEERS * BATCH
     with tempfile.TemporaryDirectory(prefix="shoal-agree-") as name:
         folder, scale = Path(name), scale_of(WIDTH, (0,))
-        corpus = open_corpus(corpus_for(args.data, folder, scale.model))
+        corpus = corpus_for(args.data, folder, scale.model)
         config = folder / "agree.toml"
         facts = {"total": total, "common": int(0.4 * total), "rate": RATE, "batch": BATCH, "warmup": total // 50}
         facts |= {"tick_s": PERIOD_S * TICK_STEPS, "double": total // 10, "m": scale.model}
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         domains = len(corpus.info.domains)
         held_out = 2048 if args.quick else HELD_OUT
         found = [
-            mean(losses(sub_models_of(spec, blocks, domains), spec.model, corpus, held_out)[DEFAULT].values())
+            fmean(losses(sub_models_of(spec, blocks, domains), spec.model, corpus, held_out)[DEFAULT].values())
             for blocks in (real, trained.blocks)
         ]
     what = f"loss of {PEERS} daemons over the same run in one process ({sealed:.0%} of their rounds were sealed by all)"

@@ -1,11 +1,13 @@
 """What becomes of trained blocks: the fused forms, a tune of the Mixtral, and a domain that comes late."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import MixtralForCausalLM
 
 from benchmarks.fusing_swarm import train_late
 from benchmarks.routes import DEFAULT, losses, losses_of, sub_models_of
@@ -14,7 +16,6 @@ from peer.train.data import Corpus
 from peer.train.fuse import Parts, build_mixtral, build_sub_model
 from peer.train.partition import COMMON
 from peer.train.routed import RoutedModel, SubModelInfo
-from peer.train.router import Router
 from peer.train.tune import Tuning, tune
 
 
@@ -39,13 +40,27 @@ def mixtral_losses(parts: Parts, corpus: Corpus, tune_tokens: int, held_out: int
     tuning = Tuning.on(corpus, tune_tokens)
     models = {name: build_sub_model(parts, name) for name in parts.sub_models}
     mixtral = build_mixtral(parts, models, tuning)
-    info = (SubModelInfo(name=COMMON, domain="all"),)
-    router = Router(np.zeros((1, parts.spec.model.vocab_size), dtype=np.uint64))
-    routed = RoutedModel(info, (mixtral,), router, parts.spec.end_of_text, None)
+    routed = RoutedModel.single(SubModelInfo(name=COMMON, domain="all"), mixtral, parts.spec.end_of_text, None)
     before = losses_of(routed, corpus, held_out)[DEFAULT]
     tune(mixtral, parts.spec, [parts.domain(name) for name in parts.sub_models], tuning)
     after = losses_of(routed, corpus, held_out)[DEFAULT]
-    return sum(before.values()) / len(before), sum(after.values()) / len(after)
+    return fmean(before.values()), fmean(after.values())
+
+
+@contextmanager
+def forced(mixtral: MixtralForCausalLM, expert: int) -> Iterator[None]:
+    """Let every gate choose `expert`, whatever its own opinion."""
+
+    def force(module: nn.Module, inputs: object, output: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        logits, weights, chosen = output
+        return logits, torch.ones_like(weights), torch.full_like(chosen, expert)
+
+    hooks = [layer.mlp.gate.register_forward_hook(force) for layer in mixtral.model.layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()
@@ -58,15 +73,8 @@ def largest_difference(parts: Parts) -> float:
     tokens = torch.randint(parts.spec.model.vocab_size, shape, generator=generator)
     largest = 0.0
     for index, model in enumerate(models.values()):
-
-        def force(module: nn.Module, args: object, output: tuple[Tensor, Tensor, Tensor], k: int = index) -> object:
-            logits, scores, chosen = output
-            return logits, torch.ones_like(scores), torch.full_like(chosen, k)
-
-        handles = [layer.mlp.gate.register_forward_hook(force) for layer in mixtral.model.layers]
-        difference = (mixtral(input_ids=tokens).logits - model(input_ids=tokens).logits).abs().max()
-        for handle in handles:
-            handle.remove()
+        with forced(mixtral, index):
+            difference = (mixtral(input_ids=tokens).logits - model(input_ids=tokens).logits).abs().max()
         largest = max(largest, float(difference))
     return largest
 

@@ -33,11 +33,7 @@ STREAMS = 1000  # peers' orders of the data, for each seed
 def sources_of(corpus: Corpus, domain: int | None) -> list[Source]:
     """Return the text of one domain, or of all in equal parts."""
     chosen = corpus.info.domains if domain is None else (corpus.info.domains[domain],)
-    return [
-        Source(str(corpus.blob(shard.content_id)), corpus.info.vocab_size, shard.tokens / each.tokens)
-        for each in chosen
-        for shard in each.shards
-    ]
+    return [source for each in chosen for source in corpus.sources(each)]
 
 
 class Trainee:

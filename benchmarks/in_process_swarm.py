@@ -67,10 +67,9 @@ class Text:
     @classmethod
     def of(cls, corpus: Corpus, context_length: int) -> "Text":
         """Take all domains in equal parts, and the first held-out windows of each."""
-        vocab_size, sources, windows = corpus.info.vocab_size, [], []
+        sources, windows = [], []
         for domain in corpus.info.domains:
-            for shard in domain.shards:
-                sources.append(Source(str(corpus.blob(shard.content_id)), vocab_size, shard.tokens / domain.tokens))
+            sources += corpus.sources(domain)
             tokens = torch.from_numpy(corpus.heldout(domain).astype("int64"))
             windows.append(tokens.unfold(0, context_length + 1, context_length)[:HELD_OUT_WINDOWS])
         return cls(sources, torch.cat(windows), corpus.info.tokenizer_sha256, corpus.info.end_of_text)

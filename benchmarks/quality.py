@@ -12,13 +12,13 @@ is done with the blocks afterwards in `fused_forms.py`.
 """
 
 import argparse
-import hashlib
 import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -27,17 +27,15 @@ from rich.table import Table
 
 from benchmarks.costs import flops_per_token, parameters, peak_bytes
 from benchmarks.fused_forms import largest_difference, late_domain, mixtral_losses, parts_of
-from benchmarks.quality_cells import PEERS, Cell, Row, Scale, Trials, mean, scale_of
+from benchmarks.quality_cells import PEERS, Cell, Row, Scale, Trials, scale_of
 from benchmarks.report import Bar, at_most, finish, parser
 from benchmarks.routes import DEFAULT, ORACLE
+from benchmarks.text import DATA, DOMAINS, corpus_for
 from configs.run import InnerSpec, ModelSpec
-from peer.train.builtin import built_in_corpus
 from peer.train.data import CORPUS_FILE, TOKENIZER_FILE, open_corpus
 from peer.train.prepare import prepare
 
-DATA = Path("../shared/data/lm")
-DOMAINS = ("wiki", "novel", "science", "tech_pep", "law_en", "dialogue")  # of that folder
-LATE = "shakespeare"  # of the same
+LATE = "shakespeare"  # of the same text
 TUNED_SHARE = 0.25  # of the tokens, with which a row's setting is chosen
 
 
@@ -77,12 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         cache = args.cache or Path(scratch)
         cache.mkdir(parents=True, exist_ok=True)
-        trials = Trials(corpus_for(args.data, cache, scale.model), cache, args.jobs)
+        trials = Trials(corpus_for(args.data, cache, scale.model).path, cache, args.jobs)
         chosen = {name: _tuned(trials, name, scale) for name in names}
         cells = {
-            name: [
-                replace(best, tokens=scale.tokens, seed=seed) for seed in scale.seeds[: 1 if name in ONE_SEED else None]
-            ]
+            name: [replace(best, tokens=scale.tokens, seed=seed) for seed in _seeds(name, scale)]
             for name, best in chosen.items()
         }
         trained = trials.outcomes(cell for row in cells.values() for cell in row)
@@ -116,20 +112,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return own.parse_args(argv)
 
 
-def corpus_for(data: Path | None, cache: Path, model: ModelSpec) -> Path:
-    """Prepare the text, and return where the corpus lies; the built-in corpus where there is none."""
-    vocab_size, length = model.vocab_size, model.context_length
-    if data is None and not DATA.is_dir():
-        return built_in_corpus(cache, vocab_size, length).path
-    folder = (data or DATA).resolve()
-    out = cache / f"corpus-{hashlib.sha256(f'{folder} {vocab_size}'.encode()).hexdigest()[:8]}"
-    if not (out / CORPUS_FILE).exists():
-        known = [folder / domain / "train.txt" for domain in DOMAINS]
-        sources = known if all(path.is_file() for path in known) else [folder]
-        prepare(sources, out, vocab_size=vocab_size, context_length=length)
-    return out
-
-
 def _seeds(name: str, scale: Scale) -> tuple[int, ...]:
     return scale.seeds[:1] if name in ONE_SEED else scale.seeds
 
@@ -143,14 +125,14 @@ def _tuned(trials: Trials, name: str, scale: Scale) -> Cell:
     if scale.tokens <= QUICK_TOKENS:
         return grid[len(grid) // 2]
     tried = trials.outcomes(grid)
-    return min(tried, key=lambda cell: mean(tried[cell]["losses"][DEFAULT].values()))
+    return min(tried, key=lambda cell: fmean(tried[cell]["losses"][DEFAULT].values()))
 
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # row → what came of each seed
 
 
 def _loss(rows: Rows, name: str, router: str = DEFAULT) -> float:
-    return mean(mean(outcome["losses"][router].values()) for outcome in rows[name])
+    return fmean(fmean(outcome["losses"][router].values()) for outcome in rows[name])
 
 
 def _bars(rows: Rows, costs: Mapping[str, float]) -> list[Bar]:
@@ -206,7 +188,7 @@ def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data
     if "experts" in cells:
         cell = cells["experts"][0]
         parts = parts_of(cell.spec(corpus), corpus, trials.blocks(cell))
-        routed = mean(rows["experts"][0]["losses"][DEFAULT].values())
+        routed = fmean(rows["experts"][0]["losses"][DEFAULT].values())
         untuned, tuned = mixtral_losses(parts, corpus, cell.tokens // 10, cell.scale.held_out)
         found["mixtral"] = {"routed": routed, "untuned": untuned, "tuned": tuned}
         what = "tuned Mixtral of experts over the routed form, one seed; baseline: untuned"
@@ -233,8 +215,8 @@ def _loss_table(rows: Rows) -> Table:
     for column in ("mean", "each seed", *domains):
         table.add_column(column, justify="right")
     for name, held in rows.items():
-        each = " ".join(f"{mean(outcome['losses'][DEFAULT].values()):.3f}" for outcome in held)
-        by_domain = (f"{mean(outcome['losses'][DEFAULT][domain] for outcome in held):.3f}" for domain in domains)
+        each = " ".join(f"{fmean(outcome['losses'][DEFAULT].values()):.3f}" for outcome in held)
+        by_domain = (f"{fmean(outcome['losses'][DEFAULT][domain] for outcome in held):.3f}" for domain in domains)
         table.add_row(name, f"{_loss(rows, name):.4f}", each, *by_domain)
         for router in list(held[0]["losses"])[1:]:
             table.add_row(f"  {router}", f"{_loss(rows, name, router):.4f}")

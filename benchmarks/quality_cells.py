@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -174,7 +175,7 @@ def train(cell: Cell, corpus_path: Path, path: Path) -> float:
     facts = {**asdict(cell), "scale": None, "model": cell.model.model_dump()}
     outcome = {"losses": scored, "rounds": rounds, "offered_bytes": offered, "seconds": seconds}
     path.write_text(json.dumps({"cell": facts, **outcome}, indent=1) + "\n")
-    return mean(scored[DEFAULT].values())
+    return fmean(scored[DEFAULT].values())
 
 
 @dataclass
@@ -205,8 +206,3 @@ class Trials:
 
     def _path(self, cell: Cell) -> Path:
         return self.cache / f"{cell.key}.json"
-
-
-def mean(values: Iterable[float]) -> float:
-    held = list(values)
-    return sum(held) / len(held)

@@ -14,22 +14,19 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from rich.table import Table
 
 from benchmarks.in_process_swarm import TICK_STEPS, Outcome, Rule, Text, run_spec, train
 from benchmarks.report import Bar, at_most, finish, parser
+from benchmarks.text import DATA, corpus_for
 from configs.run import InnerSpec, ModelSpec, OuterSpec, RoundSpec
-from peer.train.builtin import built_in_corpus
-from peer.train.data import CORPUS_FILE, Corpus, open_corpus
-from peer.train.prepare import prepare
 
-DATA = Path("../shared/data/lm")
-DOMAINS = ("wiki", "novel", "science", "tech_pep", "law_en", "dialogue")  # of that folder: those in English
 MODEL = ModelSpec(
     vocab_size=1024, hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=2, mlp_size=192, context_length=128
 )
@@ -104,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         cache = args.cache or Path(scratch)
         cache.mkdir(parents=True, exist_ok=True)
-        text = Text.of(_corpus(args.data, cache), MODEL.context_length)
+        text = Text.of(corpus_for(args.data, cache, MODEL), MODEL.context_length)
         trial = Trial(text, QUICK_STEPS if args.quick else STEPS, cache)
         if args.sweep:
             return finish(args, [], *_sweep(trial))
@@ -127,31 +124,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return own.parse_args(argv)
 
 
-def _corpus(data: Path | None, cache: Path) -> Corpus:
-    """Prepare `data`, or the default text, or the built-in corpus where there is none."""
-    if data is None and not DATA.is_dir():
-        return built_in_corpus(cache, MODEL.vocab_size, MODEL.context_length)
-    folder = (data or DATA).resolve()
-    out = cache / f"corpus-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-    if not (out / CORPUS_FILE).exists():
-        known = [folder / domain / "train.txt" for domain in DOMAINS]
-        sources = known if all(path.is_file() for path in known) else [folder]
-        prepare(sources, out, vocab_size=MODEL.vocab_size, context_length=MODEL.context_length)
-    return open_corpus(out)
-
-
-def _mean(values: Iterable[float]) -> float:
-    held = list(values)
-    return sum(held) / len(held)
-
-
 Outcomes = Mapping[str, Sequence[Outcome]]
 
 
 def _ratio(outcomes: Outcomes, name: str, base: str) -> float:
     """Return the mean loss of a row over that of another, over the seeds that both were trained with."""
     both = min(len(outcomes[name]), len(outcomes[base]))
-    return _mean(o.loss for o in outcomes[name][:both]) / _mean(o.loss for o in outcomes[base][:both])
+    return fmean(o.loss for o in outcomes[name][:both]) / fmean(o.loss for o in outcomes[base][:both])
 
 
 def _bars(outcomes: Outcomes) -> list[Bar]:
@@ -208,9 +187,9 @@ def _table(outcomes: Outcomes) -> Table:
         ratios = [mine.loss / its.loss for mine, its in zip(held, base, strict=False)]
         table.add_row(
             name,
-            f"{_mean(o.loss for o in held):.4f}",
+            f"{fmean(o.loss for o in held):.4f}",
             " ".join(f"{o.loss:.3f}" for o in held),
-            f"{_mean(ratios):.4f}",
+            f"{fmean(ratios):.4f}",
             " ".join(f"{ratio:.3f}" for ratio in ratios),
             str(held[0].rounds),
             f"{held[0].offered_bytes / 1e6:.2f}",

@@ -9,13 +9,13 @@ Shapes: K sub-models, T tokens of a document.
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from configs.run import ModelSpec, RunSpec
 from peer.train.data import Corpus
 from peer.train.evaluate import split_documents
+from peer.train.fuse import filled
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
 from peer.train.routed import RoutedModel, SubModelInfo
@@ -70,17 +70,8 @@ def routed_model(sub_models: Mapping[str, Mapping[str, Tensor]], model: ModelSpe
         domain = None if name == COMMON else int(name.rsplit(".", 1)[1])
         infos.append(SubModelInfo(name=name, domain="all" if domain is None else corpus.info.domains[domain].name))
         tables.append(np.sum(counts, axis=0, dtype=np.uint64) if domain is None else counts[domain])
-    models = tuple(llama(named, model) for named in sub_models.values())
+    models = tuple(filled(LlamaForCausalLM(build_config(model)), named) for named in sub_models.values())
     return RoutedModel(tuple(infos), models, Router(np.stack(tables)), corpus.info.end_of_text, None)
-
-
-@torch.no_grad()
-def llama(named: Mapping[str, Tensor], model: ModelSpec) -> LlamaForCausalLM:
-    """Return a Llama with these parameters."""
-    built = LlamaForCausalLM(build_config(model))
-    for name, parameter in built.named_parameters():
-        parameter.copy_(named[name])
-    return built.eval()
 
 
 def _routes(

@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.report import Bar, at_least, at_most, finish, parser
 from configs.errors import DataError
 from configs.load import load
-from peer.processes import POLL_S, Process, founder, joiner, open_processes
+from peer.processes import founder, joiner, open_processes
 
 DATA = Path("../shared/data/tasks")
 PEERS = 4
@@ -119,17 +119,12 @@ async def _train(place: Path, kind: str, task: Task, corpus: Path, total: int, p
             processes.append(joiner(place, f"{kind}{index}", processes[0].address))
         await asyncio.gather(*(process.start() for process in processes[1:]))
         async with asyncio.timeout(TRAINED_S):
-            await asyncio.gather(*(_done(process) for process in processes))
+            await asyncio.gather(*(process.done() for process in processes))
         tokens = [(await process.status()).peers[0].tokens for process in processes]
         await _shoal("fuse", processes[0].address, "--out", str(place / f"{kind}-model"), "--format", "llama")
         for process in processes:
             await process.leave()
     return tokens
-
-
-async def _done(process: Process) -> None:
-    while (await process.status()).phase != "done":
-        await asyncio.sleep(POLL_S)
 
 
 async def _score(model: Path, corpus: Path, limit: int) -> dict[str, Any]:

@@ -192,8 +192,7 @@ async def _baseline(folder: Path, name: str, data: str, total: int, plan: RunPla
     peer = founder(folder, name, "tiny", "--data", data, **environment)
     processes.append(peer)
     await peer.start()
-    while (await peer.status()).phase != "done":
-        await asyncio.sleep(POLL_S)
+    await peer.done()
     await peer.leave()
     await asyncio.to_thread(_fuse, [str(peer.state_dir)], folder / f"{name}-model", "llama")
 

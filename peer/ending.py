@@ -28,12 +28,22 @@ def leave_on_signals(leaving: asyncio.Event) -> Iterator[Callable[[], object]]:
         log.info("leaving: handing over and saving; once more to end at once")
         leaving.set()
 
+    try:
+        with handling_signals(on_signal):
+            yield giving_up.cancel
+    finally:
+        giving_up.cancel()
+
+
+@contextlib.contextmanager
+def handling_signals(on_signal: Callable[[int], object]) -> Iterator[None]:
+    """Call `on_signal` in the running loop at each SIGTERM and SIGINT; afterwards they end the process as usual."""
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
-        yield giving_up.cancel
+        yield
     finally:
-        giving_up.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 

@@ -6,7 +6,6 @@ Nothing is trained here and no daemon is needed; the gathering peer is nobody's 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +81,14 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
         if path is None:
             raise DataError(f"the token counts of domain {domain.name} are in none of these directories")
         counts[domain.name] = read_counts(path, spec.model.vocab_size)
-    return replace(_parts(spec, newest, counts, libraries[0].tokenizer_json, domains), base=_base(libraries))
+    return _parts(spec, newest, counts, libraries, domains)
 
 
 async def _from_peers(addresses: Sequence[str]) -> Parts:
     async with open_visit(addresses) as run:
         await run.library.obtain_base(run.peers)
         blocks = await _newest(run.store, run.peers)
-        parts = _parts(run.spec, blocks, run.counts, run.library.tokenizer_json, run.domains)
-        return replace(parts, base=_base([run.library]))
+        return _parts(run.spec, blocks, run.counts, [run.library], run.domains)
 
 
 async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterState]:
@@ -121,7 +119,7 @@ def _parts(
     spec: RunSpec,
     states: Mapping[str, OuterState],
     counts: Mapping[str, Counts],
-    tokenizer: bytes,
+    libraries: Sequence[Library],
     domains: Sequence[DomainInfo],
 ) -> Parts:
     if not states:
@@ -129,7 +127,8 @@ def _parts(
     blocks: dict[str, Tensor] = {block: state.phi for block, state in states.items()}
     for block, state in sorted(states.items()):
         log.info("%s: version %d, age %d", block, state.version, state.age)
-    return Parts(spec, blocks, counts, tokenizer, common_format(domains))
+    tokenizer = libraries[0].tokenizer_json
+    return Parts(spec, blocks, counts, tokenizer, common_format(domains), _base(libraries))
 
 
 def _nobody(peer_id: str) -> Any:

@@ -68,6 +68,11 @@ class Process:
         """Ask the daemon how it is. Raises ShoalError if it does not answer."""
         return await asyncio.to_thread(fetch_status, self.url)
 
+    async def done(self) -> None:
+        """Wait until the run has absorbed all its tokens."""
+        while (await self.status()).phase != "done":  # noqa: ASYNC110  # of another process
+            await asyncio.sleep(POLL_S)
+
     async def kill(self) -> None:
         """End the process at once, as a power cut would, with all its children."""
         if self._child is not None and self.is_running:

@@ -8,7 +8,6 @@ is never granted. A client that leaves ends its generation.
 import asyncio
 import json
 import logging
-import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -26,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from configs.errors import DataError, ShoalError
 from peer.answering import Answer, BusyError, ClosedError, Writer
 from peer.completions import Completion, CompletionRequest, FinishReason, Refusal, Stops, Usage, error_body, parse
+from peer.ending import handling_signals
 from peer.train.generate import Generation, Sampling, task_prompt
 from peer.train.routed import RoutedModel
 from peer.web import Place, bind, is_loopback, open_server
@@ -265,12 +265,6 @@ def refuse(status: int, message: str, param: str | None = None) -> Response:
 
 async def _told_to_end() -> None:
     """Wait for SIGINT or SIGTERM; a second one ends the process as usual."""
-    loop = asyncio.get_running_loop()
     ending = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ending.set)
-    try:
+    with handling_signals(lambda number: ending.set()):
         await ending.wait()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

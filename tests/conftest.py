@@ -1,10 +1,21 @@
 """What tests of several folders share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from configs.run import RunSpec
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """A small model is slower on several threads, and very slow where other processes are busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

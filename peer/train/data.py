@@ -56,6 +56,14 @@ class Corpus:
         assert domain.task is None
         return open_tokens(self.blob(domain.heldout.content_id), self.info.vocab_size)
 
+    def sources(self, domain: DomainInfo) -> list["Source"]:
+        """Return the shards of `domain` to sample from; several domains together weigh the same."""
+        size, is_task = self.info.vocab_size, domain.task is not None
+        return [
+            Source(str(self.blob(shard.content_id)), size, shard.tokens / domain.tokens, is_task)
+            for shard in domain.shards
+        ]
+
     def counts(self, domain: DomainInfo) -> NDArray[np.uint64]:
         """Return how often each token occurs in the shards of `domain`. (vocab_size,)."""
         return read_counts(self.blob(domain.counts.content_id), self.info.vocab_size)

@@ -151,7 +151,7 @@ def build_llama(
         if base is None:
             raise DataError("the model that the adapters were trained on is missing: fuse from a peer of the run")
         named = merge(spec, base, named)
-    return _filled(LlamaForCausalLM(config), named)
+    return filled(LlamaForCausalLM(config), named)
 
 
 def build_mixtral(
@@ -202,7 +202,7 @@ def build_mixtral(
         named[mlp + "experts.gate_up_proj"] = torch.cat([gate_KMH, up_KMH], dim=1)
         named[mlp + "experts.down_proj"] = down_KHM
         named[mlp + "gate.weight"] = gate
-    return _filled(MixtralForCausalLM(config), named)
+    return filled(MixtralForCausalLM(config), named)
 
 
 @torch.no_grad()
@@ -263,7 +263,7 @@ def _mlp_inputs(model: LlamaForCausalLM, texts: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _filled(model: Any, named: Mapping[str, Tensor]) -> Any:
+def filled(model: Any, named: Mapping[str, Tensor]) -> Any:
     """Copy the values into a model's parameters; a tied weight has one name."""
     for name, parameter in model.named_parameters():
         parameter.copy_(named[name])

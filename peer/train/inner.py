@@ -4,10 +4,9 @@ Also the schedule, which follows a block's age, and the watch that notices when 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +46,7 @@ class Schedule:
     def last_age(self, block: str) -> int:
         """Return the age of `block` when the swarm has absorbed all tokens, shared evenly by the sub-models."""
         total, common = self.plan.total_tokens, min(self.plan.total_tokens, self.plan.strategy.common_tokens)
-        if block == TRUNK or self.strategy.kind == "replicas":
-            return total
-        return common + (total - common) // len(self.strategy.sub_models)
+        return common + (total - common) // self._shares(block)
 
     def rate(self, block: str, age: int) -> float:
         """Return the learning rate of `block` at `age`. It does not jump when sub-models part."""
@@ -61,8 +58,11 @@ class Schedule:
         So the rate falls with the share of all the work that is done, before the sub-models part and after.
         """
         common = min(age, self.plan.strategy.common_tokens)
-        shares = 1 if block == TRUNK or self.strategy.kind == "replicas" else len(self.strategy.sub_models)
-        return common + (age - common) * shares
+        return common + (age - common) * self._shares(block)
+
+    def _shares(self, block: str) -> int:
+        """Return into how many equal parts what is trained after parting falls, of which `block` has one."""
+        return 1 if block == TRUNK or self.strategy.kind == "replicas" else len(self.strategy.sub_models)
 
 
 class Watch:
@@ -161,10 +161,10 @@ class Inner:
     def save(self, path: Path, rows: Rows) -> None:
         """Write this rank's share of the moments, atomically. Raises StateError."""
         tensors = {"ramp": torch.tensor(self._ramp)}
-        for parameter, state in self._states():
-            for key, value in state.items():
-                held = value if isinstance(value, Tensor) else torch.tensor(value)
-                tensors[f"{self._names[parameter]}/{key}"] = _local(held).cpu().contiguous()
+        for optimizer in self._optimizers:
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    tensors[f"{self._names[parameter]}/{key}"] = _local(value).cpu().contiguous()
         write_tensors(path, tensors, {"blocks": ",".join(dict.fromkeys(piece.block for piece in rows.pieces))})
 
     def restore(self, path: Path) -> bool:
@@ -184,10 +184,6 @@ class Inner:
             optimizer.state.update(states)
         self._ramp = int(tensors["ramp"])
         return True
-
-    def _states(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        for optimizer in self._optimizers:
-            yield from optimizer.state.items()
 
     def _moments(
         self, parameter: nn.Parameter, tensors: Mapping[str, Tensor], keys: Sequence[str]

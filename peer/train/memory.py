@@ -77,7 +77,7 @@ def can_answer(spec: ModelSpec, free: int | None = None) -> bool:
 
 def state_bytes(spec: ModelSpec) -> int:
     """Predict the memory of parameters, gradients and Adam's two moments, all float32; what is frozen has no others."""
-    frozen = 0 if spec.adapter is None else _values(parameter_shapes(spec))
+    frozen = 0 if spec.adapter is None else _parameters(spec)
     return 16 * _values(trained_shapes(spec)) + 4 * frozen
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peer.train.data import Tokens
-from peer.train.router import SMOOTHING
+from peer.train.router import log_unigrams
 
 GRAIN = 1 << 16
 BOUNDS = (0.3, 1.8)  # of a cluster's tokens, as shares of the mean
@@ -53,9 +53,9 @@ class Passages:
         """Tokens of each passage, (N,)."""
         return np.diff(self.starts, append=self.tokens.size)
 
-    def scores(self, log_unigrams: Array) -> Array:
-        """Return the log likelihood of each passage under each cluster, (N, K)."""
-        return np.stack([np.add.reduceat(row[self.tokens], self.starts) for row in log_unigrams], axis=1)
+    def scores(self, unigrams: Array) -> Array:
+        """Return the log likelihood of each passage under each cluster, (N, K), from log probabilities (K, V)."""
+        return np.stack([np.add.reduceat(row[self.tokens], self.starts) for row in unigrams], axis=1)
 
     def counts(self, clusters: Integers, shape: tuple[int, int]) -> Integers:
         """Return how often each cluster uses each token, (K, V): all that the next step needs of the passages."""
@@ -104,8 +104,7 @@ class Mixture:
 
 def log_unigrams_of(counts: Integers) -> Array:
     """Return the log probability of each token in each cluster, (K, V), from token counts (K, V): the M-step."""
-    smoothed = counts + SMOOTHING
-    return _grained(np.log(smoothed / smoothed.sum(axis=1, keepdims=True)))
+    return _grained(log_unigrams(counts))
 
 
 def choose(scores: Array, lengths: Integers, prices: Array) -> Integers:
@@ -135,14 +134,14 @@ def _climb(passages: Passages, shape: tuple[int, int], random: np.random.Generat
     """Go from a random assignment to one that stays as it is; return the log likelihood and the mixture."""
     clusters = random.integers(shape[0], size=len(passages.starts))
     for step in range(MAX_STEPS):
-        log_unigrams = log_unigrams_of(passages.counts(clusters, shape))
-        scores = passages.scores(log_unigrams)
+        unigrams = log_unigrams_of(passages.counts(clusters, shape))
+        scores = passages.scores(unigrams)
         prices = settle(scores, passages.lengths, EVEN_BOUNDS if step < EVEN_STEPS else BOUNDS)
         before, clusters = clusters, choose(scores, passages.lengths, prices)
         if step > EVEN_STEPS and (before != clusters).mean() < 1e-3:
             break
     likelihood = np.take_along_axis(scores, clusters[:, None], axis=1).sum()
-    return float(likelihood), Mixture(log_unigrams, prices)
+    return float(likelihood), Mixture(unigrams, prices)
 
 
 def _grained(values: Array) -> Array:

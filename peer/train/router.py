@@ -35,9 +35,8 @@ class Router:
 
     @cached_property
     def log_unigrams(self) -> Array:
-        """Smoothed log probability of each token in each domain, (K, V)."""
-        smoothed = self.counts.astype(np.float64) + SMOOTHING
-        return np.asarray(np.log(smoothed / smoothed.sum(axis=1, keepdims=True)))
+        """Log probability of each token in each domain, (K, V)."""
+        return log_unigrams(self.counts)
 
     def naive_bayes(self, tokens: npt.ArrayLike) -> Array:
         """Return the log likelihood (K, T) of each token under each domain's unigrams."""
@@ -64,6 +63,12 @@ class Router:
             weights[:, at] = current
             current = self.step(current, log_likelihoods[:, at])
         return weights, current
+
+
+def log_unigrams(counts: npt.NDArray[np.integer]) -> Array:
+    """Return the smoothed log probability of each token in each domain, (K, V), from token counts (K, V)."""
+    smoothed = counts.astype(np.float64) + SMOOTHING
+    return np.asarray(np.log(smoothed / smoothed.sum(axis=1, keepdims=True)))
 
 
 def mix(log_weights: Array, log_likelihoods: Array) -> Array:

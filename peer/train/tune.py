@@ -4,7 +4,7 @@ A router that takes one expert gives it the weight 1, so the loss of the text sa
 tell the domains apart instead, and everything else learns to live with their choices, at the same time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,8 +27,6 @@ GATE_RATE = 3.0  # times that
 MIN_WINDOWS = 4  # in a step
 WARMUP_STEPS = 20
 
-Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
-
 
 @dataclass(frozen=True)
 class Tuning:
@@ -40,14 +38,7 @@ class Tuning:
     @classmethod
     def on(cls, corpus: Corpus, tokens: int) -> Self:
         """Take all domains of a corpus in equal parts."""
-        vocab_size, sources = corpus.info.vocab_size, {}
-        for domain in corpus.info.domains:
-            is_task = domain.task is not None
-            sources[domain.name] = [
-                Source(str(corpus.blob(shard.content_id)), vocab_size, shard.tokens / domain.tokens, is_task)
-                for shard in domain.shards
-            ]
-        return cls(sources, tokens)
+        return cls({domain.name: corpus.sources(domain) for domain in corpus.info.domains}, tokens)
 
     def sampler(self, domain: str, spec: RunSpec) -> Sampler:
         """Return what draws windows of one domain. Raises DataError if there is no such text."""
@@ -60,13 +51,7 @@ class Tuning:
         return torch.from_numpy(unmarked(self.sampler(domain, spec).batch(0, GATE_WINDOWS).numpy()))[:, :-1]
 
 
-def tune(
-    model: MixtralForCausalLM,
-    spec: RunSpec,
-    domains: Sequence[str],
-    tuning: Tuning,
-    progress: Progress | None = None,
-) -> None:
+def tune(model: MixtralForCausalLM, spec: RunSpec, domains: Sequence[str], tuning: Tuning) -> None:
     """Train a Mixtral, whose experts are of these `domains` in order, for `tuning.tokens` tokens.
 
     Raises UsageError: fewer tokens than one step. DataError: the text cannot be read.
@@ -93,8 +78,6 @@ def tune(
             group["lr"] = group["factor"] * rate
         optimizer.step()
         optimizer.zero_grad()
-        if progress is not None:
-            progress((step + 1) * batch * length, steps * batch * length)
     model.eval()
 
 

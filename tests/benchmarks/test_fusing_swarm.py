@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.costs import flops_per_token, parameters
 from benchmarks.fused_forms import largest_difference, late_domain, parts_of
@@ -26,9 +25,7 @@ TEXTS = {
 LATE = {"number": [f"{n} 2 3 4 5 6 7 8 9 0 " * 20 for n in range(40)]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

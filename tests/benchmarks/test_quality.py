@@ -1,6 +1,5 @@
 """The swarm in one process is what it says: no work is lost, and in a trivial case it is plain averaging."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,7 @@ STEPS = 8 * TICK_STEPS
 AVERAGING = Rule("all", peers=3, alpha=1.0, mu=0.0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A model of this size is slower on several threads, and very slow where other processes are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import torch
 from fused_example import BRANCHES, write_fused
 
 import peer.serve
@@ -36,12 +35,7 @@ PROMPT = "A shoal of fish"
 LONG = 4096  # tokens, without chance: seconds of writing
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -261,31 +261,18 @@ def compare_routes(routed: Path, mixtral: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from benchmarks.fused_forms import forced
+
     model = AutoModelForCausalLM.from_pretrained(mixtral, dtype=torch.float32)
     assert AutoTokenizer.from_pretrained(mixtral)("for x in y").input_ids
     tokens = torch.arange(3, 60)[None] % VOCABULARY
-    gates = [layer.mlp.gate for layer in model.model.layers]
     logits = []
     for expert in range(6):
         alone = AutoModelForCausalLM.from_pretrained(routed / f"expert.{expert}", dtype=torch.float32)
-        hooks = [gate.register_forward_hook(force(expert)) for gate in gates]
-        with torch.no_grad():
-            forced, own = model(tokens).logits, alone(tokens).logits
-        for hook in hooks:
-            hook.remove()
-        assert torch.allclose(forced, own, atol=1e-5, rtol=0), (forced - own).abs().max()
+        with torch.no_grad(), forced(model, expert):
+            routed_there, own = model(tokens).logits, alone(tokens).logits
+        assert torch.allclose(routed_there, own, atol=1e-5, rtol=0), (routed_there - own).abs().max()
         logits.append(own)
     for left in range(6):
         for right in range(left):
             assert not torch.equal(logits[left], logits[right]), f"expert {left} is expert {right}"
-
-
-def force(expert: int) -> Callable[..., object]:
-    """Return a hook that makes a Mixtral gate choose `expert`, whatever its own opinion."""
-    import torch
-
-    def hook(module: object, inputs: object, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        raw, weights, chosen = output
-        return raw, torch.ones_like(weights), torch.full_like(chosen, expert)
-
-    return hook

@@ -2,16 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import fused_example
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.fused_forms import forced
 from configs.errors import DataError, UsageError
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
 from peer.train.data import Source
@@ -32,28 +33,14 @@ MODEL = ModelSpec(
     rms_norm_eps=3e-5,
 )
 RECIPE = Path(__file__).parents[2] / "docs" / "operations.md"
-TEXT = "A shoal of fish swims together, and nobody is in charge. " * 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def tokenizer_json() -> bytes:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([TEXT], trainer)
-    return tokenizer.to_str().encode()
+    return fused_example.tokenizer_json()
 
 
 def parts_of(kind: str, tokenizer_json: bytes, blocks: tuple[str, ...], tie: bool = True, layers: int = 3) -> Parts:
@@ -92,16 +79,8 @@ def test_forced_route_of_the_mixtral_is_the_sub_model(tokenizer_json: bytes, tie
     mixtral = build_mixtral(parts, models)
     tokens = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(1))
     for index, model in enumerate(models.values()):
-
-        def force(module: object, args: object, output: tuple[torch.Tensor, ...], k: int = index) -> object:
-            logits, scores, chosen = output
-            return logits, torch.ones_like(scores), torch.full_like(chosen, k)
-
-        handles = [layer.mlp.gate.register_forward_hook(force) for layer in mixtral.model.layers]
-        with torch.no_grad():
+        with torch.no_grad(), forced(mixtral, index):
             difference = (mixtral(input_ids=tokens).logits - model(input_ids=tokens).logits).abs().max()
-        for handle in handles:
-            handle.remove()
         assert difference < 1e-5
 
 
@@ -257,7 +236,9 @@ def test_generation_streams_is_seeded_and_explains_itself(tokenizer_json: bytes,
     assert "".join(part.text for part in segments if part.is_prompt) == "A shoal of fish"
     assert all(1 / 3 <= part.weight <= 1 and part.domain in ("python", "docs", "cpp") for part in segments)
     greedy = Sampling(max_tokens=5, temperature=0)
-    assert "".join(Generation(model, TEXT, greedy)) == "".join(Generation(model, TEXT, greedy))
+    assert "".join(Generation(model, fused_example.TEXT, greedy)) == "".join(
+        Generation(model, fused_example.TEXT, greedy)
+    )
 
 
 def test_greedy_generation_of_one_sub_model_is_that_of_transformers(tokenizer_json: bytes, tmp_path: Path) -> None:

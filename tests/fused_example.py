@@ -29,7 +29,7 @@ def tokenizer_json() -> bytes:
     tokenizer.train_from_iterator(
         [TEXT],
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+            vocab_size=VOCABULARY, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
         ),
     )
     return tokenizer.to_str().encode()

@@ -1,0 +1,26 @@
+"""The text that models are trained on where their quality is measured."""
+
+import hashlib
+from pathlib import Path
+
+from configs.run import ModelSpec
+from peer.train.builtin import built_in_corpus
+from peer.train.data import CORPUS_FILE, Corpus, open_corpus
+from peer.train.prepare import prepare
+
+DATA = Path("../shared/data/lm")
+DOMAINS = ("wiki", "novel", "science", "tech_pep", "law_en", "dialogue")  # of that folder: those in English
+
+
+def corpus_for(data: Path | None, cache: Path, model: ModelSpec) -> Corpus:
+    """Prepare `data`, or the default text, or the built-in corpus where there is none; it stays in `cache`."""
+    vocab_size, length = model.vocab_size, model.context_length
+    if data is None and not DATA.is_dir():
+        return built_in_corpus(cache, vocab_size, length)
+    folder = (data or DATA).resolve()
+    out = cache / f"corpus-{hashlib.sha256(f'{folder} {vocab_size}'.encode()).hexdigest()[:8]}"
+    if not (out / CORPUS_FILE).exists():
+        known = [folder / domain / "train.txt" for domain in DOMAINS]
+        sources = known if all(path.is_file() for path in known) else [folder]
+        prepare(sources, out, vocab_size=vocab_size, context_length=length)
+    return open_corpus(out)
