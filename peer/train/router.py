@@ -18,20 +18,23 @@ SMOOTHING = 0.5  # added to each count, so that a token that a domain never had 
 
 @dataclass(frozen=True)
 class Router:
-    """Prior and unigram likelihoods of K sub-models.
+    """Unigram likelihoods of K sub-models, and how evidence moves the weight from one to another.
 
-    `switch` is the probability that the next token belongs to a freshly drawn domain (the fixed share of Herbster
-    and Warmuth, 1998). It keeps the posterior from freezing, so that the route is decided anew as the text goes on.
+    A Bayes filter that is made slow to be certain, so that several sub-models vote where a text is not one domain's
+    alone. `evidence` is the power to which each token's likelihoods count (a tempered posterior). `switch` is the
+    probability that the next token belongs to a freshly drawn domain (the fixed share of Herbster and Warmuth, 1998),
+    so that the route is decided anew as the text goes on. Before the first token all are equally likely: how much
+    text a domain has tells nothing of the text that will be asked about.
     """
 
     counts: npt.NDArray[np.uint64]  # (K, V)
-    switch: float = 0.002
+    switch: float = 0.03
+    evidence: float = 0.3
 
     @cached_property
     def log_prior(self) -> Array:
-        """Log share of each sub-model's domain in all tokens, (K,)."""
-        sizes = self.counts.sum(axis=1, dtype=np.float64) + 1.0
-        return np.asarray(np.log(sizes / sizes.sum()))
+        """Log weight of each sub-model before anything was read, (K,)."""
+        return np.full(len(self.counts), -np.log(len(self.counts)))
 
     @cached_property
     def log_unigrams(self) -> Array:
@@ -44,7 +47,7 @@ class Router:
 
     def step(self, log_weights: Array, log_likelihoods: Array) -> Array:
         """Return the log weights (K,) for the next token, after one with these log likelihoods (K,) was seen."""
-        posterior = log_weights + log_likelihoods
+        posterior = log_weights + self.evidence * log_likelihoods
         posterior -= np.logaddexp.reduce(posterior)
         return np.asarray(np.logaddexp(np.log1p(-self.switch) + posterior, np.log(self.switch) + self.log_prior))
 
