@@ -27,6 +27,7 @@ from rich.table import Table
 
 from benchmarks.costs import flops_per_token, parameters, peak_bytes
 from benchmarks.fused_forms import largest_difference, late_domain, mixtral_losses, parts_of
+from benchmarks.piles import Pile, train_on_pile
 from benchmarks.quality_cells import PEERS, Cell, Row, Scale, Trials, scale_of
 from benchmarks.report import Bar, at_most, finish, parser
 from benchmarks.routes import DEFAULT, ORACLE
@@ -54,6 +55,7 @@ ROWS: dict[str, Row] = {
     "branches, private text": Row("swarm", "branches", 0.4, is_private=True),
     "branches, common phase in one place": Row("central", "branches", 0.4, **FAST),
 }
+DENSE_ROW = "dense, sub-model size"
 FUSED = "branches"  # the row that the bars are about, whose setting those have that try none of their own
 VARIATIONS = ("branches, no common phase", "branches, private text", "branches, common phase in one place")
 ONE_SEED = frozenset({"experts", "joint mixture, routes told", *VARIATIONS})
@@ -61,7 +63,7 @@ ONE_SEED = frozenset({"experts", "joint mixture, routes told", *VARIATIONS})
 
 WIDTH, SEEDS = 32, (0, 1, 2)
 QUICK_TOKENS = 400_000
-QUICK_ROWS = ("one peer alone", "dense, sub-model size", FUSED)
+QUICK_ROWS = ("one peer alone", DENSE_ROW, FUSED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trained = trials.outcomes(cell for row in cells.values() for cell in row)
         rows = {name: [trained[cell] for cell in row] for name, row in cells.items()}
         forms = {} if args.quick else _forms(trials, cells, rows, args.data)
+        piles = [] if args.quick else _piles(trials, cells, (args.data or DATA).resolve())
     missing = [f"the row '{name}'" for name in ROWS if name not in names]
     costs = {
         "peer_memory": _memory(args.quick),
@@ -97,9 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rows": rows,
         "costs": costs,
         "forms": forms,
+        "piles": {pile.name: pile.losses for pile in piles},
     }
+    bars = [*_bars(rows, costs), *forms.pop("bars", []), *(_pile_bar(pile) for pile in piles)]
     tables = Group(_loss_table(rows), _cost_table(cells, rows))
-    return finish(args, [*_bars(rows, costs), *forms.pop("bars", [])], figures, missing, tables)
+    return finish(args, bars, figures, missing, tables)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -138,7 +143,7 @@ def _loss(rows: Rows, name: str, router: str = DEFAULT) -> float:
 def _bars(rows: Rows, costs: Mapping[str, float]) -> list[Bar]:
     """Return the bars whose rows were trained."""
     against = (
-        ("fused_over_dense", "dense, sub-model size", 0.97),
+        ("fused_over_dense", DENSE_ROW, 0.97),
         ("fused_over_wide", "dense, fused size", 0.95),
         ("fused_over_replicas", "DiLoCo replicas", 0.88),
         ("fused_over_alone", "one peer alone", 0.82),
@@ -207,6 +212,27 @@ def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data
         what = f"{LATE} joins late: worst ratio of another domain's loss; its own: {late.loss_before:.3f} before, "
         bars.append(at_most("late_domain", f"{what}{late.loss_after:.3f} after", late.worst_ratio, 1.005))
     return {**found, "bars": bars}
+
+
+def _piles(trials: Trials, cells: Mapping[str, Sequence[Cell]], folder: Path) -> list[Pile]:
+    """Train the fused and the dense row where there are no domains: on the first domain alone, and on all in one."""
+    compared = {name: cells[name] for name in (FUSED, DENSE_ROW) if name in cells}
+    sources = {"one": [folder / DOMAINS[0] / "train.txt"], "mixed": [folder / each / "train.txt" for each in DOMAINS]}
+    if len(compared) < 2 or not all(path.is_file() for path in sources["mixed"]):
+        return []
+    one_seed = {name: row[:1] for name, row in compared.items()}
+    return [
+        train_on_pile(name, paths, compared if name == "one" else one_seed, trials.cache, trials.jobs)
+        for name, paths in sources.items()
+    ]
+
+
+def _pile_bar(pile: Pile) -> Bar:
+    """Return what was measured: there is nothing that it must be."""
+    value = pile.ratio(FUSED, DENSE_ROW)
+    text = f"{DOMAINS[0]} alone" if pile.name == "one" else "all domains in one pile"
+    what = f"{text}, clustered: {FUSED}, routed, over {DENSE_ROW} (published, whatever it is); baseline: even"
+    return Bar(f"{pile.name}_pile", what, value, value, holds=True, baseline=1.0)
 
 
 def _loss_table(rows: Rows) -> Table:
