@@ -53,7 +53,7 @@ def forced(mixtral: MixtralForCausalLM, expert: int) -> Iterator[None]:
 
     def force(module: nn.Module, inputs: object, output: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
         logits, weights, chosen = output
-        return logits, torch.ones_like(weights), torch.full_like(chosen, expert)
+        return logits, torch.full_like(weights, 1 / weights.shape[-1]), torch.full_like(chosen, expert)
 
     hooks = [layer.mlp.gate.register_forward_hook(force) for layer in mixtral.model.layers]
     try:

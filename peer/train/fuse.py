@@ -29,7 +29,7 @@ from peer.train.adapters import merge
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
 from peer.train.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
-from peer.train.tune import Tuning, tune
+from peer.train.tune import MAX_VOTES, Tuning, tune
 
 Format = Literal["routed", "mixtral", "llama"]
 
@@ -157,7 +157,7 @@ def build_llama(
 def build_mixtral(
     parts: Parts, models: Mapping[str, LlamaForCausalLM], tuning: Tuning | None = None
 ) -> MixtralForCausalLM:
-    """Return the experts as one Mixtral that sends each token of each layer to one expert.
+    """Return the experts as one Mixtral that sends each token of each layer to one expert, or to several for a tune.
 
     With the route forced to k it computes what (trunk, expert k) computes. Its gates come from `fit_gates`, on texts
     that the experts write, or on those that there are for a tune.
@@ -181,7 +181,7 @@ def build_mixtral(
         tie_word_embeddings=llama.tie_word_embeddings,
         sliding_window=None,
         num_local_experts=len(llamas),
-        num_experts_per_tok=1,
+        num_experts_per_tok=1 if tuning is None else min(MAX_VOTES, len(llamas)),
     )
     _set_special_tokens(config, parts.spec.end_of_text)
     states = [dict(model.named_parameters()) for model in llamas]

@@ -1,7 +1,7 @@
 """Tunes a fused Mixtral on text: its gates choose token by token, which the experts have never met.
 
-A router that takes one expert gives it the weight 1, so the loss of the text says nothing to the gates. They learn to
-tell the domains apart instead, and everything else learns to live with their choices, at the same time.
+Several experts answer each token, weighed by the gate, as sub-models vote in the routed form. At first the gates are
+told each text's domain; then, more and more, they learn from the loss alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon, Optimizer
 from transformers import MixtralForCausalLM
 
 from configs.errors import DataError, UsageError
@@ -20,8 +20,9 @@ from peer.train.data import Corpus, Sampler, Source, unmarked
 from peer.train.model import NOT_COUNTED
 
 GATE = ".mlp.gate."
+MAX_VOTES = 8  # experts that answer a token
 GATE_WINDOWS = 32  # of each domain, that gates are fitted to before the tune
-GATE_WEIGHT = 0.3  # of the loss of the gates' choices
+GATE_WEIGHT = 0.3  # of the loss of the gates' choices, in the beginning; it falls to nothing
 RATE_SHARE = 0.15  # of the run's learning rate, with which a tune begins; it falls to nothing
 GATE_RATE = 3.0  # times that
 MIN_WINDOWS = 4  # in a step
@@ -62,26 +63,44 @@ def tune(model: MixtralForCausalLM, spec: RunSpec, domains: Sequence[str], tunin
     if not steps:
         raise UsageError(f"a tune of {tuning.tokens} tokens is shorter than one step of {batch * length}; give it more")
     samplers = [tuning.sampler(domain, spec) for domain in domains]
-    gates = [parameter for name, parameter in model.named_parameters() if GATE in name]
-    others = [parameter for name, parameter in model.named_parameters() if GATE not in name]
-    groups = [{"params": gates, "factor": GATE_RATE}, {"params": others, "factor": 1.0}]
-    optimizer = AdamW(groups, lr=0.0, betas=spec.inner.betas, weight_decay=0.0, fused=True)
+    optimizers = _optimizers(model, spec)
     model.train()
     for step in range(steps):
         picks = range(step * batch, (step + 1) * batch)
         windows = torch.cat([samplers[pick % len(domains)].batch(pick // len(domains), 1) for pick in picks])
         told = torch.tensor([pick % len(domains) for pick in picks])
-        _loss(model, windows, told).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_([*gates, *others], spec.inner.grad_clip)
-        rate = RATE_SHARE * spec.inner.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["factor"] * rate
-        optimizer.step()
-        optimizer.zero_grad()
+        remaining = 1 - step / steps
+        _loss(model, windows, told, GATE_WEIGHT * remaining).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), spec.inner.grad_clip)
+        rate = RATE_SHARE * spec.inner.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * remaining
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["factor"] * rate
+            optimizer.step()
+            optimizer.zero_grad()
     model.eval()
 
 
-def _loss(model: MixtralForCausalLM, windows: Tensor, told: Tensor) -> Tensor:
+def _optimizers(model: MixtralForCausalLM, spec: RunSpec) -> list[Optimizer]:
+    """Return AdamW, and Muon for the trunk's matrices if the run has it; it cannot take the stacked experts."""
+    named = list(model.named_parameters())
+    gates = [parameter for name, parameter in named if GATE in name]
+    matrices = [
+        parameter
+        for name, parameter in named
+        if spec.inner.optimizer == "muon" and ".layers." in name and GATE not in name and parameter.dim() == 2
+    ]
+    taken = {id(parameter) for parameter in [*gates, *matrices]}
+    rest = [parameter for _, parameter in named if id(parameter) not in taken]
+    groups = [{"params": gates, "factor": GATE_RATE}, {"params": rest, "factor": 1.0}]
+    optimizers: list[Optimizer] = [AdamW(groups, lr=0.0, betas=spec.inner.betas, weight_decay=0.0, fused=True)]
+    if matrices:
+        groups = [{"params": matrices, "factor": 1.0}]
+        optimizers.append(Muon(groups, lr=0.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
+
+
+def _loss(model: MixtralForCausalLM, windows: Tensor, told: Tensor, gate_weight: float) -> Tensor:
     """Return the loss of windows (B, T + 1), with that of the gates, which are to choose the experts `told`, (B,)."""
     read = torch.from_numpy(unmarked(windows.numpy()))[:, :-1]
     targets = windows[:, 1:].where(windows[:, 1:] >= 0, NOT_COUNTED)
@@ -89,5 +108,5 @@ def _loss(model: MixtralForCausalLM, windows: Tensor, told: Tensor) -> Tensor:
     loss = cross_entropy(output.logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NOT_COUNTED)
     chosen = told[:, None].expand_as(read).flatten()
     for gate in output.router_logits:
-        loss = loss + GATE_WEIGHT / len(output.router_logits) * cross_entropy(gate.float(), chosen)
+        loss = loss + gate_weight / len(output.router_logits) * cross_entropy(gate.float(), chosen)
     return loss
