@@ -3,12 +3,13 @@
 A GPU step takes what it takes, whatever the box's processor does meanwhile. Here the steps run on the processor, beside
 the daemons, the network relays and each other; unpaced, whatever any of them uses is taken from the steps, and four
 boxes on two cores never have their own. So every step is real work, followed by sleep until a fixed *period* after the
-step began. What is fair about it:
+step began; and where a step had to wait for a core, since the boxes share them, the sleeps that follow are shorter: on
+a box of its own it had not waited. What is fair about it:
 
 - The period is measured beforehand, once, for all systems and for the runs without network: `FACTOR` times the
   processor time of one step on an idle core. All have the same highest rate, a step a period.
-- What delays a step by less than its slack costs nothing, as on a box with a processor to spare. What delays it by more
-  is lost: nobody catches up.
+- Only waiting for a core is made up for: what the kernel counts as the thread's run delay, when it is ready to run and
+  does not. Waiting for the network, for an answer or for a lock is none, and is lost where it is longer than the slack.
 - What a worker does between two steps (copies, answers) is outside of the period and is lost. The baseline's step is
   paced as a whole, with all that `hivemind.Optimizer.step` does and waits for: its slack hides up to that much of it.
 """
@@ -34,19 +35,29 @@ class Pace:
     def __init__(self, period_s: float, log: Path) -> None:
         self.period_s = period_s
         self._log = log.open("a", buffering=1)
+        self._waited_s = 0.0  # for a core, that no sleep has been shortened by yet
 
     @classmethod
     def from_environment(cls) -> "Pace":
         return cls(float(os.environ[PERIOD]), Path(os.environ[LOG]))
 
     def step(self, work: Callable[[], T]) -> T:
-        """Do `work`; return when it is done and the period has passed."""
-        began, cpu_s = time.monotonic(), time.process_time()
+        """Do `work`; return when it is done and the period has passed, less what earlier steps waited for a core."""
+        began, cpu_s, delay_s = time.monotonic(), time.process_time(), _run_delay_s()
         result = work()
         cpu_s, took_s = time.process_time() - cpu_s, time.monotonic() - began
-        time.sleep(max(0.0, began + self.period_s - time.monotonic()))
+        self._waited_s += _run_delay_s() - delay_s
+        slack_s = max(0.0, began + self.period_s - time.monotonic())
+        saved_s = min(slack_s, self._waited_s)
+        self._waited_s -= saved_s
+        time.sleep(slack_s - saved_s)
         self._log.write(f"{time.time():.4f} {took_s:.4f} {cpu_s:.4f}\n")
         return result
+
+
+def _run_delay_s() -> float:
+    """Return how long this thread was ready to run and had no core, since it began."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 def step_seconds(plan: RunPlan, steps: int = 10) -> float:

@@ -5,24 +5,25 @@ from pathlib import Path
 import pytest
 
 from benchmarks.boxes import Box
-from benchmarks.pacing import Pace
+from benchmarks.pacing import Pace, _run_delay_s
 from benchmarks.swarms import Watch
 
 
 class Times:
-    """A clock that goes on only by work and sleep."""
+    """A clock that goes on only by work and sleep, and what the thread has waited for a core."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
+        self.now, self.run_delay_s = 1000.0, 0.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(time, "time", lambda: self.now)
         monkeypatch.setattr(time, "sleep", self.pass_by)
+        monkeypatch.setattr("benchmarks.pacing._run_delay_s", lambda: self.run_delay_s)
 
     def pass_by(self, seconds: float) -> None:
         self.now += seconds
 
 
-def test_a_step_takes_its_period_and_nobody_catches_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_step_takes_its_period_and_what_it_waits_for_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = Times(monkeypatch)
     pace = Pace(2.0, tmp_path / "steps")
     ends = [1000.0]
@@ -33,6 +34,28 @@ def test_a_step_takes_its_period_and_nobody_catches_up(monkeypatch: pytest.Monke
     lines = [line.split() for line in (tmp_path / "steps").read_text().splitlines()]
     assert [float(line[0]) for line in lines] == ends[1:]
     assert [float(line[1]) for line in lines] == [0.5, 1.9, 5.0, 0.5]
+
+
+def test_waiting_for_a_core_shortens_the_sleeps_that_follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = Times(monkeypatch)
+    pace = Pace(2.0, tmp_path / "steps")
+
+    def starved() -> None:
+        clock.pass_by(5.0)
+        clock.run_delay_s += 2.0
+
+    took = []
+    for work in (starved, lambda: clock.pass_by(0.5), lambda: clock.pass_by(0.5), lambda: clock.pass_by(0.5)):
+        began = clock.now
+        pace.step(work)
+        took.append(clock.now - began)
+    assert took == [5.0, 0.5, 1.5, 2.0]
+
+
+def test_the_kernel_counts_the_wait_for_a_core() -> None:
+    before = _run_delay_s()
+    time.sleep(0.2)
+    assert 0 <= _run_delay_s() - before < 0.2
 
 
 def test_a_step_across_the_windows_edge_counts_by_its_part(tmp_path: Path) -> None:
