@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
 PATIENCE_SHARE = 0.3  # of the time there is, after which it is seen whether the first source will be done in time
+WORTH_S = 1.0  # what must be left of a fetch for others to help with it: what both send in the end is sent twice
 ATTEMPTS = 3  # for a source that should have what is wanted
 
 Check = Callable[[Offer], Awaitable[None]]
@@ -61,7 +62,8 @@ class Fetch:
     def __init__(self, group: Group, offers: Offers, peer: str, wanted: str | None = None) -> None:
         self._group, self._offers, self._peer, self._wanted = group, offers, peer, wanted
         self._start = group.start(peer)
-        self._is_stuck = asyncio.Event()  # the first source has failed: the others need not be spared
+        self._needs_help = asyncio.Event()  # the others need not be spared any longer
+        self._finishing = asyncio.Lock()
         self._lanes: list[asyncio.Task[None]] = []
         self._began = 0.0
 
@@ -77,15 +79,27 @@ class Fetch:
                     work = self._draw(source, deadline) if index == 0 else self._relay(source, deadline)
                     self._lanes.append(lanes.create_task(work))
 
+    def help(self) -> None:
+        """Let the others join in if much is left: lines have become free.
+
+        A flow that others have crowded takes seconds to grow when they end; a second one fills the line at once.
+        """
+        parcel = self._parcel()
+        if parcel is None or not parcel.held:
+            return
+        pace = len(parcel.held) / (asyncio.get_running_loop().time() - self._began)
+        if len(parcel.hashes) - len(parcel.held) > WORTH_S * pace:
+            self._needs_help.set()
+
     async def _relay(self, source: str, deadline: float) -> None:
-        """Join in when the first source has failed, or will not be done in time at its pace so far.
+        """Join in when the first source has failed, will not be done in time at its pace so far, or lines are free.
 
         Not before: what is on its way from two sources when the last chunk arrives was sent for nothing.
         """
-        while not self._is_stuck.is_set():
+        while not self._needs_help.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_SHARE * (deadline - self._began)):
-                    await self._is_stuck.wait()
+                    await self._needs_help.wait()
             if not self._is_on_track(deadline):
                 break
         await self._draw(source, deadline, is_relay=True)
@@ -115,9 +129,9 @@ class Fetch:
                 return
             except Exception as error:  # libp2p's own errors have no common root
                 log.debug("will ask %s again: %s", source, error)
-                self._is_stuck.set()
+                self._needs_help.set()
             await asyncio.sleep(min(RETRY_S, max(0.0, deadline - loop.time())))
-        self._is_stuck.set()
+        self._needs_help.set()
 
     def _end(self) -> None:
         for lane in self._lanes:
@@ -139,9 +153,7 @@ class Fetch:
                 await self._take(parcel, order, frames)
             finally:
                 parcel.claimed -= claims
-        if parcel.is_complete:
-            await self._finish(parcel)
-        return parcel.is_complete
+        return parcel.is_complete and await self._finish(parcel)
 
     def _request(self, left_s: float, *, is_relay: bool) -> OfferRequest:
         """Ask for what is not here; of a relay only what no other relay is bringing."""
@@ -187,15 +199,23 @@ class Fetch:
             if parcel.is_complete:
                 return
 
-    async def _finish(self, parcel: Parcel) -> None:
-        """Hold the offer if its values will do. Raises PeerError; nothing of it is kept then."""
-        offer = parcel.offer()
-        try:
-            await self._group.check(offer)
-        except PeerError:
-            self._offers.book(self._group.block, self._group.round).parcels.pop(self._peer, None)
-            raise
-        await self._offers.put(offer)
+    async def _finish(self, parcel: Parcel) -> bool:
+        """Hold the offer if its values will do. Raises PeerError; nothing of it is kept then.
+
+        Several lanes may see it complete: one checks it, the others wait for that. Returns whether it is held.
+        """
+        book = self._offers.book(self._group.block, self._group.round)
+        async with self._finishing:
+            if book.parcels.get(self._peer) is not parcel:
+                return self._peer in book.offers
+            offer = parcel.offer()
+            try:
+                await self._group.check(offer)
+            except PeerError:
+                book.parcels.pop(self._peer, None)
+                raise
+            await self._offers.put(offer)
+            return True
 
     def _parcel(self) -> Parcel | None:
         return self._offers.book(self._group.block, self._group.round).parcels.get(self._peer)

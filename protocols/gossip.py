@@ -64,7 +64,7 @@ async def exchange(group: Group, offers: Offers, stand: Stand, timing: Timing) -
     """
     loop = asyncio.get_running_loop()
     cut, end = loop.time() + timing.cut_s, loop.time() + timing.end_s
-    await _each([_gather(group, offers, peer, cut) for peer in group.others], cut)
+    await _gather(group, offers, cut)
     own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes)
     lists: dict[str, OfferList] = {group.me: own}
     await _each([_hear(group, peer, end, lists) for peer in group.others], end)
@@ -103,9 +103,16 @@ async def history(stub: Any, block: str, after_version: int) -> list[SealedRound
     return list(answer.rounds)
 
 
-async def _gather(group: Group, offers: Offers, peer: str, cut: float) -> None:
-    others = [member for member in group.others if member != peer]
-    await Fetch(group, offers, peer).run([peer, *others], cut)
+async def _gather(group: Group, offers: Offers, cut: float) -> None:
+    """Fetch every member's offer; when one has come, its lines are free for what is left of the others."""
+    fetches = {peer: Fetch(group, offers, peer) for peer in group.others}
+
+    async def fetch(peer: str) -> None:
+        await fetches[peer].run([peer, *(member for member in group.others if member != peer)], cut)
+        for each in fetches.values():
+            each.help()
+
+    await _each([fetch(peer) for peer in fetches], cut)
 
 
 async def _hear(group: Group, peer: str, end: float, lists: dict[str, OfferList]) -> None:

@@ -349,6 +349,34 @@ def test_a_slow_uplink_sends_its_own_offer_little_more_than_once(open_peers: Any
     uvloop.run(main())
 
 
+def test_lines_that_have_become_free_help_a_slow_one_long_before_the_cut(
+    open_peers: Any, identities: list[Identity]
+) -> None:
+    payload = random.Random(3).randbytes(32 * FRAME_BYTES)
+
+    async def main() -> None:
+        async with open_peers(3) as hosts:
+            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+            slow, *others = members
+            slow.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 4)  # once takes four seconds
+            for member in others:
+                member.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 0.5)  # two copies: one second
+            for member in members:
+                await member.serve()
+                await member.offers.put(offer_of(member.identity, payload))
+            began = asyncio.get_running_loop().time()
+            timing = Timing(cut_s=60.0, end_s=70.0)  # all are on track
+            heard = await asyncio.gather(
+                *(exchange(m.group(members, max_bytes=1 << 24), m.offers, Stand([MARK], 8), timing) for m in members)
+            )
+            seconds, sent = asyncio.get_running_loop().time() - began, slow.offers.traffic.bytes_out / len(payload)
+            print(f"all was there after {seconds:.1f} s; the slow one's offer was sent {sent:.2f} times by itself")
+            assert all(len(h.offers) == 3 for h in heard)
+            assert sent < 1.7 and seconds < 7.5
+
+    uvloop.run(main())
+
+
 def test_what_has_arrived_survives_an_interruption(open_peers: Any, identities: list[Identity]) -> None:
     payload = random.Random(2).randbytes(16 * FRAME_BYTES)
 
