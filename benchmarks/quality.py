@@ -49,11 +49,11 @@ ROWS: dict[str, Row] = {
     "dense, fused size": Row("wide", rates=(0.005, 0.01, 0.02), batches=USUAL),
     "joint mixture, routes told": Row("joint", "experts", **DENSE),
     "DiLoCo replicas": Row("swarm", alpha=0.7, mu=0.9, rates=(0.01, 0.02, 0.04), batches=SMALL),
-    "experts": Row("swarm", "experts", 0.4, **FAST),
-    "branches": Row("swarm", "branches", 0.4, **FAST),
+    "experts": Row("swarm", "experts", 0.2, **FAST),
+    "branches": Row("swarm", "branches", 0.2, **FAST),
     "branches, no common phase": Row("swarm", "branches"),
-    "branches, private text": Row("swarm", "branches", 0.4, is_private=True),
-    "branches, common phase in one place": Row("central", "branches", 0.4, **FAST),
+    "branches, private text": Row("swarm", "branches", 0.2, is_private=True),
+    "branches, common phase in one place": Row("central", "branches", 0.2, **FAST),
 }
 DENSE_ROW = "dense, sub-model size"
 FUSED = "branches"  # the row that the bars are about, whose setting those have that try none of their own

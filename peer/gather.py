@@ -18,8 +18,9 @@ from configs.run import RunSpec
 from peer.blocks import BlockStore
 from peer.entry import built_in, read_domains, saved_records, saved_spec
 from peer.library import Library
+from peer.train.card import Format
 from peer.train.data import Corpus, read_counts
-from peer.train.fuse import Format, Parts, fuse
+from peer.train.fuse import Parts, fuse
 from peer.train.outer import OuterState
 from peer.train.partition import Strategy
 from peer.train.tune import Tuning
@@ -128,7 +129,8 @@ def _parts(
     for block, state in sorted(states.items()):
         log.info("%s: version %d, age %d", block, state.version, state.age)
     tokenizer = libraries[0].tokenizer_json
-    return Parts(spec, blocks, counts, tokenizer, common_format(domains), _base(libraries))
+    ages = {block: state.ages for block, state in states.items()}
+    return Parts(spec, blocks, counts, tokenizer, common_format(domains), _base(libraries), ages)
 
 
 def _nobody(peer_id: str) -> Any:

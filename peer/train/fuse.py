@@ -9,10 +9,10 @@ Shapes: B texts, T tokens, K experts, H hidden size, M size of an MLP, V tokens 
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +26,11 @@ from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
 from configs.run import RunSpec
 from peer.train.adapters import merge
+from peer.train.card import Format, model_card
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
 from peer.train.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
 from peer.train.tune import MAX_VOTES, Tuning, tune
-
-Format = Literal["routed", "mixtral", "llama"]
 
 GATE_TEXTS, GATE_TOKENS = 64, 64  # what each expert writes for the gates to learn from
 GATE_RIDGE = 1e-3  # regularisation, as a share of the mean variance of a hidden value
@@ -47,6 +46,7 @@ class Parts:
     tokenizer_json: bytes
     task: TaskFormat | None = None  # of the domains that are tasks
     base: Tensor | None = None  # the frozen model, flat float32, if the blocks are adapters
+    ages: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # block → peer → tokens that it has put in
 
     @property
     def strategy(self) -> Strategy:
@@ -108,7 +108,8 @@ def fuse(
             _write_tokenizer(parts, fresh)
             if parts.task is not None:
                 (fresh / TASK).write_text(parts.task.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            (fresh / "README.md").write_text(_model_card(parts, names, format), encoding="utf-8")
+            card = model_card(parts.spec, {name: parts.domain(name) for name in names}, format, parts.ages, parts.task)
+            (fresh / "README.md").write_text(card, encoding="utf-8")
             if out.exists():
                 out.rmdir()
             fresh.replace(out)
@@ -302,27 +303,3 @@ def _write_tokenizer(parts: Parts, out: Path) -> None:
     }
     (out / "tokenizer.json").write_bytes(parts.tokenizer_json)
     (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _model_card(parts: Parts, names: Iterable[str], format: Format) -> str:
-    spec = parts.spec
-    rows = "\n".join(f"| `{name}` | {parts.domain(name)} |" for name in names)
-    use = (
-        'Ask it with `shoal generate DIR "prompt"`, measure it with `shoal eval DIR`. Each folder is also a plain\n'
-        "Llama that Transformers loads by itself."
-        if format == "routed"
-        else "```python\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        "model = AutoModelForCausalLM.from_pretrained(DIR)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(DIR)\n"
-        "```"
-    )
-    prompt = f"Before it answers it reads {parts.task.prompt!r}, as in `{TASK}`.\n\n" if parts.task else ""
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [shoal]\n---\n\n"
-        f"# {spec.name}\n\n"
-        f"A causal language model, trained by a Shoal swarm (run `{spec.run_id}`, strategy `{spec.strategy.kind}`) "
-        f"and fused as `{format}`.\n\n"
-        f"| sub-model | trained on |\n| --- | --- |\n{rows}\n\n"
-        f"Context: {spec.model.context_length} tokens. Vocabulary: {spec.model.vocab_size} tokens.\n\n{prompt}{use}\n"
-    )

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.fused_forms import forced
 from configs.errors import DataError, UsageError
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
+from peer.train.card import Format
 from peer.train.data import Source
-from peer.train.fuse import Format, Parts, build_mixtral, build_sub_model, fuse
+from peer.train.fuse import Parts, build_mixtral, build_sub_model, fuse
 from peer.train.generate import Generation, Sampling
 from peer.train.routed import RoutedModel
 from peer.train.tune import Tuning
