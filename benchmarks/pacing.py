@@ -35,22 +35,23 @@ class Pace:
     def __init__(self, period_s: float, log: Path) -> None:
         self.period_s = period_s
         self._log = log.open("a", buffering=1)
-        self._waited_s = 0.0  # for a core, that no sleep has been shortened by yet
+        self._lost_s = 0.0  # beyond periods, by waiting for a core, and not made up for yet
 
     @classmethod
     def from_environment(cls) -> "Pace":
         return cls(float(os.environ[PERIOD]), Path(os.environ[LOG]))
 
     def step(self, work: Callable[[], T]) -> T:
-        """Do `work`; return when it is done and the period has passed, less what earlier steps waited for a core."""
+        """Do `work`; return when it is done and the period has passed, or less of it to make up for earlier waiting."""
         began, cpu_s, delay_s = time.monotonic(), time.process_time(), _run_delay_s()
         result = work()
         cpu_s, took_s = time.process_time() - cpu_s, time.monotonic() - began
-        self._waited_s += _run_delay_s() - delay_s
+        # Within its slack a step loses nothing by waiting.
+        self._lost_s += min(_run_delay_s() - delay_s, max(0.0, took_s - self.period_s))
         slack_s = max(0.0, began + self.period_s - time.monotonic())
-        saved_s = min(slack_s, self._waited_s)
-        self._waited_s -= saved_s
-        time.sleep(slack_s - saved_s)
+        made_up_s = min(slack_s, self._lost_s)
+        self._lost_s -= made_up_s
+        time.sleep(slack_s - made_up_s)
         self._log.write(f"{time.time():.4f} {took_s:.4f} {cpu_s:.4f}\n")
         return result
 

@@ -1,7 +1,9 @@
 """The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from configs.corpus import TaskFormat
 
 MODEL = "Data and models"
+
+DEFAULT_CONTEXT = 128  # tokens
 
 Report = Callable[[str, int, int], None]  # as in terminal.py
 
@@ -34,7 +38,13 @@ def prepare(
     domains: Annotated[
         int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
     ] = None,
-    context_length: Annotated[int, typer.Option(help="Tokens that each domain must fill.", min=8)] = 128,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR"),
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens that each domain must fill; 128 or the run's.", min=8)
+    ] = None,
     prompt_format: Annotated[
         str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
     ] = None,
@@ -54,7 +64,21 @@ def prepare(
     from peer import terminal
     from peer.train import prepare as preparing
 
-    with terminal.progress() as report:
+    with ExitStack() as stack:
+        known = None
+        if like is not None:
+            if any(option is not None for option in (vocab_size, tokenizer, domains)):
+                raise UsageError(
+                    "--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains"
+                )
+            from peer.likeness import likeness_of
+
+            likeness = likeness_of(like)
+            known, context_length = likeness.counts, context_length or likeness.context_length
+            tokenizer = Path(stack.enter_context(TemporaryDirectory()), "tokenizer.json")
+            tokenizer.write_bytes(likeness.tokenizer_json)
+        context_length = context_length or DEFAULT_CONTEXT
+        report = stack.enter_context(terminal.progress())
         corpus = preparing.prepare(
             sources,
             out,
@@ -68,6 +92,7 @@ def prepare(
             shard_tokens=shard_tokens,
             private=private,
             domains=domains,
+            known=known,
             progress=report,
         )
     if as_json:

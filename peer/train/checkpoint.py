@@ -3,8 +3,8 @@
 import errno
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,21 @@ from configs.errors import StateError
 
 LARGE_BYTES = 1 << 20  # from which on a file's last content is kept as a spare, to be written over
 KINDS = {torch.float32: "F32", torch.uint8: "U8", torch.int64: "I64"}  # as safetensors calls them
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full or read-only into a StateError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StateError(
+                f"the disk is full, so {out} was not written; free space or choose another place"
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+            raise StateError(f"cannot write {out}: {error.strerror}; choose another place") from None
+        raise
 
 
 def write_file(path: Path, *pieces: bytes | bytearray | memoryview) -> None:

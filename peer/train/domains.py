@@ -1,10 +1,12 @@
 """Finds domains in text that names none: cuts it into passages and gives each to one of K clusters (mixture.py).
 
 The clusters are fitted on a sample that fits into memory and has nothing that is held out; then all passages are read
-once more and assigned. What stays in memory of the rest is a byte a passage.
+once more and assigned. What stays in memory of the rest is a byte a passage. Where the domains are those of a run, each
+passage goes to the one whose unigram counts, which the run publishes, it is likeliest under: so text is sorted alike on
+every machine and stays where it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,6 +23,7 @@ from peer.train.tokenizer import Vocabulary, read_tokenizer
 PASSAGE_CHARACTERS = 4096  # at most, about a thousand tokens: a long document is no unit that belongs to one domain
 SAMPLE_CHARACTERS = 16 << 20  # that clusters are fitted on: some 5 M tokens, 200 MB while they are fitted
 POOL = "all"
+PASSAGES, WINDOWS = 4, 8  # that a known domain needs of a text, for a part of it to be held out
 SHORTEST_WORD = 3  # letters; shorter ones name nothing
 
 
@@ -32,6 +35,8 @@ class Search:
     seed: int
     characters: int  # of the text
     heldout_share: float  # of the passages; nothing is fitted on these
+    context_length: int  # tokens that each domain must fill
+    known: Mapping[str, NDArray[np.uint64]] | None = None  # domain → unigram counts (V,); None: domains are found
 
 
 def pool(documents: Documents, context_length: int) -> Documents:
@@ -58,9 +63,11 @@ def pool(documents: Documents, context_length: int) -> Documents:
 def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, progress: Progress) -> Documents:
     """Return the same passages, each in its domain: `cluster.0` is that of the first passage, and so on.
 
-    Equal passages are in one domain. The same passages, vocabulary and search give the same domains.
-    Raises DataError: there are too few passages, or they are too much alike.
+    Those that are `known` keep their names. Equal passages are in one domain. The same passages, vocabulary and search
+    give the same domains. Raises DataError: there are too few passages, or they are too much alike.
     """
+    if search.known is not None:
+        return _into_known(passages, search, search.known, vocabulary, progress)
     sample = _sample(passages, search, vocabulary)
     if len(sample) < 2 * search.domains:
         raise DataError(
@@ -82,6 +89,54 @@ def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, pr
             yield f"cluster.{cluster}", passage
 
     return in_domains
+
+
+def _into_known(
+    passages: Documents,
+    search: Search,
+    known: Mapping[str, NDArray[np.uint64]],
+    vocabulary: Vocabulary,
+    progress: Progress,
+) -> Documents:
+    """Give each passage to the known domain that it is likeliest in, of those that get enough of the text."""
+    names, done = list(known), 0
+    unigrams = log_unigrams_of(np.stack([counts.astype(np.int64) for counts in known.values()]))
+    scores, lengths = [], []
+    for batch in batches(passages()):
+        texts = [text_of(passage) for _, passage in batch]
+        laid_out = Passages.of(vocabulary.encode(texts))
+        scores.append(laid_out.scores(unigrams))
+        lengths.append(laid_out.lengths)
+        done += sum(map(len, texts))
+        progress("sorting into domains", done, search.characters)
+    clusters = enough(np.concatenate(scores), np.concatenate(lengths), WINDOWS * search.context_length)
+    if clusters is None:
+        raise DataError(
+            f"the text is too short for any of the domains {', '.join(names)}: each needs {PASSAGES} passages and "
+            f"{WINDOWS} windows of {search.context_length} tokens; give more text"
+        )
+
+    def in_domains() -> Iterator[tuple[str, Document]]:
+        for cluster, (_, passage) in zip(clusters, passages(), strict=True):
+            yield names[cluster], passage
+
+    return in_domains
+
+
+def enough(scores: NDArray[np.float64], lengths: NDArray[np.int64], tokens: int) -> NDArray[np.int64] | None:
+    """Return the likeliest domain of each passage, (N,), by scores (N, K); None if no domain gets enough.
+
+    A domain has enough with PASSAGES passages and `tokens` tokens; while some have not, the smallest is left out.
+    """
+    open_ = list(range(scores.shape[1]))
+    while open_:
+        clusters: NDArray[np.int64] = np.asarray(open_)[np.argmax(scores[:, open_], axis=1)]
+        counts = np.bincount(clusters, minlength=scores.shape[1])
+        sizes = np.bincount(clusters, lengths, minlength=scores.shape[1])
+        if all(counts[domain] >= PASSAGES and sizes[domain] >= tokens for domain in open_):
+            return clusters
+        open_.remove(min(open_, key=lambda domain: sizes[domain]))
+    return None
 
 
 def typical_words(corpus: Corpus, count: int = 6) -> dict[str, list[str]]:

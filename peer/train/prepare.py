@@ -5,11 +5,10 @@ The same text and options give the same bytes on every machine. `documents.py` r
 domains where none are named (and reads all text twice more), `packing.py` fills and cuts token files.
 """
 
-import errno
 import hashlib
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -29,7 +28,8 @@ from configs.corpus import (
     TaskFormat,
     TaskInfo,
 )
-from configs.errors import DataError, StateError
+from configs.errors import DataError
+from peer.train.checkpoint import disk_errors
 from peer.train.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Tokens, open_tokens, token_dtype
 from peer.train.documents import (
     Columns,
@@ -66,6 +66,12 @@ class Plan:
     is_private: bool = False
     domains: int | None = None  # to find in text whose own domains do not count; None: those that the sources name
     seed: int = 0  # of the search for them
+    known: Mapping[str, np.ndarray] | None = None  # domains to sort the text into instead: name → unigram counts
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the domains that the sources name do not count."""
+        return self.domains is not None or self.known is not None
 
     def format(self) -> TaskFormat:
         """Return the format of tasks."""
@@ -122,13 +128,14 @@ def prepare(
     shard_tokens: int = 4 << 20,
     private: bool = False,
     domains: int | None = None,
+    known: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CorpusInfo:
     """Prepare text files, JSON lines, Parquet files or folders of them as the corpus `out`; see `Plan`.
 
     The domains are those of `documents.find_files`, or what `domain_column` names, or as many as `domains` says, found
-    in the text of all sources together. `out` appears when it is complete.
+    in the text of all sources together, or those that are `known`. `out` appears when it is complete.
     Raises DataError (what to mend in the text or the options) or StateError (the disk is full or read-only).
     """
     plan = Plan(
@@ -141,11 +148,12 @@ def prepare(
         is_private=private,
         domains=domains,
         seed=seed,
+        known=known,
     )
-    if domains is not None and domain_column is not None:
-        raise DataError("--domains finds domains and --domain-column names them; leave one of them out")
+    if plan.is_pooled and domain_column is not None:
+        raise DataError("--domains and --like find domains and --domain-column names them; leave one of them out")
     columns = Columns(text_column, domain_column)
-    files = find_files(sources, may_share_names=domains is not None)
+    files = find_files(sources, may_share_names=plan.is_pooled)
 
     def documents() -> Iterator[tuple[str, Document]]:
         for name, path in files:
@@ -174,21 +182,6 @@ def prepare_texts(
     return _prepare(documents, out, plan or Plan(), progress or _silent)
 
 
-@contextmanager
-def disk_errors(out: Path) -> Iterator[None]:
-    """Turn the errors of a disk that is full or read-only into a StateError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StateError(
-                f"the disk is full, so {out} was not written; free space or choose another place"
-            ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
-            raise StateError(f"cannot write {out}: {error.strerror}; choose another place") from None
-        raise
-
-
 def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) -> CorpusInfo:
     plan.check()
     with disk_errors(out):
@@ -198,13 +191,14 @@ def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) ->
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             whole = Path(scratch, "corpus")  # a folder inside: the scratch folder itself is for its owner's eyes only
             (whole / BLOBS).mkdir(parents=True)
-            if plan.domains is not None:
+            if plan.is_pooled:
                 documents = pool(documents, plan.context_length)
             extents = _survey(documents, progress)
             vocabulary = _vocabulary(documents, extents, plan, progress)
-            if plan.domains is not None:
+            if plan.is_pooled:
                 characters = sum(extent.characters for extent in extents.values())
-                search = Search(plan.domains, plan.seed, characters, plan.heldout_share)
+                size = plan.context_length
+                search = Search(plan.domains or 1, plan.seed, characters, plan.heldout_share, size, plan.known)
                 documents = find_domains(documents, search, vocabulary, progress)
                 extents = _survey(documents, progress)
             (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)

@@ -21,6 +21,7 @@ from configs.content import content_id_of_pieces
 from configs.errors import DataError
 from configs.load import describe
 from configs.run import ModelSpec
+from peer.train.checkpoint import disk_errors
 from peer.train.data import TOKENIZER_FILE, Corpus
 from peer.train.partition import parameter_shapes
 
@@ -113,8 +114,6 @@ def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
 
     Raises DataError as `read_parameters`, StateError when the disk is full.
     """
-    from peer.train.prepare import disk_errors
-
     fresh = blobs / ".base.part"
     with disk_errors(fresh):
         blobs.mkdir(parents=True, exist_ok=True)

@@ -40,16 +40,18 @@ def test_waiting_for_a_core_shortens_the_sleeps_that_follow(monkeypatch: pytest.
     clock = Times(monkeypatch)
     pace = Pace(2.0, tmp_path / "steps")
 
-    def starved() -> None:
-        clock.pass_by(5.0)
-        clock.run_delay_s += 2.0
+    def work(seconds: float, of_these_waiting: float = 0.0) -> float:
+        def step() -> None:
+            clock.pass_by(seconds)
+            clock.run_delay_s += of_these_waiting
 
-    took = []
-    for work in (starved, lambda: clock.pass_by(0.5), lambda: clock.pass_by(0.5), lambda: clock.pass_by(0.5)):
         began = clock.now
-        pace.step(work)
-        took.append(clock.now - began)
-    assert took == [5.0, 0.5, 1.5, 2.0]
+        pace.step(step)
+        return clock.now - began
+
+    assert [work(1.8, 1.5), work(0.5)] == [2.0, 2.0]  # within its slack nothing is lost
+    assert [work(4.5, 2.0), work(0.5), work(0.5), work(0.5)] == [4.5, 0.5, 1.5, 2.0]
+    assert [work(4.0, 3.0), work(0.5), work(0.5), work(0.5)] == [4.0, 0.5, 1.5, 2.0]  # 2 s beyond its period
 
 
 def test_the_kernel_counts_the_wait_for_a_core() -> None:

@@ -12,7 +12,7 @@ from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from peer.train.data import open_corpus
 from peer.train.documents import cut_text
-from peer.train.domains import typical_words
+from peer.train.domains import enough, typical_words
 from peer.train.mixture import BOUNDS, Mixture, Passages, Prices, choose, fit, log_unigrams_of, settle
 from peer.train.prepare import Plan, prepare, prepare_texts
 from peer.train.tokenizer import read_tokenizer
@@ -170,6 +170,38 @@ def test_a_long_text_is_cut_where_lines_or_words_end() -> None:
     assert list(cut_text("abc " * 3, 6)) == ["abc ", "abc ", "abc "]
     assert list(cut_text("x" * 10, 4)) == ["xxxx", "xxxx", "xx"]
     assert list(cut_text(" \n", 4)) == []
+
+
+def known_of(path: Path) -> dict[str, np.ndarray]:
+    corpus = open_corpus(path)
+    return {domain.name: corpus.counts(domain) for domain in corpus.info.domains}
+
+
+def test_other_text_is_sorted_into_the_domains_of_a_corpus(tmp_path: Path) -> None:
+    prepare_texts({"mixed": mixed()}, tmp_path / "theirs", PLAN)
+    kinds = {name: parts[0][0][:3] for name, parts in documents_of(tmp_path / "theirs").items()}
+    known = known_of(tmp_path / "theirs")
+    plan = Plan(tokenizer=tmp_path / "theirs", context_length=16, known=known)
+    texts = [*written("law", 90)[60:], *written("kitchen", 90)[60:]]  # nothing of the sea
+    prepare_texts({"mine": texts}, tmp_path / "mine", plan)
+    found = documents_of(tmp_path / "mine")
+    assert {kinds[name] for name in found} == {"law", "kit"}
+    for name, parts in found.items():
+        assert {text[:3] for part in parts for text in part} == {kinds[name]}
+    assert sorted(text for parts in found.values() for part in parts for text in part) == sorted(texts)
+
+
+def test_a_known_domain_without_enough_text_leaves_it_to_the_others(tmp_path: Path) -> None:
+    scores = np.array([[0.0, -1.0, -9.0]] * 5 + [[-1.0, 0.0, -9.0]] * 5 + [[-2.0, -1.0, 0.0]] * 2)
+    lengths = np.full(12, 10)
+    assert enough(scores, lengths, 50).tolist() == [0] * 5 + [1] * 7  # type: ignore[union-attr]
+    assert enough(scores, lengths, 100).tolist() == [1] * 12  # type: ignore[union-attr]
+    assert enough(scores, lengths, 200) is None
+    prepare_texts({"mixed": mixed()}, tmp_path / "theirs", PLAN)
+    plan = Plan(tokenizer=tmp_path / "theirs", context_length=512, known=known_of(tmp_path / "theirs"))
+    assert "too short for any of the domains" in refusal(
+        lambda: prepare_texts({"mine": mixed(2)}, tmp_path / "mine", plan)
+    )
 
 
 def test_sums_over_two_halves_give_the_model_of_the_whole() -> None:

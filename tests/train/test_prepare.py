@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 
 from configs.content import content_id_of
 from configs.errors import DataError, StateError
+from peer.train.checkpoint import disk_errors
 from peer.train.data import open_corpus, open_tokens
 from peer.train.documents import split_lines
-from peer.train.prepare import Plan, disk_errors, prepare, prepare_texts
+from peer.train.prepare import Plan, prepare, prepare_texts
 
 OPTIONS = {"vocab_size": 300, "context_length": 16}
 
