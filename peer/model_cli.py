@@ -115,6 +115,9 @@ def prepare(
                 f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
                 f"were left out, to fit into {context_length} tokens; --context-length takes longer ones"
             )
+    if like is not None and not Path(like).is_dir():
+        print(f"train on it with: shoal join {like} --data {out}{' --private' if private else ''}")
+        return
     setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={context_length} " if corpus.task_format is not None else ""
     print(
         f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: {setting}shoal start --config tiny --data {out}"
