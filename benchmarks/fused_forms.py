@@ -31,8 +31,7 @@ class LateDomain:
 
 def parts_of(spec: RunSpec, corpus: Corpus, blocks: Mapping[str, Tensor]) -> Parts:
     """Return what `fuse` gathers from a swarm."""
-    counts = {domain.name: corpus.counts(domain) for domain in corpus.info.domains}
-    return Parts(spec, blocks, counts, corpus.tokenizer_json())
+    return Parts(spec, blocks, corpus.all_counts(), corpus.tokenizer_json())
 
 
 def mixtral_losses(parts: Parts, corpus: Corpus, tune_tokens: int, held_out: int) -> tuple[float, float]:

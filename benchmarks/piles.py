@@ -11,8 +11,7 @@ from statistics import fmean
 
 from benchmarks.quality_cells import PEERS, Cell, Trials
 from benchmarks.routes import DEFAULT
-from peer.train.data import CORPUS_FILE
-from peer.train.prepare import prepare
+from benchmarks.text import prepared
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,9 @@ def train_on_pile(
 ) -> Pile:
     """Find domains in `sources` taken together, and train each row's `cells` on them."""
     out = cache / f"pile-{name}"
-    if not (out / "corpus" / CORPUS_FILE).exists():
-        model = next(iter(cells.values()))[0].model
-        out.mkdir(parents=True, exist_ok=True)
-        prepare(
-            sources,
-            out / "corpus",
-            vocab_size=model.vocab_size,
-            context_length=model.context_length,
-            domains=PEERS,
-        )
-    trained = Trials(out / "corpus", out, jobs).outcomes(cell for row in cells.values() for cell in row)
+    model = next(iter(cells.values()))[0].model
+    sizes = {"vocab_size": model.vocab_size, "context_length": model.context_length}
+    corpus = prepared(sources, out / "corpus", domains=PEERS, **sizes)
+    trained = Trials(corpus.path, out, jobs).outcomes(cell for row in cells.values() for cell in row)
     losses = {row: [fmean(trained[cell]["losses"][DEFAULT].values()) for cell in of] for row, of in cells.items()}
     return Pile(name, losses)

@@ -31,10 +31,9 @@ from benchmarks.piles import Pile, train_on_pile
 from benchmarks.quality_cells import PEERS, Cell, Row, Scale, Trials, scale_of
 from benchmarks.report import Bar, at_most, finish, parser
 from benchmarks.routes import DEFAULT, ORACLE
-from benchmarks.text import DATA, DOMAINS, corpus_for
+from benchmarks.text import DATA, DOMAINS, corpus_for, prepared
 from configs.run import InnerSpec, ModelSpec
-from peer.train.data import CORPUS_FILE, TOKENIZER_FILE, open_corpus
-from peer.train.prepare import prepare
+from peer.train.data import TOKENIZER_FILE, open_corpus
 
 LATE = "shakespeare"  # of the same text
 TUNED_SHARE = 0.25  # of the tokens, with which a row's setting is chosen
@@ -204,10 +203,10 @@ def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data
     if FUSED in cells and (folder / LATE / "train.txt").is_file():
         cell = cells[FUSED][0]
         out = trials.cache / f"{trials.corpus_path.name}-late"
-        if not (out / CORPUS_FILE).exists():
-            sources = [folder / domain / "train.txt" for domain in (*DOMAINS, LATE)]
-            prepare(sources, out, tokenizer=corpus.path / TOKENIZER_FILE, context_length=cell.model.context_length)
-        late = late_domain(cell.spec(corpus), corpus, open_corpus(out), trials.blocks(cell), cell.scale.held_out)
+        sources = [folder / domain / "train.txt" for domain in (*DOMAINS, LATE)]
+        tokenizer, length = corpus.path / TOKENIZER_FILE, cell.model.context_length
+        wider = prepared(sources, out, tokenizer=tokenizer, context_length=length)
+        late = late_domain(cell.spec(corpus), corpus, wider, trials.blocks(cell), cell.scale.held_out)
         found["late_domain"] = asdict(late)
         what = f"{LATE} joins late: worst ratio of another domain's loss; its own: {late.loss_before:.3f} before, "
         bars.append(at_most("late_domain", f"{what}{late.loss_after:.3f} after", late.worst_ratio, 1.005))

@@ -1,7 +1,9 @@
 """The text that models are trained on where their quality is measured."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from configs.run import ModelSpec
 from peer.train.builtin import built_in_corpus
@@ -19,8 +21,13 @@ def corpus_for(data: Path | None, cache: Path, model: ModelSpec) -> Corpus:
         return built_in_corpus(cache, vocab_size, length)
     folder = (data or DATA).resolve()
     out = cache / f"corpus-{hashlib.sha256(f'{folder} {vocab_size}'.encode()).hexdigest()[:8]}"
+    known = [folder / domain / "train.txt" for domain in DOMAINS]
+    sources = known if all(path.is_file() for path in known) else [folder]
+    return prepared(sources, out, vocab_size=vocab_size, context_length=length)
+
+
+def prepared(sources: Sequence[Path], out: Path, **options: Any) -> Corpus:
+    """Return the corpus `out`, made of `sources` with `prepare`'s options unless it is there already."""
     if not (out / CORPUS_FILE).exists():
-        known = [folder / domain / "train.txt" for domain in DOMAINS]
-        sources = known if all(path.is_file() for path in known) else [folder]
-        prepare(sources, out, vocab_size=vocab_size, context_length=length)
+        prepare(sources, out, **options)
     return open_corpus(out)

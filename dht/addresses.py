@@ -99,6 +99,11 @@ _REASONS = (
 )
 
 
+def is_address(text: str) -> bool:
+    """Say whether somebody who may type a path or an address has typed an address; it may be a wrong one."""
+    return text.startswith(("/ip", "/dns"))
+
+
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> Multiaddr:
     text = text.strip()

@@ -101,8 +101,8 @@ def rank(strategy: Strategy, router: Router, prompt: Sequence[int]) -> list[str]
     """Order the sub-models by how well their domains fit the prompt; last the one from which all come."""
     if strategy.sub_models == (COMMON,):
         return [COMMON]
-    posterior = router.log_prior + router.naive_bayes(prompt).sum(axis=1)
-    return [*(strategy.sub_models[domain] for domain in np.argsort(-posterior, kind="stable")), COMMON]
+    likelihood = router.naive_bayes(prompt).sum(axis=1)
+    return [*(strategy.sub_models[domain] for domain in np.argsort(-likelihood, kind="stable")), COMMON]
 
 
 def choices(strategy: Strategy, ranked: Sequence[str], states: Mapping[str, Sequence[BlockState]]) -> list[Choice]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from configs.corpus import DomainInfo
 from configs.errors import DataError
-from peer.train.data import TOKENIZER_FILE, open_corpus
+from dht.addresses import is_address
+from peer.train.data import open_corpus
 from peer.visit import open_visit
 
 
@@ -29,11 +30,10 @@ def likeness_of(source: str) -> Likeness:
 
     Raises UsageError, NetworkError, DataError: one line each.
     """
-    if not source.startswith("/ip") and not source.startswith("/dns"):
+    if not is_address(source):
         corpus = open_corpus(Path(source))
         _check(source, corpus.info.domains)
-        counts = {domain.name: corpus.counts(domain) for domain in corpus.info.domains}
-        return Likeness((corpus.path / TOKENIZER_FILE).read_bytes(), None, counts)
+        return Likeness(corpus.tokenizer_json(), None, corpus.all_counts())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_of_run(source))
 

@@ -61,6 +61,7 @@ def prepare(
     for source in sources:
         if not source.exists():
             raise DataError(f"there is nothing at {source}; give text files or folders of them")
+    from dht.addresses import is_address
     from peer import terminal
     from peer.train import prepare as preparing
 
@@ -115,7 +116,7 @@ def prepare(
                 f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
                 f"were left out, to fit into {context_length} tokens; --context-length takes longer ones"
             )
-    if like is not None and not Path(like).is_dir():
+    if like is not None and is_address(like):
         print(f"train on it with: shoal join {like} --data {out}{' --private' if private else ''}")
         return
     setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={context_length} " if corpus.task_format is not None else ""
@@ -141,8 +142,10 @@ def fuse(
         raise UsageError("a tune needs both --tune-tokens and --data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and is not empty; choose another directory")
+    from dht.addresses import is_address
+
     for source in sources:
-        if not source.startswith("/ip") and not source.startswith("/dns") and not Path(source).is_dir():
+        if not is_address(source) and not Path(source).is_dir():
             raise UsageError(
                 f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
             )

@@ -6,6 +6,7 @@ from typing import Literal
 from configs.corpus import TaskFormat
 from configs.run import RunSpec
 from peer.train.outer import SWARM
+from peer.train.routed import TASK
 
 Format = Literal["routed", "mixtral", "llama"]
 
@@ -42,7 +43,7 @@ def model_card(
         f"Context: {spec.model.context_length} tokens. Vocabulary: {spec.model.vocab_size} tokens.",
     ]
     if task is not None:
-        parts.append(f"Before it answers it reads {task.prompt!r}, as in `task.json`.")
+        parts.append(f"Before it answers it reads {task.prompt!r}, as in `{TASK}`.")
     parts.append(USE_ROUTED if format == "routed" else USE_STANDARD)
     if ages:
         parts += ["## Who trained it", _contributions(spec, ages)]
@@ -53,14 +54,12 @@ def _contributions(spec: RunSpec, ages: Mapping[str, Mapping[str, int]]) -> str:
     """List the tokens that each peer has put into each block, the largest share first."""
     rows = []
     for block, of_peer in sorted(ages.items()):
-        total = sum(of_peer.values())
         ordered = sorted(of_peer.items(), key=lambda each: (-each[1], each[0]))
-        for peer, tokens in ordered[:MAX_LISTED]:
-            name = "all others" if peer == SWARM else f"`{peer}`"
-            rows.append((f"`{block}`", name, f"{tokens:,}", f"{tokens / max(1, total):.1%}"))
+        listed = [("all others" if peer == SWARM else f"`{peer}`", count) for peer, count in ordered[:MAX_LISTED]]
         if left := ordered[MAX_LISTED:]:
-            tokens = sum(count for _, count in left)
-            rows.append((f"`{block}`", f"{len(left)} more", f"{tokens:,}", f"{tokens / max(1, total):.1%}"))
+            listed.append((f"{len(left)} more", sum(count for _, count in left)))
+        total = max(1, sum(of_peer.values()))
+        rows += [(f"`{block}`", name, f"{count:,}", f"{count / total:.1%}") for name, count in listed]
     inner = spec.inner
     how = f"{inner.optimizer} inside, learning rate {inner.learning_rate:g}, {inner.batch_tokens} tokens a step"
     planned = f"The run was planned for {spec.total_tokens:,} tokens ({how}), offers in {spec.outer.codec}."

@@ -68,6 +68,10 @@ class Corpus:
         """Return how often each token occurs in the shards of `domain`. (vocab_size,)."""
         return read_counts(self.blob(domain.counts.content_id), self.info.vocab_size)
 
+    def all_counts(self) -> dict[str, NDArray[np.uint64]]:
+        """Return that of every domain, by name and in their order."""
+        return {domain.name: self.counts(domain) for domain in self.info.domains}
+
     def check_fits(self, model: ModelSpec) -> None:
         """Raise DataError unless `model` can be trained on it: same vocabulary, shards of at least a window."""
         if self.info.vocab_size != model.vocab_size:

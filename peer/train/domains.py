@@ -6,8 +6,9 @@ passage goes to the one whose unigram counts, which the run publishes, it is lik
 every machine and stays where it is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -35,8 +36,6 @@ class Search:
     seed: int
     characters: int  # of the text
     heldout_share: float  # of the passages; nothing is fitted on these
-    context_length: int  # tokens that each domain must fill
-    known: Mapping[str, NDArray[np.uint64]] | None = None  # domain → unigram counts (V,); None: domains are found
 
 
 def pool(documents: Documents, context_length: int) -> Documents:
@@ -63,11 +62,9 @@ def pool(documents: Documents, context_length: int) -> Documents:
 def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, progress: Progress) -> Documents:
     """Return the same passages, each in its domain: `cluster.0` is that of the first passage, and so on.
 
-    Those that are `known` keep their names. Equal passages are in one domain. The same passages, vocabulary and search
-    give the same domains. Raises DataError: there are too few passages, or they are too much alike.
+    Equal passages are in one domain. The same passages, vocabulary and search give the same domains.
+    Raises DataError: there are too few passages, or they are too much alike.
     """
-    if search.known is not None:
-        return _into_known(passages, search, search.known, vocabulary, progress)
     sample = _sample(passages, search, vocabulary)
     if len(sample) < 2 * search.domains:
         raise DataError(
@@ -83,44 +80,33 @@ def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, pr
             f"the text is too much alike for {search.domains} domains: only {int((counts > 1).sum())} have two "
             "documents or more; lower --domains or give more text"
         )
-
-    def in_domains() -> Iterator[tuple[str, Document]]:
-        for cluster, (_, passage) in zip(clusters, passages(), strict=True):
-            yield f"cluster.{cluster}", passage
-
-    return in_domains
+    return _in_domains(passages, clusters, [f"cluster.{cluster}" for cluster in range(search.domains)])
 
 
-def _into_known(
+def sort_into(
     passages: Documents,
-    search: Search,
     known: Mapping[str, NDArray[np.uint64]],
+    context_length: int,
+    characters: int,
     vocabulary: Vocabulary,
     progress: Progress,
 ) -> Documents:
-    """Give each passage to the known domain that it is likeliest in, of those that get enough of the text."""
-    names, done = list(known), 0
+    """Return the same passages, each in the `known` domain (name → unigram counts (V,)) that it is likeliest in.
+
+    Domains that get fewer than PASSAGES passages or WINDOWS windows are left out. `characters` are those of the text.
+    Raises DataError: the text is too short for any domain.
+    """
     unigrams = log_unigrams_of(np.stack([counts.astype(np.int64) for counts in known.values()]))
-    scores, lengths = [], []
-    for batch in batches(passages()):
-        texts = [text_of(passage) for _, passage in batch]
-        laid_out = Passages.of(vocabulary.encode(texts))
-        scores.append(laid_out.scores(unigrams))
-        lengths.append(laid_out.lengths)
-        done += sum(map(len, texts))
-        progress("sorting into domains", done, search.characters)
-    clusters = enough(np.concatenate(scores), np.concatenate(lengths), WINDOWS * search.context_length)
+    reading = _read(passages, vocabulary, partial(progress, "sorting into domains"), characters)
+    read = [(each.scores(unigrams), each.lengths) for each in reading]
+    scores, lengths = (np.concatenate(parts) for parts in zip(*read, strict=True))
+    clusters = enough(scores, lengths, WINDOWS * context_length)
     if clusters is None:
         raise DataError(
-            f"the text is too short for any of the domains {', '.join(names)}: each needs {PASSAGES} passages and "
-            f"{WINDOWS} windows of {search.context_length} tokens; give more text"
+            f"the text is too short for any of the domains {', '.join(known)}: each needs {PASSAGES} passages and "
+            f"{WINDOWS} windows of {context_length} tokens; give more text"
         )
-
-    def in_domains() -> Iterator[tuple[str, Document]]:
-        for cluster, (_, passage) in zip(clusters, passages(), strict=True):
-            yield names[cluster], passage
-
-    return in_domains
+    return _in_domains(passages, clusters, list(known))
 
 
 def enough(scores: NDArray[np.float64], lengths: NDArray[np.int64], tokens: int) -> NDArray[np.int64] | None:
@@ -163,15 +149,32 @@ def _assign(
     passages: Documents, search: Search, mixture: Mixture, vocabulary: Vocabulary, progress: Progress
 ) -> NDArray[np.uint8]:
     """Return the cluster of each passage, numbered in the order in which they come."""
-    found = []
-    done = 0
-    for batch in batches(passages()):
-        texts = [text_of(passage) for _, passage in batch]
-        found.append(mixture.assign(Passages.of(vocabulary.encode(texts))).astype(np.uint8))
-        done += sum(map(len, texts))
-        progress("finding domains", done, search.characters)
+    reading = _read(passages, vocabulary, partial(progress, "finding domains"), search.characters)
+    found = [mixture.assign(each).astype(np.uint8) for each in reading]
     clusters = np.concatenate(found)
     names, firsts = np.unique(clusters, return_index=True)
     ranks = np.zeros(search.domains, dtype=np.uint8)
     ranks[names[np.argsort(firsts)]] = np.arange(len(names))
     return ranks[clusters]
+
+
+def _read(
+    passages: Documents, vocabulary: Vocabulary, progress: Callable[[int, int], None], characters: int
+) -> Iterator[Passages]:
+    """Yield the tokens of all passages, some at a time, in their order."""
+    done = 0
+    for batch in batches(passages()):
+        texts = [text_of(passage) for _, passage in batch]
+        yield Passages.of(vocabulary.encode(texts))
+        done += sum(map(len, texts))
+        progress(done, characters)
+
+
+def _in_domains(passages: Documents, clusters: NDArray[np.integer], names: Sequence[str]) -> Documents:
+    """Return the passages, each in the domain that its cluster is called by."""
+
+    def documents() -> Iterator[tuple[str, Document]]:
+        for cluster, (_, passage) in zip(clusters, passages(), strict=True):
+            yield names[cluster], passage
+
+    return documents

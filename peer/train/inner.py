@@ -25,6 +25,7 @@ JUMP_NATS = 1.5  # rise of the smoothed loss over its best that counts as a jump
 SMOOTHING = 0.1  # weight of the newest loss
 ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 MUON_KEYS = ("momentum_buffer",)
+MUON_RATES = "match_rms_adamw"  # one learning rate serves both optimizers
 
 
 def learning_rate(inner: InnerSpec, age: float, total_tokens: int) -> float:
@@ -81,6 +82,11 @@ class Watch:
         return self._smooth > self._best + JUMP_NATS
 
 
+def is_for_muon(inner: InnerSpec, name: str, parameter: Tensor) -> bool:
+    """Say whether Muon trains a parameter: a matrix of a layer, in a run that has it."""
+    return inner.optimizer == "muon" and ".layers." in name and parameter.dim() == 2
+
+
 class Inner:
     """The optimizers of one sub-model on one rank. Their moments survive a change of anchor and of sub-model."""
 
@@ -97,11 +103,10 @@ class Inner:
         """Group the parameters by `layout`'s blocks; forget the moments if `is_fresh`. Norms do not decay."""
         old = [] if is_fresh else self._optimizers
         block_of = {slot.name: slot.block for slot in layout.slots}
-        is_muon = self._inner.optimizer == "muon"
         groups: dict[bool, dict[tuple[str, bool], list[nn.Parameter]]] = {False: {}, True: {}}
         for parameter, name in self._names.items():
             is_matrix = parameter.dim() > 1
-            for_muon = is_muon and is_matrix and ".layers." in name
+            for_muon = is_for_muon(self._inner, name, parameter)
             groups[for_muon].setdefault((block_of[name], is_matrix), []).append(parameter)
         adamw, muon = (
             [
@@ -113,7 +118,7 @@ class Inner:
         rate, betas = self._inner.learning_rate, self._inner.betas
         self._optimizers = [AdamW(adamw, lr=rate, betas=betas, fused=True)]
         if muon:
-            self._optimizers.append(Muon(muon, lr=rate, adjust_lr_fn="match_rms_adamw"))
+            self._optimizers.append(Muon(muon, lr=rate, adjust_lr_fn=MUON_RATES))
         if not old:
             self._ramp = 0
         for fresh, before in zip(self._optimizers, old, strict=False):

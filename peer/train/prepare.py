@@ -43,7 +43,7 @@ from peer.train.documents import (
     read_documents,
     text_of,
 )
-from peer.train.domains import Search, find_domains, pool
+from peer.train.domains import Search, find_domains, pool, sort_into
 from peer.train.examples import Example
 from peer.train.packing import TaskWriter, cut_documents, cut_windows, examples_only
 from peer.train.tokenizer import MAX_VOCABULARY, Vocabulary, read_tokenizer, train_tokenizer
@@ -197,9 +197,11 @@ def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) ->
             vocabulary = _vocabulary(documents, extents, plan, progress)
             if plan.is_pooled:
                 characters = sum(extent.characters for extent in extents.values())
-                size = plan.context_length
-                search = Search(plan.domains or 1, plan.seed, characters, plan.heldout_share, size, plan.known)
-                documents = find_domains(documents, search, vocabulary, progress)
+                if plan.known is not None:
+                    documents = sort_into(documents, plan.known, plan.context_length, characters, vocabulary, progress)
+                elif plan.domains is not None:
+                    search = Search(plan.domains, plan.seed, characters, plan.heldout_share)
+                    documents = find_domains(documents, search, vocabulary, progress)
                 extents = _survey(documents, progress)
             (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)
             tasks = _encode(documents, extents, plan, vocabulary, Path(scratch), progress)

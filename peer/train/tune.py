@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import MixtralForCausalLM
@@ -17,6 +17,7 @@ from transformers import MixtralForCausalLM
 from configs.errors import DataError, UsageError
 from configs.run import RunSpec
 from peer.train.data import Corpus, Sampler, Source, unmarked
+from peer.train.inner import MUON_RATES, is_for_muon
 from peer.train.model import NOT_COUNTED
 
 GATE = ".mlp.gate."
@@ -83,20 +84,17 @@ def tune(model: MixtralForCausalLM, spec: RunSpec, domains: Sequence[str], tunin
 
 def _optimizers(model: MixtralForCausalLM, spec: RunSpec) -> list[Optimizer]:
     """Return AdamW, and Muon for the trunk's matrices if the run has it; it cannot take the stacked experts."""
-    named = list(model.named_parameters())
-    gates = [parameter for name, parameter in named if GATE in name]
-    matrices = [
-        parameter
-        for name, parameter in named
-        if spec.inner.optimizer == "muon" and ".layers." in name and GATE not in name and parameter.dim() == 2
-    ]
-    taken = {id(parameter) for parameter in [*gates, *matrices]}
-    rest = [parameter for _, parameter in named if id(parameter) not in taken]
-    groups = [{"params": gates, "factor": GATE_RATE}, {"params": rest, "factor": 1.0}]
+    gates: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        kind = gates if GATE in name else matrices if is_for_muon(spec.inner, name, parameter) else others
+        kind.append(parameter)
+    groups = [{"params": gates, "factor": GATE_RATE}, {"params": others, "factor": 1.0}]
     optimizers: list[Optimizer] = [AdamW(groups, lr=0.0, betas=spec.inner.betas, weight_decay=0.0, fused=True)]
     if matrices:
         groups = [{"params": matrices, "factor": 1.0}]
-        optimizers.append(Muon(groups, lr=0.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(groups, lr=0.0, weight_decay=0.0, adjust_lr_fn=MUON_RATES))
     return optimizers
 
 

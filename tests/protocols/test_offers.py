@@ -323,6 +323,15 @@ def test_a_member_that_one_cannot_reach_is_heard_through_another(open_peers: Any
     uvloop.run(main())
 
 
+async def timed_exchange(members: Sequence[Member], timing: Timing) -> tuple[list[Heard], float]:
+    """Let all members run one round; return what each heard, and the seconds until the last was done."""
+    began = asyncio.get_running_loop().time()
+    heard = await asyncio.gather(
+        *(exchange(m.group(members, max_bytes=1 << 24), m.offers, Stand([MARK], 8), timing) for m in members)
+    )
+    return heard, asyncio.get_running_loop().time() - began
+
+
 def test_a_slow_uplink_sends_its_own_offer_little_more_than_once(open_peers: Any, identities: list[Identity]) -> None:
     """Its readers begin at different places and have the rest from each other."""
     payload = random.Random(1).randbytes(32 * FRAME_BYTES)
@@ -336,12 +345,9 @@ def test_a_slow_uplink_sends_its_own_offer_little_more_than_once(open_peers: Any
                 await member.serve()
                 small = offer_of(member.identity)
                 await member.offers.put(offer_of(slow.identity, payload) if member is slow else small)
-            began = asyncio.get_running_loop().time()
             timing = Timing(cut_s=7.5, end_s=20.0)  # too short for sending it twice
-            heard = await asyncio.gather(
-                *(exchange(m.group(members, max_bytes=1 << 24), m.offers, Stand([MARK], 8), timing) for m in members)
-            )
-            seconds, sent = asyncio.get_running_loop().time() - began, slow.offers.traffic.bytes_out / len(payload)
+            heard, seconds = await timed_exchange(members, timing)
+            sent = slow.offers.traffic.bytes_out / len(payload)
             print(f"two had it after {seconds:.1f} s, of which 4 are the least; it was sent {sent:.2f} times")
             assert all(len(h.offers) == 3 for h in heard)
             assert sent < 1.7 and seconds < 7.5
@@ -364,12 +370,8 @@ def test_lines_that_have_become_free_help_a_slow_one_long_before_the_cut(
             for member in members:
                 await member.serve()
                 await member.offers.put(offer_of(member.identity, payload))
-            began = asyncio.get_running_loop().time()
-            timing = Timing(cut_s=60.0, end_s=70.0)  # all are on track
-            heard = await asyncio.gather(
-                *(exchange(m.group(members, max_bytes=1 << 24), m.offers, Stand([MARK], 8), timing) for m in members)
-            )
-            seconds, sent = asyncio.get_running_loop().time() - began, slow.offers.traffic.bytes_out / len(payload)
+            heard, seconds = await timed_exchange(members, Timing(cut_s=60.0, end_s=70.0))  # all are on track
+            sent = slow.offers.traffic.bytes_out / len(payload)
             print(f"all was there after {seconds:.1f} s; the slow one's offer was sent {sent:.2f} times by itself")
             assert all(len(h.offers) == 3 for h in heard)
             assert sent < 1.7 and seconds < 7.5

@@ -172,15 +172,10 @@ def test_a_long_text_is_cut_where_lines_or_words_end() -> None:
     assert list(cut_text(" \n", 4)) == []
 
 
-def known_of(path: Path) -> dict[str, np.ndarray]:
-    corpus = open_corpus(path)
-    return {domain.name: corpus.counts(domain) for domain in corpus.info.domains}
-
-
 def test_other_text_is_sorted_into_the_domains_of_a_corpus(tmp_path: Path) -> None:
     prepare_texts({"mixed": mixed()}, tmp_path / "theirs", PLAN)
     kinds = {name: parts[0][0][:3] for name, parts in documents_of(tmp_path / "theirs").items()}
-    known = known_of(tmp_path / "theirs")
+    known = open_corpus(tmp_path / "theirs").all_counts()
     plan = Plan(tokenizer=tmp_path / "theirs", context_length=16, known=known)
     texts = [*written("law", 90)[60:], *written("kitchen", 90)[60:]]  # nothing of the sea
     prepare_texts({"mine": texts}, tmp_path / "mine", plan)
@@ -198,7 +193,7 @@ def test_a_known_domain_without_enough_text_leaves_it_to_the_others(tmp_path: Pa
     assert enough(scores, lengths, 100).tolist() == [1] * 12  # type: ignore[union-attr]
     assert enough(scores, lengths, 200) is None
     prepare_texts({"mixed": mixed()}, tmp_path / "theirs", PLAN)
-    plan = Plan(tokenizer=tmp_path / "theirs", context_length=512, known=known_of(tmp_path / "theirs"))
+    plan = Plan(tokenizer=tmp_path / "theirs", context_length=512, known=open_corpus(tmp_path / "theirs").all_counts())
     assert "too short for any of the domains" in refusal(
         lambda: prepare_texts({"mine": mixed(2)}, tmp_path / "mine", plan)
     )

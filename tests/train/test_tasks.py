@@ -28,7 +28,7 @@ def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.
     own = Corpus(corpus.path, corpus.info.model_copy(update={"domains": corpus.info.domains[:1]}))
     flat, losses = train(own, spec.model, 120)
     assert np.mean(losses[-5:]) < 0.2 * losses[0]
-    counts = {domain.name: corpus.counts(domain) for domain in corpus.info.domains}
+    counts = corpus.all_counts()
     parts = Parts(spec, {"model": flat}, counts, corpus.tokenizer_json(), corpus.info.task_format)
     for form in ("routed", "llama"):
         fuse(parts, tmp_path / form, form)  # type: ignore[arg-type]
