@@ -39,6 +39,7 @@ class Load:
     tick_s: float  # long enough for a step; a holder's round is cut after half of it
     codec: str = "float16"
     seed: int = 0
+    up_mbit: float | None = None  # a holder's cap, by which it plans what it sends
 
 
 @dataclass
@@ -139,6 +140,7 @@ def _plan(load: Load, lead_s: float) -> dict[str, Any]:
         "tick_seconds": load.tick_s,
         "lead_s": lead_s,
         "seed": load.seed,
+        "up_mbit": load.up_mbit,
     }
 
 

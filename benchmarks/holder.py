@@ -77,7 +77,7 @@ class Holder:
         self.plan, self.index, self.network = plan, index, network
         self.spec = RunSpec.model_validate(plan["spec"])
         self.folder = Path(plan["folder"]) / str(index)
-        self.traffic = Traffic()
+        self.traffic = Traffic(plan["up_mbit"])
         self.offers = Offers(self.traffic)
         begin = 0.1 * torch.randn(plan["size"], generator=torch.Generator().manual_seed(plan["seed"]))
         state = new_state(BLOCK, begin, None, version=0, round_=0, ages={}, is_final=False)

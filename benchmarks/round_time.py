@@ -60,11 +60,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _measure_time(is_quick: bool, codec: str) -> dict[str, Any]:
-    size, steps = (10_000_000, 1) if is_quick else (20_000_000, 2)
+    size, steps = (10_000_000, 1) if is_quick else (20_000_000, 4)
     payload = (PEERS - 1) * encoded_size(codec, size)
     tick_s = TICKS * 8e-6 * payload / MBIT
     with tempfile.TemporaryDirectory() as name, open_links([Link(MBIT, MBIT, DELAY_MS)] * PEERS) as links:
-        rounds = run_holders(links, Load(size, steps, tick_s, codec, SEED), Path(name))
+        rounds = run_holders(links, Load(size, steps, tick_s, codec, SEED, MBIT), Path(name))
         baseline = run_averagers(links, Load(size, 1, 2 * tick_s), Path(name))
     return {
         "parameters": size,

@@ -75,14 +75,16 @@ async def run_round(
         return Outcome("alone", True)
     decoded: dict[str, Contribution] = {}
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
-    if is_new:
+
+    async def make() -> None:
         offer = await make_offer(swarm, replica, round_, work)
         assert replica.pending is not None
         own = Contribution(replica.me, replica.pending.decoded, replica.tokens, offer.header.norm, work.domain)
         decoded[offer.offer_id] = own
+
     group = _group(swarm, replica, round_, view, decoded)
     stand = Stand(list(replica.marks), len(replica.state.blob))
-    heard = await exchange(group, swarm.offers, stand, timing)
+    heard = await exchange(group, swarm.offers, stand, timing, make() if is_new else None)
     repaired = await _repair(swarm, replica, heard, timing.fetch_s)
     reason = heard.seal.reason
     if heard.missing:

@@ -34,16 +34,19 @@ async def run_round_among(
         mixed[offer.offer_id] = _read(offer, replica.size, fragment, at)
 
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens
-    if is_new:
-        own = await _offer(swarm, replica, round_, work, fragment, at)
-        await asyncio.to_thread(read, own)
+
+    async def make() -> None:
+        await asyncio.to_thread(read, await _offer(swarm, replica, round_, work, fragment, at))
+
     members = open_group(swarm, replica, round_, group, read)
-    heard = await exchange(members, swarm.offers, Stand(list(replica.marks), len(replica.state.blob)), timing)
+    stand = Stand(list(replica.marks), len(replica.state.blob))
+    heard = await exchange(members, swarm.offers, stand, timing, make() if is_new else None)
     have = [mixed[offer.offer_id] for offer in heard.offers.values() if offer.offer_id in mixed]
     if not is_new or heard.seal.is_skipped or not have:
         replica.skip(round_)
         return Outcome(heard.seal.reason if is_new else "skipped: an offer was made before the restart", False)
     share = counted_share(replica.me, heard.seal.offers, heard.lists)
+    own = swarm.offers.held(replica.block, round_)[replica.me]
     await asyncio.to_thread(replica.mix, round_, mixed[own.offer_id].fragment, have, share, at, holders)
     change = choose_codec(replica, heard)
     lacking = f", {len(heard.missing)} not fetched" if heard.missing else ""

@@ -9,7 +9,7 @@ Every wait has a deadline; a member that fails costs nothing but itself.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,14 +57,19 @@ class Stand:
     state_bytes: int
 
 
-async def exchange(group: Group, offers: Offers, stand: Stand, timing: Timing) -> Heard:
-    """Run one round; this peer's own offer, if it has one, is in `offers` already.
+async def exchange(
+    group: Group, offers: Offers, stand: Stand, timing: Timing, making: Coroutine[Any, Any, None] | None = None
+) -> Heard:
+    """Run one round. `making` puts this peer's own offer into `offers`, while those of the others are asked for.
 
     Cancellation drops the round without a trace.
     """
     loop = asyncio.get_running_loop()
     cut, end = loop.time() + timing.cut_s, loop.time() + timing.end_s
-    await _gather(group, offers, cut)
+    async with asyncio.TaskGroup() as both:
+        if making is not None:
+            both.create_task(making)
+        await _gather(group, offers, cut)
     own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes)
     lists: dict[str, OfferList] = {group.me: own}
     await _each([_hear(group, peer, end, lists) for peer in group.others], end)

@@ -158,10 +158,11 @@ class Offers(ServicerBase):  # type: ignore[misc]
             lacking = self._lacking(request)
             yield Frame(found.envelope)
             yield Frame(count.to_bytes(COUNT_BYTES, "big") + b"".join(found.hashes) + packed(lacking, count))
-            for index in in_order(lacking, count, request.start, is_backwards=request.is_backwards):
-                chunk = chunk_of(found.payload, index)
-                await self.traffic.sent(len(chunk))
-                yield Frame(chunk)
+            with self.traffic.lane() as lane:
+                for index in in_order(lacking, count, request.start, is_backwards=request.is_backwards):
+                    chunk = chunk_of(found.payload, index)
+                    await lane.sent(len(chunk))
+                    yield Frame(chunk)
         async for frame in end_of_stream():
             yield frame
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 BURST_S = 0.02  # of the rate, that may go out at once: timers are not finer
+UP_SHARE = 0.88  # of the uplink's cap, for payload: the rest is headers, acknowledgements of what comes in, and slack
 
 
 class Pace:
@@ -35,7 +37,8 @@ class Traffic:
     def __init__(self, up_mbit: float | None = None, down_mbit: float | None = None) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
-        self.up, self.down = Pace(up_mbit), Pace(down_mbit)
+        self.up, self.down = Pace(None if up_mbit is None else UP_SHARE * up_mbit), Pace(down_mbit)
+        self._lanes = 0
 
     async def received(self, count: int) -> None:
         """Count what came in. Who reads no further meanwhile slows the sender down; fits `on_bytes` of a download."""
@@ -46,3 +49,35 @@ class Traffic:
         """Count what is about to go out, and wait until it may."""
         self.bytes_out += count
         await self.up.wait(count)
+
+    @contextmanager
+    def lane(self) -> Iterator["Lane"]:
+        """Open one of the streams among which the uplink is divided evenly."""
+        self._lanes += 1
+        try:
+            yield Lane(self)
+        finally:
+            self._lanes -= 1
+
+    @property
+    def bytes_per_s_of_lane(self) -> float | None:
+        """How fast each open stream may be; None without a cap."""
+        return None if self.up.bytes_per_s is None else self.up.bytes_per_s / max(1, self._lanes)
+
+
+class Lane:
+    """One stream of several: none is faster than its part of the uplink, even if another is slower.
+
+    What is sent faster to one peer than to the others fills the line at its end and crowds what comes to it from other
+    peers; they lose what they have sent, slow down, and leave their own lines unused.
+    """
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._pace = Pace(None)
+
+    async def sent(self, count: int) -> None:
+        """Count what is about to go out, and wait until it may."""
+        self._pace.bytes_per_s = self._traffic.bytes_per_s_of_lane
+        await self._pace.wait(count)
+        await self._traffic.sent(count)

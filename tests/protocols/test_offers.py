@@ -111,6 +111,26 @@ def test_three_members_seal_the_same_offers(open_peers: Any, identities: list[Id
     uvloop.run(main())
 
 
+def test_the_others_offers_come_in_while_the_own_one_is_made(open_peers: Any, identities: list[Identity]) -> None:
+    async def main() -> None:
+        async with open_peers(2) as hosts:
+            me, other = (Member(*each) for each in zip(identities, hosts, strict=False))
+            for member in (me, other):
+                await member.serve()
+            await other.offers.put(offer_of(other.identity))
+
+            async def make() -> None:
+                async with asyncio.timeout(SOON.cut_s), me.offers._changed:
+                    await me.offers._changed.wait_for(lambda: other.peer_id in me.offers.held(BLOCK, 1))
+                await me.offers.put(offer_of(me.identity))
+
+            mine = exchange(me.group([me, other]), me.offers, Stand([MARK], 800), SOON, make())
+            heard = await asyncio.gather(mine, other.exchange([me, other]))
+            assert [each.seal.reason for each in heard] == ["sealed 2 of 2"] * 2
+
+    asyncio.run(main())
+
+
 def test_whoever_has_an_offer_serves_it_too(open_peers: Any, identities: list[Identity]) -> None:
     """The third member can be reached by the second alone; what more than half name is fetched from there."""
 
