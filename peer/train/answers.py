@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from peer.train.examples import Encoded
+from peer.train.generate import repeating
 from peer.train.routed import MAX_LOGITS, RoutedModel
 from peer.train.router import Array
 
@@ -69,7 +70,10 @@ def _answer_batch(model: RoutedModel, prompts: Sequence[NDArray[np.int64]], limi
     is_open = [limit > 0 for limit in limits]
     while any(is_open):
         weights_KB = torch.from_numpy(np.stack(weights, axis=1)).to(following_KBV.device)
-        chosen_B = (following_KBV + weights_KB[:, :, None]).logsumexp(dim=0).argmax(dim=1)
+        scores_BV = (following_KBV + weights_KB[:, :, None]).logsumexp(dim=0)
+        for row, tokens in enumerate(answers):
+            scores_BV[row, repeating(tokens)] = -torch.inf
+        chosen_B = scores_BV.argmax(dim=1)
         liked_KB = following_KBV.gather(2, chosen_B.expand(len(model.models), -1)[:, :, None])[:, :, 0].cpu().numpy()
         for row, token in enumerate(chosen_B.tolist()):
             if not is_open[row]:

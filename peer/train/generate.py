@@ -19,12 +19,14 @@ from peer.train.routed import TASK, RoutedModel
 from peer.train.router import Array, mix
 from peer.train.tokenizer import EMPTY_PROMPT, encode_text
 
+NO_REPEAT = 3  # so many tokens stand in a likeliest answer once at most: else small models go round in circles
+
 
 class Sampling(Frozen):
     """How tokens are drawn."""
 
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 128
-    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8  # 0: always the likeliest
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8  # 0: always the likeliest that repeats no `NO_REPEAT`
     top_k: Annotated[int, Field(ge=0)] = 50  # 0: draw from all tokens
     seed: int = 0
 
@@ -136,6 +138,7 @@ class Generation:
     def _draw(self, log_probabilities: Array, random: np.random.Generator) -> int:
         """Draw a token from the mixture (V,)."""
         if self.sampling.temperature == 0:
+            log_probabilities[repeating(self.tokens[self.prompt_tokens :])] = -np.inf
             return int(log_probabilities.argmax())
         scaled = log_probabilities / self.sampling.temperature
         if 0 < self.sampling.top_k < len(scaled):
@@ -191,6 +194,13 @@ class _Reader:
             logs.append(output.logits[0].double().log_softmax(dim=-1).cpu().numpy())
         self._length += len(tokens)
         return np.stack(logs)
+
+
+def repeating(tokens: Sequence[int], length: int = NO_REPEAT) -> list[int]:
+    """Return the tokens that would end a sequence of `length` tokens which stands in `tokens` already."""
+    last = tokens[len(tokens) - length + 1 :]
+    starts = range(len(tokens) - length + 1)
+    return [tokens[at + length - 1] for at in starts if tokens[at : at + length - 1] == last]
 
 
 def _shares(log_weights: Array, log_likelihoods: Array) -> Array:

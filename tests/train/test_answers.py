@@ -7,9 +7,10 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from configs.run import ModelSpec
+from peer.train import answers
 from peer.train.answers import answer, preferred
 from peer.train.examples import Encoded
-from peer.train.generate import Generation, Sampling
+from peer.train.generate import NO_REPEAT, Generation, Sampling, repeating
 from peer.train.model import build_config
 from peer.train.routed import RoutedModel, SubModelInfo
 from peer.train.router import Router
@@ -80,3 +81,20 @@ def test_the_option_with_the_least_loss_per_token_wins(model: RoutedModel) -> No
         document = np.concatenate([PROMPTS[1], option])
         means.append(-model.mixture(model.log_likelihoods([document])[0])[17:].mean())
     assert preferred(model, [example, example]) == [int(np.argmin(means))] * 2
+
+
+def test_a_likeliest_answer_goes_round_in_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def repeats(tokens: list[int]) -> int:
+        runs = [tuple(tokens[at : at + NO_REPEAT]) for at in range(len(tokens) - NO_REPEAT + 1)]
+        return len(runs) - len(set(runs))
+
+    model = routed(llama(0))
+    assert repeats(answer(model, PROMPTS[:1], [40])[0]) == 0
+    monkeypatch.setattr(answers, "repeating", lambda tokens: [])
+    assert repeats(answer(model, PROMPTS[:1], [40])[0]) > 0
+
+
+def test_which_tokens_would_repeat_a_sequence() -> None:
+    assert repeating([1, 2, 3, 4, 1, 2, 3], length=4) == [4]
+    assert repeating([1, 2, 1, 3, 1], length=2) == [2, 3]
+    assert repeating([1, 2, 3], length=4) == repeating([], length=4) == []
