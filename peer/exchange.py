@@ -85,7 +85,7 @@ async def run_round(
     group = _group(swarm, replica, round_, view, decoded)
     stand = Stand(list(replica.marks), len(replica.state.blob))
     heard = await exchange(group, swarm.offers, stand, timing, make() if is_new else None)
-    repaired = await _repair(swarm, replica, heard, timing.fetch_s)
+    repaired = await _repair(swarm, replica, view, heard, timing.fetch_s)
     reason = heard.seal.reason
     if heard.missing:
         reason = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers"
@@ -172,9 +172,9 @@ async def _contributions(
     return found
 
 
-async def _repair(swarm: Swarm, replica: Replica, heard: Heard, fetch_s: float) -> str:
+async def _repair(swarm: Swarm, replica: Replica, view: Sequence[str], heard: Heard, fetch_s: float) -> str:
     """Bring the replica to where the group stands; return how, nothing if it stood there, `FAILED` if it cannot."""
-    standing = compare(replica.me, heard.histories)
+    standing = compare(replica.me, view, heard.histories)
     try:
         if standing.follow is not None:
             return await _follow(swarm, replica, standing, heard, fetch_s)

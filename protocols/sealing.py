@@ -61,12 +61,13 @@ class Standing:
     merge: tuple[tuple[Mark, tuple[str, ...]], ...] = ()
 
 
-def compare(me: str, histories: Mapping[str, Sequence[Mark]]) -> Standing:
+def compare(me: str, view: Sequence[str], histories: Mapping[str, Sequence[Mark]]) -> Standing:
     """Return what `me` must do so that the group has the same bits again.
 
     `histories` maps each member that was heard (oneself too) to its last marks, oldest first. A member whose newest
     mark lies in another's past is only late; of histories that have parted, the majority's is followed; without one,
-    all are merged.
+    all are merged. Where somebody of the view was not heard, who may have made a majority, others may see one: nobody
+    merges then, and that of the least digest is followed.
     """
     newest = {member: marks[-1] for member, marks in histories.items() if marks}
     if me not in newest or len(set(newest.values())) == 1:
@@ -79,6 +80,8 @@ def compare(me: str, histories: Mapping[str, Sequence[Mark]]) -> Standing:
         return Standing()
     at = {tip: tuple(sorted(m for m, mark in newest.items() if mark == tip)) for tip in tips}
     winner = next(iter(tips)) if len(tips) == 1 else next((t for t in tips if 2 * len(at[t]) > len(newest)), None)
+    if winner is None and not newest.keys() >= set(view):
+        winner = min(tips, key=lambda tip: tip.digest)
     if winner is not None:
         return Standing() if newest[me] == winner else Standing(follow=winner, sources=at[winner])
     return Standing(merge=tuple((tip, at[tip]) for tip in sorted(tips, key=lambda t: t.digest)))

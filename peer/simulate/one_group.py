@@ -77,7 +77,7 @@ class OneGroup:
             heard = self._links.heard(me, held)
             lists += len(heard) - 1
             entries += sum(map(len, heard.values())) - len(held[me])
-            self._repair(me, {name: pasts[name] for name in heard})
+            self._repair(me, view, {name: pasts[name] for name in heard})
             sealed = seal(view, heard).offers
             have = self._fetched(me, sealed, heard)
             offers += len(have | held[me].keys()) - 1
@@ -121,10 +121,10 @@ class OneGroup:
 
         return {peer for peer in sealed if peer in heard[me] or can_have(peer)}
 
-    def _repair(self, me: str, pasts: Mapping[str, Past]) -> None:
+    def _repair(self, me: str, view: Sequence[str], pasts: Mapping[str, Past]) -> None:
         """Bring a replica to where the group stood; replaying gives the bits of those who stand there already."""
         replica = self._replicas[me]
-        standing = compare(me, {name: past.marks for name, past in pasts.items()})
+        standing = compare(me, view, {name: past.marks for name, past in pasts.items()})
         if standing.follow is not None:
             source = pasts[standing.sources[0]]
             base = replica.base_in(source.marks)

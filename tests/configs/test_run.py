@@ -96,7 +96,7 @@ def test_a_run_from_the_seed_is_written_as_before_there_were_others(values: dict
 
 
 def test_adapters_need_a_model_that_they_are_on(values: dict[str, Any]) -> None:
-    adapters = changed(values, "strategy.kind", "adapters")
+    adapters = changed(changed(values, "strategy.kind", "adapters"), "inner.optimizer", "adamw")
     whole = {**changed(adapters, "model.adapter", {"rank": 8}), "initial_id": "c" * 64}
     assert RunSpec(**whole).is_seeded
     assert not RunSpec(**{**values, "initial_id": "c" * 64}).is_seeded

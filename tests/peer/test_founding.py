@@ -71,7 +71,9 @@ def found(folder: Path, strategy: dict[str, Any], **peer: Any) -> Entry:
     plan = load("tiny").run
     assert plan is not None
     model = plan.model.model_copy(update={"context_length": 32})
-    run = RunPlan.model_validate({**plan.model_dump(), "model": model.model_dump(), "strategy": strategy})
+    inner = plan.inner.model_copy(update={"optimizer": "adamw"})  # which adapters need
+    parts = {"model": model.model_dump(), "inner": inner.model_dump(), "strategy": strategy}
+    run = RunPlan.model_validate({**plan.model_dump(), **parts})
     folder.mkdir(exist_ok=True)
     settings = Settings(run=run, peer=PeerConfig(state_dir=folder, **peer))
     identity = Identity.load_or_create(folder / "identity.key")
@@ -192,6 +194,7 @@ def test_a_founder_s_mistakes_are_one_line(
         found(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "small", init_from=llama)
     start = ["start", "--config", "tiny", "--state-dir", str(tmp_path / "s"), "--init-from"]
     monkeypatch.setenv("SHOAL_RUN__STRATEGY__KIND", "adapters")
+    monkeypatch.setenv("SHOAL_RUN__INNER__OPTIMIZER", "adamw")
     for arguments, said in (
         (start[:-1], "name a Hugging Face Llama with --init-from DIR"),
         ([*start, str(tmp_path)], "is no Hugging Face model: there is no config.json"),

@@ -1,8 +1,9 @@
 """Which offers count and whose history is followed: the rules, one by one."""
 
+import hashlib
 import random
 
-from protocols.sealing import MARKS, Mark, compare, seal
+from protocols.sealing import MARKS, Mark, Standing, compare, seal
 
 A, B, C, D = "abcd"
 
@@ -38,32 +39,58 @@ def chain(*digests: str) -> list[Mark]:
 
 
 def test_equal_histories_need_nothing() -> None:
-    standing = compare(A, {A: chain("p", "q"), B: chain("p", "q")})
+    standing = compare(A, [A, B], {A: chain("p", "q"), B: chain("p", "q")})
     assert standing.follow is None and not standing.merge
 
 
 def test_who_is_late_follows_whoever_went_on() -> None:
     histories = {A: chain("p"), B: chain("p", "q"), C: chain("p")}
-    assert compare(A, histories).follow == Mark(1, "q")
-    assert compare(A, histories).sources == (B,)
-    assert compare(B, histories).follow is None
+    assert compare(A, list(histories), histories).follow == Mark(1, "q")
+    assert compare(A, list(histories), histories).sources == (B,)
+    assert compare(B, list(histories), histories).follow is None
 
 
 def test_of_histories_that_parted_the_majority_is_followed() -> None:
     histories = {A: chain("p", "x"), B: chain("p", "q"), C: chain("p", "q")}
-    assert compare(A, histories).follow == Mark(1, "q")
-    assert compare(B, histories).follow is None
+    assert compare(A, list(histories), histories).follow == Mark(1, "q")
+    assert compare(B, list(histories), histories).follow is None
 
 
 def test_without_a_majority_all_compute_the_same_merge() -> None:
     histories = {A: chain("p", "x"), B: chain("p", "x"), C: chain("p", "q"), D: chain("p", "q")}
-    merges = {compare(member, histories).merge for member in (A, B, C, D)}
+    merges = {compare(member, list(histories), histories).merge for member in (A, B, C, D)}
     assert merges == {((Mark(1, "q"), (C, D)), (Mark(1, "x"), (A, B)))}
+
+
+def test_where_somebody_was_not_heard_nobody_merges() -> None:
+    """A leaf that hears the hub alone, of three: the hub and the one that it does not hear are the majority."""
+    histories = {A: chain("p", "x"), B: chain("p", "q"), C: chain("p", "q")}
+    leaf = compare(A, [A, B, C], {A: histories[A], B: histories[B]})
+    assert leaf.follow == Mark(1, "q") and leaf.sources == (B,) and not leaf.merge
+    assert compare(B, [A, B, C], histories).follow is None
+    for silent in (compare(m, [A, B, D], {A: histories[A], B: histories[B]}) for m in (A, B)):
+        assert not silent.merge and silent.follow in (None, Mark(1, "q"))  # both take the same one
+
+
+def test_a_leaf_that_hears_the_hub_alone_comes_back_to_the_others() -> None:
+    view, hears = [A, B, C], {A: (A, B), B: (A, B, C), C: (B, C)}
+    histories = {A: chain("p", "x"), B: chain("p", "q"), C: chain("p", "q")}
+
+    def stepped(past: list[Mark], standing: Standing) -> list[Mark]:
+        tips = "".join(tip.digest for tip, _ in standing.merge) or past[-1].digest
+        return [*past, Mark(past[-1].version + 1, hashlib.sha256(tips.encode()).hexdigest())]
+
+    for _ in range(20):
+        before = dict(histories)
+        for me in view:
+            standing = compare(me, view, {member: before[member] for member in hears[me]})
+            histories[me] = stepped(before[standing.sources[0] if standing.follow else me], standing)
+    assert histories[A][-1] == histories[B][-1] == histories[C][-1]
 
 
 def test_members_that_contradict_each_other_change_nothing() -> None:
     liar = [Mark(1, "q"), Mark(0, "p")]
-    assert compare(A, {A: chain("p", "q"), B: liar}).follow is None
+    assert compare(A, [A, B], {A: chain("p", "q"), B: liar}).follow is None
 
 
 def test_whatever_lists_are_lost_no_two_members_seal_different_offers_of_one_peer() -> None:
@@ -85,8 +112,8 @@ def test_whatever_lists_are_lost_no_two_members_seal_different_offers_of_one_pee
 
 
 def test_who_has_no_history_yet_waits() -> None:
-    assert compare(A, {B: chain("p", "q"), C: chain("p")}).follow is None
-    assert compare(A, {A: [], B: chain("p")}).follow is None
+    assert compare(A, [A, B], {B: chain("p", "q"), C: chain("p")}).follow is None
+    assert compare(A, [A, B], {A: [], B: chain("p")}).follow is None
 
 
 def test_histories_become_one_whatever_parts_them() -> None:
@@ -103,7 +130,7 @@ def test_histories_become_one_whatever_parts_them() -> None:
         tips = {marks[-1] for marks in histories.values()}
         after = set()
         for member in members:
-            standing = compare(member, histories)
+            standing = compare(member, list(histories), histories)
             if standing.follow is not None:
                 assert all(histories[source][-1] == standing.follow for source in standing.sources)
             after.add(standing.merge or standing.follow or histories[member][-1])
