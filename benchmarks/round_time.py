@@ -65,7 +65,7 @@ def _measure_time(is_quick: bool, codec: str) -> dict[str, Any]:
     payload = (PEERS - 1) * encoded_size(codec, size)
     tick_s = TICKS * 8e-6 * payload / MBIT
     with tempfile.TemporaryDirectory() as name, open_links([Link(MBIT, MBIT, DELAY_MS)] * PEERS) as links:
-        rounds = run_holders(links, Load(size, steps, tick_s, codec, SEED, MBIT), Path(name))
+        rounds = run_holders(links, Load(size, steps, tick_s, codec, SEED, up_mbit=MBIT), Path(name))
         baseline = run_averagers(links, Load(size, new + 1, 2 * tick_s), Path(name))
     return {
         "parameters": size,

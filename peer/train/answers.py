@@ -72,7 +72,8 @@ def _answer_batch(model: RoutedModel, prompts: Sequence[NDArray[np.int64]], limi
         weights_KB = torch.from_numpy(np.stack(weights, axis=1)).to(following_KBV.device)
         scores_BV = (following_KBV + weights_KB[:, :, None]).logsumexp(dim=0)
         for row, tokens in enumerate(answers):
-            scores_BV[row, repeating(tokens)] = -torch.inf
+            if is_open[row]:
+                scores_BV[row, repeating(tokens)] = -torch.inf
         chosen_B = scores_BV.argmax(dim=1)
         liked_KB = following_KBV.gather(2, chosen_B.expand(len(model.models), -1)[:, :, None])[:, :, 0].cpu().numpy()
         for row, token in enumerate(chosen_B.tolist()):
