@@ -30,7 +30,7 @@ from dht.addresses import (
     reachable_first,
 )
 from dht.identity import Identity
-from dht.p2pd import CLOSE_S, start_p2pd, stop_p2pd
+from dht.p2pd import CLOSE_S, p2pd_broken, start_p2pd, stop_p2pd
 from dht.validator import RecordValidator
 
 __all__ = ["Network", "open_network", "parse_address"]
@@ -206,8 +206,7 @@ class Network:
 
     async def broken(self) -> None:
         """Wait until p2pd ends by itself, which it should not; then raise NetworkError."""
-        code = await self.p2p._child.wait()
-        raise NetworkError(f"libp2p's process p2pd ended (exit code {code}); start the peer again")
+        raise NetworkError(f"{await p2pd_broken(self.p2p)}; start the peer again")
 
     async def _dial(self, peer_id: str, addresses: Sequence[str], timeout_s: float) -> str | None:
         """Connect to a peer by any of its addresses; return None or what p2pd says of the failures."""

@@ -9,6 +9,7 @@ import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hivemind.p2p import P2P, P2PDaemonError
 
@@ -17,6 +18,19 @@ from configs.errors import NetworkError, UsageError
 START_S = 120.0  # p2pd says itself when it is ready; this only ends a start that will never come to an end
 ORPHAN_S = 10  # after which p2pd ends by itself when its daemon was killed
 CLOSE_S = 5.0
+SETTLE_S = 1.0  # a p2pd that dies closes its connections first
+
+
+class _WaitingCalls(dict[Any, asyncio.Future[Any]]):
+    """Calls that wait for their answer, by id; one that was given up is not among them.
+
+    Hivemind's reader of p2pd's answers looks here first. It ends for good when it finds a call whose time-out came in
+    the same turn of the event loop as its answer, and this peer would neither hear nor be heard any more.
+    """
+
+    def __contains__(self, call_id: object) -> bool:
+        call = self.get(call_id)
+        return call is not None and not call.done()
 
 
 async def start_p2pd(identity_path: Path, *, host: str, port: int, announce: list[str], relays: list[str]) -> P2P:
@@ -48,12 +62,26 @@ async def start_p2pd(identity_path: Path, *, host: str, port: int, announce: lis
         raise
     except P2PDaemonError as error:
         raise NetworkError(f"libp2p does not start: {error}") from error
+    p2p._client.control._pending_calls = _WaitingCalls()
     try:
         _pid_file(identity_path).write_text(str(p2p._child.pid))
     except OSError:
         await stop_p2pd(p2p, identity_path)
         raise
     return p2p
+
+
+async def p2pd_broken(p2p: P2P) -> str:
+    """Wait until p2pd ends by itself, or one of the two tasks that talk with it does; return which, in words."""
+    control = p2p._client.control
+    ended = asyncio.ensure_future(p2p._child.wait())
+    try:
+        await asyncio.wait({ended, control._read_task, control._write_task}, return_when=asyncio.FIRST_COMPLETED)
+        with suppress(TimeoutError):
+            return f"libp2p's process p2pd ended (exit code {await asyncio.wait_for(asyncio.shield(ended), SETTLE_S)})"
+        return "the connection with libp2p's process p2pd broke off"
+    finally:
+        ended.cancel()
 
 
 async def stop_p2pd(p2p: P2P, identity_path: Path) -> None:

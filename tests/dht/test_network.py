@@ -1,6 +1,7 @@
 import asyncio
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -48,6 +49,52 @@ def p2pds(folder: Path) -> list[str]:
 class Echo(ServicerBase):
     async def rpc_echo(self, request: MESSAGE, context: P2PContext) -> MESSAGE:
         return request
+
+
+class Slow(ServicerBase):
+    async def rpc_slow(self, request: MESSAGE, context: P2PContext) -> MESSAGE:
+        await asyncio.sleep(0.1)
+        return request
+
+
+def test_an_answer_in_the_instant_of_its_time_out_leaves_the_peer_hearing(identity_paths: list[Path]) -> None:
+    """Both are there when a busy event loop turns again: the answer, and the time after which nobody waits for it."""
+
+    async def main() -> None:
+        async with open_network(identity_paths[0], host="127.0.0.1") as network:
+            slow = await asyncio.create_subprocess_exec(
+                sys.executable, __file__, str(identity_paths[1]), stdout=asyncio.subprocess.PIPE
+            )
+            assert slow.stdout is not None
+            try:
+                (peer,) = await network.connect([(await slow.stdout.readline()).decode().strip()])
+                stub = network.stub(Slow, peer)
+                await stub.rpc_slow(MESSAGE())
+                broken = asyncio.ensure_future(network.broken())
+                for _ in range(3):
+                    asyncio.get_running_loop().call_later(0.05, time.sleep, 0.3)
+                    with pytest.raises(TimeoutError):
+                        async with asyncio.timeout(0.2):
+                            await stub.rpc_slow(MESSAGE())
+                assert (await stub.rpc_slow(MESSAGE(validate=True), timeout=5)).validate
+                assert not broken.done()
+                network.p2p._client.control._read_task.cancel()
+                with pytest.raises(
+                    NetworkError, match=r"connection with libp2p's process p2pd broke off; start the peer"
+                ):
+                    await broken
+            finally:
+                slow.terminate()
+                await slow.wait()
+
+    run(main())
+
+
+async def serve_slow(identity_path: Path) -> None:
+    async with open_network(identity_path, host="127.0.0.1") as network:
+        await network.serve(Slow())
+        print((await network.addresses())[0], flush=True)
+        await asyncio.sleep(60)
 
 
 def test_a_third_peer_is_called_by_its_id_alone(identity_paths: list[Path], run_id: str) -> None:
@@ -262,3 +309,7 @@ def test_dht_traps(identity_paths: list[Path], identities: list[Identity], run_i
             assert not await third.store(key, first.peer_id, values[2], now + 90)
 
     run(main())
+
+
+if __name__ == "__main__":
+    asyncio.run(serve_slow(Path(sys.argv[1])))
