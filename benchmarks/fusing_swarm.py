@@ -171,7 +171,7 @@ def train_swarm(
     `is_private` keeps each peer to its own domain's text from the first step. `start` are parameters to begin with
     at the end of a common phase that was trained elsewhere. A new anchor is taken `late_steps` after its snapshot.
     """
-    strategy = Strategy(spec.strategy.kind, len(corpus.info.domains))
+    strategy = Strategy.of(spec.strategy, len(corpus.info.domains))
     state = initial_state(spec, strategy)
     first = 0
     if start is not None:
@@ -233,7 +233,7 @@ def _exchange(block: str, tick: int, holders: Sequence[Member]) -> int:
 
 def train_late(spec: RunSpec, corpus: Corpus, domain: int, common: Tensor, steps: int) -> Tensor:
     """Train one more branch on a domain that came when the others were done, from the common model; return it."""
-    strategy = Strategy(spec.strategy.kind, len(corpus.info.domains))
+    strategy = Strategy.of(spec.strategy, len(corpus.info.domains))
     ages = {SWARM: spec.strategy.common_tokens}
     state = new_state(COMMON, common, None, version=0, round_=0, ages=ages, is_final=True)
     member = Member(spec, strategy, corpus, state, domain, is_private=False)
@@ -247,7 +247,7 @@ def train_late(spec: RunSpec, corpus: Corpus, domain: int, common: Tensor, steps
 
 def train_central(spec: RunSpec, corpus: Corpus, *, steps: int, stop_after: int | None = None) -> Tensor:
     """Train one model in one place for `steps` steps of the schedule, or fewer; return its flat parameters, (N,)."""
-    strategy = Strategy(spec.strategy.kind, len(corpus.info.domains))
+    strategy = Strategy.of(spec.strategy, len(corpus.info.domains))
     trainee = Trainee(spec, strategy, corpus, 0, domain=None)
     trainee.rows.copy_in(initial_state(spec, strategy).phi, [COMMON])
     for position in range(steps if stop_after is None else stop_after):

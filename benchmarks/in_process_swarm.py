@@ -6,7 +6,7 @@ and takes outer steps, `Rows` copies θ out and shifts it. What differs between 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from configs.run import InnerSpec, ModelSpec, RunSpec
+from peer.blocks import derive
 from peer.replica import Replica
+from peer.rounds import due
 from peer.session import initial_state
 from peer.train.data import Corpus, Sampler, Source
 from peer.train.inner import Inner, Schedule
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from peer.train.model import TokenLoss
 from peer.train.outer import Contribution, OuterState
-from peer.train.partition import COMMON, Strategy
+from peer.train.partition import COMMON, REPLICA, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
 from protocols.codecs import decode, encode
 from protocols.grouping import bits_for, draw, fragment_of, group
@@ -29,7 +31,6 @@ from protocols.grouping import bits_for, draw, fragment_of, group
 TICK_STEPS = 5  # inner steps
 GROUP_SIZE = 4  # of random groups
 CPU = torch.device("cpu")
-STRATEGY = Strategy("replicas", 1)
 HELD_OUT_WINDOWS = 64  # of each domain
 EVALUATED_AT_ONCE = 32  # windows
 
@@ -41,7 +42,8 @@ class Rule:
     `sync` averages gradients at every inner step; `alone` never exchanges; `all` exchanges among all holders every
     round, `random` among those of a bucket, GROUP_SIZE on average, and never late. A correction arrives `late` × the
     round's length after its snapshot, and θ takes it as `merge` says: `shift` θ + (φ − θₛ), the product's; `scaled`
-    the same times exp(−late/2); `half` (θ + φ)/2 (2501.18512).
+    the same times exp(−late/2); `half` (θ + φ)/2 (2501.18512). Of `parts` that take turns, in rounds of more than one
+    tick, each is late by its part of that: it has the links for itself.
     """
 
     group: Literal["sync", "alone", "all", "random"]
@@ -51,6 +53,7 @@ class Rule:
     mu: float = 0.5
     ticks: tuple[int, int] = (1, 8)  # a round's first and last length; between them it grows with age
     late: float = 0.0  # of a round
+    parts: int = 1  # of the replica
     fragments: int = 1  # of the anchor, sent in turn in random groups
     merge: Literal["shift", "scaled", "half"] = "shift"
 
@@ -85,7 +88,7 @@ def run_spec(rule: Rule, text: Text, model: ModelSpec, inner: InnerSpec, *, step
             "seed": seed,
             "total_tokens": total,
             "model": model,
-            "strategy": {"kind": "replicas"},
+            "strategy": {"kind": "replicas", "parts": rule.parts, "common_tokens": total // 10},
             "inner": inner.model_copy(update={"warmup_tokens": total // 20}),
             "outer": {"codec": rule.codec, "alpha": rule.alpha, "mu": rule.mu},
             # 1, 2, 4 and 8 ticks from a tenth, three and seven tenths of the run on
@@ -107,76 +110,109 @@ class Trainee:
     """Parameters in training, their optimizer, and the streams of text that they are trained on."""
 
     def __init__(self, spec: RunSpec, text: Text, phi: Tensor, streams: Sequence[int]) -> None:
-        self.layout = STRATEGY.layout(COMMON, spec.model)
+        self.strategy = Strategy.of(spec.strategy, 1)
         self.module = build_sharded(spec.model, CPU, None)
-        self.rows = Rows(self.module, self.layout)
-        self.rows.copy_in(phi, self.layout.blocks)
         self._inner = Inner(spec.inner, self.module, Ranks(0, 1, CPU), is_bfloat16=False)
-        self._inner.use(self.layout, is_fresh=True)
-        self._schedule = Schedule(spec, STRATEGY)
+        self._schedule = Schedule(spec, self.strategy)
+        self._model = spec.model
+        self.use(COMMON)
+        self.rows.copy_in(phi, [COMMON])
         self._batch = spec.inner.batch_tokens // spec.model.context_length
         self._samplers = [
             Sampler(text.sources, spec.model.context_length, 1000 * spec.seed + stream) for stream in streams
         ]
 
-    def step(self, position: int, age: int) -> None:
-        """Take one inner step with the rate of `age`, on the windows that stand at `position` of each stream."""
-        windows = torch.cat([sampler.batch(position, self._batch) for sampler in self._samplers])
-        self._inner.step(windows, len(windows), {COMMON: self._schedule.rate(COMMON, age)})
+    def use(self, sub_model: str) -> None:
+        """Train the blocks of `sub_model` from now on, with the moments that there are."""
+        self.layout = self.strategy.layout(sub_model, self._model)
+        self.rows = Rows(self.module, self.layout)
+        self._inner.use(self.layout, is_fresh=False)
 
-    def theta(self) -> Tensor:
-        """Return a copy of the parameters, (N,)."""
+    def step(self, position: int, ages: Mapping[str, int]) -> None:
+        """Take one inner step with the rates of the ages, on the windows that stand at `position` of each stream."""
+        windows = torch.cat([sampler.batch(position, self._batch) for sampler in self._samplers])
+        rates = {block: self._schedule.rate(block, age) for block, age in ages.items()}
+        self._inner.step(windows, len(windows), rates)
+
+    def theta(self, block: str) -> Tensor:
+        """Return a copy of a block's parameters, (N,)."""
         flat = torch.empty(self.layout.size)
         self.rows.copy_out(flat)
-        return flat
+        return flat[self.layout.span(block)].clone()
+
+    def shift(self, block: str, anchor: Tensor, snapshot: Tensor) -> None:
+        """Move a block's parameters by what lies between `snapshot` and `anchor`, (N,) each."""
+        spread = torch.zeros(2, self.layout.size)
+        spread[:, self.layout.span(block)] = torch.stack([anchor, snapshot])
+        self.rows.shift(spread[0], spread[1], [block])
 
 
 class Peer:
-    """One replica and what it trains: the worker and the daemon of one peer without the processes."""
+    """A replica, in one block or several, and what it trains: the worker and the daemon of one peer in one process."""
 
     def __init__(self, spec: RunSpec, text: Text, state: OuterState, index: int) -> None:
-        self.replica = Replica(state, spec, f"peer{index}")
+        self.name = f"peer{index}"
+        self.replicas = {COMMON: Replica(state, spec, self.name)}
         self.trainee = Trainee(spec, text, state.phi, [index])
-        self.snapshot = state.phi.clone()
-        self._batch_tokens = spec.inner.batch_tokens
-        self._age = self._tokens = self._anchor_tokens = self._snapshot_tokens = 0
+        self._spec = spec
+        self._tokens = 0
+        self._snapshots: dict[str, Tensor] = {}
+        self._sent_tokens = {COMMON: 0}  # of this peer, at a block's last snapshot
+        self._anchor_tokens = {COMMON: 0}  # of these, what the anchor's age has
+
+    @property
+    def ages(self) -> dict[str, int]:
+        """The ages of the anchors."""
+        return {block: replica.state.age for block, replica in self.replicas.items()}
 
     def step(self, position: int) -> None:
-        """Take one inner step; the rate follows the anchor's age and what was trained since, as in the worker."""
-        self.trainee.step(position, self._age + self._tokens - self._anchor_tokens + self._batch_tokens)
-        self._tokens += self._batch_tokens
+        """Take one inner step; the rates follow the anchors' ages and what was trained since, as in the worker."""
+        self._tokens += self._spec.inner.batch_tokens
+        fresh = {block: self._tokens - counted for block, counted in self._anchor_tokens.items()}
+        self.trainee.step(position, {block: age + fresh[block] for block, age in self.ages.items()})
 
-    def cut(self, round_: int) -> tuple[Contribution, int]:
-        """End a round: take the snapshot and offer it. Return what the others decode, and the payload's size."""
-        self.snapshot, self._snapshot_tokens = self.trainee.theta(), self._tokens
-        payload, norm = self.replica.offer(round_, self.snapshot, self._tokens)
-        assert self.replica.pending is not None
-        return Contribution(self.replica.me, self.replica.pending.decoded, self._tokens, norm, "all"), len(payload)
+    def part(self) -> None:
+        """Leave the common phase: the parts take the place of the one block, and θ is its last state."""
+        common, strategy = self.replicas.pop(COMMON), self.trainee.strategy
+        self.trainee.use(REPLICA)
+        self.trainee.rows.copy_in(common.state.phi, self.trainee.layout.blocks)
+        for block in self.trainee.layout.blocks:
+            self.replicas[block] = Replica(derive(strategy, block, common.state, self._spec), self._spec, self.name)
+        self._sent_tokens = dict.fromkeys(self.replicas, self._tokens)
+        self._anchor_tokens = dict(self._sent_tokens)
+
+    def cut(self, block: str, round_: int) -> tuple[Contribution, int]:
+        """End a block's round: offer what was learnt. Return what the others decode, and the payload's size."""
+        replica = self.replicas[block]
+        self._snapshots[block], self._sent_tokens[block] = self.trainee.theta(block), self._tokens
+        payload, norm = replica.offer(round_, self._snapshots[block], self._tokens)
+        assert replica.pending is not None
+        return Contribution(self.name, replica.pending.decoded, self._tokens, norm, "all"), len(payload)
 
     def mix(self, round_: int, offers: Sequence[Mixed], at: slice, holders: int) -> None:
         """Take the step of a random group, to which the own offer belongs."""
-        own = next(offer.fragment for offer in offers if offer.contribution.peer_id == self.replica.me)
-        self.replica.mix(round_, own, offers, 1.0, at, holders)
+        own = next(offer.fragment for offer in offers if offer.contribution.peer_id == self.name)
+        self.replicas[COMMON].mix(round_, own, offers, 1.0, at, holders)
 
     def mixed(self, round_: int, at: slice) -> tuple[Mixed, int]:
         """End a round in a random group: offer what was learnt since the last one, and a fragment of the anchor."""
-        before = self._snapshot_tokens
-        contribution, size = self.cut(round_)
-        payload = encode(FRAGMENT_CODEC, self.replica.state.phi[at].contiguous())
+        before, state = self._sent_tokens[COMMON], self.replicas[COMMON].state
+        contribution, size = self.cut(COMMON, round_)
+        payload = encode(FRAGMENT_CODEC, state.phi[at].contiguous())
         fragment = decode(FRAGMENT_CODEC, payload, at.stop - at.start)
         fresh = replace(contribution, tokens=contribution.tokens - before)
-        return Mixed(fresh, fragment, self.replica.state.age), size + len(payload)
+        return Mixed(fresh, fragment, state.age), size + len(payload)
 
-    def take(self, rule: Rule) -> None:
+    def take(self, rule: Rule, block: str) -> None:
         """Take the anchor that came of the snapshot, keeping what was learnt since."""
-        phi, rows, blocks = self.replica.state.phi, self.trainee.rows, self.trainee.layout.blocks
+        phi, snapshot = self.replicas[block].state.phi, self._snapshots[block]
         if rule.merge == "half":
-            rows.copy_in((self.trainee.theta() + phi) / 2, blocks)
+            self.trainee.shift(block, (self.trainee.theta(block) + phi) / 2, self.trainee.theta(block))
         elif rule.merge == "scaled":
-            rows.shift(phi * math.exp(-rule.late / 2), self.snapshot * math.exp(-rule.late / 2), blocks)
+            self.trainee.shift(block, phi * math.exp(-rule.late / 2), snapshot * math.exp(-rule.late / 2))
         else:
-            rows.shift(phi, self.snapshot, blocks)
-        self._age, self._anchor_tokens = self.replica.state.age, self._snapshot_tokens
+            self.trainee.shift(block, phi, snapshot)
+        self._anchor_tokens[block] = self._sent_tokens[block]
 
 
 @dataclass(frozen=True)
@@ -197,63 +233,68 @@ class Swarm:
 
     def __init__(self, spec: RunSpec, rule: Rule, text: Text) -> None:
         self.spec, self.rule = spec, rule
-        state = initial_state(spec, STRATEGY)
+        state = initial_state(spec, Strategy.of(spec.strategy, 1))
         self.peers = [Peer(spec, text, state, index) for index in range(rule.peers)]
         self.rounds = self.offered_bytes = 0
-        self._due: int | None = None  # the position at which the last round's anchor is taken
+        self._due: dict[str, int] = {}  # block → the position at which its last round's anchor is taken
 
     def train(self, steps: int) -> None:
-        """Take `steps` inner steps with every peer; the last one should end a round."""
+        """Take `steps` inner steps with every peer; the last one ends a round of every block."""
         for position in range(steps):
             for peer in self.peers:
                 peer.step(position)
             self._after(position + 1, steps)
 
     def _after(self, position: int, steps: int) -> None:
-        if position == self._due:
-            self._take()
+        for block in [block for block, at in self._due.items() if position in (at, steps)]:
+            self._take(block)
         tick, rest = divmod(position, TICK_STEPS)
         if rest or self.rule.group == "alone":
             return
         if self.rule.group == "random":
             self._exchange_in_groups(tick)
             return
-        length = self.spec.rounds.length(self.peers[0].replica.state.age)
-        if tick % length:
-            return
-        self._exchange(tick)
-        self._due = position + math.ceil(self.rule.late * length * TICK_STEPS)
-        if self._due == position or position == steps:
-            self._take()
+        ages = self.peers[0].ages
+        for block in ages if position == steps else due(self.spec, ages, tick):
+            self._exchange(block, tick)
+            share = self.rule.late if block == COMMON else self.rule.late / self.rule.parts
+            late = math.ceil(share * self.spec.rounds.length(ages[block]) * TICK_STEPS)
+            self._due[block] = position + late
+            if not late or position == steps:
+                self._take(block)
 
-    def _take(self) -> None:
-        self._due = None
+    def _take(self, block: str) -> None:
+        del self._due[block]
         for peer in self.peers:
-            peer.take(self.rule)
+            peer.take(self.rule, block)
+        if self.peers[0].replicas[block].state.is_final:
+            for peer in self.peers:
+                peer.part()
 
-    def _exchange(self, round_: int) -> None:
-        offers = [peer.cut(round_) for peer in self.peers]
+    def _exchange(self, block: str, round_: int) -> None:
+        offers = [peer.cut(block, round_) for peer in self.peers]
         sealed = {contribution.peer_id: "0" * 64 for contribution, _ in offers}
         for peer in self.peers:
-            peer.replica.advance(round_, [contribution for contribution, _ in offers], sealed)
-        self.rounds += 1
+            peer.replicas[block].advance(round_, [contribution for contribution, _ in offers], sealed)
+        self.rounds += block in (COMMON, REPLICA)
         self.offered_bytes += offers[0][1]
 
     def _exchange_in_groups(self, tick: int) -> None:
         """Let those peers exchange that are due at their own age, each with the others of its bucket."""
-        lengths = {peer.replica.me: self.spec.rounds.length(peer.replica.state.age) for peer in self.peers}
-        due = {peer.replica.me: peer for peer in self.peers if tick % lengths[peer.replica.me] == 0}
-        draws = {name: draw(self.spec.run_id, COMMON, tick, name) for name in due}
+        lengths = {peer.name: self.spec.rounds.length(peer.ages[COMMON]) for peer in self.peers}
+        ready = {peer.name: peer for peer in self.peers if tick % lengths[peer.name] == 0}
+        draws = {name: draw(self.spec.run_id, COMMON, tick, name) for name in ready}
         bits = bits_for(len(self.peers), GROUP_SIZE)
-        at = span(self.peers[0].replica.size, self.rule.fragments, fragment_of(tick, self.rule.fragments))
+        size = self.peers[0].replicas[COMMON].size
+        at = span(size, self.rule.fragments, fragment_of(tick, self.rule.fragments))
         sent: dict[str, int] = {}
-        for members in {group(name, draws, bits, GROUP_SIZE) for name in due}:
-            offers = [due[name].mixed(tick, at) for name in members]
+        for members in {group(name, draws, bits, GROUP_SIZE) for name in ready}:
+            offers = [ready[name].mixed(tick, at) for name in members]
             sent |= {name: size for name, (_, size) in zip(members, offers, strict=True)}
             for name in members:
-                due[name].mix(tick, [offer for offer, _ in offers], at, len(self.peers))
-                due[name].take(self.rule)
-        if (first := self.peers[0].replica.me) in due:
+                ready[name].mix(tick, [offer for offer, _ in offers], at, len(self.peers))
+                ready[name].take(self.rule, COMMON)
+        if (first := self.peers[0].name) in ready:
             self.rounds += 1
             self.offered_bytes += sent[first]
 
@@ -261,9 +302,10 @@ class Swarm:
 def train(spec: RunSpec, rule: Rule, text: Text, steps: int) -> Outcome:
     """Train from scratch by `rule`; judge the anchors, or with `alone` the first peer."""
     if rule.group == "sync":
-        trainee = Trainee(spec, text, initial_state(spec, STRATEGY).phi, range(rule.peers))
+        start = initial_state(spec, Strategy.of(spec.strategy, 1)).phi
+        trainee = Trainee(spec, text, start, range(rule.peers))
         for position in range(steps):
-            trainee.step(position, (position + 1) * rule.peers * spec.inner.batch_tokens)
+            trainee.step(position, {COMMON: (position + 1) * rule.peers * spec.inner.batch_tokens})
         loss = held_out_loss(trainee.module, text.held_out)
         return Outcome(loss, loss, 0, 0)
     swarm = Swarm(spec, rule, text)
@@ -272,12 +314,19 @@ def train(spec: RunSpec, rule: Rule, text: Text, steps: int) -> Outcome:
     if rule.group == "alone":
         loss = held_out_loss(judge.module, text.held_out)
         return Outcome(loss, loss, 0, 0)
-    anchors = torch.stack(list({peer.replica.state.digest: peer.replica.state.phi for peer in swarm.peers}.values()))
+    layout = judge.layout
+    anchors = {
+        tuple(peer.replicas[block].state.digest for block in layout.blocks): torch.cat(
+            [peer.replicas[block].state.phi for block in layout.blocks]
+        )
+        for peer in swarm.peers
+    }
+    distinct = torch.stack(list(anchors.values()))
     losses = []
-    for phi in (*anchors, anchors.mean(dim=0)):
-        judge.rows.copy_in(phi, judge.layout.blocks)
+    for phi in (*distinct, distinct.mean(dim=0)):
+        judge.rows.copy_in(phi, layout.blocks)
         losses.append(held_out_loss(judge.module, text.held_out))
-    return Outcome(sum(losses[:-1]) / len(anchors), losses[-1], swarm.rounds, swarm.offered_bytes)
+    return Outcome(sum(losses[:-1]) / len(distinct), losses[-1], swarm.rounds, swarm.offered_bytes)
 
 
 @torch.no_grad()

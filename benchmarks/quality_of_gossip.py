@@ -34,6 +34,7 @@ INNER = InnerSpec(learning_rate=1.2e-2, batch_tokens=1024)
 STEPS, QUICK_STEPS = 480, 80  # inner steps of each replica; both end a round, whatever its length
 SEEDS = (0, 1, 2)
 LATE = 0.2  # of a round: where the cut falls
+PARTS = 4  # that take turns, and are each late by a quarter of that
 
 FRAGMENTS: int = RoundSpec.model_fields["fragments"].default
 OUTER, SPARSE = OuterSpec(), OuterSpec(codec="sparse")
@@ -48,6 +49,8 @@ ROWS = {
     "ours, int8": replace(OURS, codec="int8"),
     "ours, sparse": replace(OURS, codec="sparse", alpha=SPARSE.alpha, mu=SPARSE.mu),
     "ours, late": replace(DEFAULT, late=LATE),
+    "ours, in parts": replace(DEFAULT, parts=PARTS),
+    "ours, in parts, late": replace(DEFAULT, parts=PARTS, late=LATE),
     "ours, late, half": replace(DEFAULT, late=LATE, merge="half"),
     "ours, late, scaled": replace(DEFAULT, late=LATE, merge="scaled"),
     "synchronous, 8 peers": Rule("sync", peers=8),
@@ -139,7 +142,7 @@ def _bars(outcomes: Outcomes) -> list[Bar]:
     def ratio(name: str, base: str) -> float | None:
         return _ratio(outcomes, name, base) if name in outcomes and base in outcomes else None
 
-    late = f"loss with corrections {LATE:g} of a round late over blocking; baseline: merged half and half"
+    late = f"loss with corrections late over blocking, in {PARTS} parts; baseline: in one, {LATE:g} of a round late"
     against = "loss over synchronous training; baseline: DiLoCo with all of them and the same rounds"
     diloco, diloco_8 = ratio("DiLoCo", "synchronous"), ratio("DiLoCo, 8 peers", "synchronous, 8 peers")
     measured = (
@@ -150,7 +153,13 @@ def _bars(outcomes: Outcomes) -> list[Bar]:
             1.005,
             ratio("ours, int8", "ours, float32"),
         ),
-        ("quality_overlap", late, ratio("ours, late", "ours"), 1.005, ratio("ours, late, half", "ours")),
+        (
+            "quality_overlap",
+            late,
+            ratio("ours, in parts, late", "ours, in parts"),
+            1.005,
+            ratio("ours, late", "ours"),
+        ),
         ("quality_complete", f"4 peers, {against}", ratio("ours", "synchronous"), diloco, diloco),
         (
             "quality_random",

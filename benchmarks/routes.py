@@ -57,7 +57,7 @@ def losses_of(routed: RoutedModel, corpus: Corpus, tokens: int, domains: Collect
 
 def sub_models_of(spec: RunSpec, blocks: Mapping[str, Tensor], domains: int) -> dict[str, dict[str, Tensor]]:
     """Return the named parameters of each sub-model that flat blocks make up; of `model` before they part."""
-    strategy = Strategy(spec.strategy.kind, domains)
+    strategy = Strategy.of(spec.strategy, domains)
     names = [name for name in strategy.sub_models if set(strategy.blocks(name)) <= blocks.keys()] or [COMMON]
     return {name: strategy.assemble(name, blocks, spec.model) for name in names}
 

@@ -31,7 +31,7 @@ async def main(sequences: int) -> None:
     inner = plan.inner.model_copy(update={"batch_tokens": sequences * length})
     founded = {"genesis": 0.0, "tokenizer_sha256": "0" * 64, "end_of_text": 0}
     spec = RunSpec.model_validate({**plan.model_dump(), "inner": inner.model_dump(), **founded})
-    strategy = Strategy(spec.strategy.kind, 1)
+    strategy = Strategy.of(spec.strategy, 1)
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"
         np.random.default_rng(0).integers(0, spec.model.vocab_size, 64 * length).astype("<u2").tofile(tokens)

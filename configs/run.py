@@ -65,6 +65,19 @@ class StrategySpec(Frozen):
 
     kind: Literal["replicas", "experts", "branches", "adapters"]
     common_tokens: Count = 0  # age at which the common phase ends and sub-models part
+    # Of replicas: blocks whose rounds take turns, after the common phase. One is left out of what is written.
+    parts: Annotated[int, Field(ge=1, le=8, exclude_if=lambda value: value == 1)] = 1
+
+    @model_validator(mode="after")
+    def _parts_are_of_replicas(self) -> Self:
+        if self.parts > 1 and self.kind != "replicas":
+            raise ValueError(f"parts is only for kind replicas, not for {self.kind}")
+        return self
+
+    @property
+    def has_parting(self) -> bool:
+        """Whether a time comes when nobody trains the common block any more."""
+        return self.kind != "replicas" or self.parts > 1
 
 
 class InnerSpec(Frozen):

@@ -99,8 +99,8 @@ def _tokens(run: Visit, question: Question) -> list[int]:
 
 def rank(strategy: Strategy, router: Router, prompt: Sequence[int]) -> list[str]:
     """Order the sub-models by how well their domains fit the prompt; last the one from which all come."""
-    if strategy.sub_models == (COMMON,):
-        return [COMMON]
+    if strategy.kind == "replicas":
+        return list(dict.fromkeys((*strategy.sub_models, COMMON)))
     likelihood = router.naive_bayes(prompt).sum(axis=1)
     return [*(strategy.sub_models[domain] for domain in np.argsort(-likelihood, kind="stable")), COMMON]
 

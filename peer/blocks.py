@@ -12,7 +12,7 @@ from configs.errors import NetworkError, PeerError, ShoalError
 from configs.run import RunSpec
 from peer.replica import Replica, load_state
 from peer.train.checkpoint import read_json, write_file, write_json
-from peer.train.outer import MAX_HEADER_BYTES, OuterState, new_state, read_state
+from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state
 from peer.train.partition import COMMON, Strategy
 from peer.train.pretrained import parameters_id
 from protocols.shards import OnBytes, download_bytes
@@ -215,8 +215,8 @@ class BlockStore:
         )
 
     def _is_final(self, block: str, age: int) -> bool:
-        parts = block == COMMON and self._spec.strategy.kind != "replicas"
-        return parts and age >= self._spec.strategy.common_tokens
+        common_tokens = common_tokens_of(self._spec, block)
+        return common_tokens is not None and age >= common_tokens
 
     def _blob_bytes(self, block: str) -> int:
         replica = self.replicas.get(block)

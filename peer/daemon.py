@@ -114,7 +114,7 @@ class Daemon:
         self.spec, self.library, self.me = entry.spec, entry.library, network.peer_id
         self.leaving = leaving
         self.clock = Clock(self.spec.genesis, self.spec.rounds.tick_seconds)
-        self.strategy = Strategy(self.spec.strategy.kind, len(self.library.domains))
+        self.strategy = Strategy.of(self.spec.strategy, len(self.library.domains))
         self.traffic = Traffic(self.config.up_mbit, self.config.down_mbit)
         self.library.on_bytes = self.traffic.received
         self.offers = Offers(self.traffic)

@@ -233,7 +233,7 @@ def _measure(folder: Path) -> dict[str, Any]:
     domains = corpus.info.domains
     heldout = {domain.name: corpus.heldout(domain) for domain in domains}
     counts = {domain.name: corpus.counts(domain) for domain in domains}
-    strategy = Strategy(spec.strategy.kind, len(domains))
+    strategy = Strategy.of(spec.strategy, len(domains))
     untrained = Parts(spec, {COMMON: initial_state(spec, strategy).phi}, counts, corpus.tokenizer_json())
     fuse(untrained, folder / "untrained-model", "llama", COMMON)
 

@@ -41,7 +41,7 @@ class Exchanges:
         groups = {block: self._group(block, tick) for block in rounds.due(daemon.spec, ages, tick)}
         if not any(groups.values()):
             return
-        cut = await daemon.session.cut()
+        cut = await daemon.session.cut([block for block, group in groups.items() if group])
         for block, group in groups.items():
             if group:
                 self._under_way[block] = daemon.tasks.create_task(self._exchange(block, tick, group, cut))

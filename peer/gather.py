@@ -69,7 +69,7 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
     newest: dict[str, OuterState] = {}
     for folder in folders:
         domains = read_domains(saved_records(folder), spec)
-        store = BlockStore(folder / "blocks", spec, Strategy(spec.strategy.kind, len(domains)), _nobody, _nobody)
+        store = BlockStore(folder / "blocks", spec, Strategy.of(spec.strategy, len(domains)), _nobody, _nobody)
         for block, version in store.versions().items():
             state = store.load(block)
             if state is not None and (block not in newest or version > newest[block].version):

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from configs.run import RunSpec
+from peer.train.partition import part_of
 
 TURN_TICKS = 8  # a peer that serves several sub-models stays this long with one
 LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
@@ -10,8 +11,21 @@ CLOSE_SHARE = 0.95  # of a round, when it should be over, with all that was miss
 
 
 def due(spec: RunSpec, ages: Mapping[str, int], tick: int) -> list[str]:
-    """Return the blocks that exchange at `tick`: those whose round length, at their age, divides it."""
-    return [block for block, age in ages.items() if tick % spec.rounds.length(age) == 0]
+    """Return the blocks that exchange at `tick`: those whose round length, at their age, divides it.
+
+    The parts of a replica take turns, so that each has the links for itself. Whatever the length, a block's ticks are
+    among those of any shorter one: peers that believe it older or younger still meet.
+    """
+    return [block for block, age in ages.items() if (tick - turn(spec, block)) % spec.rounds.length(age) == 0]
+
+
+def turn(spec: RunSpec, block: str) -> int:
+    """Return the tick of a longest round at which `block` exchanges.
+
+    Of parts, an odd number of ticks apart: so their turns differ, as far as may be, in rounds of every length.
+    """
+    between = spec.rounds.last_ticks // spec.strategy.parts | 1
+    return (part_of(block) or 0) * between % spec.rounds.last_ticks
 
 
 def round_seconds(spec: RunSpec, age: int) -> float:

@@ -39,7 +39,7 @@ class Session:
         self.sub_model = ""
         self.replicas: dict[str, Replica] = store.replicas
         self._spec, self._me, self._workers, self._store = spec, me, workers, store
-        self._strategy = Strategy(spec.strategy.kind, 1)
+        self._strategy = Strategy.of(spec.strategy, 1)
         self._library: Library | None = None
         self._layout = Layout(())
         self._domain = ""
@@ -73,10 +73,10 @@ class Session:
         if self._library is not None and self.sub_model:
             await self._workers.set_sources(self._library.sources(self._strategy, self.sub_model))
 
-    async def cut(self) -> Cut:
-        """Copy θ out at a round's end; the worker goes on at once."""
+    async def cut(self, blocks: Sequence[str]) -> Cut:
+        """Copy θ of `blocks` out at their round's end; the worker goes on at once."""
         async with self._lock:
-            return await self._cut()
+            return await self._cut(blocks)
 
     async def rebase(self, block: str, before: OuterState, cut: Cut, *, is_step: bool) -> None:
         """Bring the worker to the replica's new anchor.
@@ -108,7 +108,7 @@ class Session:
             if not self.sub_model:
                 return
             await self._workers.pause()
-            cut = await self._cut()
+            cut = await self._cut(self._layout.blocks)
             for block in self._layout.blocks:
                 self.replicas[block].put_off(cut.works[block].theta, cut.works[block].tokens)
                 self._workers.anchor[self._layout.span(block)] = cut.works[block].theta
@@ -119,7 +119,7 @@ class Session:
             await asyncio.to_thread(self._store.save, self.replicas[block])
             del self.replicas[block]
 
-    async def _cut(self) -> Cut:
+    async def _cut(self, blocks: Sequence[str]) -> Cut:
         snapshot = await self._workers.take_snapshot()
         works = {
             block: Work(
@@ -127,7 +127,7 @@ class Session:
                 self._before[block] + snapshot.tokens,
                 self._domain,
             )
-            for block in self._layout.blocks
+            for block in blocks
         }
         return Cut(works, self._workers.epoch)
 

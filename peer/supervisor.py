@@ -130,7 +130,7 @@ class Workers:
         """
         from peer.train.partition import COMMON, Strategy
 
-        size = Strategy(spec.strategy.kind, 1).layout(COMMON, spec.model).size
+        size = Strategy.of(spec.strategy, 1).layout(COMMON, spec.model).size
         self.anchor, self.snapshot = (shared(size) for _ in range(2))
         config = self._config
         setup = Setup(spec, self._devices(), 0, "", seed, config.threads, config.precision, self._most, base)

@@ -74,7 +74,7 @@ async def open_visit(addresses: Sequence[str], run_id: str | None = None) -> Asy
                 for domain in domains
                 if (path := library.path(domain.counts)) is not None
             }
-            strategy = Strategy(spec.strategy.kind, len(domains))
+            strategy = Strategy.of(spec.strategy, len(domains))
             blocks = Path(folder) / "blocks"
             store = BlockStore(blocks, spec, strategy, lambda p: network.stub(State, p, spec.run_id), stub)
             yield Visit(network, spec, domains, strategy, library, counts, peers, store)

@@ -51,7 +51,7 @@ class Parts:
     @property
     def strategy(self) -> Strategy:
         """The strategy of the run over these domains."""
-        return Strategy(self.spec.strategy.kind, len(self.counts))
+        return Strategy.of(self.spec.strategy, len(self.counts))
 
     @property
     def sub_models(self) -> tuple[str, ...]:

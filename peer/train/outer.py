@@ -295,5 +295,4 @@ def _views(blob: memoryview, start: int, size: int) -> tuple[Tensor, Tensor]:
 
 def common_tokens_of(spec: RunSpec, block: str) -> int | None:
     """Return the age at which `block` is final; None for a block whose training never parts."""
-    parts = block == "model" and spec.strategy.kind != "replicas"
-    return spec.strategy.common_tokens if parts else None
+    return spec.strategy.common_tokens if block == "model" and spec.strategy.has_parting else None

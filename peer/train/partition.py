@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from configs.errors import UsageError
-from configs.run import ModelSpec
+from configs.run import ModelSpec, StrategySpec
 
 COMMON = "model"  # the single block that everybody trains before sub-models part
 TRUNK = "trunk"
+REPLICA = "replica"  # the sub-model of replicas in parts, and its first block; the others are `replica.1`, …
 Shapes = list[tuple[str, tuple[int, ...]]]
 
 
@@ -132,16 +133,25 @@ def trained_shapes(spec: ModelSpec) -> Shapes:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Which blocks make up which sub-model, and which parameters belong to which block."""
+    """Which blocks make up which sub-model, and which parameters belong to which block.
+
+    Every sub-model has a block of its own name, by which its age and its holders are known.
+    """
 
     kind: str
     num_domains: int
+    parts: int = 1  # of replicas
+
+    @classmethod
+    def of(cls, spec: StrategySpec, num_domains: int) -> "Strategy":
+        """Return the strategy of a run over so many domains."""
+        return cls(spec.kind, num_domains, spec.parts)
 
     @property
     def sub_models(self) -> tuple[str, ...]:
         """The sub-models after parting; before it there is only `model`."""
         if self.kind == "replicas":
-            return (COMMON,)
+            return (COMMON,) if self.parts == 1 else (REPLICA,)
         name = {"experts": "expert", "branches": "branch", "adapters": "adapter"}[self.kind]
         return tuple(f"{name}.{domain}" for domain in range(self.num_domains))
 
@@ -151,33 +161,57 @@ class Strategy:
             return (COMMON,)
         if sub_model not in self.sub_models:
             raise UsageError(f"no sub-model '{sub_model}'; this run has {', '.join((COMMON, *self.sub_models))}")
+        if sub_model == REPLICA:
+            return (REPLICA, *(f"{REPLICA}.{part}" for part in range(1, self.parts)))
         return (TRUNK, sub_model) if self.kind == "experts" else (sub_model,)
 
     def domain(self, sub_model: str) -> int | None:
         """Return the index of the domain that `sub_model` trains on; None is all of them."""
-        return None if sub_model == COMMON else int(sub_model.rsplit(".", 1)[1])
+        return None if self.kind == "replicas" or sub_model == COMMON else int(sub_model.rsplit(".", 1)[1])
 
     def layout(self, sub_model: str, model: ModelSpec) -> Layout:
         """Return where each parameter of `sub_model` that is trained lies."""
         shapes = trained_shapes(model)
-        return Layout.of({block: _shapes_of(block, shapes) for block in self.blocks(sub_model)})
+        return Layout.of({block: self._shapes_of(block, shapes) for block in self.blocks(sub_model)})
 
     def derive(self, block: str, common: Tensor, model: ModelSpec) -> Tensor:
         """Return the flat state with which `block` begins, taken from the flat state of `model` at parting."""
         shapes = trained_shapes(model)
         source = Layout.of({COMMON: shapes}).tensors(common)
-        return torch.cat([source[name].reshape(-1) for name, _ in _shapes_of(block, shapes)])
+        return torch.cat([source[name].reshape(-1) for name, _ in self._shapes_of(block, shapes)])
 
     def assemble(self, sub_model: str, blocks: Mapping[str, Tensor], model: ModelSpec) -> dict[str, Tensor]:
         """Return what is trained of `sub_model`, named and in its shapes, from its flat blocks (others are ignored)."""
         layout = self.layout(sub_model, model)
         return layout.tensors(torch.cat([blocks[block].reshape(-1) for block in layout.blocks]))
 
+    def _shapes_of(self, block: str, shapes: Shapes) -> Shapes:
+        """Keep the parameters that are `block`'s: an expert has all MLPs, the trunk the rest, others everything."""
+        if block == TRUNK:
+            return [(name, shape) for name, shape in shapes if ".mlp." not in name]
+        if block.startswith("expert."):
+            return [(name, shape) for name, shape in shapes if ".mlp." in name]
+        if (part := part_of(block)) is not None:
+            return even_parts(shapes, self.parts)[part]
+        return shapes
 
-def _shapes_of(block: str, shapes: Shapes) -> Shapes:
-    """Keep the parameters that are `block`'s: an expert has all MLPs, the trunk the rest, others everything."""
-    if block == TRUNK:
-        return [(name, shape) for name, shape in shapes if ".mlp." not in name]
-    if block.startswith("expert."):
-        return [(name, shape) for name, shape in shapes if ".mlp." in name]
-    return shapes
+
+def part_of(block: str) -> int | None:
+    """Return which part of a replica `block` is; None if it is none."""
+    if block == REPLICA:
+        return 0
+    return int(block.removeprefix(f"{REPLICA}.")) if block.startswith(f"{REPLICA}.") else None
+
+
+def even_parts(shapes: Shapes, count: int) -> list[Shapes]:
+    """Cut the list of parameters into `count` parts of about as many values, none empty and no parameter divided."""
+    parts: list[Shapes] = []
+    at, left = 0, sum(prod(shape) for _, shape in shapes)
+    for others in range(count - 1, -1, -1):
+        goal, size, begin = left / (others + 1), 0, at
+        while len(shapes) - at > others and (at == begin or not others or size + prod(shapes[at][1]) / 2 <= goal):
+            size += prod(shapes[at][1])
+            at += 1
+        parts.append(shapes[begin:at])
+        left -= size
+    return parts

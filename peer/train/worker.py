@@ -91,7 +91,7 @@ class Worker:
             setup.precision == "auto" and self._ranks.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
         self._inner = Inner(spec.inner, self._module, self._ranks, is_bfloat16)
-        self._schedule = Schedule(spec, Strategy(spec.strategy.kind, 1))
+        self._schedule = Schedule(spec, Strategy.of(spec.strategy, 1))
         self._sub_model = COMMON
         self._layout = self._schedule.strategy.layout(COMMON, spec.model)
         self._rows = Rows(self._module, self._layout)
@@ -138,7 +138,7 @@ class Worker:
 
     def _on_load(self, sub_model: str, num_domains: int, sources: list[Message], place: Message) -> None:
         self._on_sources(sources)
-        self._schedule = Schedule(self._spec, Strategy(self._spec.strategy.kind, num_domains))
+        self._schedule = Schedule(self._spec, Strategy.of(self._spec.strategy, num_domains))
         self._layout = self._schedule.strategy.layout(sub_model, self._spec.model)
         self._rows = Rows(self._module, self._layout)
         # Adam's moments stay true when a sub-model grows out of the common model, not between two experts.

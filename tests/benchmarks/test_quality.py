@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmarks.in_process_swarm import TICK_STEPS, Rule, Swarm, Text, run_spec, train
 from configs.run import InnerSpec, ModelSpec
 from peer.train.data import open_corpus
+from peer.train.partition import COMMON, REPLICA
 from peer.train.prepare import Plan, prepare_texts
 
 MODEL = ModelSpec(
@@ -38,33 +39,33 @@ def swarm_of(rule: Rule, text: Text) -> Swarm:
 def test_plain_averaging_is_the_mean_of_the_replicas(text: Text) -> None:
     swarm = swarm_of(replace(AVERAGING, ticks=(1, 1)), text)
     swarm.train(TICK_STEPS)
-    ends = [peer.snapshot for peer in swarm.peers]
+    ends = [peer._snapshots[COMMON] for peer in swarm.peers]
     assert not torch.equal(ends[0], ends[1])  # each read other text
     for peer in swarm.peers:
-        torch.testing.assert_close(peer.trainee.theta(), torch.stack(ends).mean(dim=0), atol=1e-6, rtol=0)
+        torch.testing.assert_close(peer.trainee.theta(COMMON), torch.stack(ends).mean(dim=0), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("codec", "late"), [("float32", 0.0), ("int8", 0.0), ("int8", 0.2)])
 def test_no_work_is_lost(text: Text, codec: str, late: float) -> None:
     """With α = 1 and μ = 0 the anchor has moved by the mean of all work, but for what the replicas still owe."""
     swarm = swarm_of(replace(AVERAGING, codec=codec, late=late), text)
-    start = swarm.peers[0].replica.state.phi.clone()
+    start = swarm.peers[0].replicas[COMMON].state.phi.clone()
     made = torch.zeros_like(start)
 
     def step(position: int) -> Tensor:
-        before = torch.stack([peer.trainee.theta() for peer in swarm.peers])
+        before = torch.stack([peer.trainee.theta(COMMON) for peer in swarm.peers])
         for peer in swarm.peers:
             peer.step(position)
-        return (torch.stack([peer.trainee.theta() for peer in swarm.peers]) - before).mean(dim=0)
+        return (torch.stack([peer.trainee.theta(COMMON) for peer in swarm.peers]) - before).mean(dim=0)
 
     for position in range(STEPS):
         made += step(position)
         swarm._after(position + 1, STEPS)
-    owed = torch.stack([peer.replica.residual for peer in swarm.peers]).mean(dim=0)
+    owed = torch.stack([peer.replicas[COMMON].residual for peer in swarm.peers]).mean(dim=0)
     assert swarm.rounds > 2
-    assert len({peer.replica.state.digest for peer in swarm.peers}) == 1
+    assert len({peer.replicas[COMMON].state.digest for peer in swarm.peers}) == 1
     assert (made.abs().max() > 0.05) and bool(owed.any()) == (codec == "int8")
-    torch.testing.assert_close(swarm.peers[1].replica.state.phi - owed, start + made, atol=1e-5, rtol=0)
+    torch.testing.assert_close(swarm.peers[1].replicas[COMMON].state.phi - owed, start + made, atol=1e-5, rtol=0)
 
 
 def test_a_late_correction_comes_late_and_keeps_what_was_learnt_meanwhile(text: Text) -> None:
@@ -74,13 +75,15 @@ def test_a_late_correction_comes_late_and_keeps_what_was_learnt_meanwhile(text: 
         for each in swarm.peers:
             each.step(position)
         swarm._after(position + 1, STEPS)
-    assert torch.equal(peer.trainee.theta(), peer.snapshot)  # sealed, and not yet taken
+    assert torch.equal(peer.trainee.theta(COMMON), peer._snapshots[COMMON])  # sealed, and not yet taken
     for position in range(2 * TICK_STEPS, 3 * TICK_STEPS):
         for each in swarm.peers:
             each.step(position)
-        meanwhile = peer.trainee.theta() - peer.snapshot
+        meanwhile = peer.trainee.theta(COMMON) - peer._snapshots[COMMON]
         swarm._after(position + 1, STEPS)
-    torch.testing.assert_close(peer.trainee.theta(), peer.replica.state.phi + meanwhile, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        peer.trainee.theta(COMMON), peer.replicas[COMMON].state.phi + meanwhile, atol=1e-6, rtol=0
+    )
 
 
 def test_the_same_rule_and_seed_give_the_same_loss(text: Text) -> None:
@@ -91,16 +94,41 @@ def test_the_same_rule_and_seed_give_the_same_loss(text: Text) -> None:
         assert first.loss < 5.0  # ln 300 is 5.7
 
 
+def test_parts_take_turns_and_each_is_late_by_its_part_of_the_delay(text: Text) -> None:
+    """After the common phase, a tenth of the run: rounds of four ticks, a part in each, a quarter of a tick late."""
+    rule = replace(AVERAGING, parts=4, ticks=(4, 4), late=0.25)
+    swarm = swarm_of(rule, text)
+    peer, exchanged = swarm.peers[0], []
+    for position in range(STEPS):
+        for each in swarm.peers:
+            each.step(position)
+        before = {block: replica.state.digest for block, replica in peer.replicas.items()}
+        swarm._after(position + 1, STEPS)
+        if before.keys() == peer.replicas.keys():
+            changed = {block for block, digest in before.items() if peer.replicas[block].state.digest != digest}
+            exchanged += [((position + 1) / TICK_STEPS, sorted(changed))] if changed else []
+            assert all(at - position - 1 <= (5 if block == COMMON else 2) for block, at in swarm._due.items())
+    assert exchanged == [
+        (4, [COMMON]),  # taken a tick later, when the parts begin
+        (6, ["replica.2"]),
+        (7, ["replica.3"]),
+        (8, ["replica", "replica.1", "replica.2", "replica.3"]),  # the end
+    ]
+    for block in swarm.peers[0].trainee.strategy.blocks(REPLICA):
+        assert len({each.replicas[block].state.digest for each in swarm.peers}) == 1
+        assert peer.ages[block] == 3 * STEPS * INNER.batch_tokens
+
+
 @pytest.mark.parametrize("fragments", [1, 4])
 def test_random_groups_hold_replicas_together_that_differ(text: Text, fragments: int) -> None:
     rule = Rule("random", peers=8, codec="int8", fragments=fragments)
     swarm = swarm_of(rule, text)
     swarm.train(STEPS)
-    anchors = torch.stack([peer.replica.state.phi for peer in swarm.peers])
+    anchors = torch.stack([peer.replicas[COMMON].state.phi for peer in swarm.peers])
     apart = float((anchors - anchors.mean(dim=0)).square().sum(dim=1).mean())
-    travelled = float((anchors.mean(dim=0) - swarm_of(rule, text).peers[0].replica.state.phi).square().sum())
+    travelled = float((anchors.mean(dim=0) - swarm_of(rule, text).peers[0].replicas[COMMON].state.phi).square().sum())
     assert swarm.rounds > 2
     assert 0 < apart < 0.5 * travelled
-    ages = [peer.replica.state.age for peer in swarm.peers]
+    ages = [peer.replicas[COMMON].state.age for peer in swarm.peers]
     assert max(ages) < 1.5 * min(ages)
     assert sum(ages) / 8 == pytest.approx(STEPS * 8 * INNER.batch_tokens, rel=0.3)

@@ -63,6 +63,7 @@ def test_any_other_value_makes_another_run(values: dict[str, Any]) -> None:
         ("inner.learning_rate", float("nan"), "finite"),
         ("strategy.kind", "soup", "'replicas', 'experts', 'branches' or 'adapters'"),
         ("strategy.common_tokens", 4_000_001, "exceeds total_tokens"),
+        ("strategy.parts", 4, "parts is only for kind replicas, not for experts"),
         ("outer.mu", 1.0, "less than 1"),
         ("outer.codec", "pickle", "'float32', 'bfloat16', 'int8', 'int4' or 'sparse'"),
         ("rounds.first_ticks", 3, "power of two"),

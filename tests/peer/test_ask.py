@@ -39,6 +39,7 @@ def test_the_sub_model_whose_domain_has_such_text_comes_first() -> None:
     assert rank(strategy, Router(counts), [1, 1, 2]) == ["expert.1", "expert.2", "expert.0", "model"]
     assert rank(strategy, Router(counts), [0])[0] == "expert.0"
     assert rank(Strategy("replicas", 3), Router(counts), [1]) == ["model"]
+    assert rank(Strategy("replicas", 3, parts=2), Router(counts), [1]) == ["replica", "model"]
 
 
 def test_whoever_has_the_newest_is_asked_first_and_then_the_next_best_sub_model() -> None:

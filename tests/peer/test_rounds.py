@@ -3,8 +3,9 @@
 import pytest
 
 from configs.load import load
-from configs.run import RunSpec
+from configs.run import RunSpec, StrategySpec
 from peer.rounds import LIST_SHARE, agreement, due, eta_seconds, round_seconds, timing
+from peer.train.partition import REPLICA, Strategy
 
 
 @pytest.fixture
@@ -31,6 +32,25 @@ def test_different_rounds_meet_at_common_multiples(spec: RunSpec) -> None:
     for tick in range(1, 65):
         if due(spec, {"b": 10_000}, tick):
             assert due(spec, {"b": 0}, tick) and due(spec, {"b": 150}, tick)
+
+
+@pytest.mark.parametrize("last_ticks", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_parts_take_turns_in_rounds_of_every_length(spec: RunSpec, last_ticks: int, parts: int) -> None:
+    """As evenly as may be; and those who believe a part younger still meet the others at all of their ticks."""
+    rounds = spec.rounds.model_copy(update={"last_ticks": last_ticks})
+    strategy = StrategySpec(kind="replicas", parts=parts)
+    spec = spec.model_copy(update={"rounds": rounds, "strategy": strategy})
+    blocks = Strategy.of(strategy, 1).blocks(REPLICA)
+    for age in (0, 100, 300, 700, 1500):
+        length = rounds.length(age)
+        at = [due(spec, dict.fromkeys(blocks, age), tick) for tick in range(64, 64 + length)]
+        assert sorted(block for due_now in at for block in due_now) == sorted(blocks)  # each once in a round
+        assert max(map(len, at)) == -(-parts // length)  # ceil
+        for tick in range(64, 128):
+            for block in blocks:
+                if due(spec, {block: age}, tick):
+                    assert due(spec, {block: age // 3}, tick)
 
 
 def test_the_cut_and_the_lists_stay_where_they_are_for_who_begins_late(spec: RunSpec) -> None:

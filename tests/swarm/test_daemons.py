@@ -107,6 +107,63 @@ def test_two_replicas_have_equal_digests_for_twenty_rounds(tmp_path: Path, corpu
     asyncio.run(main())
 
 
+def test_a_replica_in_parts_takes_turns_and_is_one_model_again(tmp_path: Path, corpus: Path) -> None:
+    """Four parts, one of them exchanged at each tick; a newcomer begins with them, and they are fused into a Llama."""
+    environment = {
+        "SHOAL_RUN__STRATEGY__PARTS": "4",
+        "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "10000",
+        "SHOAL_RUN__ROUNDS__FIRST_TICKS": "4",
+        "SHOAL_RUN__ROUNDS__LAST_TICKS": "4",
+        "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.7",
+    }
+    parts = ["replica", "replica.1", "replica.2", "replica.3"]
+
+    async def main() -> None:
+        async with open_processes() as processes:
+            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus), **environment)
+            processes.append(first)
+            await first.start()
+            await until(first, lambda s: s.phase == "parted")
+            second = joiner(tmp_path, "second", first.address)
+            processes.append(second)
+            await second.start()
+
+            def have_exchanged(status: Status) -> bool:
+                outcomes = {block.block: block.outcome for block in status.blocks}
+                return all(outcomes.get(part, "").endswith("sealed 2 of 2") for part in parts)
+
+            await until(second, have_exchanged)
+            for part in parts:
+                both = set[tuple[int, str]]()
+                while not both:
+                    one, two = await first.status(), await second.status()
+                    both = marks(one, part)[first.peer_id].items() & marks(two, part)[second.peer_id].items()
+            ticks = {part: {int(n) for n in re.findall(rf"{part} round (\d+)", first.log)} for part in parts}
+            print("rounds:", {part: sorted(at) for part, at in ticks.items()})
+            assert len({frozenset(tick % 4 for tick in at) for at in ticks.values()}) == 4
+            assert await first.leave() == 0
+            command = [sys.executable, "-m", "peer", "fuse", second.address, "--out", str(tmp_path / "llama")]
+            done = await asyncio.to_thread(
+                subprocess.run, [*command, "--format", "llama"], capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            await asyncio.to_thread(check_llama, tmp_path / "llama")
+            assert await second.leave() == 0
+
+    asyncio.run(main())
+
+
+def check_llama(folder: Path) -> None:
+    """It has learnt: it knows which of its tokens are frequent."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokens = torch.tensor([AutoTokenizer.from_pretrained(folder)("for value in values:\n    return value").input_ids])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        assert model(tokens, labels=tokens).loss < 0.95 * torch.tensor(float(VOCABULARY)).log()
+
+
 def test_a_killed_peer_comes_back_and_the_founder_is_nobody_special(tmp_path: Path, corpus: Path) -> None:
     async def main() -> None:
         async with open_processes() as processes:
