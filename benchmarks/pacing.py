@@ -7,7 +7,8 @@ step began; and where a step had to wait for a core, since the boxes share them,
 a box of its own it had not waited. What is fair about it:
 
 - The period is measured beforehand, once, for all systems and for the runs without network: `FACTOR` times the
-  processor time of one step on an idle core. All have the same highest rate, a step a period.
+  processor time of one step while every core takes such steps, as they do then. All have the same highest rate, a step
+  a period.
 - Only waiting for a core is made up for: what the kernel counts as the thread's run delay, when it is ready to run and
   does not. Waiting for the network, for an answer or for a lock is none, and is lost where it is longer than the slack.
 - What a worker does between two steps (copies, answers) is outside of the period and is lost. The baseline's step is
@@ -17,7 +18,9 @@ a box of its own it had not waited. What is fair about it:
 import os
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 from configs.run import RunPlan
@@ -25,6 +28,8 @@ from configs.run import RunPlan
 PERIOD = "BENCH_STEP_SECONDS"  # environment: the period; 0 paces nothing
 LOG = "BENCH_STEP_LOG"  # environment: a file, which gets a line for each step
 FACTOR = 2.5  # four workers then use 0.4 of a core each, and leave as much as one of them to each two boxes
+
+STEPS = 20  # that are measured on each core
 
 T = TypeVar("T")
 
@@ -61,8 +66,16 @@ def _run_delay_s() -> float:
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
-def step_seconds(plan: RunPlan, steps: int = 10) -> float:
-    """Return the processor time of one inner step of `plan`, alone on one core: the median of `steps`."""
+def step_seconds(plan: RunPlan) -> float:
+    """Return the processor time of one inner step of `plan`, the median, while every core takes such steps."""
+    cores = len(os.sched_getaffinity(0))
+    with get_context("spawn").Pool(cores) as pool:
+        taken = pool.map(_take_steps, [plan] * cores, chunksize=1)
+    return median(seconds for each in taken for seconds in each)
+
+
+def _take_steps(plan: RunPlan) -> list[float]:
+    """Take steps on one core and return the processor time of each."""
     import torch
 
     from peer.train.inner import Inner
@@ -80,8 +93,8 @@ def step_seconds(plan: RunPlan, steps: int = 10) -> float:
     count = plan.inner.batch_tokens // plan.model.context_length
     windows = torch.randint(plan.model.vocab_size, (count, plan.model.context_length + 1))
     taken = []
-    for _ in range(steps + 2):  # the first two find their memory
+    for _ in range(STEPS + 2):  # the first two find their memory
         began = time.process_time()
         inner.step(windows, count, {COMMON: 1e-4})
         taken.append(time.process_time() - began)
-    return sorted(taken[2:])[steps // 2]
+    return taken[2:]

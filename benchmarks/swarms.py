@@ -21,6 +21,8 @@ from configs.clock import Clock
 from configs.load import load
 from configs.run import RunPlan
 from peer.entry import saved_spec
+from peer.rounds import due
+from peer.train.partition import Strategy
 
 CONFIG = Path(__file__).with_name("twenty.toml")
 QUICK = {"num_layers = 10": "num_layers = 2", "tick_seconds = 3.5": "tick_seconds = 1.0"}
@@ -28,6 +30,7 @@ SETTLED_S = 600.0  # after which the first round must have ended as it should
 LOOK_S = 2.0  # between two looks at the daemons' status: less than a tick
 
 Spot = tuple[Peer | None, float]  # where a box is (None: loopback), and its period in seconds
+Event = tuple[int, str]  # a round by its tick, or a version, and the block that it is of
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ class Watch:
 
     def __init__(self, boxes: Sequence[Box]) -> None:
         self._boxes = boxes
-        self.outcomes: dict[str, dict[int, str]] = {box.name: {} for box in boxes}  # box → round → words
-        self.digests: dict[str, dict[int, str]] = {box.name: {} for box in boxes}  # box → version → digest
+        self.outcomes: dict[str, dict[Event, str]] = {box.name: {} for box in boxes}  # box → round → words
+        self.digests: dict[str, dict[Event, str]] = {box.name: {} for box in boxes}  # box → version → digest
         self.tokens: dict[str, dict[int, int]] = {box.name: {} for box in boxes}  # box → tick → trained by then
 
     def look(self) -> None:
@@ -104,9 +107,9 @@ class Watch:
             self.tokens[box.name][status.tick] = own.tokens
             for block in status.blocks:
                 if block.outcome:
-                    self.outcomes[box.name][block.last_round] = block.outcome
-            for marks in own.digests.values():
-                self.digests[box.name].update({mark.version: mark.digest for mark in marks})
+                    self.outcomes[box.name][block.last_round, block.block] = block.outcome
+            for block_name, marks in own.digests.items():
+                self.digests[box.name].update({(mark.version, block_name): mark.digest for mark in marks})
 
     def until(self, when: float) -> None:
         """Look again and again until then (wall clock)."""
@@ -122,7 +125,7 @@ class Watch:
                 raise SystemExit(f"no round ended with '{text}' everywhere in {SETTLED_S:g} s: {self.outcomes}")
             self.until(time.time() + LOOK_S)
 
-    def rounds(self, rounds: Sequence[int]) -> dict[str, Any]:
+    def rounds(self, rounds: Sequence[Event]) -> dict[str, Any]:
         """Return how these rounds ended at each box."""
         return {name: [past.get(r, "never ended") for r in rounds] for name, past in self.outcomes.items()}
 
@@ -221,7 +224,8 @@ def _watch(setting: Setting, boxes: list[Box], settled: str, window_s: float) ->
     watch.until(time.time() + 0.8 * spec.rounds.tick_seconds)  # for the status at the last tick
     ticks = [(by_tick.get(first), by_tick.get(last)) for by_tick in watch.tokens.values()]
     speed.by_status = [(end - begin) / (until - since) for begin, end in ticks if begin is not None and end is not None]
-    speed.rounds = watch.rounds(range(first, last, length))
+    ages = dict.fromkeys(Strategy.of(spec.strategy, 1).blocks(boxes[0].status().peers[0].sub_model), 0)
+    speed.rounds = watch.rounds([(tick, block) for tick in range(first, last) for block in due(spec, ages, tick)])
     speed.digests_agree = watch.agreement()
     return speed
 
