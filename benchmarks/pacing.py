@@ -7,8 +7,8 @@ step began; and where a step had to wait for a core, since the boxes share them,
 a box of its own it had not waited. What is fair about it:
 
 - The period is measured beforehand, once, for all systems and for the runs without network: `FACTOR` times the
-  processor time of one step while every core takes such steps, as they do then. All have the same highest rate, a step
-  a period.
+  processor time of one step while as many processes take such steps as in what is measured. All have the same highest
+  rate, a step a period.
 - Only waiting for a core is made up for: what the kernel counts as the thread's run delay, when it is ready to run and
   does not. Waiting for the network, for an answer or for a lock is none, and is lost where it is longer than the slack.
 - What a worker does between two steps (copies, answers) is outside of the period and is lost. The baseline's step is
@@ -27,9 +27,9 @@ from configs.run import RunPlan
 
 PERIOD = "BENCH_STEP_SECONDS"  # environment: the period; 0 paces nothing
 LOG = "BENCH_STEP_LOG"  # environment: a file, which gets a line for each step
-FACTOR = 2.5  # four workers then use 0.4 of a core each, and leave as much as one of them to each two boxes
+FACTOR = 3.0  # four workers then use a third of a core each, and leave half of that to what else a box does
 
-STEPS = 20  # that are measured on each core
+STEPS = 20  # that each process measures
 
 T = TypeVar("T")
 
@@ -66,16 +66,15 @@ def _run_delay_s() -> float:
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
-def step_seconds(plan: RunPlan) -> float:
-    """Return the processor time of one inner step of `plan`, the median, while every core takes such steps."""
-    cores = len(os.sched_getaffinity(0))
-    with get_context("spawn").Pool(cores) as pool:
-        taken = pool.map(_take_steps, [plan] * cores, chunksize=1)
+def step_seconds(plan: RunPlan, processes: int) -> float:
+    """Return the processor time of one inner step of `plan`, the median, while so many processes take such steps."""
+    with get_context("spawn").Pool(processes) as pool:
+        taken = pool.map(_take_steps, [plan] * processes, chunksize=1)
     return median(seconds for each in taken for seconds in each)
 
 
 def _take_steps(plan: RunPlan) -> list[float]:
-    """Take steps on one core and return the processor time of each."""
+    """Take steps and return the processor time of each."""
     import torch
 
     from peer.train.inner import Inner

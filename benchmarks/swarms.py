@@ -84,11 +84,8 @@ def prepare(*, is_quick: bool) -> Iterator[Setting]:
         plan = load(str(config)).run
         assert plan is not None
         data = built_in_corpus(Path(folder), plan.model.vocab_size, plan.model.context_length).path
-        period_s = FACTOR * step_seconds(plan)
-        if is_quick:
-            yield Setting(config, plan, data, peers=2, rounds=2, alone_s=8.0, period_s=period_s)
-        else:
-            yield Setting(config, plan, data, peers=4, rounds=4, alone_s=42.0, period_s=period_s)
+        peers, rounds, alone_s = (2, 2, 8.0) if is_quick else (4, 4, 42.0)
+        yield Setting(config, plan, data, peers, rounds, alone_s, FACTOR * step_seconds(plan, peers))
 
 
 class Watch:
