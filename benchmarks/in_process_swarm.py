@@ -207,7 +207,8 @@ class Peer:
         """Take the anchor that came of the snapshot, keeping what was learnt since."""
         phi, snapshot = self.replicas[block].state.phi, self._snapshots[block]
         if rule.merge == "half":
-            self.trainee.shift(block, (self.trainee.theta(block) + phi) / 2, self.trainee.theta(block))
+            theta = self.trainee.theta(block)
+            self.trainee.shift(block, (theta + phi) / 2, theta)
         elif rule.merge == "scaled":
             self.trainee.shift(block, phi * math.exp(-rule.late / 2), snapshot * math.exp(-rule.late / 2))
         else:

@@ -46,7 +46,7 @@ def test_a_derived_sub_model_is_the_common_model(strategy: Strategy, sub_model: 
     assert all(torch.equal(named[name], whole[name]) for name in whole)
 
 
-@pytest.mark.parametrize("count", range(2, 9))
+@pytest.mark.parametrize("count", range(1, 9))
 def test_parts_are_about_equal_and_in_order(count: int) -> None:
     """None is larger than its share and the largest parameter, however large the embeddings are."""
     for vocab_size in (300, 30_000):
@@ -56,6 +56,10 @@ def test_parts_are_about_equal_and_in_order(count: int) -> None:
         assert [each for part in parts for each in part] == shapes
         assert len(parts) == count and all(parts)
         assert max(sizes) <= sum(sizes) / count + max(torch.Size(shape).numel() for _, shape in shapes)
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+def test_the_names_of_parts_say_which_they_are(count: int) -> None:
     assert part_of(COMMON) is None and part_of("expert.1") is None
     assert [part_of(block) for block in Strategy("replicas", 1, count).blocks(REPLICA)] == list(range(count))
 
