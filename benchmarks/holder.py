@@ -5,6 +5,7 @@ from the cut's opening (the snapshot handed over) to the new anchor and to the c
 """
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -168,5 +169,6 @@ async def main(plan: dict[str, Any], index: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logs.configure("info")
+    gc.freeze()  # as the daemon does
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])))

@@ -1,7 +1,12 @@
-"""Content addressing: a blob is named by the hash of its chunk hashes, so each chunk can be checked as it arrives."""
+"""Content addressing: a blob is named by the hash of its chunk hashes, so each chunk can be checked as it arrives.
 
-import hashlib
+The hash is BLAKE3. SHA-256 took a tenth of the CPU time of a round, and three times that where a processor has no
+instructions for it.
+"""
+
 from collections.abc import Iterable, Sequence
+
+from blake3 import blake3
 
 CHUNK_BYTES = 1 << 18
 HASH_BYTES = 32
@@ -20,8 +25,8 @@ def chunk_of(data: Buffer, index: int) -> memoryview:
 
 
 def hash_chunk(chunk: Buffer) -> bytes:
-    """Return the SHA-256 of a chunk."""
-    return hashlib.sha256(chunk).digest()
+    """Return the hash of a chunk."""
+    return blake3(chunk).digest()
 
 
 def chunk_hashes(data: Buffer) -> list[bytes]:
@@ -36,7 +41,7 @@ def split_hashes(data: bytes) -> list[bytes]:
 
 def content_id(hashes: Sequence[bytes], size_bytes: int) -> str:
     """Return the name, in hex, of the blob of `size_bytes` that has these chunk hashes."""
-    return hashlib.sha256(size_bytes.to_bytes(8, "big") + b"".join(hashes)).hexdigest()
+    return blake3(size_bytes.to_bytes(8, "big") + b"".join(hashes)).hexdigest()
 
 
 def content_id_of(data: Buffer) -> str:

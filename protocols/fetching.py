@@ -73,11 +73,15 @@ class Fetch:
         What has arrived by then stays in the book, and another fetch goes on from it.
         """
         self._began = asyncio.get_running_loop().time()
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as lanes:
                 for index, source in enumerate(sources):
                     work = self._draw(source, deadline) if index == 0 else self._relay(source, deadline)
                     self._lanes.append(lanes.create_task(work))
+        except TimeoutError:
+            pass
+        finally:
+            self._lanes.clear()  # a cancelled task's traceback holds this object, and that all of the round's values
 
     def help(self) -> None:
         """Let the others join in if much is left: lines have become free.

@@ -1,7 +1,9 @@
 """Offers, lists and seals over real libp2p in one loop; what a member sends wrong costs only itself."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
@@ -107,6 +109,42 @@ def test_three_members_seal_the_same_offers(open_peers: Any, identities: list[Id
                 assert all(o.payload == PAYLOAD + peer.encode() for peer, o in one.offers.items())
             assert {member.offers.traffic.bytes_in for member in members} == {2 * len(PAYLOAD + b"Q" * 46)}
             assert all(member.offers.traffic.bytes_out == 2 * len(PAYLOAD + b"Q" * 46) for member in members)
+
+    uvloop.run(main())
+
+
+class Values:
+    """Stands for what a round decodes, which its group's check keeps."""
+
+    async def check(self, offer: Offer) -> None:
+        pass
+
+
+def test_nothing_holds_on_to_a_round_that_is_over(open_peers: Any, identities: list[Identity]) -> None:
+    """Its values are several times as large as the block: they cannot wait until Python looks for cycles."""
+
+    async def main() -> None:
+        async with open_peers(3) as hosts:
+            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+            for member in members:
+                await member.serve()
+                await member.offers.put(offer_of(member.identity))
+            me, *others = members
+
+            async def exchanged() -> weakref.ref[Values]:
+                values = Values()
+                group = replace(me.group(members), check=values.check)
+                theirs = (other.exchange(members) for other in others)
+                await asyncio.gather(exchange(group, me.offers, Stand([MARK], 800), SOON), *theirs)
+                return weakref.ref(values)
+
+            gc.disable()
+            try:
+                values = await exchanged()
+                await asyncio.sleep(0)
+                assert values() is None
+            finally:
+                gc.enable()
 
     uvloop.run(main())
 
