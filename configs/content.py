@@ -1,7 +1,7 @@
 """Content addressing: a blob is named by the hash of its chunk hashes, so each chunk can be checked as it arrives.
 
-The hash is BLAKE3. SHA-256 took a tenth of the CPU time of a round, and three times that where a processor has no
-instructions for it.
+The hash is BLAKE3: with SHA-256 a tenth of a round's CPU time went into it, and more on a processor that has no
+instructions for that.
 """
 
 from collections.abc import Iterable, Sequence

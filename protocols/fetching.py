@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
 PATIENCE_SHARE = 0.3  # of the time there is, after which it is seen whether the first source will be done in time
-WORTH_S = 1.0  # what must be left of a fetch for others to help with it: what both send in the end is sent twice
+WORTH_S, WORTH_CHUNKS = 1.0, 4  # what must be left of a fetch for others to help: what both send in the end is sent twice
 ATTEMPTS = 3  # for a source that should have what is wanted
 
 Check = Callable[[Offer], Awaitable[None]]
@@ -92,7 +92,7 @@ class Fetch:
         if parcel is None or not parcel.held:
             return
         pace = len(parcel.held) / (asyncio.get_running_loop().time() - self._began)
-        if len(parcel.hashes) - len(parcel.held) > WORTH_S * pace:
+        if len(parcel.hashes) - len(parcel.held) > max(WORTH_CHUNKS, WORTH_S * pace):
             self._needs_help.set()
 
     async def _relay(self, source: str, deadline: float) -> None:

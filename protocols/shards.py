@@ -296,6 +296,8 @@ async def _fetch(job: _Download, peers: Sequence[str], deadline_s: float) -> Non
         why = f"not complete after {deadline_s:.0f} s; "
     except ExceptionGroup as group_error:
         raise group_error.exceptions[0] from None  # the disk, whichever source met it
+    finally:
+        tasks.clear()  # a cancelled one's traceback holds the list, and all that was downloaded
     if job.is_complete:
         return
     have = 0 if job.missing is None else job.num_chunks - len(job.missing)
