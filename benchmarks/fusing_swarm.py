@@ -1,8 +1,8 @@
 """A swarm whose sub-models part, in one process: the product's trainer, rounds and states; no network and no clock.
 
 Every peer takes its inner steps side by side with the others. A tick is one inner step, and `RoundSpec.length` says
-which ticks end a round of which block, as in the daemon. `Inner` takes the steps, `Replica` makes offers and takes
-outer steps, `Rows` copies θ out and shifts it, `Strategy` says what parts into what.
+which ticks end a round of which block, as in the daemon. `Trainee` takes the steps, `Replica` makes offers and takes
+outer steps, `Strategy` says what parts into what.
 
 Beside it, what it is compared with: one model trained in one place.
 """
@@ -10,69 +10,25 @@ Beside it, what it is compared with: one model trained in one place.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from benchmarks.trainee import Trainee
 from configs.run import RunSpec
 from peer import rounds
 from peer.blocks import derive
 from peer.replica import Replica
 from peer.session import initial_state
-from peer.train.data import Corpus, Sampler, Source
-from peer.train.inner import Inner, Schedule
-from peer.train.model import TokenLoss
+from peer.train.data import Corpus, Source
 from peer.train.outer import SWARM, Contribution, OuterState, new_state
 from peer.train.partition import COMMON, Strategy
-from peer.train.sharded import Ranks, Rows, build_sharded
 
-CPU = torch.device("cpu")
 SEALED = "0" * 64  # stands for the id of an offer: nothing is signed here
-STREAMS = 1000  # peers' orders of the data, for each seed
 
 
 def sources_of(corpus: Corpus, domain: int | None) -> list[Source]:
     """Return the text of one domain, or of all in equal parts."""
     chosen = corpus.info.domains if domain is None else (corpus.info.domains[domain],)
     return [source for each in chosen for source in corpus.sources(each)]
-
-
-class Trainee:
-    """A model in training, its optimizer, and the text it is trained on."""
-
-    def __init__(self, spec: RunSpec, strategy: Strategy, corpus: Corpus, stream: int, *, domain: int | None) -> None:
-        self.layout = strategy.layout(COMMON, spec.model)
-        self.module: TokenLoss = build_sharded(spec.model, CPU, None)
-        self.rows = Rows(self.module, self.layout)
-        self._inner = Inner(spec.inner, self.module, Ranks(0, 1, CPU), is_bfloat16=False)
-        self._inner.use(self.layout, is_fresh=True)
-        self._spec, self._strategy, self._corpus = spec, strategy, corpus
-        self._schedule = Schedule(spec, strategy)
-        self._batch = spec.inner.batch_tokens // spec.model.context_length
-        self._stream = STREAMS * spec.seed + stream
-        self._sample_from(domain)
-
-    def become(self, sub_model: str) -> None:
-        """Go on as `sub_model`, on its domain's text; the parameters and moments stay."""
-        self.layout = self._strategy.layout(sub_model, self._spec.model)
-        self.rows = Rows(self.module, self.layout)
-        self._inner.use(self.layout, is_fresh=False)
-        self._sample_from(self._strategy.domain(sub_model))
-
-    def step(self, position: int, ages: Mapping[str, int]) -> None:
-        """Take one inner step, with the rates that belong to the blocks' ages."""
-        windows = self._sampler.batch(position, self._batch)
-        rates = {block: self._schedule.rate(block, age) for block, age in ages.items()}
-        self._inner.step(windows, len(windows), rates)
-
-    def theta(self, block: str) -> Tensor:
-        """Return a copy of the parameters of a block, (N,)."""
-        flat = torch.empty(self.layout.size)
-        self.rows.copy_out(flat)
-        return flat[self.layout.span(block)].clone()
-
-    def _sample_from(self, domain: int | None) -> None:
-        sources = sources_of(self._corpus, domain)
-        self._sampler = Sampler(sources, self._spec.model.context_length, self._stream)
 
 
 class Member:
@@ -85,9 +41,8 @@ class Member:
         self.domain = index % strategy.num_domains
         self.replicas = {COMMON: Replica(state, spec, self.name)}
         own = self.domain if is_private else None
-        self.trainee = Trainee(spec, strategy, corpus, index, domain=own)
-        self.trainee.rows.copy_in(state.phi, [COMMON])
-        self._spec, self._strategy = spec, strategy
+        self.trainee = Trainee(spec, strategy, state.phi, sources_of(corpus, own), [index])
+        self._spec, self._strategy, self._corpus = spec, strategy, corpus
         self._batch_tokens = spec.inner.batch_tokens
         self._told = str(own) if is_private else "all"
         self._tokens = {COMMON: 0}  # of this peer on each block
@@ -121,11 +76,7 @@ class Member:
 
     def take(self, block: str) -> None:
         """Take the new anchor, keeping what was learnt since the snapshot."""
-        layout = self.trainee.layout
-        anchor, snapshot = torch.zeros(layout.size), torch.zeros(layout.size)
-        anchor[layout.span(block)] = self.replicas[block].state.phi
-        snapshot[layout.span(block)] = self._snapshots[block]
-        self.trainee.rows.shift(anchor, snapshot, [block])
+        self.trainee.shift(block, self.replicas[block].state.phi, self._snapshots[block])
         self._anchor_tokens[block] = self._sent_tokens[block]
 
     def advance_alone(self, block: str, round_: int) -> None:
@@ -138,7 +89,8 @@ class Member:
         common = self.replicas[COMMON].state
         sub_model = self._strategy.sub_models[self.domain]
         self.trainee.rows.copy_in(common.phi, [COMMON])
-        self.trainee.become(sub_model)
+        self.trainee.use(sub_model)
+        self.trainee.read(sources_of(self._corpus, self._strategy.domain(sub_model)))
         self.replicas = {}
         for block in self.trainee.layout.blocks:
             replica = Replica(derive(self._strategy, block, common, self._spec), self._spec, self.name)
@@ -248,8 +200,7 @@ def train_late(spec: RunSpec, corpus: Corpus, domain: int, common: Tensor, steps
 def train_central(spec: RunSpec, corpus: Corpus, *, steps: int, stop_after: int | None = None) -> Tensor:
     """Train one model in one place for `steps` steps of the schedule, or fewer; return its flat parameters, (N,)."""
     strategy = Strategy.of(spec.strategy, len(corpus.info.domains))
-    trainee = Trainee(spec, strategy, corpus, 0, domain=None)
-    trainee.rows.copy_in(initial_state(spec, strategy).phi, [COMMON])
+    trainee = Trainee(spec, strategy, initial_state(spec, strategy).phi, sources_of(corpus, None), [0])
     for position in range(steps if stop_after is None else stop_after):
         trainee.step(position, {COMMON: (position + 1) * spec.inner.batch_tokens})
     return trainee.theta(COMMON)

@@ -1,36 +1,34 @@
 """A swarm in one process: real replicas, real text, the product's own rounds, and neither network nor clock.
 
 Time is counted in inner steps. A tick is `TICK_STEPS` of them; `RoundSpec.length` says which ticks end a round, as in
-the daemon. Everything that changes a parameter is the product's: `Inner` takes the steps, `Replica` makes offers
-and takes outer steps, `Rows` copies θ out and shifts it. What differs between two trainings is a `Rule`.
+the daemon. Everything that changes a parameter is the product's: `Trainee` takes the steps, `Replica` makes offers
+and takes outer steps. What differs between two trainings is a `Rule`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from benchmarks.trainee import Trainee
 from configs.run import InnerSpec, ModelSpec, RunSpec
 from peer.blocks import derive
 from peer.replica import Replica
 from peer.rounds import due
 from peer.session import initial_state
-from peer.train.data import Corpus, Sampler, Source
-from peer.train.inner import Inner, Schedule
+from peer.train.data import Corpus, Source
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from peer.train.model import TokenLoss
 from peer.train.outer import Contribution, OuterState
 from peer.train.partition import COMMON, REPLICA, Strategy
-from peer.train.sharded import Ranks, Rows, build_sharded
 from protocols.codecs import decode, encode
 from protocols.grouping import bits_for, draw, fragment_of, group
 
 TICK_STEPS = 5  # inner steps
 GROUP_SIZE = 4  # of random groups
-CPU = torch.device("cpu")
 HELD_OUT_WINDOWS = 64  # of each domain
 EVALUATED_AT_ONCE = 32  # windows
 
@@ -106,54 +104,13 @@ def run_spec(rule: Rule, text: Text, model: ModelSpec, inner: InnerSpec, *, step
     )
 
 
-class Trainee:
-    """Parameters in training, their optimizer, and the streams of text that they are trained on."""
-
-    def __init__(self, spec: RunSpec, text: Text, phi: Tensor, streams: Sequence[int]) -> None:
-        self.strategy = Strategy.of(spec.strategy, 1)
-        self.module = build_sharded(spec.model, CPU, None)
-        self._inner = Inner(spec.inner, self.module, Ranks(0, 1, CPU), is_bfloat16=False)
-        self._schedule = Schedule(spec, self.strategy)
-        self._model = spec.model
-        self.use(COMMON)
-        self.rows.copy_in(phi, [COMMON])
-        self._batch = spec.inner.batch_tokens // spec.model.context_length
-        self._samplers = [
-            Sampler(text.sources, spec.model.context_length, 1000 * spec.seed + stream) for stream in streams
-        ]
-
-    def use(self, sub_model: str) -> None:
-        """Train the blocks of `sub_model` from now on, with the moments that there are."""
-        self.layout = self.strategy.layout(sub_model, self._model)
-        self.rows = Rows(self.module, self.layout)
-        self._inner.use(self.layout, is_fresh=False)
-
-    def step(self, position: int, ages: Mapping[str, int]) -> None:
-        """Take one inner step with the rates of the ages, on the windows that stand at `position` of each stream."""
-        windows = torch.cat([sampler.batch(position, self._batch) for sampler in self._samplers])
-        rates = {block: self._schedule.rate(block, age) for block, age in ages.items()}
-        self._inner.step(windows, len(windows), rates)
-
-    def theta(self, block: str) -> Tensor:
-        """Return a copy of a block's parameters, (N,)."""
-        flat = torch.empty(self.layout.size)
-        self.rows.copy_out(flat)
-        return flat[self.layout.span(block)].clone()
-
-    def shift(self, block: str, anchor: Tensor, snapshot: Tensor) -> None:
-        """Move a block's parameters by what lies between `snapshot` and `anchor`, (N,) each."""
-        spread = torch.zeros(2, self.layout.size)
-        spread[:, self.layout.span(block)] = torch.stack([anchor, snapshot])
-        self.rows.shift(spread[0], spread[1], [block])
-
-
 class Peer:
     """A replica, in one block or several, and what it trains: the worker and the daemon of one peer in one process."""
 
     def __init__(self, spec: RunSpec, text: Text, state: OuterState, index: int) -> None:
         self.name = f"peer{index}"
         self.replicas = {COMMON: Replica(state, spec, self.name)}
-        self.trainee = Trainee(spec, text, state.phi, [index])
+        self.trainee = Trainee(spec, Strategy.of(spec.strategy, 1), state.phi, text.sources, [index])
         self._spec = spec
         self._tokens = 0
         self._snapshots: dict[str, Tensor] = {}
@@ -303,8 +260,8 @@ class Swarm:
 def train(spec: RunSpec, rule: Rule, text: Text, steps: int) -> Outcome:
     """Train from scratch by `rule`; judge the anchors, or with `alone` the first peer."""
     if rule.group == "sync":
-        start = initial_state(spec, Strategy.of(spec.strategy, 1)).phi
-        trainee = Trainee(spec, text, start, range(rule.peers))
+        strategy = Strategy.of(spec.strategy, 1)
+        trainee = Trainee(spec, strategy, initial_state(spec, strategy).phi, text.sources, range(rule.peers))
         for position in range(steps):
             trainee.step(position, {COMMON: (position + 1) * rule.peers * spec.inner.batch_tokens})
         loss = held_out_loss(trainee.module, text.held_out)

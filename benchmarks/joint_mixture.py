@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.fusing_swarm import CPU, STREAMS, sources_of
+from benchmarks.fusing_swarm import sources_of
+from benchmarks.trainee import CPU, STREAMS
 from configs.run import RunSpec
 from peer.session import initial_state
 from peer.train.data import Corpus, Sampler

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
 PATIENCE_SHARE = 0.3  # of the time there is, after which it is seen whether the first source will be done in time
-WORTH_S, WORTH_CHUNKS = 1.0, 4  # what must be left of a fetch for others to help: what both send in the end is sent twice
+WORTH_S, WORTH_CHUNKS = 1.0, 4  # what must be left for others to help: what both send in the end is sent twice
 ATTEMPTS = 3  # for a source that should have what is wanted
 
 Check = Callable[[Offer], Awaitable[None]]
