@@ -33,7 +33,7 @@ from benchmarks.report import Bar, at_most, finish, parser
 from benchmarks.routes import DEFAULT, ORACLE
 from benchmarks.text import DATA, DOMAINS, corpus_for, prepared
 from configs.run import InnerSpec, ModelSpec
-from peer.train.data import TOKENIZER_FILE, open_corpus
+from peer.train.data import TOKENIZER_FILE, Corpus, open_corpus
 
 LATE = "shakespeare"  # of the same text
 TUNED_SHARE = 0.25  # of the tokens, with which a row's setting is chosen
@@ -49,6 +49,7 @@ ROWS: dict[str, Row] = {
     "joint mixture, routes told": Row("joint", "experts", **DENSE),
     "DiLoCo replicas": Row("swarm", alpha=0.7, mu=0.9, rates=(0.01, 0.02, 0.04), batches=SMALL),
     "experts": Row("swarm", "experts", 0.2, **FAST),
+    "experts that part late": Row("swarm", "experts", 0.6, **FAST),
     "branches": Row("swarm", "branches", 0.2, **FAST),
     "branches, no common phase": Row("swarm", "branches"),
     "branches, private text": Row("swarm", "branches", 0.2, is_private=True),
@@ -56,6 +57,7 @@ ROWS: dict[str, Row] = {
 }
 DENSE_ROW = "dense, sub-model size"
 FUSED = "branches"  # the row that the bars are about, whose setting those have that try none of their own
+MIXED = "experts that part late"  # the row of the Mixtral, whose experts speak together: the more alike, the better
 VARIATIONS = ("branches, no common phase", "branches, private text", "branches, common phase in one place")
 ONE_SEED = frozenset({"experts", "joint mixture, routes told", *VARIATIONS})
 
@@ -189,14 +191,16 @@ def _memory(is_quick: bool) -> float:
 def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data: Path | None) -> dict[str, Any]:
     """Fuse what the first seed has trained, tune the Mixtral, and let a domain come late."""
     corpus, found, bars = open_corpus(trials.corpus_path), {}, []
-    if "experts" in cells:
-        cell = cells["experts"][0]
+    for name in ("experts", MIXED):
+        if name in cells:
+            found[name] = _mixtral(trials, cells[name], corpus) | {"routed": _loss(rows, name)}
+    if MIXED in cells:
+        loss = found[MIXED]
+        what = f"tuned Mixtral of {MIXED} over its routed form; baseline: untuned"
+        tuned, untuned = loss["tuned"] / loss["routed"], loss["untuned"] / loss["routed"]
+        bars.append(at_most("mixtral_tuned", what, tuned, 1.01, untuned))
+        cell = cells[MIXED][0]
         parts = parts_of(cell.spec(corpus), corpus, trials.blocks(cell))
-        routed = fmean(rows["experts"][0]["losses"][DEFAULT].values())
-        untuned, tuned = mixtral_losses(parts, corpus, cell.tokens // 10, cell.scale.held_out)
-        found["mixtral"] = {"routed": routed, "untuned": untuned, "tuned": tuned}
-        what = "tuned Mixtral of experts over the routed form, one seed; baseline: untuned"
-        bars.append(at_most("mixtral_tuned", what, tuned / routed, 1.01, untuned / routed))
         what = "largest difference of a logit, forced route of the Mixtral against its sub-model"
         bars.append(at_most("restriction", what, largest_difference(parts), 1e-5))
     folder = (data or DATA).resolve()
@@ -211,6 +215,16 @@ def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data
         what = f"{LATE} joins late: worst ratio of another domain's loss; its own: {late.loss_before:.3f} before, "
         bars.append(at_most("late_domain", f"{what}{late.loss_after:.3f} after", late.worst_ratio, 1.005))
     return {**found, "bars": bars}
+
+
+def _mixtral(trials: Trials, cells: Sequence[Cell], corpus: Corpus) -> dict[str, float]:
+    """Return the mean losses over the seeds of a row's Mixtral before and after a tune."""
+    found = []
+    for cell in cells:
+        parts = parts_of(cell.spec(corpus), corpus, trials.blocks(cell))
+        found.append(mixtral_losses(parts, corpus, cell.tokens // 10, cell.scale.held_out))
+    untuned, tuned = (fmean(losses) for losses in zip(*found, strict=True))
+    return {"untuned": untuned, "tuned": tuned}
 
 
 def _piles(trials: Trials, cells: Mapping[str, Sequence[Cell]], folder: Path) -> list[Pile]:

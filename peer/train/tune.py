@@ -23,7 +23,7 @@ from peer.train.model import NOT_COUNTED
 GATE = ".mlp.gate."
 MAX_VOTES = 8  # experts that answer a token
 GATE_WINDOWS = 32  # of each domain, that gates are fitted to before the tune
-GATE_WEIGHT = 0.3  # of the loss of the gates' choices, in the beginning; it falls to nothing
+GATE_WEIGHT = 0.1  # of the loss of the gates' choices, in the beginning; it falls to nothing
 RATE_SHARE = 0.15  # of the run's learning rate, with which a tune begins; it falls to nothing
 GATE_RATE = 3.0  # times that
 MIN_WINDOWS = 4  # in a step
