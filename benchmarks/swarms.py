@@ -25,7 +25,7 @@ from peer.rounds import due
 from peer.train.partition import Strategy
 
 CONFIG = Path(__file__).with_name("twenty.toml")
-QUICK = {"num_layers = 10": "num_layers = 2", "tick_seconds = 3.5": "tick_seconds = 0.6"}
+QUICK = {"num_layers = 10": "num_layers = 2", "tick_seconds = 3.5": "tick_seconds = 1.0"}
 SETTLED_S = 600.0  # after which the first round must have ended as it should
 LOOK_S = 2.0  # between two looks at the daemons' status: less than a tick
 
