@@ -34,6 +34,7 @@ from benchmarks.routes import DEFAULT, ORACLE
 from benchmarks.text import DATA, DOMAINS, corpus_for, prepared
 from configs.run import InnerSpec, ModelSpec
 from peer.train.data import TOKENIZER_FILE, Corpus, open_corpus
+from peer.train.fuse import Parts
 
 LATE = "shakespeare"  # of the same text
 TUNED_SHARE = 0.25  # of the tokens, with which a row's setting is chosen
@@ -189,20 +190,22 @@ def _memory(is_quick: bool) -> float:
 
 
 def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data: Path | None) -> dict[str, Any]:
-    """Fuse what the first seed has trained, tune the Mixtral, and let a domain come late."""
+    """Fuse the experts, tune their Mixtrals, and let a domain come late to what the first seed has trained."""
     corpus, found, bars = open_corpus(trials.corpus_path), {}, []
-    for name in ("experts", MIXED):
-        if name in cells:
-            found[name] = _mixtral(trials, cells[name], corpus) | {"routed": _loss(rows, name)}
+    gathered = {
+        name: [parts_of(cell.spec(corpus), corpus, trials.blocks(cell)) for cell in cells[name]]
+        for name in ("experts", MIXED)
+        if name in cells
+    }
+    for name, each in gathered.items():
+        found[name] = _mixtral(each, corpus, cells[name][0]) | {"routed": _loss(rows, name)}
     if MIXED in cells:
         loss = found[MIXED]
         what = f"tuned Mixtral of {MIXED} over its routed form; baseline: untuned"
         tuned, untuned = loss["tuned"] / loss["routed"], loss["untuned"] / loss["routed"]
         bars.append(at_most("mixtral_tuned", what, tuned, 1.01, untuned))
-        cell = cells[MIXED][0]
-        parts = parts_of(cell.spec(corpus), corpus, trials.blocks(cell))
         what = "largest difference of a logit, forced route of the Mixtral against its sub-model"
-        bars.append(at_most("restriction", what, largest_difference(parts), 1e-5))
+        bars.append(at_most("restriction", what, largest_difference(gathered[MIXED][0]), 1e-5))
     folder = (data or DATA).resolve()
     if FUSED in cells and (folder / LATE / "train.txt").is_file():
         cell = cells[FUSED][0]
@@ -217,12 +220,9 @@ def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data
     return {**found, "bars": bars}
 
 
-def _mixtral(trials: Trials, cells: Sequence[Cell], corpus: Corpus) -> dict[str, float]:
-    """Return the mean losses over the seeds of a row's Mixtral before and after a tune."""
-    found = []
-    for cell in cells:
-        parts = parts_of(cell.spec(corpus), corpus, trials.blocks(cell))
-        found.append(mixtral_losses(parts, corpus, cell.tokens // 10, cell.scale.held_out))
+def _mixtral(gathered: Sequence[Parts], corpus: Corpus, cell: Cell) -> dict[str, float]:
+    """Return the mean losses of a row's Mixtral before and after a tune, over what each seed has `gathered`."""
+    found = [mixtral_losses(parts, corpus, cell.tokens // 10, cell.scale.held_out) for parts in gathered]
     untuned, tuned = (fmean(losses) for losses in zip(*found, strict=True))
     return {"untuned": untuned, "tuned": tuned}
 

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -81,6 +82,11 @@ class Member:
     async def serve(self, wrapper: object = None) -> None:
         await self.offers.add_p2p_handlers(self.p2p, wrapper=wrapper)
 
+    async def serve_offer(self, payload: bytes = PAYLOAD) -> None:
+        """Answer the others, and have an offer for them."""
+        await self.serve()
+        await self.offers.put(offer_of(self.identity, payload))
+
     def group(self, members: "Sequence[Member]", round_: int = 1, max_bytes: int = 1 << 20) -> Group:
         hosts = {member.peer_id: member.p2p.peer_id for member in members}
 
@@ -93,13 +99,18 @@ class Member:
         return await exchange(self.group(members, round_), self.offers, Stand([MARK], 800), timing)
 
 
+@asynccontextmanager
+async def open_members(open_peers: Any, identities: Sequence[Identity]) -> AsyncIterator[list[Member]]:
+    """Open a host for a member of each identity."""
+    async with open_peers(len(identities)) as hosts:
+        yield [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+
+
 def test_three_members_seal_the_same_offers(open_peers: Any, identities: list[Identity]) -> None:
     async def main() -> None:
-        async with open_peers(3) as hosts:
-            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+        async with open_members(open_peers, identities) as members:
             for member in members:
-                await member.serve()
-                await member.offers.put(offer_of(member.identity, PAYLOAD + member.peer_id.encode()))
+                await member.serve_offer(PAYLOAD + member.peer_id.encode())
             heard = await asyncio.gather(*(member.exchange(members) for member in members))
             assert heard[0].seal.reason == "sealed 3 of 3"
             for one in heard:
@@ -124,11 +135,9 @@ def test_nothing_holds_on_to_a_round_that_is_over(open_peers: Any, identities: l
     """Its values are several times as large as the block: they cannot wait until Python looks for cycles."""
 
     async def main() -> None:
-        async with open_peers(3) as hosts:
-            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+        async with open_members(open_peers, identities) as members:
             for member in members:
-                await member.serve()
-                await member.offers.put(offer_of(member.identity))
+                await member.serve_offer()
             me, *others = members
 
             async def exchanged() -> weakref.ref[Values]:
@@ -151,8 +160,7 @@ def test_nothing_holds_on_to_a_round_that_is_over(open_peers: Any, identities: l
 
 def test_the_others_offers_come_in_while_the_own_one_is_made(open_peers: Any, identities: list[Identity]) -> None:
     async def main() -> None:
-        async with open_peers(2) as hosts:
-            me, other = (Member(*each) for each in zip(identities, hosts, strict=False))
+        async with open_members(open_peers, identities[:2]) as (me, other):
             for member in (me, other):
                 await member.serve()
             await other.offers.put(offer_of(other.identity))
@@ -173,8 +181,7 @@ def test_whoever_has_an_offer_serves_it_too(open_peers: Any, identities: list[Id
     """The third member can be reached by the second alone; what more than half name is fetched from there."""
 
     async def main() -> None:
-        async with open_peers(2) as hosts:
-            one, two = (Member(identity, p2p) for identity, p2p in zip(identities[:2], hosts, strict=True))
+        async with open_members(open_peers, identities[:2]) as (one, two):
             await two.serve()
             third = offer_of(identities[2])
             await two.offers.put(third)
@@ -312,8 +319,7 @@ class Bad(Watched):
 
 def test_a_bad_offer_is_not_held_and_the_round_goes_on(open_peers: Any, identities: list[Identity]) -> None:
     async def main() -> None:
-        async with open_peers(3) as hosts:
-            me, good, bad = (Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True))
+        async with open_members(open_peers, identities) as (me, good, bad):
             await me.serve()
             await good.serve()
             liar = Bad(bad.offers, Fault.GARBAGE, bad.identity, good.identity)
@@ -336,11 +342,9 @@ def test_a_member_that_is_away_costs_the_others_no_more_than_the_cut(
     open_peers: Any, identities: list[Identity]
 ) -> None:
     async def main() -> None:
-        async with open_peers(3) as hosts:
-            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+        async with open_members(open_peers, identities) as members:
             for member in members[:2]:
-                await member.serve()
-                await member.offers.put(offer_of(member.identity))
+                await member.serve_offer()
             async with asyncio.timeout(15):
                 timing = Timing(2.0, 4.0)
                 heard = await asyncio.gather(*(member.exchange(members, timing=timing) for member in members[:2]))
@@ -354,11 +358,9 @@ def test_a_member_that_one_cannot_reach_is_heard_through_another(open_peers: Any
     """The first and the second cannot reach each other; the third has the offers of both before the cut."""
 
     async def main() -> None:
-        async with open_peers(3) as hosts:
-            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+        async with open_members(open_peers, identities) as members:
             for member in members:
-                await member.serve()
-                await member.offers.put(offer_of(member.identity))
+                await member.serve_offer()
             one, two, _ = members
 
             async def exchange_of(member: Member) -> Heard:
@@ -395,8 +397,7 @@ def test_a_slow_uplink_sends_its_own_offer_little_more_than_once(open_peers: Any
     payload = random.Random(1).randbytes(32 * FRAME_BYTES)
 
     async def main() -> None:
-        async with open_peers(3) as hosts:
-            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+        async with open_members(open_peers, identities) as members:
             slow = members[0]
             slow.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 4)  # once takes four seconds
             for member in members:
@@ -419,15 +420,13 @@ def test_lines_that_have_become_free_help_a_slow_one_long_before_the_cut(
     payload = random.Random(3).randbytes(32 * FRAME_BYTES)
 
     async def main() -> None:
-        async with open_peers(3) as hosts:
-            members = [Member(identity, p2p) for identity, p2p in zip(identities, hosts, strict=True)]
+        async with open_members(open_peers, identities) as members:
             slow, *others = members
             slow.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 4)  # once takes four seconds
             for member in others:
                 member.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 0.5)  # two copies: one second
             for member in members:
-                await member.serve()
-                await member.offers.put(offer_of(member.identity, payload))
+                await member.serve_offer(payload)
             heard, seconds = await timed_exchange(members, Timing(cut_s=60.0, end_s=70.0))  # all are on track
             sent = slow.offers.traffic.bytes_out / len(payload)
             print(f"all was there after {seconds:.1f} s; the slow one's offer was sent {sent:.2f} times by itself")
@@ -441,8 +440,7 @@ def test_what_has_arrived_survives_an_interruption(open_peers: Any, identities: 
     payload = random.Random(2).randbytes(16 * FRAME_BYTES)
 
     async def main() -> None:
-        async with open_peers(2) as hosts:
-            one, two = (Member(identity, p2p) for identity, p2p in zip(identities[:2], hosts, strict=True))
+        async with open_members(open_peers, identities[:2]) as (one, two):
             two.offers.traffic.up = Pace(mbit=8 * len(payload) / 1e6 / 2)
             await two.serve()
             offer = offer_of(two.identity, payload)
