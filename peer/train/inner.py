@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from configs.run import InnerSpec, RunPlan
 from peer.train.checkpoint import read_tensors, write_tensors
 from peer.train.model import TokenLoss
+from peer.train.muon import MOMENTUM_KEY, Muon
 from peer.train.partition import TRUNK, Layout, Strategy
 from peer.train.sharded import Ranks, Rows
 
@@ -24,8 +25,6 @@ RAMP_STEPS = 20  # of a new optimizer, over which its rate rises: its moments ar
 JUMP_NATS = 1.5  # rise of the smoothed loss over its best that counts as a jump
 SMOOTHING = 0.1  # weight of the newest loss
 ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
-MUON_KEYS = ("momentum_buffer",)
-MUON_RATES = "match_rms_adamw"  # one learning rate serves both optimizers
 
 
 def learning_rate(inner: InnerSpec, age: float, total_tokens: int) -> float:
@@ -118,7 +117,7 @@ class Inner:
         rate, betas = self._inner.learning_rate, self._inner.betas
         self._optimizers = [AdamW(adamw, lr=rate, betas=betas, fused=True)]
         if muon:
-            self._optimizers.append(Muon(muon, lr=rate, adjust_lr_fn=MUON_RATES))
+            self._optimizers.append(Muon(muon, lr=rate))
         if not old:
             self._ramp = 0
         for fresh, before in zip(self._optimizers, old, strict=False):
@@ -177,7 +176,9 @@ class Inner:
         tensors, _ = read_tensors(path) or ({}, {})
         found = [
             {
-                parameter: self._moments(parameter, tensors, MUON_KEYS if isinstance(optimizer, Muon) else ADAM_KEYS)
+                parameter: self._moments(
+                    parameter, tensors, (MOMENTUM_KEY,) if isinstance(optimizer, Muon) else ADAM_KEYS
+                )
                 for group in optimizer.param_groups
                 for parameter in group["params"]
             }

@@ -11,14 +11,15 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from transformers import MixtralForCausalLM
 
 from configs.errors import DataError, UsageError
 from configs.run import RunSpec
 from peer.train.data import Corpus, Sampler, Source, unmarked
-from peer.train.inner import MUON_RATES, is_for_muon
+from peer.train.inner import is_for_muon
 from peer.train.model import NOT_COUNTED
+from peer.train.muon import Muon
 
 GATE = ".mlp.gate."
 MAX_VOTES = 8  # experts that answer a token
@@ -94,7 +95,7 @@ def _optimizers(model: MixtralForCausalLM, spec: RunSpec) -> list[Optimizer]:
     optimizers: list[Optimizer] = [AdamW(groups, lr=0.0, betas=spec.inner.betas, weight_decay=0.0, fused=True)]
     if matrices:
         groups = [{"params": matrices, "factor": 1.0}]
-        optimizers.append(Muon(groups, lr=0.0, weight_decay=0.0, adjust_lr_fn=MUON_RATES))
+        optimizers.append(Muon(groups, lr=0.0, weight_decay=0.0))
     return optimizers
 
 
