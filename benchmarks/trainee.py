@@ -10,6 +10,7 @@ from peer.train.data import Sampler, Source
 from peer.train.inner import Inner, Schedule
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
+from peer.train.theta import Theta
 
 CPU = torch.device("cpu")
 STREAMS = 1000  # orders of the data, for each seed
@@ -58,4 +59,6 @@ class Trainee:
         """Move a block's parameters by what lies between `snapshot` and `anchor`, (N,) each."""
         spread = torch.zeros(2, self.layout.size)
         spread[:, self.layout.span(block)] = torch.stack([anchor, snapshot])
-        self.rows.shift(spread[0], spread[1], [block])
+        theta = Theta(self.rows)
+        theta.shift_later(spread[0], spread[1], [block])
+        theta.take_up()

@@ -5,8 +5,7 @@ makes it a `RunSpec`.
 """
 
 import hashlib
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -127,10 +126,13 @@ class OuterSpec(Frozen):
         return alpha if info.field_name == "alpha" else mu
 
 
-class RoundSpec(Frozen):
+TickSeconds = Annotated[float, Field(ge=0.2, le=86_400)]
+
+
+class RoundPlan(Frozen):
     """The clock: how long a round is at which age, and when its cut falls."""
 
-    tick_seconds: Annotated[float, Field(ge=0.2, le=86_400)]
+    tick_seconds: TickSeconds | None = None  # None: what `tick_steps` take where the run is founded
     first_ticks: Positive = 1  # h(0), a power of two
     last_ticks: Positive = 8  # the longest round, a power of two
     double_tokens: Positive  # h doubles when the age reaches 1, 3, 7, … times this
@@ -141,6 +143,7 @@ class RoundSpec(Frozen):
     fragments: Annotated[int, Field(ge=1, le=1024)] = 32
     pull_clip: Annotated[float, Field(gt=0, le=1e6)] = 8.0
     max_tokens: Positive = 2**32  # cap on what one offer may add to a block's age
+    tick_steps: Annotated[float, Field(gt=0, le=1e6)] = 4.0  # inner steps of the founder in a tick
 
     @model_validator(mode="after")
     def _powers_of_two(self) -> Self:
@@ -154,8 +157,15 @@ class RoundSpec(Frozen):
 
     def length(self, age: int) -> int:
         """Return h(age), the length in ticks of a round of a block that has absorbed `age` tokens."""
-        doublings = int(math.log2(1 + age // self.double_tokens))
+        doublings = (1 + age // self.double_tokens).bit_length() - 1
         return min(self.last_ticks, self.first_ticks << doublings)
+
+
+class RoundSpec(RoundPlan):
+    """The clock of a run: the founder has measured what a tick is."""
+
+    tick_seconds: TickSeconds
+    tick_steps: ClassVar[None] = None  # type: ignore[misc]  # not a key of a spec
 
 
 class RunPlan(Frozen):
@@ -168,7 +178,7 @@ class RunPlan(Frozen):
     strategy: StrategySpec
     inner: InnerSpec
     outer: OuterSpec = OuterSpec()
-    rounds: RoundSpec
+    rounds: RoundPlan
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -191,6 +201,7 @@ class RunPlan(Frozen):
 class RunSpec(RunPlan):
     """What every peer of a run agrees on. Peers compare `run_id`; nobody edits a spec."""
 
+    rounds: RoundSpec
     protocol: Annotated[int, Field(ge=1, le=2**16)] = PROTOCOL_VERSION
     genesis: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds at tick 0
     tokenizer_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

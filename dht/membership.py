@@ -7,7 +7,7 @@ different moments still agree. The rules are pure functions; `Membership` reads,
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configs.clock import Clock
 from configs.errors import NetworkError, PeerError, StateError
@@ -27,6 +27,8 @@ MAX_MEMBERS = 1024
 REDIAL_PEERS = 16  # of the address book, beside the members
 
 Span = tuple[int, int]  # from_tick (included), until_tick (excluded)
+Strides = tuple[tuple[int, int], ...]  # (from_tick, factor), oldest first
+KEPT_STRIDES = 4  # changes of a stride that are remembered
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Member:
     issued: float  # wall-clock seconds, by the peer's clock
     issued_tick: int
     holdings: Mapping[str, Span]
+    strides: Mapping[str, Strides] = field(default_factory=dict)
 
 
 def hold(previous: Mapping[str, Span], blocks: Iterable[str], tick: int) -> dict[str, Span]:
@@ -75,12 +78,20 @@ def absorb(previous: Member | None, record: MemberRecord, issued: float, issued_
     for block, (start, until) in before.items():
         if block not in holdings and issued_tick < until:
             holdings[block] = (start, min(until, acts))
-    return Member(record, issued, issued_tick, holdings)
+    known = {} if previous is None else previous.strides
+    strides = {block: _changed(known.get(block, ()), told, acts) for block, told in record.strides.items()}
+    return Member(record, issued, issued_tick, holdings, {**known, **strides})
 
 
 def view_of(members: Mapping[str, Member], block: str, tick: int) -> tuple[str, ...]:
     """Return the peers that hold `block` at `tick`, sorted."""
     return tuple(sorted(p for p, member in members.items() if _covers(member.holdings.get(block), tick)))
+
+
+def strides_of(members: Mapping[str, Member], block: str, tick: int) -> dict[str, int]:
+    """Return the peers that hold `block` at `tick`, each with the number of rounds that make one of its own."""
+    holders = view_of(members, block, tick)
+    return {peer: _stride_at(members[peer].strides.get(block, ()), tick) for peer in holders}
 
 
 def present(members: Mapping[str, Member], tick: int) -> tuple[str, ...]:
@@ -90,6 +101,20 @@ def present(members: Mapping[str, Member], tick: int) -> tuple[str, ...]:
 
 def _covers(span: Span | None, tick: int) -> bool:
     return span is not None and span[0] <= tick < span[1]
+
+
+def _changed(known: Strides, told: tuple[int, int], acts: int) -> Strides:
+    """Return the strides of a block after a record that tells one, which acts at `acts` at the earliest."""
+    from_tick, factor = told
+    is_power = factor & (factor - 1) == 0
+    if not is_power or factor == _stride_at(known, max(from_tick, acts)):
+        return known
+    starts = max(from_tick, acts)
+    return (*(change for change in known if change[0] < starts), (starts, factor))[-KEPT_STRIDES:]
+
+
+def _stride_at(strides: Strides, tick: int) -> int:
+    return next((factor for from_tick, factor in reversed(strides) if from_tick <= tick), 1)
 
 
 class Membership:
@@ -145,6 +170,10 @@ class Membership:
     def view(self, block: str, tick: int) -> tuple[str, ...]:
         """Return the holders of `block` that count at `tick`, sorted."""
         return view_of(self._members, block, tick)
+
+    def strides(self, block: str, tick: int) -> dict[str, int]:
+        """Return the holders of `block` that count at `tick`, each with its stride; see `strides_of`."""
+        return strides_of(self._members, block, tick)
 
     def members(self, tick: int) -> tuple[str, ...]:
         """Return the peers that are present at `tick`, sorted; this one too, once it has published."""

@@ -26,6 +26,7 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 PeerIdText = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$")]
 Address = Annotated[str, Field(min_length=1, max_length=MAX_ADDRESS_CHARS)]
 NotNegative = Annotated[float, Field(ge=0)]
+Stride = Annotated[int, Field(ge=1, le=2**16)]  # a power of two
 Holders = Annotated[float, Field(ge=1, le=2**32)]  # of a block, by a peer's estimate
 
 
@@ -73,6 +74,8 @@ class MemberRecord(Record):
 
     addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []  # multiaddrs with /p2p/ID
     holdings: Annotated[dict[Block, tuple[Count, Count]], Field(max_length=64)] = {}  # (from_tick, until_tick)
+    # block → (from_tick, factor): from then on only every factor-th round is this peer's. Left out of most records.
+    strides: Annotated[dict[Block, tuple[Count, Stride]], Field(max_length=64)] = {}
     sub_model: Name = ""
     keeps: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → version of the stored state
     ages: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → age of the stored state, in tokens

@@ -1,7 +1,7 @@
 """What this peer has done and seen: counters that survive a restart, outcomes, events; and the status made of them."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Chronicle:
         self.restarts = int(saved.get("starts", 0))
         self.starts = self.restarts + 1
         self.outcomes: dict[str, tuple[int, str]] = {}  # block → tick and words of the last round
+        self.skipped: Counter[str] = Counter()  # cause → rounds, since this daemon began
         self.events: deque[str] = deque(maxlen=SHOWN_EVENTS)
         self.losses: list[tuple[int, float]] = []
         self._tokens_seen = 0  # of the worker's counter, already in `tokens`

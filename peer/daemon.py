@@ -28,6 +28,7 @@ from dht.network import Network, open_network
 from peer import __version__
 from peer.blocks import BlockStore
 from peer.chronicle import Chronicle
+from peer.company import Company
 from peer.crowds import Crowds
 from peer.curves import open_curves
 from peer.ending import first_cause, leave_on_signals
@@ -127,6 +128,7 @@ class Daemon:
         self.membership = Membership(network, self.spec.run_id, self.clock, book)
         self.session = Session(self.spec, self.me, workers, self.store)
         self.chronicle = Chronicle(self.config.state_dir)
+        self.company = Company()
         self.standing = Standing(self)
         self.turns = Turns(self)
         self.crowds = Crowds(self)

@@ -14,12 +14,13 @@ from configs.corpus import DomainInfo
 from configs.errors import ConfigError, DataError, NetworkError, StateError
 from configs.load import Settings
 from configs.machine import PeerConfig
-from configs.run import AdapterSpec, ModelSpec, RunPlan, RunSpec
+from configs.run import AdapterSpec, ModelSpec, RoundSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
 from peer.library import Library, match, tokenizer_from
+from peer.pace import choose_tick, measure_pace
 from peer.train.checkpoint import read_bytes, write_file
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
 from peer.train.pretrained import (
@@ -47,6 +48,7 @@ class Entry:
     library: Library
     peers: tuple[str, ...]  # that were reached
     is_founder: bool  # nobody else has the initial state
+    clock: str = ""  # why a tick is as long as it is, if it was chosen here and now
 
     def save(self, state_dir: Path) -> None:
         """Make `state_dir` this run's. Raises StateError."""
@@ -77,8 +79,9 @@ async def enter(settings: Settings, identity: Identity, network: Network, book: 
 async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
     corpus = await asyncio.to_thread(_own_corpus, plan, config)
     model, initial_id = await asyncio.to_thread(_beginning, plan, config, corpus)
+    rounds, clock = await _clock(plan.model_copy(update={"model": model}), config, initial_id)
     spec = RunSpec(
-        **{**plan.model_dump(), "model": model.model_dump()},
+        **{**plan.model_dump(), "model": model.model_dump(), "rounds": rounds.model_dump()},
         genesis=float(int(time.time())),
         tokenizer_sha256=corpus.info.tokenizer_sha256,
         end_of_text=corpus.info.end_of_text,
@@ -93,7 +96,18 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
     library = Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
     library.set_tokenizer(corpus.tokenizer_json())
     library.keep_counts()
-    return Entry(spec, records, library, (), True)
+    return Entry(spec, records, library, (), True, clock)
+
+
+async def _clock(plan: RunPlan, config: PeerConfig, initial_id: str | None) -> tuple[RoundSpec, str]:
+    """Return the run's clock, and why a tick is what it is; it is measured unless the plan says it in seconds."""
+    told = plan.rounds.model_dump(exclude={"tick_steps"})
+    if plan.rounds.tick_seconds is not None:
+        return RoundSpec(**told), ""
+    base = config.state_dir / "corpus" / BLOBS / initial_id if initial_id and plan.model.adapter else None
+    log.info("measuring how long a step takes here")
+    tick_s, reason = choose_tick(plan.rounds, await measure_pace(config, plan, base))
+    return RoundSpec(**{**told, "tick_seconds": tick_s}), reason
 
 
 async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, known: Sequence[str]) -> Entry:

@@ -5,6 +5,7 @@ Network in `protocols/gossip.py`, arithmetic in `peer/replica.py` (in a thread);
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 DOWNLOAD_S = 600.0
 FAILED = "could not follow the group"
+UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
 
 Read = Callable[[Offer], None]
 
@@ -60,6 +62,8 @@ class Outcome:
 
     text: str
     is_step: bool
+    cause: str = ""  # of a round that was skipped: UNHEARD, UNNAMED, or one of those below
+    offer_s: float | None = None  # from the beginning of the round until the own offer was ready
 
 
 async def run_round(
@@ -75,9 +79,12 @@ async def run_round(
         return Outcome("alone", True)
     decoded: dict[str, Contribution] = {}
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
+    began, offer_s = time.monotonic(), None
 
     async def make() -> None:
+        nonlocal offer_s
         offer = await make_offer(swarm, replica, round_, work)
+        offer_s = time.monotonic() - began
         assert replica.pending is not None
         own = Contribution(replica.me, replica.pending.decoded, replica.tokens, offer.header.norm, work.domain)
         decoded[offer.offer_id] = own
@@ -86,19 +93,21 @@ async def run_round(
     stand = Stand(list(replica.marks), len(replica.state.blob))
     heard = await exchange(group, swarm.offers, stand, timing, make() if is_new else None)
     repaired = await _repair(swarm, replica, view, heard, timing.fetch_s)
-    reason = heard.seal.reason
+    reason, cause = heard.seal.reason, heard.seal.cause
     if heard.missing:
-        reason = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers"
+        reason, cause = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers", UNFETCHED
     elif not is_new:
-        reason = "skipped: an offer was made before the restart"
-    is_step = is_new and not (heard.seal.is_skipped or heard.missing or repaired == FAILED)
+        reason, cause = "skipped: an offer was made before the restart", RESTARTED
+    elif repaired == FAILED and not cause:
+        cause = BEHIND
+    is_step = not cause
     if is_step:
         contributions = await _contributions(replica, heard.offers, decoded)
         await asyncio.to_thread(replica.advance, round_, contributions, heard.seal.offers)
     else:
         replica.skip(round_)
     change = choose_codec(replica, heard) if is_new else ""
-    return Outcome("; ".join(part for part in (repaired, reason, change) if part), is_step)
+    return Outcome("; ".join(part for part in (repaired, reason, change) if part), is_step, cause, offer_s)
 
 
 def choose_codec(replica: Replica, heard: Heard) -> str:

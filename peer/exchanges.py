@@ -9,12 +9,15 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dht.membership import ACT_TICKS
 from peer import rounds
-from peer.exchange import Outcome, run_round
+from peer.exchange import RESTARTED, Outcome, run_round
 from peer.random_group import run_round_among
 from peer.session import Cut
+from peer.stride import GOOD_ROUNDS, Trial, next_stride
 from peer.train.outer import OuterState
 from protocols.gossip import Timing
 
@@ -24,6 +27,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MISSED_ROUNDS = 2  # in a row, while another is under way: then a peer cannot keep up with a block's group
+OVERTAKEN = "overtaken"  # why a round passes: one before it is still under way
+
+
+@dataclass(frozen=True)
+class Due:
+    """A round of a block that begins now."""
+
+    block: str
+    tick: int
+    group: Sequence[str]  # this peer among them
+    stride: int  # of the group: so many of the block's rounds lie between two of its own
 
 
 class Exchanges:
@@ -33,18 +47,20 @@ class Exchanges:
         self._daemon = daemon
         self._under_way: dict[str, asyncio.Task[None]] = {}  # block → its round
         self._missed: Counter[str] = Counter()  # block → rounds that have passed during the one under way
+        self._begun: dict[str, int] = {}  # block → tick of the round that has begun last
+        self._trials: dict[str, list[Trial]] = {}  # block → its rounds with others since its stride was changed
+        self._strides: dict[str, tuple[int, int]] = {}  # block → (from_tick, stride), as it is told to the others
 
     async def begin(self, tick: int) -> None:
-        """Cut θ and begin an exchange of every block whose round ends at `tick`; training goes on at once."""
+        """Copy θ out and begin an exchange of every block whose round ends at `tick`; training goes on at once."""
         daemon = self._daemon
-        ages = {block: replica.state.age for block, replica in daemon.session.replicas.items()}
-        groups = {block: self._group(block, tick) for block in rounds.due(daemon.spec, ages, tick)}
-        if not any(groups.values()):
+        due = [each for block in daemon.session.replicas if (each := self._due(block, tick)) is not None]
+        if not due:
             return
-        cut = await daemon.session.cut([block for block, group in groups.items() if group])
-        for block, group in groups.items():
-            if group:
-                self._under_way[block] = daemon.tasks.create_task(self._exchange(block, tick, group, cut))
+        cut = await daemon.session.cut([each.block for each in due])
+        for each in due:
+            self._begun[each.block] = each.tick
+            self._under_way[each.block] = daemon.tasks.create_task(self._exchange(each, cut))
 
     def takes_part(self, block: str) -> bool:
         """Whether this peer takes part in the rounds of a block that it trains."""
@@ -55,62 +71,119 @@ class Exchanges:
         """Return the blocks in whose groups this peer counts."""
         return [block for block in self._daemon.session.replicas if self._missed[block] < MISSED_ROUNDS]
 
+    def strides(self) -> dict[str, tuple[int, int]]:
+        """Return what the others are told: block → (from_tick, stride), of the blocks that ever had one beyond 1."""
+        return {block: told for block, told in self._strides.items() if block in self._daemon.session.replicas}
+
     async def settle(self) -> None:
         """Wait for the rounds under way."""
         under_way = [task for task in self._under_way.values() if not task.done()]
         if under_way:
             await asyncio.wait(under_way)
 
-    def _group(self, block: str, tick: int) -> Sequence[str]:
-        """Return who exchanges a block at `tick`; none if this peer does not, or has not done with its last round."""
+    def _due(self, block: str, tick: int) -> Due | None:
+        """Return the round of a block that begins at `tick`; None if there is none, or this peer lets it pass."""
         daemon = self._daemon
-        under_way = self._under_way.get(block)
+        length = daemon.spec.rounds.length(daemon.session.replicas[block].state.age)
         if not self.takes_part(block):
-            return ()
-        if under_way is not None and not under_way.done():
-            self._miss(block, tick)
-            return ()
+            return None
         if daemon.crowds.is_crowd(block):
-            return daemon.crowds.group(block, tick)
-        view = daemon.membership.view(block, tick)
-        return view if daemon.me in view else ()
+            if not rounds.is_due(daemon.spec, block, length, tick) or self._passes(block, tick):
+                return None
+            group = daemon.crowds.group(block, tick)
+            return Due(block, tick, group, 1) if group else None
+        # Who is slower than the group begins as soon as it is known who takes part: the cut will not wait for it.
+        for at in (tick, tick + ACT_TICKS):
+            strides = daemon.membership.strides(block, at)
+            if daemon.me not in strides or at <= self._begun.get(block, 0):
+                continue
+            own, of_group = strides[daemon.me], rounds.group_stride(strides)
+            is_slower = own > of_group
+            if (at == tick or is_slower) and rounds.is_due(daemon.spec, block, max(own, of_group) * length, at):
+                if self._passes(block, at):
+                    return None
+                members = [
+                    peer for peer, each in strides.items() if rounds.is_due(daemon.spec, block, each * length, at)
+                ]
+                return Due(block, at, members, of_group)
+        return None
 
-    def _miss(self, block: str, tick: int) -> None:
-        """Let a round pass; after several leave the group, which would wait for this peer's word, until it is done."""
-        daemon = self._daemon
+    def _passes(self, block: str, tick: int) -> bool:
+        """Say whether a round passes since the one before is under way; after several this peer leaves the group.
+
+        It would wait for this peer's word.
+        """
+        daemon, under_way = self._daemon, self._under_way.get(block)
+        if under_way is None or under_way.done():
+            return False
         self._missed[block] += 1
+        daemon.chronicle.skipped[OVERTAKEN] += 1
         if self._missed[block] == MISSED_ROUNDS and not daemon.crowds.is_crowd(block):
             text = "too slow for these rounds: out of the group until caught up"
             log.warning("%s: %s", block, text)
             daemon.chronicle.outcomes[block] = (tick, text)
             daemon.tasks.create_task(daemon.standing.publish(tick))
+        return True
 
-    async def _exchange(self, block: str, tick: int, group: Sequence[str], cut: Cut) -> None:
+    async def _exchange(self, due: Due, cut: Cut) -> None:
         """Run one round of one block, and bring the worker to its outcome."""
-        daemon = self._daemon
+        daemon, block = self._daemon, due.block
         replica, work = daemon.session.replicas[block], cut.works[block]
         before = replica.state
-        late_s = daemon.clock.now() - daemon.clock.time_of(tick)
-        timing = Timing(*rounds.timing(daemon.spec, before.age, late_s))
+        late_s = daemon.clock.now() - daemon.clock.time_of(due.tick)
+        timing = Timing(*rounds.timing(daemon.spec, before.age, late_s, due.stride))
         if daemon.crowds.is_crowd(block):
             holders = daemon.crowds.holders(block)
-            outcome = await run_round_among(daemon.swarm, replica, tick, group, work, timing, holders)
+            outcome = await run_round_among(daemon.swarm, replica, due.tick, due.group, work, timing, holders)
         else:
-            outcome = await run_round(daemon.swarm, replica, tick, group, work, timing)
+            outcome = await run_round(daemon.swarm, replica, due.tick, due.group, work, timing)
         if replica.state is not before:
             await daemon.session.rebase(block, before, cut, is_step=outcome.is_step)
             await asyncio.to_thread(daemon.store.save, replica)
-        self._record(block, tick, outcome, replica.state)
-        if self._missed.pop(block, 0) >= MISSED_ROUNDS:
+        self._record(due, outcome, replica.state)
+        has_changed = self._missed.pop(block, 0) >= MISSED_ROUNDS
+        if outcome.cause != RESTARTED:
+            offer_s = None if outcome.offer_s is None else late_s + outcome.offer_s
+            trial = Trial(offer_s, late_s + timing.cut_s, outcome.is_step)
+            if len(due.group) > 1:
+                daemon.company.ended(trial, outcome.cause)
+            if not daemon.crowds.is_crowd(block):
+                has_changed |= self._has_other_stride(due, trial)
+        if has_changed:
             await daemon.standing.publish(daemon.clock.tick())
 
-    def _record(self, block: str, tick: int, outcome: Outcome, state: OuterState) -> None:
-        daemon = self._daemon
-        daemon.chronicle.outcomes[block] = (tick, outcome.text)
+    def _has_other_stride(self, due: Due, trial: Trial) -> bool:
+        """Take in what a round has shown; return whether this peer takes longer or shorter ones from now on."""
+        daemon, block = self._daemon, due.block
+        if block not in daemon.session.replicas:
+            return False
+        trials = self._trials.setdefault(block, [])
+        trials.append(trial)
+        del trials[:-GOOD_ROUNDS]
+        _, stride = self._strides.get(block, (0, 1))
+        round_s = rounds.round_seconds(daemon.spec, daemon.session.replicas[block].state.age)
+        if len(due.group) > 1:
+            new, reason = next_stride(stride, trials, daemon.workers.progress.step_s, round_s)
+        else:
+            new, reason = 1, "there is nobody else"
+        if new == stride:
+            return False
+        trials.clear()
+        self._strides[block] = (daemon.clock.tick() + ACT_TICKS, new)
+        text = f"{block}: rounds of {new * round_s:.3g} s from now on: {reason}"
+        log.warning("%s", text)
+        daemon.chronicle.happened(text)
+        return True
+
+    def _record(self, due: Due, outcome: Outcome, state: OuterState) -> None:
+        daemon, block = self._daemon, due.block
+        daemon.chronicle.outcomes[block] = (due.tick, outcome.text)
+        if outcome.cause:
+            daemon.chronicle.skipped[outcome.cause] += 1
         if outcome.is_step and block == daemon.session.sub_model:
             daemon.chronicle.rounds += 1
         loss = daemon.workers.progress.loss
         log.info(
             "%s round %d: %s; version %d, age %d, digest %s, loss %s",
-            block, tick, outcome.text, state.version, state.age, state.digest[:8], f"{loss:.3f}" if loss else "-",
+            block, due.tick, outcome.text, state.version, state.age, state.digest[:8], f"{loss:.3f}" if loss else "-",
         )  # fmt: skip

@@ -45,6 +45,11 @@ def _run_metrics(status: Status) -> Iterator[Metric]:
     yield GaugeMetricFamily("shoal_peers", "Peers that this daemon knows of, itself included.", value=len(status.peers))
     yield GaugeMetricFamily("shoal_age_tokens", "Tokens that the swarm has absorbed.", value=status.age)
     yield GaugeMetricFamily("shoal_goal_tokens", "Tokens after which training ends.", value=status.total_tokens)
+    yield GaugeMetricFamily("shoal_warnings", "Things that are wrong; see the status.", value=len(status.warnings))
+    skipped = CounterMetricFamily("shoal_rounds_skipped", "Rounds that came to nothing, by cause.", labels=["cause"])
+    for cause, count in sorted(status.skipped.items()):
+        skipped.add_metric([cause], count)
+    yield skipped
     if status.eta_s is not None:
         yield GaugeMetricFamily("shoal_eta_seconds", "Expected time until training ends.", value=status.eta_s)
 

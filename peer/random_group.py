@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from configs.errors import PeerError
-from peer.exchange import Outcome, Swarm, Work, choose_codec, make_offer, open_group
+from peer.exchange import RESTARTED, UNFETCHED, Outcome, Swarm, Work, choose_codec, make_offer, open_group
 from peer.replica import Replica, read_values
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from protocols.codecs import decode, encode, encoded_size
@@ -44,7 +44,8 @@ async def run_round_among(
     have = [mixed[offer.offer_id] for offer in heard.offers.values() if offer.offer_id in mixed]
     if not is_new or heard.seal.is_skipped or not have:
         replica.skip(round_)
-        return Outcome(heard.seal.reason if is_new else "skipped: an offer was made before the restart", False)
+        cause = heard.seal.cause or UNFETCHED if is_new else RESTARTED
+        return Outcome(heard.seal.reason if is_new else "skipped: an offer was made before the restart", False, cause)
     share = counted_share(replica.me, heard.seal.offers, heard.lists)
     own = swarm.offers.held(replica.block, round_)[replica.me]
     await asyncio.to_thread(replica.mix, round_, mixed[own.offer_id].fragment, have, share, at, holders)

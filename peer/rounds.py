@@ -16,7 +16,21 @@ def due(spec: RunSpec, ages: Mapping[str, int], tick: int) -> list[str]:
     The parts of a replica take turns, so that each has the links for itself. Whatever the length, a block's ticks are
     among those of any shorter one: peers that believe it older or younger still meet.
     """
-    return [block for block, age in ages.items() if (tick - turn(spec, block)) % spec.rounds.length(age) == 0]
+    return [block for block, age in ages.items() if is_due(spec, block, spec.rounds.length(age), tick)]
+
+
+def is_due(spec: RunSpec, block: str, length: int, tick: int) -> bool:
+    """Return whether a round of `length` ticks, a power of two, ends at `tick`."""
+    return (tick - turn(spec, block)) % length == 0
+
+
+def group_stride(strides: Mapping[str, int]) -> int:
+    """Return how many rounds lie between two in which at least two of the holders take part.
+
+    `strides` maps each holder to the number of rounds that make one of its own. What one does alone is no round, as
+    long as there are others.
+    """
+    return sorted(strides.values())[1] if len(strides) > 1 else 1
 
 
 def turn(spec: RunSpec, block: str) -> int:
@@ -28,17 +42,17 @@ def turn(spec: RunSpec, block: str) -> int:
     return (part_of(block) or 0) * between % spec.rounds.last_ticks
 
 
-def round_seconds(spec: RunSpec, age: int) -> float:
-    """Return how long a round of a block of this age takes."""
-    return spec.rounds.length(age) * spec.rounds.tick_seconds
+def round_seconds(spec: RunSpec, age: int, stride: int = 1) -> float:
+    """Return how long a round of a block of this age takes, in a group of this stride."""
+    return stride * spec.rounds.length(age) * spec.rounds.tick_seconds
 
 
-def timing(spec: RunSpec, age: int, late_s: float) -> tuple[float, float, float]:
+def timing(spec: RunSpec, age: int, late_s: float, stride: int = 1) -> tuple[float, float, float]:
     """Return the seconds until the cut and until the end of the lists, for a member that begins `late_s` late.
 
     The third is how long a missing offer may take after that.
     """
-    length = round_seconds(spec, age)
+    length = round_seconds(spec, age, stride)
     cut = spec.rounds.cut_share * length
     end = (spec.rounds.cut_share + LIST_SHARE) * length
     return max(0.0, cut - late_s), max(0.0, end - late_s), CLOSE_SHARE * length - end

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import ShoalError
 from dht.addresses import MAX_ADDRESSES
@@ -16,7 +17,8 @@ from dht.membership import ACT_TICKS, RENEW_TICKS, hold
 from dht.records import MemberRecord, Report
 from peer import __version__
 from peer.chronicle import block_status, packed_digests, peer_status
-from peer.rounds import eta_seconds
+from peer.company import Circumstances
+from peer.rounds import eta_seconds, group_stride, round_seconds
 from peer.status import PeerStatus, Status
 from peer.train.inner import Schedule
 from peer.train.partition import COMMON, TRUNK
@@ -38,7 +40,8 @@ class Standing:
         self._schedule = Schedule(daemon.spec, daemon.strategy)
         self._published_at = -RENEW_TICKS
         self._kept_at = 0
-        self._upkeep: asyncio.Task[None] | None = None
+        self._duties: dict[str, asyncio.Task[Any]] = {}
+        self._warning = ""
         self._started_at = time.time()
         self.addresses: list[str] = []
         self._url = ""
@@ -52,6 +55,10 @@ class Standing:
         print(f"shoal {__version__}", f"peer {self._daemon.me}", f"run {spec.run_id} ({spec.name})", sep="\n")
         for address in self.addresses:
             print(f"listening on {address}")
+        rounds = spec.rounds
+        first_s, last_s = (ticks * rounds.tick_seconds for ticks in (rounds.first_ticks, rounds.last_ticks))
+        why = f", since {self._daemon.entry.clock}" if self._daemon.entry.clock else ""
+        print(f"rounds of {first_s:g} s at first, {last_s:g} s in the end; a tick is {rounds.tick_seconds:g} s{why}")
         print(f"status {url}", f"join with: {self._join_line()}", "ready", sep="\n", flush=True)
 
     def members(self) -> Mapping[str, list[str]]:
@@ -62,23 +69,30 @@ class Standing:
     # Membership and duties
 
     def keep_up(self, tick: int) -> None:
-        """Begin this tick's upkeep, unless the last is still under way: read, publish, keep."""
-        progress = self._daemon.workers.progress
-        if progress.tokens and not self._daemon.chronicle.losses:
-            log.info("training %s; loss %.3f", self._daemon.session.sub_model, progress.loss or 0.0)
-        self._daemon.chronicle.trained(progress.tokens, progress.loss)
-        if self._upkeep is None or self._upkeep.done():
-            self._upkeep = self._daemon.tasks.create_task(self._keep_up(tick))
-
-    async def _keep_up(self, tick: int) -> None:
-        await self._daemon.membership.refresh()
-        if tick - self._published_at >= RENEW_TICKS:
-            await self.publish(tick)
-            await asyncio.to_thread(self._daemon.chronicle.save)
-        if tick - self._kept_at >= self._daemon.config.keep_ticks:
-            self._kept_at = tick
-            await self._keep_blocks(tick)
+        """Begin this tick's duties, each unless its last is still under way: none of them waits for another."""
+        daemon, progress = self._daemon, self._daemon.workers.progress
+        if progress.tokens and not daemon.chronicle.losses:
+            log.info("training %s; loss %.3f", daemon.session.sub_model, progress.loss or 0.0)
+        daemon.chronicle.trained(progress.tokens, progress.loss)
+        self._warn(tick)
         self.on_tick(self.status())
+        self._begin("read", daemon.membership.refresh)
+        if tick - self._published_at >= RENEW_TICKS:
+            self._begin("renew", partial(self._renew, tick))
+        if tick - self._kept_at >= daemon.config.keep_ticks and self._begin("keep", partial(self._keep_blocks, tick)):
+            self._kept_at = tick
+
+    def _begin(self, duty: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
+        """Begin a duty; return False if the last time of it is still under way."""
+        task = self._duties.get(duty)
+        if task is not None and not task.done():
+            return False
+        self._duties[duty] = self._daemon.tasks.create_task(work())
+        return True
+
+    async def _renew(self, tick: int) -> None:
+        await self.publish(tick)
+        await asyncio.to_thread(self._daemon.chronicle.save)
 
     async def publish(self, tick: int, *, is_leaving: bool = False) -> None:
         """Write this peer's member record."""
@@ -88,6 +102,7 @@ class Standing:
             run_id=daemon.spec.run_id,
             addresses=self.addresses[:MAX_ADDRESSES],
             holdings=hold(daemon.membership.holdings(), daemon.exchanges.held() if is_holding else [], tick),
+            strides=daemon.exchanges.strides() if is_holding else {},
             sub_model=daemon.session.sub_model,
             keeps=daemon.store.versions(),
             ages=daemon.store.ages(),
@@ -176,7 +191,7 @@ class Standing:
             own = (versions[block], ages[block]) if block in versions else None
             status = block_status(block, known, daemon.membership.view(block, tick), tick, own)
             last_round, outcome = daemon.chronicle.outcomes.get(block, (0, ""))
-            length = daemon.spec.rounds.length(status.age)
+            length = daemon.spec.rounds.length(status.age) * daemon.membership.strides(block, tick).get(daemon.me, 1)
             blocks.append(
                 status.model_copy(update={"last_round": last_round, "outcome": outcome, "round_ticks": length})
             )
@@ -201,9 +216,31 @@ class Standing:
             age=age,
             total_tokens=daemon.spec.total_tokens,
             eta_s=eta_seconds(age, daemon.spec.total_tokens, sum(peer.tokens_per_s for peer in peers)),
+            warnings=[self._warning] if self._warning else [],
+            skipped=dict(daemon.chronicle.skipped),
             losses=daemon.chronicle.losses,
             events=list(daemon.chronicle.events),
         )
+
+    def _warn(self, tick: int) -> None:
+        """See whether this peer trains alone although there are others; say so once, and once when it is over."""
+        daemon = self._daemon
+        blocks = [block for block in daemon.session.replicas if daemon.exchanges.takes_part(block)]
+        others = max((len(daemon.membership.view(block, tick)) - 1 for block in blocks), default=0)
+        if self._state() != "training" or others < 1:
+            daemon.company.begin()
+            self._warning = ""
+            return
+        strides = daemon.membership.strides(blocks[0], tick)
+        age = daemon.session.replicas[blocks[0]].state.age
+        stride = max(strides.get(daemon.me, 1), group_stride(strides))
+        met = Circumstances(others, round_seconds(daemon.spec, age, stride), daemon.workers.progress.step_s)
+        before, self._warning = self._warning, daemon.company.warning(met)
+        if self._warning and not before:
+            log.warning("%s", self._warning)
+            daemon.chronicle.happened(self._warning)
+        elif before and not self._warning:
+            log.info("a round was sealed with others again")
 
     def _own_status(self, tick: int) -> PeerStatus:
         return peer_status(self._daemon.me, self._report(), tick)

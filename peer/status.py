@@ -19,7 +19,7 @@ class BlockStatus(BaseModel):
     age: int = 0  # tokens
     version: int = 0  # outer steps taken
     last_round: int = 0  # tick of the last exchange
-    round_ticks: int = 0
+    round_ticks: int = 0  # of this peer: as many times the block's as its stride
     outcome: str = ""  # of the last round, such as "sealed 3 of 3" or "skipped: heard 1 of 3"
     agreement: float = 1.0  # share of the holders whose newest common version has the majority's digest
 
@@ -63,5 +63,7 @@ class Status(BaseModel):
     age: int = 0  # tokens that the swarm has absorbed
     total_tokens: int = 0
     eta_s: float | None = None
+    warnings: list[str] = []  # what is wrong, why, and what helps; most of the time nothing
+    skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
     losses: list[tuple[int, float]] = []  # (tokens, loss) of the local peer, thinned to at most 200 points
     events: list[str] = []  # the last changes, newest last: joined, left, restarted, skipped

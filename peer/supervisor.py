@@ -44,6 +44,7 @@ class Progress:
     loss: float | None = None  # nats per token, of the last step
     tokens: int = 0  # since `load`, dropped ones excluded
     tokens_per_s: float = 0.0
+    step_s: float | None = None  # the last inner step
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Workers:
         """Raise DeviceError, before anything is allocated, if a device is missing or the run's model is too large."""
         from peer.train.memory import check_host
 
-        devices = self._devices()
+        devices = devices_of(self._config)
         check_devices(devices)
         check_host(spec.model, is_training="cpu" in devices)
 
@@ -133,7 +134,7 @@ class Workers:
         size = Strategy.of(spec.strategy, 1).layout(COMMON, spec.model).size
         self.anchor, self.snapshot = (shared(size) for _ in range(2))
         config = self._config
-        setup = Setup(spec, self._devices(), 0, "", seed, config.threads, config.precision, self._most, base)
+        setup = Setup(spec, devices_of(config), 0, "", seed, config.threads, config.precision, self._most, base)
         self._supervision = asyncio.create_task(self._supervise(setup))
         await self._live()
 
@@ -165,17 +166,18 @@ class Workers:
         self.epoch = message["place"]["epoch"]
 
     async def take_snapshot(self) -> Snapshot:
-        """snapshot ← θ, between two inner steps; training goes on at once."""
+        """snapshot ← θ as it is now, also in the midst of a step, which goes on; unfinished steps are not in it."""
         answer = await self._ask({"type": "snapshot"})
         self._snapshot_tokens = answer["tokens"]
         self.progress = replace(self.progress, tokens=answer["tokens"], position=answer["position"])
         return Snapshot(answer["tokens"], answer["steps"], answer["loss"])
 
     async def apply(self, ages: Mapping[str, int]) -> None:
-        """θ ← θ + anchor − snapshot for the blocks in `ages`, which have these ages now.
+        """θ ← θ + anchor − snapshot for the blocks in `ages`, which have these ages now; waits for no step.
 
-        What the worker has learnt since the snapshot is kept. The caller may write another base than θ into the
-        snapshot first. If θ went back to the anchor meanwhile, unseen by the caller: θ ← anchor.
+        Both buffers may be written again when this returns. What the worker has learnt since the snapshot is kept. The
+        caller may write another base than θ into the snapshot first. If θ went back to the anchor meanwhile, unseen by
+        the caller: θ ← anchor.
         """
         message = {"type": "apply", "ages": dict(ages), "epoch": self.epoch}
         await self._ask(message)
@@ -215,9 +217,6 @@ class Workers:
         self._supervision.cancel()
         with suppress(asyncio.CancelledError):
             await self._supervision
-
-    def _devices(self) -> tuple[str, ...]:
-        return self._config.devices or _all_devices()
 
     def _place(self, ages: Mapping[str, int]) -> Message:
         """Where training begins: at the anchor, and after the data that was already taken."""
@@ -354,6 +353,7 @@ class Workers:
                     message["loss"],
                     message["tokens"],
                     self.progress.tokens_per_s if speed is None else speed,
+                    message["step_s"],
                 )
             case "ready":
                 self.micro_batch = message["micro_batch"]
@@ -373,8 +373,8 @@ class Workers:
         self.on_event(event)
 
 
-def _all_devices() -> tuple[str, ...]:
-    """Return every GPU, or the CPU."""
+def devices_of(config: PeerConfig) -> tuple[str, ...]:
+    """Return the devices that a peer trains on: those it was told, or every GPU, or the CPU."""
     import torch
 
-    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or ("cpu",)
+    return config.devices or tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or ("cpu",)

@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import re
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from peer.status import BlockStatus, PeerStatus, Status
 WIDTH, HEIGHT = 100, 30
 FIXED_LINES = 10  # the header, the titles, the gaps, and one to spare; the rest is shared by rows and events
 LEAST_EVENTS = 3
+MOST_WARNINGS = 2
 BARS = "▁▂▃▄▅▆▇█"
 
 GOOD, WARN, BAD, ACCENT, QUIET = "green", "yellow", "red", "cyan", "bright_black"
@@ -140,13 +142,15 @@ def _page(status: Status, curves: Sequence[Curve], title: Text, now: float, size
     width, height = size
     curves = [curve for curve in curves if curve[1]][:4]
     join = _join_lines(status, width)
-    room = max(4, height - FIXED_LINES - LEAST_EVENTS - len(join) - len(curves))
+    warnings = [line for text in status.warnings[:MOST_WARNINGS] for line in _warning_lines(text, width)]
+    room = max(4, height - FIXED_LINES - LEAST_EVENTS - len(join) - len(curves) - len(warnings))
     for_blocks = min(len(status.blocks), max(room // 2, room - len(status.peers)))
     for_peers = min(len(status.peers), room - for_blocks)
     for_events = LEAST_EVENTS + room - for_blocks - for_peers
     gap = 2 if width >= WIDTH else 1
     return Group(
         _rule(title),
+        *warnings,
         _facts(status, now),
         _progress(status, width),
         *join,
@@ -196,6 +200,12 @@ def _line(left: RenderableType, right: RenderableType) -> Table:
     line.add_column(no_wrap=True, justify="right")
     line.add_row(left, right)
     return line
+
+
+def _warning_lines(text: str, width: int) -> list[Text]:
+    """Return a warning, as many lines as it takes."""
+    lines = textwrap.wrap(clean(text), width - 2, initial_indent="! ", subsequent_indent="  ")
+    return [Text(line, style=f"bold {WARN}", no_wrap=True) for line in lines]
 
 
 def _join_lines(status: Status, width: int) -> list[Text]:

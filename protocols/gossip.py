@@ -66,13 +66,14 @@ async def exchange(
     """
     loop = asyncio.get_running_loop()
     cut, end = loop.time() + timing.cut_s, loop.time() + timing.end_s
-    async with asyncio.TaskGroup() as both:
-        if making is not None:
-            both.create_task(making)
+    async with asyncio.TaskGroup() as tasks:
+        made = tasks.create_task(making) if making is not None else None
         await _gather(group, offers, cut)
-    own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes)
-    lists: dict[str, OfferList] = {group.me: own}
-    await _each([_hear(group, peer, end, lists) for peer in group.others], end)
+        if made is not None and not made.done():  # others wait for this peer's word, so it comes without the own offer
+            await asyncio.wait([made], timeout=max(0.0, cut - loop.time()))
+        own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes)
+        lists: dict[str, OfferList] = {group.me: own}
+        await _each([_hear(group, peer, end, lists) for peer in group.others], end)
     held = {peer: heard.offers for peer, heard in lists.items() if heard.marks}
     outcome = seal(group.view, held)
     histories = {peer: [Mark(v, d) for v, d in heard.marks] for peer, heard in lists.items() if heard.marks}

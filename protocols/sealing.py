@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MARKS = 16  # digests that a member remembers of its own past
+UNHEARD, UNNAMED = "unheard", "unnamed"  # why a round is skipped: too few members, or too few offers in time
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Seal:
 
     offers: Mapping[str, str]  # peer → offer id
     reason: str
+    cause: str = ""  # of a skipped round: UNHEARD or UNNAMED
 
     @property
     def is_skipped(self) -> bool:
@@ -40,11 +42,11 @@ def seal(view: Sequence[str], lists: Mapping[str, Mapping[str, str]]) -> Seal:
     members = set(view)
     heard = {member: held for member, held in lists.items() if member in members}
     if 2 * len(heard) < len(members):
-        return Seal({}, f"skipped: heard {len(heard)} of {len(members)}")
+        return Seal({}, f"skipped: heard {len(heard)} of {len(members)}", UNHEARD)
     named = Counter((peer, offer) for held in heard.values() for peer, offer in held.items() if peer in members)
     sealed = {peer: offer for (peer, offer), count in sorted(named.items()) if 2 * count > len(members)}
     if not sealed:
-        return Seal({}, f"skipped: no offer is held by more than half of {len(members)}")
+        return Seal({}, f"skipped: no offer is held by more than half of {len(members)}", UNNAMED)
     return Seal(sealed, f"sealed {len(sealed)} of {len(members)}")
 
 

@@ -3,9 +3,9 @@
 No torch here: the daemon starts its workers' fork server before it imports anything heavy.
 """
 
-import select
 import socket
 import struct
+import threading
 from typing import Any
 
 import msgpack
@@ -29,15 +29,12 @@ def unpacked(data: bytes) -> Message:
 
 
 class Channel:
-    """Messages over a blocking socket."""
+    """Messages over a blocking socket: one thread receives, any thread may send."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._socket = sock
-
-    def is_readable(self) -> bool:
-        """Return whether a message, or the end, is waiting."""
-        return bool(select.select([self._socket], [], [], 0)[0])
+        self._sending = threading.Lock()
 
     def receive(self) -> Message:
         """Return the next message, waiting for it. Raises EOFError when the daemon is gone."""
@@ -47,7 +44,8 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send a message. Raises OSError when the daemon is gone."""
-        self._socket.sendall(packed(message))
+        with self._sending:
+            self._socket.sendall(packed(message))
 
     def _read(self, size: int) -> bytes:
         data = bytearray()

@@ -124,25 +124,41 @@ class Inner:
             fresh.state.update(before.state)
 
     def step(self, windows: Tensor, micro_batch: int, rates: Mapping[str, float]) -> float:
-        """Take one optimizer step on the windows of all ranks; return the loss in nats per token over all of them.
+        """Take one optimizer step and return its loss: `gradient`, then `update`, unless the loss is NaN."""
+        loss = self.gradient(windows, micro_batch)
+        if not math.isnan(loss):
+            self.update(rates)
+        return loss
+
+    def gradient(self, windows: Tensor, micro_batch: int) -> float:
+        """Make the gradient of the windows of all ranks; return the loss in nats per token over all of them.
 
         `windows` is (B, T + 1), the same on every rank; each takes its share of the rows. Only unmarked tokens
-        (data.py) count. A step whose loss or gradient is not finite changes nothing and returns NaN. Raises
-        torch.OutOfMemoryError.
+        (data.py) count. Where loss or gradient are not finite there is none, and NaN is returned. Raises
+        torch.OutOfMemoryError. The parameters stay as they are.
         """
+        self._module.zero_grad()
         loss = self._accumulate(windows, micro_batch)
         norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._inner.grad_clip)
         total_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        is_good = math.isfinite(loss) and math.isfinite(total_norm.item())
-        if is_good:
-            self._ramp = min(RAMP_STEPS, self._ramp + 1)
-            for optimizer in self._optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rates[group["block"]] * self._ramp / RAMP_STEPS
-                optimizer.step()
+        if not (math.isfinite(loss) and math.isfinite(total_norm.item())):
+            return math.nan
         for optimizer in self._optimizers:
-            optimizer.zero_grad()
-        return loss if is_good else math.nan
+            if isinstance(optimizer, Muon):
+                optimizer.prepare()
+        return loss
+
+    def update(self, rates: Mapping[str, float]) -> None:
+        """Change the parameters by the gradient that was made last, with a learning rate for each block.
+
+        This alone changes them, and it is short: what is long about a step is in `gradient`.
+        """
+        self._ramp = min(RAMP_STEPS, self._ramp + 1)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rates[group["block"]] * self._ramp / RAMP_STEPS
+            optimizer.step()
+        self._module.zero_grad()
 
     def _accumulate(self, windows: Tensor, micro_batch: int) -> float:
         """Sum the gradient of the mean loss over micro-batches and ranks; return that loss."""

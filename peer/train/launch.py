@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from configs.errors import DeviceError
-from configs.run import RunSpec
+from configs.run import RunPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODULES = [  # what a rank needs for its first step
     "peer.train.lifeline",
+    "peer.train.background",
     "peer.train.worker",
     "transformers.models.llama.modeling_llama",
 ]
@@ -26,7 +27,7 @@ MODULES = [  # what a rank needs for its first step
 class Setup:
     """What a rank is told when it starts."""
 
-    spec: RunSpec
+    plan: RunPlan
     devices: tuple[str, ...]  # of all ranks
     rank: int
     rendezvous: str  # a fresh file, where the ranks meet

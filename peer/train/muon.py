@@ -36,19 +36,35 @@ class Muon(TorchMuon):
     def __init__(self, groups: list[dict[str, Any]], lr: float, weight_decay: float = 0.1) -> None:
         super().__init__(groups, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
+        self._directions: list[tuple[dict[str, Any], Tensor, Tensor]] = []  # group, parameter, direction
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Turn the gradients into the directions of the next step: most of the work, and it needs no parameter."""
+        self._directions = [
+            (group, parameter, self._direction(group, parameter))
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step."""
+        """Take one step: what was prepared, or, if nothing was, what the gradients say."""
         assert closure is None
-        for group in self.param_groups:
-            momentum, rate = group["momentum"], group["lr"]
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                buffer = self.state[parameter].setdefault(MOMENTUM_KEY, torch.zeros_like(gradient))
-                buffer.lerp_(gradient, 1 - momentum)
-                direction = gradient.lerp(buffer, momentum)  # Nesterov
-                update = orthogonalised(direction, group["ns_coefficients"], group["ns_steps"], group["eps"])
-                parameter.mul_(1 - rate * group["weight_decay"])
-                parameter.add_(update.to(parameter.dtype), alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
+        if not self._directions:
+            self.prepare()
+        for group, parameter, direction in self._directions:
+            rate = group["lr"]
+            parameter.mul_(1 - rate * group["weight_decay"])
+            parameter.add_(direction, alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
+        self._directions = []
+
+    def _direction(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+        gradient = parameter.grad
+        assert gradient is not None
+        buffer = self.state[parameter].setdefault(MOMENTUM_KEY, torch.zeros_like(gradient))
+        buffer.lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(buffer, group["momentum"])  # Nesterov
+        parameter.grad = None
+        return orthogonalised(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(parameter.dtype)

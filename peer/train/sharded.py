@@ -58,13 +58,13 @@ class Ranks:
         distributed.all_reduce(shared, operation)
         return shared.item()
 
-    def agree(self, choice: bool) -> bool:
-        """Return what rank 0 chose."""
+    def agree(self, choice: int) -> int:
+        """Return the number, or the yes or no, that rank 0 chose."""
         if self.count == 1:
             return choice
         shared = torch.tensor(int(choice))
         distributed.broadcast(shared, 0)
-        return bool(shared.item())
+        return int(shared.item())
 
     def mesh(self, is_sharded: bool) -> DeviceMesh | None:
         """Return the mesh (replicate, shard): each rank a replica, or all ranks the shards of one; None when alone."""
@@ -125,12 +125,12 @@ class Rows:
         parameters = {name.replace(".base_layer.", "."): value for name, value in module.model.named_parameters()}
         self.pieces = [_piece(slot.block, slot.name, parameters[slot.name], slot.offset) for slot in layout.slots]
         first = next(iter(parameters.values()))
-        self._is_first_replica = not isinstance(first, DTensor) or first.device_mesh.get_local_rank("replicate") == 0
+        self.is_first_replica = not isinstance(first, DTensor) or first.device_mesh.get_local_rank("replicate") == 0
 
     @torch.no_grad()
     def copy_out(self, flat: Tensor) -> None:
         """Write the parameters into `flat`; of equal replicas only the first writes."""
-        if self._is_first_replica:
+        if self.is_first_replica:
             for piece in self.pieces:
                 piece.of(flat).copy_(piece.values)
 
@@ -140,13 +140,6 @@ class Rows:
         for piece in self.pieces:
             if piece.block in blocks:
                 piece.values.copy_(piece.of(flat))
-
-    @torch.no_grad()
-    def shift(self, anchor: Tensor, snapshot: Tensor, blocks: Collection[str]) -> None:
-        """θ ← θ + (anchor − snapshot), for `blocks`: take a new anchor and keep what was learnt meanwhile."""
-        for piece in self.pieces:
-            if piece.block in blocks:
-                piece.values.add_((piece.of(anchor) - piece.of(snapshot)).to(piece.values.device))
 
 
 def _piece(block: str, name: str, parameter: Tensor, offset: int) -> Piece:

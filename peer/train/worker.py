@@ -1,15 +1,17 @@
 """The worker: one process for each device, which trains and does nothing else.
 
-Between two inner steps it answers what the daemon asks over a socket. The state
+One thread trains, another listens to what the daemon asks over a socket. The state
 travels through two flat float32 buffers shared with the daemon: the *anchor*, which the daemon writes, and the
 *snapshot*, which the worker writes. The daemon's side is `peer/supervisor.py`.
 
-Asked (each answered by every rank with `done`, in order):
-    load       θ ← anchor, as this sub-model, from these sources
+Asked (each answered by every rank with `done`, in order), and answered at once, whatever a step is at:
     snapshot   snapshot ← θ; the answer says what it contains
     apply      θ ← θ + anchor − snapshot, for these blocks; the daemon may have written another base into snapshot
+Asked, and answered between two inner steps:
+    load       θ ← anchor, as this sub-model, from these sources
     sources    sample from these token files from now on
     pause, resume
+    measure    how long a step takes; the next request must be `load`
     save, restore   Adam's moments, to and from files of a directory
 Told, by rank 0: ready, progress, diverged, stalled. Told by any rank before it ends: error.
 
@@ -17,15 +19,20 @@ Told, by rank 0: ready, progress, diverged, stalled. Told by any rank before it 
 was meant for what θ was before is noticed: then θ ← anchor.
 """
 
-import contextlib
 import math
 import os
+import queue
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -36,10 +43,15 @@ from peer.train.data import Sampler, Source
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
 from peer.train.launch import Setup, missing_device
 from peer.train.memory import fit, free_bytes
+from peer.train.neighbours import NAME, fair_threads
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded, fill_base
+from peer.train.theta import Theta
 
-PROGRESS_SECONDS = 0.5
+PROGRESS_S = 0.5  # between two messages of progress
+THREADS_S = 10.0  # between two looks at how many workers share this machine
+MEASURE_S = 2.0  # for steps that are taken to be measured
+MIN_MEASURED_STEPS = 3  # however long they take
 MAX_FAILURES = 3  # returns to the anchor without RAMP_STEPS good steps between them
 OOM_SCORE = 500  # the kernel, short of memory, kills a worker before it kills a daemon
 
@@ -49,18 +61,26 @@ def work(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) ->
     # A Ctrl-C or a service's stop reaches the whole process group; only the daemon decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):  # elsewhere than on Linux there are no such files
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+        Path("/proc/self/comm").write_text(NAME)
     channel = Channel(sock)
-    try:
+    with _reporting(channel):
         Worker(channel, setup, snapshot, anchor).run()
+
+
+@contextmanager
+def _reporting(channel: Channel) -> Iterator[None]:
+    """End this process when the daemon is gone, and with exit code 1, once it is told, when anything else fails."""
+    try:
+        yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the daemon is gone
+        os._exit(0)
     except Exception as error:
         kind = _kind(error)
         named = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"[:2000]
         message = "out of memory" if kind == "memory" else named  # how many bytes of which pool is in the detail
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             channel.send({"type": "error", "kind": kind, "message": message, "detail": traceback.format_exc()[-8000:]})
         os._exit(1)  # a broken process group can hang an orderly exit
 
@@ -69,32 +89,36 @@ class Worker:
     """One rank: its sub-model, its place in the data, and what of its work is safe in the anchor."""
 
     def __init__(self, channel: Channel, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
-        spec = setup.spec
+        plan = setup.plan
         self._channel, self._snapshot, self._anchor = channel, snapshot, anchor
-        self._spec, self._seed = spec, setup.seed
+        self._plan, self._seed = plan, setup.seed
         self._ranks = Ranks(setup.rank, len(setup.devices), _open_device(setup))
         self._ranks.join(setup.rendezvous)
-        self._batch = spec.inner.batch_tokens // spec.model.context_length  # sequences in one inner step
-        self._batch_tokens = self._batch * spec.model.context_length
+        self._batch = plan.inner.batch_tokens // plan.model.context_length  # sequences in one inner step
+        self._batch_tokens = self._batch * plan.model.context_length
         sharing = sum(device == setup.devices[setup.rank] for device in setup.devices)  # ranks on this device
         self._fit = fit(
-            spec.model,
+            plan.model,
             ranks=self._ranks.count,
             rows=math.ceil(self._batch / self._ranks.count),
             free=int(self._ranks.least(free_bytes(self._ranks.device) // sharing)),
             micro_batch=setup.micro_batch,
         )
-        self._module = build_sharded(spec.model, self._ranks.device, self._ranks.mesh(self._fit.is_sharded))
+        self._module = build_sharded(plan.model, self._ranks.device, self._ranks.mesh(self._fit.is_sharded))
         if setup.base is not None:
-            fill_base(self._module, spec.model, setup.base)
+            fill_base(self._module, plan.model, setup.base)
         is_bfloat16 = setup.precision == "bfloat16" or (
             setup.precision == "auto" and self._ranks.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
-        self._inner = Inner(spec.inner, self._module, self._ranks, is_bfloat16)
-        self._schedule = Schedule(spec, Strategy.of(spec.strategy, 1))
+        self._inner = Inner(plan.inner, self._module, self._ranks, is_bfloat16)
+        self._schedule = Schedule(plan, Strategy.of(plan.strategy, 1))
         self._sub_model = COMMON
-        self._layout = self._schedule.strategy.layout(COMMON, spec.model)
+        self._layout = self._schedule.strategy.layout(COMMON, plan.model)
         self._rows = Rows(self._module, self._layout)
+        self._theta = Theta(self._rows)
+        self._lock = threading.Lock()  # of θ and of all that counts what is in it
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # for the thread that trains
+        self._asked = self._done = 0  # of these tasks
         self._sampler: Sampler | None = None
         self._watch = Watch()
         self._ages: dict[str, int] = {}
@@ -107,72 +131,130 @@ class Worker:
         self._descends = False  # whether θ contains what the last snapshot contained
         self._is_paused = self._is_stalled = False
         self._good_steps, self._failures = 0, 0
+        self._step_s: float | None = None  # of the last step
         self._shown_at, self._shown_tokens = 0.0, 0
+        self._threads, self._counted_at = setup.threads, time.monotonic()
 
     def run(self) -> None:
-        """Train, and answer between two steps. Raises EOFError when the daemon is gone."""
+        """Train, and between two steps do what was asked. Ends with the process, when the daemon is gone."""
         self._tell({"type": "ready", "micro_batch": self._fit.micro_batch, "is_sharded": self._fit.is_sharded})
+        threading.Thread(target=self._listen, name="listener", daemon=True).start()
         while True:
-            # All ranks answer at the same step: rank 0 looks at its socket for all of them. While nobody
-            # trains nobody waits for rank 0 in a collective either, so a long pause cannot time one out.
-            while not self._is_training or self._ranks.agree(self._channel.is_readable()):
-                self._answer(self._channel.receive())
+            self._do_what_was_asked()
             try:
                 self._step()
             except ShoalError as error:  # the data; the same on every rank
-                self._stall(str(error))
+                with self._lock:
+                    self._stall(str(error))
+
+    # What the daemon asks
+
+    def _listen(self) -> None:
+        """Take in one request after the other, in a thread of its own."""
+        with _reporting(self._channel):
+            while True:
+                request = self._channel.receive()
+                match request["type"]:
+                    case "snapshot":
+                        with self._lock:
+                            self._answer(request, self._on_snapshot)
+                    case "apply":
+                        with self._lock:
+                            self._answer(request, self._on_apply)
+                        self._ask_trainer(self._take_up)
+                    case kind:
+                        is_done = threading.Event()
+                        self._ask_trainer(partial(self._do, request, getattr(self, f"_on_{kind}"), is_done))
+                        is_done.wait()  # so that requests are answered in their order
+
+    def _ask_trainer(self, task: Callable[[], None]) -> None:
+        """Let the thread that trains do something between two steps."""
+        self._asked += 1
+        self._tasks.put(task)
+
+    def _do_what_was_asked(self) -> None:
+        """Do what was asked of the training thread, and wait for more while there is nothing to train.
+
+        All ranks do the same between the same two steps: rank 0 says how much. While nobody trains nobody waits for
+        rank 0 in a collective either, so a long pause cannot time one out.
+        """
+        upto = 0
+        while True:
+            if self._is_training:
+                upto = self._ranks.agree(self._asked)
+                if self._done == upto:
+                    return
+            self._tasks.get()()
+            self._done += 1
+
+    def _do(self, request: Message, action: Callable[..., Message | None], is_done: threading.Event) -> None:
+        with self._lock:
+            self._answer(request, action)
+            self._shown_at = 0.0  # what was not training must not count in the speed
+        is_done.set()
+
+    def _answer(self, request: Message, action: Callable[..., Message | None]) -> None:
+        answer: Message = {"type": "done", "id": request.pop("id")}
+        del request["type"]
+        try:
+            answer.update(action(**request) or {})
+        except ShoalError as error:
+            answer["error"] = str(error)
+            answer["error_type"] = type(error).__name__
+        self._channel.send(answer)
 
     @property
     def _is_training(self) -> bool:
         return self._sampler is not None and not self._is_paused and not self._is_stalled
 
-    def _answer(self, message: Message) -> None:
-        answer: Message = {"type": "done", "id": message.pop("id")}
-        try:
-            answer.update(getattr(self, f"_on_{message.pop('type')}")(**message) or {})
-        except ShoalError as error:
-            answer["error"] = str(error)
-            answer["error_type"] = type(error).__name__
-        self._channel.send(answer)
-        self._shown_at = 0.0  # what was not training must not count in the speed
-
-    def _on_load(self, sub_model: str, num_domains: int, sources: list[Message], place: Message) -> None:
-        self._on_sources(sources)
-        self._schedule = Schedule(self._spec, Strategy.of(self._spec.strategy, num_domains))
-        self._layout = self._schedule.strategy.layout(sub_model, self._spec.model)
-        self._rows = Rows(self._module, self._layout)
-        # Adam's moments stay true when a sub-model grows out of the common model, not between two experts.
-        self._inner.use(self._layout, is_fresh=self._sub_model not in (COMMON, sub_model))
-        self._sub_model = sub_model
-        self._rows.copy_in(self._anchor, self._layout.blocks)
-        self._ages, self._epoch, self._position = place["ages"], place["epoch"], place["position"]
-        self._tokens = self._anchor_tokens = place["tokens"]
-        self._snapshot_tokens = place["snapshot_tokens"]
-        self._losses, self._descends = [], False
-
     def _on_snapshot(self) -> Message:
-        self._rows.copy_out(self._snapshot)
+        self._theta.read(self._snapshot)
         self._descends = True
         self._snapshot_tokens = self._tokens
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         steps, self._losses = len(self._losses), []
-        return {"tokens": self._tokens, "steps": steps, "loss": loss, "position": self._position}
+        return {
+            "tokens": self._tokens,
+            "steps": steps,
+            "loss": loss,
+            "position": self._position,
+        }
 
     def _on_apply(self, ages: dict[str, int], epoch: int) -> None:
+        """Count the new anchor from now on; θ follows when the step is over, see `_take_up`."""
         if epoch == self._epoch:
-            self._rows.shift(self._anchor, self._snapshot, ages)
+            self._theta.shift_later(self._anchor, self._snapshot, ages)
         else:
-            self._rows.copy_in(self._anchor, ages)
+            self._theta.replace_later(self._anchor, ages)
         if not self._descends:  # what the snapshot contained was dropped here, and comes back with the anchor
             self._tokens += self._snapshot_tokens - self._anchor_tokens
             self._descends = True
         self._anchor_tokens = self._snapshot_tokens
         self._ages.update(ages)
-        self._is_stalled = False
+
+    def _take_up(self) -> None:
+        with self._lock:
+            self._theta.take_up()
+            self._is_stalled = False
+
+    def _on_load(self, sub_model: str, num_domains: int, sources: list[Message], place: Message) -> None:
+        self._on_sources(sources)
+        self._schedule = Schedule(self._plan, Strategy.of(self._plan.strategy, num_domains))
+        self._layout = self._schedule.strategy.layout(sub_model, self._plan.model)
+        self._rows = Rows(self._module, self._layout)
+        self._theta = Theta(self._rows)
+        # Adam's moments stay true when a sub-model grows out of the common model, not between two experts.
+        self._inner.use(self._layout, is_fresh=self._sub_model not in (COMMON, sub_model))
+        self._sub_model = sub_model
+        self._theta.replace(self._anchor, self._layout.blocks)
+        self._ages, self._epoch, self._position = place["ages"], place["epoch"], place["position"]
+        self._tokens = self._anchor_tokens = place["tokens"]
+        self._snapshot_tokens = place["snapshot_tokens"]
+        self._losses, self._descends = [], False
 
     def _on_sources(self, sources: list[Message]) -> None:
         self._sampler = None
-        length = self._spec.model.context_length
+        length = self._plan.model.context_length
         self._sampler = Sampler([Source(**source) for source in sources], length, self._seed)
         self._watch = Watch()
         self._is_stalled = False
@@ -182,6 +264,20 @@ class Worker:
 
     def _on_resume(self) -> None:
         self._is_paused = False
+
+    def _on_measure(self) -> Message:
+        """Take steps on tokens drawn at random, at a rate of almost nothing; the median time is what one takes."""
+        model, taken_s = self._plan.model, list[float]()
+        windows = torch.randint(model.vocab_size, (self._batch, model.context_length + 1))
+        self._theta.replace(self._anchor, self._layout.blocks)
+        self._inner.use(self._layout, is_fresh=True)
+        began = time.monotonic()
+        while self._ranks.agree(len(taken_s) < MIN_MEASURED_STEPS or time.monotonic() - began < MEASURE_S):
+            step_began = time.monotonic()
+            self._inner.step(windows, self._fit.micro_batch, dict.fromkeys(self._layout.blocks, 1e-9))
+            taken_s.append(time.monotonic() - step_began)
+        self._inner.use(self._layout, is_fresh=True)
+        return {"step_s": median(taken_s[1:])}  # the first one finds its memory
 
     def _on_save(self, directory: str) -> None:
         self._inner.save(self._moments_file(directory), self._rows)
@@ -196,18 +292,26 @@ class Worker:
         share = f"{self._ranks.index}-of-{self._ranks.count}" if self._fit.is_sharded else "whole"
         return Path(directory) / f"moments-{self._sub_model}-{share}.safetensors"
 
+    # Training
+
     def _step(self) -> None:
+        """Take one inner step. θ, and what is counted of it, change only at its end, under the lock."""
         assert self._sampler is not None
+        began = time.monotonic()
         windows = self._sampler.batch(self._position, self._batch)
-        since = self._tokens - self._anchor_tokens + self._batch_tokens  # the ages are the anchor's
-        rates = {block: self._schedule.rate(block, self._ages[block] + since) for block in self._layout.blocks}
-        loss = self._inner.step(windows, self._fit.micro_batch, rates)
-        self._position += 1
-        if self._watch.is_bad(loss):
-            self._go_back(loss)
-            return
-        self._tokens += self._batch_tokens
-        self._losses.append(loss)
+        loss = self._inner.gradient(windows, self._fit.micro_batch)
+        with self._lock:
+            self._position += 1
+            if self._watch.is_bad(loss):
+                self._go_back(loss)
+                return
+            since = self._tokens - self._anchor_tokens + self._batch_tokens  # the ages are the anchor's
+            rates = {block: self._schedule.rate(block, self._ages[block] + since) for block in self._layout.blocks}
+            self._inner.update(rates)
+            self._theta.updated()
+            self._tokens += self._batch_tokens
+            self._losses.append(loss)
+            self._step_s = time.monotonic() - began
         self._good_steps += 1
         if self._good_steps >= RAMP_STEPS:
             self._failures = 0
@@ -215,7 +319,7 @@ class Worker:
 
     def _go_back(self, loss: float) -> None:
         """θ ← anchor: what was learnt since is dropped, with Adam's moments."""
-        self._rows.copy_in(self._anchor, self._layout.blocks)
+        self._theta.replace(self._anchor, self._layout.blocks)
         self._inner.use(self._layout, is_fresh=True)
         self._watch = Watch()
         self._tokens = self._anchor_tokens
@@ -235,8 +339,11 @@ class Worker:
     def _show(self, loss: float) -> None:
         now = time.monotonic()
         seconds = now - self._shown_at
-        if seconds < PROGRESS_SECONDS:
+        if seconds < PROGRESS_S:
             return
+        if not self._threads and now - self._counted_at > THREADS_S:
+            self._counted_at = now
+            torch.set_num_threads(fair_threads())
         # After an answer the speed is not known: it is measured from here.
         speed = (self._tokens - self._shown_tokens) / seconds if self._shown_at else None
         self._shown_at, self._shown_tokens = now, self._tokens
@@ -247,6 +354,7 @@ class Worker:
                 "loss": loss,
                 "tokens": self._tokens,
                 "tokens_per_s": speed,
+                "step_s": self._step_s,
             }
         )
 
@@ -257,8 +365,8 @@ class Worker:
 
 def _open_device(setup: Setup) -> torch.device:
     """Set this process up for its device. Raises DeviceError when there is no such device."""
-    torch.set_num_threads(setup.threads or max(1, (os.cpu_count() or 1) // len(setup.devices)))
-    torch.manual_seed(setup.spec.seed)
+    torch.set_num_threads(setup.threads or fair_threads())
+    torch.manual_seed(setup.plan.seed)
     # Ranks talk over loopback only.
     loopback = "lo" if sys.platform == "linux" else "lo0"
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback

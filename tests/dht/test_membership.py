@@ -7,9 +7,9 @@ import uvloop
 from configs.clock import Clock
 from dht.address_book import AddressBook
 from dht.identity import Identity
-from dht.membership import ACT_TICKS, HOLD_TICKS, Member, Membership, Span, absorb, hold, present, view_of
+from dht.membership import ACT_TICKS, HOLD_TICKS, Member, Membership, Span, absorb, hold, present, strides_of, view_of
 from dht.network import Network, open_network
-from dht.records import MemberRecord
+from dht.records import MemberRecord, sign_record
 
 RUN = "0" * 32
 
@@ -54,6 +54,37 @@ def test_leaving_and_dropping_act_two_ticks_later_as_well() -> None:
 
 def test_nothing_is_held_for_long_without_renewal() -> None:
     assert ticks(says(10, model=(12, 2**40))) == list(range(12, 10 + HOLD_TICKS))
+
+
+def strides(member: Member, ticks: range) -> list[int]:
+    return [strides_of({"a": member}, "model", tick)["a"] for tick in ticks]
+
+
+def takes(tick: int, previous: Member | None, stride: Span) -> Member:
+    record = MemberRecord(run_id=RUN, holdings={"model": (0, tick + HOLD_TICKS)}, strides={"model": stride})
+    return absorb(previous, record, float(tick), tick)
+
+
+def test_a_stride_acts_two_ticks_after_it_was_written_and_stays() -> None:
+    first = says(10, model=(12, 40))
+    slower = takes(13, first, (15, 4))
+    assert strides(slower, range(12, 18)) == [1, 1, 1, 4, 4, 4]
+    assert strides(takes(16, slower, (15, 4)), range(12, 20)) == [1, 1, 1, 4, 4, 4, 4, 4]  # said again
+    quicker = takes(16, slower, (18, 1))
+    assert strides(quicker, range(14, 22)) == [1, 4, 4, 4, 1, 1, 1, 1]
+
+
+def test_a_stride_cannot_change_what_is_already_in_effect() -> None:
+    first = says(10, model=(12, 40))
+    assert strides(takes(13, first, (3, 8)), range(12, 17)) == [1, 1, 1, 8, 8]
+    assert strides(takes(13, first, (15, 3)), range(12, 17)) == [1, 1, 1, 1, 1]  # no power of two
+
+
+def test_records_without_a_stride_are_what_they_were(tmp_path: Path) -> None:
+    identity = Identity.load_or_create(tmp_path / "identity.key")
+    data = sign_record(identity, "member", MemberRecord(run_id=RUN), 1.0)
+    assert b"strides" not in data
+    assert b"strides" in sign_record(identity, "member", MemberRecord(run_id=RUN, strides={"model": (3, 2)}), 1.0)
 
 
 def test_hold_is_what_a_reader_makes_of_it() -> None:

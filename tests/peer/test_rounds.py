@@ -4,7 +4,7 @@ import pytest
 
 from configs.load import load
 from configs.run import RunSpec, StrategySpec
-from peer.rounds import LIST_SHARE, agreement, due, eta_seconds, round_seconds, timing
+from peer.rounds import LIST_SHARE, agreement, due, eta_seconds, group_stride, round_seconds, timing
 from peer.train.partition import REPLICA, Strategy
 
 
@@ -34,6 +34,21 @@ def test_different_rounds_meet_at_common_multiples(spec: RunSpec) -> None:
             assert due(spec, {"b": 0}, tick) and due(spec, {"b": 150}, tick)
 
 
+@pytest.mark.parametrize(
+    ("strides", "expected"),
+    [
+        ({"a": 1}, 1),
+        ({"a": 8}, 1),  # alone it waits for nobody
+        ({"a": 1, "b": 1, "c": 8}, 1),  # the slow one is not waited for
+        ({"a": 1, "b": 4}, 4),  # there is no round of one while there are others
+        ({"a": 4, "b": 4, "c": 2}, 4),
+        ({"a": 4, "b": 8, "c": 4}, 4),  # all are slow: so are the rounds
+    ],
+)
+def test_a_group_meets_when_two_of_it_do(strides: dict[str, int], expected: int) -> None:
+    assert group_stride(strides) == expected
+
+
 @pytest.mark.parametrize("last_ticks", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_parts_take_turns_in_rounds_of_every_length(spec: RunSpec, last_ticks: int, parts: int) -> None:
@@ -55,6 +70,9 @@ def test_parts_take_turns_in_rounds_of_every_length(spec: RunSpec, last_ticks: i
 
 def test_the_cut_and_the_lists_stay_where_they_are_for_who_begins_late(spec: RunSpec) -> None:
     assert round_seconds(spec, 100) == 4.0
+    assert round_seconds(spec, 100, stride=4) == 16.0
+    assert timing(spec, 100, 0.0, stride=4)[0] == pytest.approx(4.0)
+    assert timing(spec, 100, -3.0)[0] == pytest.approx(4.0)  # who begins before the tick has longer
     cut, end, fetch = timing(spec, 100, 0.0)
     assert (cut, end) == pytest.approx((1.0, 1.0 + 4.0 * LIST_SHARE))
     assert end + fetch < 4.0

@@ -16,6 +16,7 @@ from peer.train.launch import shared
 from peer.train.model import initial_parameters
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
+from peer.train.theta import Theta
 
 STEPS = 6
 TOLERANCE = 1e-4  # of a loss
@@ -53,7 +54,9 @@ def train(ranks: Ranks, spec: ModelSpec, optimizer: str, is_sharded: bool, flat:
     losses = []
     for step in range(STEPS):
         if step == STEPS // 2:
-            rows.shift(torch.full_like(flat, 0.01), torch.zeros_like(flat), ["trunk"])
+            theta = Theta(rows)
+            theta.shift_later(torch.full_like(flat, 0.01), torch.zeros_like(flat), ["trunk"])
+            theta.take_up()
             file = folder / f"moments-{ranks.index}-{is_sharded}.safetensors"
             inner.save(file, rows)
             inner.use(layout, is_fresh=True)
