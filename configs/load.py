@@ -8,29 +8,48 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from configs.errors import ConfigError
-from configs.machine import PeerConfig
-from configs.run import RunPlan
+from configs.machine import NO_HINTS, Hints, PeerConfig
+from configs.run import Frozen, RunPlan
 
 PRESETS = Path(__file__).parent
+FLAGS = {"devices": "--device"}  # that are not called as the key
 
 
-class Settings(BaseSettings):
-    """A preset as read: the run that it would found, if any, and this peer."""
+class Settings(Frozen):
+    """What a daemon is told: the run that it would found, if any, and this peer.
+
+    `peer.model_fields_set` are the keys that somebody gave, now or at an earlier start; the others are defaults.
+    """
+
+    run: RunPlan | None = None
+    peer: PeerConfig = Field(default_factory=PeerConfig)
+    hints: Hints = NO_HINTS  # what the preset says for every peer; whoever founds a run passes it on
+    given_by: dict[str, str] = Field(default_factory=dict)  # key of `peer` → what gave it now, such as "--port"
+    kept: dict[str, Any] = Field(default_factory=dict)  # by the state directory, of earlier starts: `configs/kept.py`
+
+
+class Preset(BaseSettings):
+    """A preset as read, and the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix="SHOAL_",
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
     )
 
     run: RunPlan | None = None
-    peer: PeerConfig = PeerConfig()
+    peer: PeerConfig = Field(default_factory=PeerConfig)
 
     @classmethod
     def settings_customise_sources(
@@ -70,8 +89,9 @@ def load(config: str | None = None, **flags: Any) -> Settings:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
     given = {key: value for key, value in flags.items() if value is not None}
     try:
-        settings = Settings(**values)
-        peer = PeerConfig.model_validate({**settings.peer.model_dump(), **given})
+        preset = Preset(**values)
+        peer = PeerConfig.model_validate({**preset.peer.model_dump(exclude_unset=True), **given})
+        variables = EnvSettingsSource(Preset)().get("peer", {})
     except ValidationError as error:
         changes = sorted(name for name in os.environ if name.upper().startswith("SHOAL_RUN__"))
         if changes and "run" not in values:
@@ -82,7 +102,13 @@ def load(config: str | None = None, **flags: Any) -> Settings:
         raise ConfigError(describe(error, config or "the environment or flags")) from None
     except SettingsError as error:
         raise ConfigError(f"the environment: {error}") from None
-    return settings.model_copy(update={"peer": peer})
+    table = values.get("peer", {})
+    given_by = (
+        {key: f"{config}'s {key}" for key in table}
+        | {key: f"SHOAL_PEER__{key.upper()}" for key in variables}
+        | {key: FLAGS.get(key, f"--{key.replace('_', '-')}") for key in given}
+    )
+    return Settings(run=preset.run, peer=peer, hints=Hints.of(table), given_by=given_by)
 
 
 def describe(error: ValidationError, where: str) -> str:

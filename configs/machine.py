@@ -1,14 +1,17 @@
 """What one peer is told about its own machine. Nothing here has to agree with another peer."""
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from configs.run import Frozen, Positive
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def default_state_dir() -> Path:
@@ -33,7 +36,7 @@ class PeerConfig(Frozen):
     up_mbit: Annotated[float | None, Field(gt=0)] = None  # cap on what this peer sends, in Mbit/s; None: no cap
     down_mbit: Annotated[float | None, Field(gt=0)] = None  # and on what it fetches
     devices: tuple[str, ...] = ()  # such as "cuda:0"; empty: all GPUs, or the CPU
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on GPUs
+    precision: Precision = "auto"  # auto: bfloat16 autocast on GPUs
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of one CPU worker; 0: torch's own choice
     micro_batch: Annotated[int, Field(ge=0)] = 0  # sequences; 0: found by itself
     data: Path | None = None  # a prepared corpus; None founds on the built-in one
@@ -45,3 +48,39 @@ class PeerConfig(Frozen):
     keep_ticks: Positive = 8  # between two refreshes of what a keeper stores
     tensorboard: Path | None = None  # write curves here
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Hints(Frozen):
+    """What a run's founder suggests to the machines of others: it counts where nobody gave them anything else.
+
+    They come from strangers: so the bounds are narrow, and they say nothing of files, addresses or devices. What is
+    None is left out of what is written; a hint of a later version is passed over.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    threads: Annotated[int | None, Field(ge=0, le=64, exclude_if=_is_none)] = None
+    precision: Annotated[Precision | None, Field(exclude_if=_is_none)] = None
+    copies: Annotated[int | None, Field(ge=1, le=32, exclude_if=_is_none)] = None
+    keep_ticks: Annotated[int | None, Field(ge=1, le=1024, exclude_if=_is_none)] = None
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Self:
+        """Return what a preset's `[peer]` table says for every peer; what is out of bounds stays with the founder."""
+        values: dict[str, Any] = {}
+        for key in cls.model_fields.keys() & table.keys():
+            with suppress(ValidationError):
+                values |= cls.model_validate({key: table[key]}).model_dump()
+        return cls(**values)
+
+    def new_to(self, peer: PeerConfig) -> dict[str, Any]:
+        """Return the settings of `peer` that nobody gave and that these hints change."""
+        free = {key: value for key, value in self.model_dump().items() if key not in peer.model_fields_set}
+        return {key: value for key, value in free.items() if value != getattr(peer, key)}
+
+
+NO_HINTS = Hints()

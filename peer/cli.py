@@ -5,37 +5,23 @@ progress to stderr. `main` turns every `ShoalError` into one line; anything else
 """
 
 import errno
+import logging
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from peer import __version__, local, logs, model_cli
-from peer.options import (
-    Announce,
-    Config,
-    Data,
-    Devices,
-    DownMbit,
-    Host,
-    InitFrom,
-    Json,
-    LogLevel,
-    MicroBatch,
-    Port,
-    Private,
-    StateDir,
-    StatusHost,
-    StatusPort,
-    SubModel,
-    Tensorboard,
-    Threads,
-    UpMbit,
-)
+from peer.options import Config, InitFrom, Json, StateDir, takes_peer_options
+
+if TYPE_CHECKING:
+    from configs.load import Settings
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Train one language model on many machines, with nobody in charge. Begin with: shoal demo",
@@ -71,60 +57,32 @@ def demo(as_json: Json = False, state_dir: StateDir = None) -> None:
 
 
 @app.command(rich_help_panel=PEER)
-def start(
-    config: Config = None,
-    init_from: InitFrom = None,
-    data: Data = None,
-    private: Private = None,
-    state_dir: StateDir = None,
-    host: Host = None,
-    port: Port = None,
-    announce: Announce = None,
-    status_host: StatusHost = None,
-    status_port: StatusPort = None,
-    up_mbit: UpMbit = None,
-    down_mbit: DownMbit = None,
-    device: Devices = None,
-    threads: Threads = None,
-    micro_batch: MicroBatch = None,
-    sub_model: SubModel = None,
-    tensorboard: Tensorboard = None,
-    log_level: LogLevel = None,
-) -> None:
-    """Found a run, or go on with the one in the state directory; prints the line that others join by."""
-    flags = {name: value for name, value in locals().items() if name not in ("config", "device")}
-    _run_daemon(config, devices=device, **flags)
+@takes_peer_options
+def start(config: Config = None, init_from: InitFrom = None, **settings: Any) -> None:
+    """Found a run, or go on with the one in the state directory; prints the line that others join by.
+
+    What is given is kept in the state directory and comes back at the next start: give only what changes.
+    """
+    _run_daemon(config, init_from=init_from, **settings)
 
 
 @app.command(rich_help_panel=PEER)
+@takes_peer_options
 def join(
     addresses: Annotated[list[str], typer.Argument(help="Of any peer of the run.", metavar="ADDR...")],
     run: Annotated[str | None, typer.Option("--run", help="Join only this run.", metavar="ID")] = None,
     config: Config = None,
-    data: Data = None,
-    private: Private = None,
-    state_dir: StateDir = None,
-    host: Host = None,
-    port: Port = None,
-    announce: Announce = None,
-    status_host: StatusHost = None,
-    status_port: StatusPort = None,
-    up_mbit: UpMbit = None,
-    down_mbit: DownMbit = None,
-    device: Devices = None,
-    threads: Threads = None,
-    micro_batch: MicroBatch = None,
-    sub_model: SubModel = None,
-    tensorboard: Tensorboard = None,
-    log_level: LogLevel = None,
+    **settings: Any,
 ) -> None:
-    """Join a run by the address of any of its peers."""
-    flags = {name: value for name, value in locals().items() if name not in ("addresses", "run", "config", "device")}
+    """Join a run by the address of any of its peers.
+
+    What is given is kept in the state directory and comes back at the next start: give only what changes.
+    """
     if run is not None and (len(run) != 32 or not set(run) <= set("0123456789abcdef")):
         raise UsageError(
             f"'{run}' is no run id: it has 32 hexadecimal digits, as in the line that `shoal status` shows"
         )
-    _run_daemon(config, initial_peers=addresses, run_id=run, devices=device, **flags)
+    _run_daemon(config, initial_peers=addresses, run_id=run, **settings)
 
 
 @app.command(rich_help_panel=PEER)
@@ -237,16 +195,17 @@ def _place(state_dir: Path | None) -> Path:
 
 def _run_daemon(config: str | None, **flags: Any) -> None:
     """Check the settings, then become the daemon. Lists that were not given leave the preset's as they are."""
+    from configs.kept import recall
     from configs.load import load
 
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items() if value != []}
-    settings = load(config, **given)
+    settings = recall(load(config, **given))
     own = settings.peer
     is_founding = not own.initial_peers and not (own.state_dir / RUN_FILE).exists()
     if is_founding and settings.run is None:
         raise ConfigError("nothing to found: give a preset, such as `shoal start --config tiny`, or join by an address")
     if own.data is not None and not (own.data / "corpus.json").is_file():
-        raise DataError(f"{own.data} is not a prepared corpus (it has no corpus.json); make one with: shoal prepare")
+        raise DataError(_no_corpus(settings))
     if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
         raise UsageError("adapters are trained on a pretrained model: name a Hugging Face Llama with --init-from DIR")
     if is_founding and own.init_from is not None:
@@ -258,8 +217,10 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
                 f"{own.init_from}, then give it with --data DIR"
             )
     if own.private and own.data is None:
-        raise UsageError("--private needs the data that shall stay here; give it with --data")
+        remedy = "" if "private" in settings.given_by else ", or say --no-private: it was said at an earlier start"
+        raise UsageError(f"--private needs the data that shall stay here; give it with --data{remedy}")
     logs.configure(own.log_level)
+    _say_kept(settings)
     if own.initial_peers:
         from dht.addresses import parse_address
 
@@ -273,3 +234,27 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
         import peer.daemon
 
         peer.daemon.run(settings)
+
+
+def _no_corpus(settings: "Settings") -> str:
+    from configs.kept import MACHINE_FILE
+
+    own = settings.peer
+    if "data" in settings.given_by:
+        return f"{own.data} is not a prepared corpus (it has no corpus.json); make one with: shoal prepare"
+    return (
+        f"{own.state_dir / MACHINE_FILE} keeps {own.data} as this machine's data, but there is no prepared corpus any "
+        "more (no corpus.json); bring it back, give another with --data, or delete that line of the file"
+    )
+
+
+def _say_kept(settings: "Settings") -> None:
+    """Say what an earlier start has left to this one; nothing where it makes no difference."""
+    from configs.kept import MACHINE_FILE, spell_kept, unknown_keys
+
+    unknown, line = unknown_keys(settings), spell_kept(settings)
+    if unknown:
+        where = settings.peer.state_dir / MACHINE_FILE
+        log.warning("%s holds what this version does not know, and is passed over: %s", where, ", ".join(unknown))
+    if line:
+        log.info("%s", line)

@@ -20,6 +20,7 @@ import uvloop
 
 from configs.clock import Clock
 from configs.errors import NetworkError, PeerError
+from configs.kept import MACHINE_FILE, to_keep
 from configs.load import Settings
 from dht.address_book import AddressBook
 from dht.identity import Identity
@@ -41,6 +42,7 @@ from peer.session import Session, initial_state
 from peer.speaker import Speaker
 from peer.standing import Standing
 from peer.supervisor import Event, Workers, open_workers
+from peer.train.checkpoint import write_json
 from peer.train.outer import OuterState
 from peer.train.partition import COMMON, Strategy
 from peer.turns import Turns
@@ -86,13 +88,16 @@ async def live(settings: Settings) -> None:
             open_network(key, host=config.host, port=config.port, announce=config.announce, relays=relays) as network,
         ):
             entry = await enter(settings, identity, network, book)
+            advised = entry.advised(settings)
+            workers.configure(advised.peer)
             workers.check(entry.spec)
-            daemon = Daemon(settings, entry, network, workers, book, leaving)
+            daemon = Daemon(advised, entry, network, workers, book, leaving)
             workers.on_event = daemon.on_worker_event
             async with open_http(
                 config, daemon.standing.status, Actions(daemon.leave, daemon.pause, daemon.resume)
             ) as url:
                 entry.save(config.state_dir)  # from here on the state directory is this run's
+                write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
                 await daemon.open(url)
                 announce_daemon(config.state_dir, url, identity.peer_id)
                 with open_curves(config.tensorboard) as record_curves:
@@ -143,7 +148,7 @@ class Daemon:
         run_id = self.spec.run_id
         tokenizer = self.library.tokenizer_id, len(self.library.tokenizer_json)
         records = self.entry.domain_records
-        describe = Describe(self.spec, tokenizer, lambda: records, self.standing.members, __version__)
+        describe = Describe(self.spec, tokenizer, lambda: records, self.standing.members, __version__, self.entry.hints)
         await self.network.serve(describe)
         await self.network.serve(Shards(self._lookup, self.traffic), run_id)
         await self.network.serve(State(self.store), run_id)

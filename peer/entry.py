@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from configs.corpus import DomainInfo
 from configs.errors import ConfigError, DataError, NetworkError, StateError
+from configs.kept import spell
 from configs.load import Settings
-from configs.machine import PeerConfig
+from configs.machine import NO_HINTS, Hints, PeerConfig
 from configs.run import AdapterSpec, ModelSpec, RoundSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
 from dht.identity import Identity
@@ -21,7 +22,7 @@ from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
 from peer.library import Library, match, tokenizer_from
 from peer.pace import choose_tick, measure_pace
-from peer.train.checkpoint import read_bytes, write_file
+from peer.train.checkpoint import read_bytes, read_json, write_file, write_json
 from peer.train.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
 from peer.train.pretrained import (
     check_tokenizer,
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 DOMAINS_FILE = "domains.bin"
+HINTS_FILE = "hints.json"
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,22 @@ class Entry:
     peers: tuple[str, ...]  # that were reached
     is_founder: bool  # nobody else has the initial state
     clock: str = ""  # why a tick is as long as it is, if it was chosen here and now
+    hints: Hints = NO_HINTS  # what the run's founder suggests to everybody's machine; passed on to those who join
 
     def save(self, state_dir: Path) -> None:
         """Make `state_dir` this run's. Raises StateError."""
         write_file(state_dir / RUN_FILE, self.spec.model_dump_json(indent=1).encode())
         framed = b"".join(len(record).to_bytes(4, "big") + record for record in self.domain_records)
         write_file(state_dir / DOMAINS_FILE, framed)
+        if self.hints != NO_HINTS:
+            write_json(state_dir / HINTS_FILE, self.hints.model_dump())
+
+    def advised(self, settings: Settings) -> Settings:
+        """Return `settings` with what the run's founder suggests, wherever nothing was given; say what it is."""
+        taken = self.hints.new_to(settings.peer)
+        if taken:
+            log.info("the run's founder suggests %s", spell(taken))
+        return settings.model_copy(update={"peer": settings.peer.model_copy(update=taken)})
 
 
 async def enter(settings: Settings, identity: Identity, network: Network, book: AddressBook) -> Entry:
@@ -73,7 +85,7 @@ async def enter(settings: Settings, identity: Identity, network: Network, book: 
         return await _resume(config, network, saved, known)
     if settings.run is None:
         raise ConfigError("nothing to found: give a preset with --config, such as --config tiny, or join by an address")
-    return await _found(settings.run, config, identity, network)
+    return replace(await _found(settings.run, config, identity, network), hints=settings.hints)
 
 
 async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
@@ -129,7 +141,8 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
     library.set_tokenizer(
         library.tokenizer_json if has_it else await _tokenizer(description, network, spec, peers[0], library.folder)
     )
-    return Entry(spec, records, library, tuple(peers), False)
+    hints = description.hints if description.hints != NO_HINTS else saved_hints(config.state_dir)
+    return Entry(spec, records, library, tuple(peers), False, hints)
 
 
 async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Sequence[str]) -> Entry:
@@ -141,7 +154,7 @@ async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Se
     except NetworkError:
         log.warning("none of the %d known peers answers; going on alone, and looking for them", len(known))
         peers = []
-    return Entry(spec, records, library, tuple(peers), False)
+    return Entry(spec, records, library, tuple(peers), False, saved_hints(config.state_dir))
 
 
 def _library(config: PeerConfig, network: Network, spec: RunSpec, domains: list[DomainInfo]) -> Library:
@@ -229,6 +242,15 @@ def saved_records(state_dir: Path) -> tuple[bytes, ...]:
         records.append(data[at + 4 : at + 4 + size])
         at += 4 + size
     return tuple(records)
+
+
+def saved_hints(state_dir: Path) -> Hints:
+    """Return what the founder of a state directory's run suggests. Raises StateError if it is damaged."""
+    path = state_dir / HINTS_FILE
+    try:
+        return Hints.model_validate(read_json(path) or {})
+    except ValidationError:
+        raise StateError(f"{path} is damaged; delete it, it only holds what the run's founder suggests") from None
 
 
 def _other_state(state_dir: Path, saved: str, asked: str) -> str:

@@ -1,7 +1,12 @@
-"""The command line's options that several commands take. None means: not given, the preset's value counts."""
+"""The command line's options that several commands take.
 
+None means: not given, so that what the preset says counts, or what the state directory keeps.
+"""
+
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,7 +40,7 @@ Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `sho
 InitFrom = Annotated[
     Path | None, typer.Option("--init-from", help="Found the run with this Hugging Face Llama.", metavar="DIR")
 ]
-Private = Annotated[bool | None, typer.Option("--private", help="Never let this data leave the machine.")]
+Private = Annotated[bool | None, typer.Option("--private/--no-private", help="Never let this data leave the machine.")]
 Devices = Annotated[
     list[str] | None, typer.Option("--device", help="Such as cuda:0 or cpu; may be repeated.", metavar="NAME")
 ]
@@ -51,3 +56,35 @@ Device = Annotated[str, typer.Option("--device", help="Such as cuda:0.", metavar
 ModelDir = Annotated[
     Path, typer.Argument(help="What `shoal fuse` wrote, or a Hugging Face directory.", metavar="MODEL")
 ]
+
+# Those of a daemon, by the setting of `PeerConfig` that each gives, in the order in which `--help` shows them.
+PEER_OPTIONS: dict[str, Any] = {
+    "data": Data,
+    "private": Private,
+    "state_dir": StateDir,
+    "host": Host,
+    "port": Port,
+    "announce": Announce,
+    "status_host": StatusHost,
+    "status_port": StatusPort,
+    "up_mbit": UpMbit,
+    "down_mbit": DownMbit,
+    "devices": Devices,
+    "threads": Threads,
+    "micro_batch": MicroBatch,
+    "sub_model": SubModel,
+    "tensorboard": Tensorboard,
+    "log_level": LogLevel,
+}
+
+
+def takes_peer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let typer see `PEER_OPTIONS` where `command` has its `**settings`, and give them to it there."""
+    signature = inspect.signature(command)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in PEER_OPTIONS.items()
+    ]
+    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return command

@@ -116,6 +116,10 @@ class Workers:
         self._anchor_tokens = self._snapshot_tokens = 0
         self._supervision: asyncio.Task[None] | None = None
 
+    def configure(self, config: PeerConfig) -> None:
+        """Take these settings from `start` on: what the run's founder suggests is known only once the run is."""
+        self._config = config
+
     def check(self, spec: RunSpec) -> None:
         """Raise DeviceError, before anything is allocated, if a device is missing or the run's model is too large."""
         from peer.train.memory import check_host

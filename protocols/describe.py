@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from configs.corpus import MAX_DOMAINS, Digest
 from configs.errors import NetworkError, PeerError, UsageError
+from configs.machine import NO_HINTS, Hints
 from configs.run import PROTOCOL_VERSION, RunSpec
 from protocols.wire import Message, printable
 
@@ -36,6 +37,8 @@ class DescribeRequest(Message):
     model_config = ConfigDict(extra="ignore")
     is_for_any_protocol: ClassVar[bool] = True
 
+    knows_hints: bool = False  # who does not say so would refuse an answer that has them
+
 
 class RunDescription(Message):
     """The answer: the run, and whom else to ask."""
@@ -51,6 +54,8 @@ class RunDescription(Message):
     ]
     version: Annotated[str, Field(max_length=64)]  # of shoal
     now: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds
+    # What the founder suggests to everybody's machine. Left out when None, as versions before did not know it.
+    hints: Annotated[Hints | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Description:
     members: Mapping[str, Sequence[str]]  # peer → its addresses; a hint, not checked
     version: str  # of the peer's shoal
     clock_offset_s: float  # the peer's clock minus ours
+    hints: Hints  # what the run's founder suggests, as this peer says
 
 
 class Describe(ServicerBase):  # type: ignore[misc]
@@ -79,12 +85,14 @@ class Describe(ServicerBase):  # type: ignore[misc]
         domains: Callable[[], Sequence[bytes]],
         members: Callable[[], Mapping[str, Sequence[str]]],
         version: str,
+        hints: Hints = NO_HINTS,
     ) -> None:
         self._spec = spec
         self._tokenizer = tokenizer
         self._domains = domains
         self._members = members
         self._version = version
+        self._hints = hints
 
     async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> RunDescription:
         """Answer with the run as it is now."""
@@ -97,6 +105,7 @@ class Describe(ServicerBase):  # type: ignore[misc]
             members={peer: list(addresses)[:MAX_ADDRESSES] for peer, addresses in members},
             version=self._version,
             now=time.time(),
+            hints=self._hints if request.knows_hints and self._hints != NO_HINTS else None,
         )
 
 
@@ -115,7 +124,7 @@ async def describe(
     asked = now()
     try:
         async with asyncio.timeout(timeout_s):
-            answer = await stub.rpc_describe(DescribeRequest())
+            answer = await stub.rpc_describe(DescribeRequest(knows_hints=True))
     except PeerError:
         raise
     except TimeoutError:
@@ -141,6 +150,7 @@ async def describe(
         members=answer.members,
         version=answer.version,
         clock_offset_s=offset_s,
+        hints=answer.hints or NO_HINTS,
     )
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -10,6 +10,7 @@ import uvloop
 from hivemind.p2p import P2P, P2PContext
 
 from configs.errors import NetworkError, PeerError, UsageError
+from configs.machine import NO_HINTS, Hints
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
 from protocols.describe import Describe, DescribeRequest, Description, RunDescription, describe
 from protocols.wire import Frame
@@ -30,9 +31,12 @@ SPEC = RunSpec(**SPEC_FIELDS)
 TOKENIZER = ("a" * 64, 5000)
 
 
-def service(spec: RunSpec = SPEC) -> Describe:
+HINTS = Hints(threads=2, precision="float32", copies=4, keep_ticks=16)
+
+
+def service(spec: RunSpec = SPEC, hints: Hints = NO_HINTS) -> Describe:
     members = {"peer": ["/ip4/127.0.0.1/tcp/1/p2p/peer"]}
-    return Describe(spec, TOKENIZER, lambda: [b"signed"], lambda: members, "0.1")
+    return Describe(spec, TOKENIZER, lambda: [b"signed"], lambda: members, "0.1", hints)
 
 
 class Raw:
@@ -74,6 +78,7 @@ def test_a_newcomer_hears_everything(open_peers: Any) -> None:
             assert heard.domains == (b"signed",)
             assert heard.members == {"peer": ["/ip4/127.0.0.1/tcp/1/p2p/peer"]}
             assert abs(heard.clock_offset_s) < 1
+            assert heard.hints == NO_HINTS
 
     uvloop.run(main())
 
@@ -117,6 +122,13 @@ HOSTILE: list[tuple[Callable[[], bytes], str]] = [
     (lambda: packed(tokenizer_id="../../etc/passwd"), "tokenizer_id"),
     (lambda: packed(members={"p": ["a" * 300]}), "members"),
     (lambda: packed(now=float("nan")), "now"),
+    (lambda: packed(hints={"threads": 65}), "hints.threads"),
+    (lambda: packed(hints={"threads": "1"}), "hints.threads"),
+    (lambda: packed(hints={"threads": True}), "hints.threads"),
+    (lambda: packed(hints={"copies": 0}), "hints.copies"),
+    (lambda: packed(hints={"keep_ticks": 1 << 40}), "hints.keep_ticks"),
+    (lambda: packed(hints={"precision": "int1"}), "hints.precision"),
+    (lambda: packed(hints=[1]), "hints"),
     (lambda: bytes((3 << 20) + 1), "at most"),
     (lambda: b"\x00garbage", "msgpack"),
 ]
@@ -147,6 +159,51 @@ def test_a_newcomer_of_another_version_is_answered(open_peers: Any) -> None:
             assert answer.protocol == 1
 
     uvloop.run(main())
+
+
+def test_hints_travel_and_are_passed_on(open_peers: Any) -> None:
+    async def main() -> None:
+        async with open_peers(3) as (founder, joiner, third):
+            await service(hints=HINTS).add_p2p_handlers(founder)
+            heard = await ask(founder, joiner)
+            assert heard.hints == HINTS
+            await service(hints=heard.hints).add_p2p_handlers(joiner)
+            assert (await ask(joiner, third)).hints == HINTS
+
+    uvloop.run(main())
+
+
+def test_a_hint_of_a_later_version_is_passed_over(open_peers: Any) -> None:
+    """And so is whatever else a stranger would like to set."""
+
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            raw = Raw(packed(hints={"threads": 1, "a_new_hint": 2, "data": "/etc", "port": 1}))
+            await service().add_p2p_handlers(server, wrapper=raw)
+            assert (await ask(server, client)).hints.model_dump() == {"threads": 1}
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize(("hints", "asks"), [(NO_HINTS, True), (HINTS, False)])
+def test_without_hints_the_bytes_are_those_of_the_version_before(
+    monkeypatch: pytest.MonkeyPatch, hints: Hints, asks: bool
+) -> None:
+    """When there are none, and when who asks, being of that version, does not say that it knows them."""
+    monkeypatch.setattr(time, "time", lambda: 1234.5)
+    before = packed(domains=[b"signed"], members={"peer": ["/ip4/127.0.0.1/tcp/1/p2p/peer"]}, now=1234.5)
+    old = msgpack.packb({"protocol": 1})
+    request = DescribeRequest(knows_hints=True) if asks else DescribeRequest.FromString(old)
+    answer = uvloop.run(service(hints=hints).rpc_describe(request, cast(Any, None)))
+    assert answer.SerializeToString() == before
+    assert RunDescription.FromString(before) == answer
+
+
+def test_with_hints_only_they_are_added() -> None:
+    answer = uvloop.run(service(hints=HINTS).rpc_describe(DescribeRequest(knows_hints=True), cast(Any, None)))
+    fields = msgpack.unpackb(answer.SerializeToString())
+    assert fields.pop("hints") == {"threads": 2, "precision": "float32", "copies": 4, "keep_ticks": 16}
+    assert list(fields) == list(msgpack.unpackb(packed()))
 
 
 def test_a_peer_that_is_no_shoal_peer(open_peers: Any) -> None:
