@@ -28,7 +28,7 @@ from configs.load import load
 from configs.machine import PeerConfig
 from configs.run import RunPlan
 from peer.demo_scores import is_won, print_result, score_models
-from peer.demo_story import STALL_S, Pace, Story, least_share, screen, swarm_share
+from peer.demo_story import STALL_S, STILL_S, Pace, Story, least_share, screen, swarm_share
 from peer.demo_tokens import durations, tokens_for
 from peer.ending import first_cause, handling_signals
 from peer.processes import POLL_S, Process, founder, joiner, open_processes
@@ -235,18 +235,23 @@ async def _look(cast: list[Process], story: Story) -> None:
     """Keep the story up to date. Raises ShoalError when a daemon ended by itself or gets no further."""
     while True:
         await asyncio.gather(*(_look_at(process, story) for process in cast))
-        by_name = {process.name: process for process in cast}
-        if gone := next((process for process in cast if process.has_ended_by_itself), None):
-            raise ShoalError(f"{gone.name} ended by itself; the last line of its log: {gone.last_line}")
-        if stuck := story.stuck(time.monotonic()):
-            raise ShoalError(
-                f"{stuck} has made no progress for {duration(STALL_S)}; the last line of its log: "
-                f"{by_name[stuck].last_line}"
-            )
-        story.refresh(time.monotonic())
+        now_s = time.monotonic()
+        story.refresh(now_s)
+        for process in cast:
+            if process.has_ended_by_itself:
+                raise _ended(f"{process.name} ended by itself", process)
+            if process.name == story.stuck(now_s):
+                raise _ended(f"{process.name} has made no progress for {duration(STALL_S)}", process)
+        if story.pace.is_still(now_s):
+            told = f"{story.pace.share:.0%} of {story.pace.of_what}, and no more for {duration(STILL_S)}"
+            raise _ended(told, next(process for process in reversed(cast) if process.is_running))
         async with story.news:
             story.news.notify_all()
         await asyncio.sleep(POLL_S)
+
+
+def _ended(what: str, process: Process) -> ShoalError:
+    return ShoalError(f"{what}; the last line of {process.name}'s log: {process.last_line}")
 
 
 async def _look_at(process: Process, story: Story) -> None:

@@ -17,6 +17,7 @@ from peer.view import duration, overview
 LINE_S = 9.0  # after which a line is printed again, where there is no terminal to draw on
 PACE_SHARE = 0.05  # of a stage, after which its own pace says more than what was expected
 STALL_S = 240.0  # without any progress, after which a daemon counts as stuck
+STILL_S = 300.0  # and a stage, whose daemons may be busy with rounds that all fail
 
 Mark = tuple[Any, ...] | None  # what changes when a daemon gets further; None before its first answer
 
@@ -41,12 +42,17 @@ class Pace:
             self._noted_s = now_s
 
     def left_s(self, now_s: float) -> float | None:
-        """Return the seconds until the stage is over; None: not known."""
+        """Return the seconds until the stage is over; None: not known, or later than it looked."""
         if self._first is not None and self.share - self._first[1] >= PACE_SHARE:
             per_share_s = (self._noted_s - self._first[0]) / (self.share - self._first[1])
-            return max(0.0, (1 - self.share) * per_share_s - (now_s - self._noted_s))
-        expected_s = 0.0 if self.expected_s is None else self.began_s + self.expected_s - now_s
-        return expected_s if expected_s > 0 else None
+            ends_s = self._noted_s + (1 - self.share) * per_share_s
+        else:
+            ends_s = self.began_s + (self.expected_s or 0.0)
+        return ends_s - now_s if ends_s > now_s else None
+
+    def is_still(self, now_s: float) -> bool:
+        """Whether a stage that daemons bring forward has not got further for STILL_S."""
+        return self.source is not None and now_s - max(self.began_s, self._noted_s) > STILL_S
 
     def told(self, now_s: float) -> str:
         """Return the share that is done and the time that is left, in words."""

@@ -14,7 +14,7 @@ STEP_TOKENS = 1_024  # of one inner step of `tiny`
 START_STEPS = 170  # four daemons of the swarm, one of them twice, and the founder's text: 5 to 8 s of a core each
 BASELINE_START_STEPS = 50  # two more daemons, and their models written
 FUSE_STEPS = 25  # torch is imported, then the model is written
-SCORE_STEPS = 60  # four models read the held-out text
+SCORE_STEPS = 200  # four models read the held-out text
 WAIT_S = 15.0  # for ticks, for the killed peer and for those who leave, however fast the machine is
 
 DAEMONS_SHARE = 0.3  # what rounds, records and this program's looks cost beside a step of the swarm
@@ -51,7 +51,7 @@ def durations(tokens: float, step_s: float, cores: float) -> Durations:
         + trained_s * (1 + DAEMONS_SHARE) / min(cores, SWARM_CORES),
         fuse_s=FUSE_STEPS * core_step_s,
         baselines_s=BASELINE_START_STEPS * step_s / min(cores, 2.0) + trained_s * max(1.0, (1 + ALONE_SHARE) / cores),
-        score_s=SCORE_STEPS * core_step_s,
+        score_s=SCORE_STEPS * step_s / min(cores, 2.0),
     )
 
 
