@@ -160,9 +160,10 @@ async def _swarm(folder: Path, plan: RunPlan, cast: list[Process], story: Story,
     await first.start()
     story.headline = "two peers join, by the founder's address alone"
     peers = [joiner(folder, f"peer{n}", first.address) for n in (1, 2)]
-    for peer in peers:
-        cast.append(peer)
-        await peer.start()
+    cast += peers
+    async with asyncio.TaskGroup() as group:  # the founder trains already, so both at once
+        for peer in peers:
+            group.create_task(peer.start())
     await _until(story, lambda: story.share >= LATE_SHARE)
     story.headline = "a third peer joins late, by another peer's address"
     late = joiner(folder, "peer3", peers[0].address)
