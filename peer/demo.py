@@ -209,7 +209,7 @@ async def _baseline(
 ) -> int:
     """Train one whole model with `total` tokens, by a lone daemon, and write it as a Llama.
 
-    Returns the tokens that are in it: never fewer, and at most those of one tick more, since a run ends at a round.
+    Returns the tokens that are in it: never fewer, and a few steps more, since a run ends at a round, of one tick here.
     """
     environment = _environment(plan) | {
         "SHOAL_RUN__STRATEGY__KIND": "replicas",
