@@ -1,207 +1,301 @@
 """`shoal demo`: a real swarm of daemons on this machine, with its losses and returns, fused and measured.
 
 Nothing is staged: the peers are processes like any user's, what happened is read from their own status, and the
-models that the fused one is compared with are trained by the same daemon with the same data, seed and batch.
+models that the fused one is compared with are trained by the same daemon with the same data, seed and batch. The demo
+ends by tokens: a step is measured first, and gives their number (demo_tokens.py). No clock cuts anything off.
+
+Here is the play. What it tells meanwhile is demo_story.py's, what it ends with is demo_scores.py's.
 """
 
 import asyncio
 import contextlib
 import json
 import shutil
-import sys
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
+from configs.cores import usable_cores
 from configs.errors import ShoalError
 from configs.load import load
+from configs.machine import PeerConfig
 from configs.run import RunPlan
+from peer.demo_scores import is_won, print_result, score_models
+from peer.demo_story import STALL_S, STILL_S, Pace, Story, least_share, screen, swarm_share
+from peer.demo_tokens import durations, tokens_for
+from peer.ending import first_cause, handling_signals
 from peer.processes import POLL_S, Process, founder, joiner, open_processes
-from peer.status import Status
-from peer.view import overview
+from peer.view import duration, si
 
-TOTAL_TOKENS = 1_000_000  # of the whole swarm
-COMMON_TOKENS = 500_000
+if TYPE_CHECKING:
+    from peer.train.card import Format
+
+COMMON_SHARE = 0.5  # of the tokens, in which the swarm trains one model, before sub-models part
 LATE_SHARE, KILL_SHARE, LEAVE_SHARE = 0.15, 0.3, 0.6  # of the tokens, when each thing happens
-SWARM_S = 170.0  # the swarm's training ends then at the latest
-EVALUATED_TOKENS = 8_000  # of each domain's held-out part
 DOWN_S = 3.0  # how long the killed peer stays away
-PROMPT = "def read("
+BASELINES = ("alone", "dense")
 
-
-@dataclass
-class Story:
-    """What the peers' own status told."""
-
-    statuses: dict[str, Status] = field(default_factory=dict)  # the last of each peer, by its name
-    headline: str = "starting"
-    rounds_at_leave: dict[str, int] = field(default_factory=dict)
-    rounds_at_return: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def share(self) -> float:
-        """How much of the run's tokens the swarm has absorbed."""
-        return max((s.age / s.total_tokens for s in self.statuses.values()), default=0.0)
-
-    def rounds(self) -> dict[str, int]:
-        """Return each peer's rounds by its own count."""
-        return {name: status.peers[0].rounds for name, status in self.statuses.items()}
-
-    def digests(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """Return block → peer → its last five digests."""
-        told: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        for status in self.statuses.values():
-            own = status.peers[0]
-            for block, marks in own.digests.items():
-                told.setdefault(block, {})[own.peer_id] = [mark.model_dump() for mark in marks]
-        return told
+Show = Callable[[Story], None]
+T = TypeVar("T")
 
 
 def run(*, as_json: bool, state_dir: Path | None) -> int:
     """Run the demo; return 0 only if the fused model beats the lone peer and every sub-model on the mean.
 
-    Raises ShoalError when a daemon does not start or a model cannot be made.
+    A SIGINT, SIGTERM or SIGHUP ends it with 128 plus the signal's number; no daemon and no folder are left behind.
+    Raises ShoalError when a daemon does not start, ends by itself or gets stuck, or a model cannot be made.
     """
-    folder = Path(tempfile.mkdtemp(prefix="shoal-demo-", dir=state_dir))
-    console = Console(stderr=True)
+    signals: list[int] = []
     try:
-        with _screen(console, as_json) as show:
-            result = asyncio.run(_play(folder, show))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with screen(Console(stderr=True), as_json) as show:
+            result = asyncio.run(_until_signalled(state_dir, show, signals))
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        return 128 + signals[0]
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from None
     sample = result.pop("sample")
     if as_json:
         print(json.dumps(result, indent=1))
     else:
-        _print(Console(), result, sample)
-    return 0 if _is_won(result) else 1
+        print_result(Console(), result, sample)
+    return 0 if is_won(result) else 1
 
 
-async def _play(folder: Path, show: Callable[[Story], None]) -> dict[str, Any]:
-    story = Story()
-    async with open_processes() as processes:
-        await _swarm(folder, processes, story, show)
-        plan = _plan()
-        tokens = {"alone": max(s.peers[0].tokens for s in story.statuses.values()), "dense": plan.total_tokens}
-        story.headline = "training one peer alone, and one dense model on all tokens, to compare"
-        show(story)
-        data = str(next((folder / "founder" / "corpus").glob("built-in-*")))
-        await asyncio.gather(*(_baseline(folder, name, data, total, plan, processes) for name, total in tokens.items()))
-    story.headline = "measuring on held-out text"
-    show(story)
-    result = await asyncio.to_thread(_measure, folder)
-    after = {name: story.rounds()[name] - at for name, at in story.rounds_at_leave.items()}
-    return result | {
-        "rounds": max(story.rounds().values()),
-        "rounds_after_founder_left": max(after.values(), default=0),
-        "rounds_after_kill_of_killed_peer": story.rounds()["peer1"] - story.rounds_at_return,
-        "digests": story.digests(),
-        "tokens": tokens | {name: s.peers[0].tokens for name, s in story.statuses.items()},
-        "seconds": round(time.monotonic() - story.started, 1),
-    }
+async def _until_signalled(state_dir: Path | None, show: Show, signals: list[int]) -> dict[str, Any]:
+    """Play, unless a signal cancels it; further ones change nothing, since ending takes only moments."""
+    play = asyncio.current_task()
+    assert play is not None
+
+    def on_signal(number: int) -> None:
+        signals.append(number)
+        if len(signals) == 1:
+            play.cancel()
+
+    # What whoever started this has told it to ignore, as `nohup` does, stays ignored.
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    with handling_signals(on_signal, numbers):
+        async with _scratch_folder(state_dir) as folder, open_processes() as cast:
+            now_s = time.monotonic()
+            story = Story(Pace("the measurement", None, now_s), now_s)
+            async with asyncio.TaskGroup() as group:
+                watches = [group.create_task(_look(cast, story)), group.create_task(_keep_shown(story, show))]
+                result = await _play(folder, cast, story)
+                for watch in watches:
+                    watch.cancel()
+            return result
 
 
-async def _swarm(folder: Path, processes: list[Process], story: Story, show: Callable[[Story], None]) -> None:
+@asynccontextmanager
+async def _scratch_folder(state_dir: Path | None) -> AsyncIterator[Path]:
+    """Hold a folder for everything that the demo writes; it is gone afterwards, with the threads that wrote in it."""
+    folder = Path(tempfile.mkdtemp(prefix="shoal-demo-", dir=state_dir))
+    try:
+        yield folder
+    finally:
+        await asyncio.get_running_loop().shutdown_default_executor()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _play(folder: Path, cast: list[Process], story: Story) -> dict[str, Any]:
+    """Choose the tokens, then train the swarm and its baselines with them, and measure."""
+    story.headline = "measuring how long a step takes on this machine"
+    plan = _plan(None)
+    step_s, cores = await _measured_step_s(plan), usable_cores()
+    plan = _plan(tokens_for(step_s, cores))
+    expected = durations(plan.total_tokens, step_s, cores)
+    chosen = f"a step takes {step_s:.2f} s on one of {cores:g} cores: {si(plan.total_tokens)} tokens in all"
+    story.begin(
+        f"{chosen}, about {duration(expected.total_s)}",
+        "the swarm's tokens",
+        expected.swarm_s,
+        lambda: swarm_share(story.statuses),
+    )
+    await _swarm(folder, plan, cast, story, expected.fuse_s)
+    totals = {"alone": max(status.peers[0].tokens for status in story.statuses.values()), "dense": story.age}
+    story.begin(
+        f"training one peer alone with {si(totals['alone'])} tokens and one dense model with {si(totals['dense'])}, "
+        "to compare",
+        "the one that takes longer",
+        expected.baselines_s,
+        lambda: least_share(story.baselines, totals),
+    )
+    tokens = await _baselines(folder, totals, plan, cast, story)
+    story.begin("measuring on held-out text", "the text", expected.score_s)
+    result = await _in_thread(lambda progress: score_models(folder, progress), story)
+    trained = {name: status.peers[0].tokens for name, status in story.statuses.items()}
+    return (
+        result
+        | story.facts()
+        | {
+            "tokens": tokens | {"fused": story.age} | trained,
+            "step_s": round(step_s, 4),
+            "cores": cores,
+            "seconds": round(time.monotonic() - story.started_s, 1),
+        }
+    )
+
+
+async def _measured_step_s(plan: RunPlan) -> float:
+    """Return the seconds that one inner step takes here, with one thread."""
+    from peer.supervisor import open_workers
+
+    async with open_workers(PeerConfig(threads=1)) as workers:
+        speed = await workers.measure(plan)
+    return speed.step_s
+
+
+async def _swarm(folder: Path, plan: RunPlan, cast: list[Process], story: Story, fuse_s: float) -> None:
     """Let four peers find each other, lose one and get it back, lose the founder, finish, and be fused."""
-    first = founder(folder, "founder", "tiny", **_environment(_plan()))
-    processes.append(first)
-    story.headline = "the founder prepares text that every machine has, and waits for others"
-    await _watching(first.start(), processes, story, show)
+    first = founder(folder, "founder", "tiny", **_environment(plan))
+    cast.append(first)
+    await first.start()
     story.headline = "two peers join, by the founder's address alone"
     peers = [joiner(folder, f"peer{n}", first.address) for n in (1, 2)]
-    processes += peers
-    for peer in peers:
-        await _watching(peer.start(), processes, story, show)
-    late = joiner(folder, "peer3", peers[0].address)
-    await _until(LATE_SHARE, processes, story, show)
+    cast += peers
+    async with asyncio.TaskGroup() as group:  # the founder trains already, so both at once
+        for peer in peers:
+            group.create_task(peer.start())
+    await _until(story, lambda: story.share >= LATE_SHARE)
     story.headline = "a third peer joins late, by another peer's address"
-    processes.append(late)
-    await _watching(late.start(), processes, story, show)
-    await _until(KILL_SHARE, processes, story, show)
+    late = joiner(folder, "peer3", peers[0].address)
+    cast.append(late)
+    await late.start()
+    await _until(story, lambda: story.share >= KILL_SHARE)
     story.headline = "peer1 was killed; it will come back from its state directory"
     await peers[0].kill()
-    await _watching(asyncio.sleep(DOWN_S), processes, story, show)
-    await _watching(peers[0].start(), processes, story, show)
-    story.rounds_at_return = (await peers[0].status()).peers[0].rounds
+    del story.statuses["peer1"]
+    await asyncio.sleep(DOWN_S)
+    await peers[0].start()
+    await _until(story, lambda: "peer1" in story.statuses)
+    story.rounds_at_return = story.rounds()["peer1"]
     story.headline = "peer1 is back"
-    await _until(LEAVE_SHARE, processes, story, show)
+    await _until(story, lambda: story.share >= LEAVE_SHARE)
     story.headline = "the founder leaves; what it held is kept by the others"
-    await _watching(first.leave(), processes, story, show)
+    await first.leave()
     story.rounds_at_leave = {name: rounds for name, rounds in story.rounds().items() if name != "founder"}
-    await _until(1.0, processes, story, show)
-    story.headline = "fusing the sub-models, from the live peers"
-    show(story)
-    await asyncio.to_thread(_fuse, [peer.address for peer in (*peers, late)], folder / "fused", "routed")
-    for peer in (*peers, late):
-        await peer.leave()
+    remaining = (*peers, late)
+    await _until(story, lambda: all(story.is_done(peer.name) for peer in remaining))
+    story.begin("fusing the sub-models, from the live peers", "the fusing", fuse_s)
+    addresses = [peer.address for peer in remaining]
+    await _in_thread(lambda progress: _fuse(addresses, folder / "fused", "routed", progress), story)
+    for peer in remaining:  # everything of theirs is in the fused model
+        await peer.kill()
 
 
-async def _until(share: float, processes: list[Process], story: Story, show: Callable[[Story], None]) -> None:
-    """Watch until the swarm has absorbed this share of its tokens, or its time is over."""
-
-    async def reached() -> None:
-        def is_over() -> bool:
-            running = [process.name for process in processes if process.is_running]
-            is_done = all(story.statuses[name].phase == "done" for name in running)
-            return story.share >= share if share < 1 else is_done
-
-        while not is_over() and time.monotonic() < story.started + SWARM_S:
-            await asyncio.sleep(POLL_S)
-
-    await _watching(reached(), processes, story, show)
+async def _baselines(
+    folder: Path, totals: dict[str, int], plan: RunPlan, cast: list[Process], story: Story
+) -> dict[str, int]:
+    """Train the baselines side by side; return how many tokens each has had in the end."""
+    data = str(next((folder / "founder" / "corpus").glob("built-in-*")))
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            name: group.create_task(_baseline(folder, name, data, total, plan, cast, story))
+            for name, total in totals.items()
+        }
+    return {name: task.result() for name, task in tasks.items()}
 
 
-async def _watching(
-    happening: Awaitable[Any], processes: list[Process], story: Story, show: Callable[[Story], None]
-) -> None:
-    """Keep the story and the screen up to date until `happening` is over."""
+async def _baseline(
+    folder: Path, name: str, data: str, total: int, plan: RunPlan, cast: list[Process], story: Story
+) -> int:
+    """Train one whole model with `total` tokens, by a lone daemon, and write it as a Llama.
 
-    async def look() -> None:
-        while True:
-            for process in processes:
-                if process.is_running and process.url:
-                    with contextlib.suppress(ShoalError):
-                        story.statuses[process.name] = await process.status()
-            show(story)
-            await asyncio.sleep(POLL_S)
-
-    watch = asyncio.create_task(look())
-    try:
-        await happening
-    finally:
-        watch.cancel()
-        await asyncio.wait([watch])
-
-
-async def _baseline(folder: Path, name: str, data: str, total: int, plan: RunPlan, processes: list[Process]) -> None:
-    """Train one whole model with `total` tokens, by a lone daemon, and write it as a Llama."""
+    Returns the tokens that are in it: never fewer, and a few steps more, since a run ends at a round, of one tick here.
+    """
     environment = _environment(plan) | {
         "SHOAL_RUN__STRATEGY__KIND": "replicas",
         "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "0",
         "SHOAL_RUN__TOTAL_TOKENS": str(total),
+        "SHOAL_RUN__ROUNDS__FIRST_TICKS": "1",
+        "SHOAL_RUN__ROUNDS__LAST_TICKS": "1",
     }
     peer = founder(folder, name, "tiny", "--data", data, **environment)
-    processes.append(peer)
+    cast.append(peer)
     await peer.start()
-    await peer.done()
+    await _until(story, lambda: story.is_done(name))
     await peer.leave()
-    await asyncio.to_thread(_fuse, [str(peer.state_dir)], folder / f"{name}-model", "llama")
+    return await asyncio.to_thread(_fuse, [str(peer.state_dir)], folder / f"{name}-model", "llama", lambda share: None)
 
 
-def _plan() -> RunPlan:
+async def _until(story: Story, has_come: Callable[[], bool]) -> None:
+    """Wait until what the daemons tell makes `has_come` true."""
+    async with story.news:
+        await story.news.wait_for(has_come)
+
+
+async def _look(cast: list[Process], story: Story) -> None:
+    """Keep the story up to date. Raises ShoalError when a daemon ended by itself or gets no further."""
+    while True:
+        await asyncio.gather(*(_look_at(process, story) for process in cast))
+        now_s = time.monotonic()
+        story.refresh(now_s)
+        for process in cast:
+            if process.has_ended_by_itself:
+                raise _ended(f"{process.name} ended by itself", process)
+            if process.name == story.stuck(now_s):
+                raise _ended(f"{process.name} has made no progress for {duration(STALL_S)}", process)
+        if story.pace.is_still(now_s):
+            told = f"{story.pace.share:.0%} of {story.pace.of_what}, and no more for {duration(STILL_S)}"
+            raise _ended(told, next(process for process in reversed(cast) if process.is_running))
+        async with story.news:
+            story.news.notify_all()
+        await asyncio.sleep(POLL_S)
+
+
+def _ended(what: str, process: Process) -> ShoalError:
+    return ShoalError(f"{what}; the last line of {process.name}'s log: {process.last_line}")
+
+
+async def _look_at(process: Process, story: Story) -> None:
+    url = process.url
+    if not (process.is_running and url):
+        return story.forget(process.name)
+    status = None
+    with contextlib.suppress(ShoalError):  # it may be busy; for how long is noticed
+        status = await process.status()
+    if process.is_running and process.url == url:  # and not one that has been killed meanwhile
+        story.take_in(process.name, status, time.monotonic(), is_baseline=process.name in BASELINES)
+    return None
+
+
+async def _keep_shown(story: Story, show: Show) -> None:
+    while True:
+        show(story)
+        await asyncio.sleep(POLL_S)
+
+
+async def _in_thread(work: Callable[[Callable[[float], None]], T], story: Story) -> T:
+    """Run long `work` in a thread, which tells the story how far it is; when this is cancelled, it ends there."""
+    is_cancelled = threading.Event()
+
+    def progress(share: float) -> None:
+        if is_cancelled.is_set():
+            raise ShoalError("the demo is ending")  # nobody hears it any more
+        story.pace.note(share, time.monotonic())
+
+    try:
+        return await asyncio.to_thread(work, progress)
+    finally:
+        is_cancelled.set()
+
+
+def _plan(total_tokens: int | None) -> RunPlan:
+    """Return the preset's plan, with this many tokens if they are given."""
     plan = load("tiny").run
     assert plan is not None
-    strategy = plan.strategy.model_copy(update={"common_tokens": COMMON_TOKENS})
-    return plan.model_copy(update={"total_tokens": TOTAL_TOKENS, "strategy": strategy})
+    if total_tokens is None:
+        return plan
+    strategy = plan.strategy.model_copy(update={"common_tokens": int(COMMON_SHARE * total_tokens)})
+    return plan.model_copy(update={"total_tokens": total_tokens, "strategy": strategy})
 
 
 def _environment(plan: RunPlan) -> dict[str, str]:
@@ -211,101 +305,15 @@ def _environment(plan: RunPlan) -> dict[str, str]:
     }
 
 
-def _fuse(sources: list[str], out: Path, form: Any) -> None:
-    from peer.gather import fuse_from
+def _fuse(sources: list[str], out: Path, form: "Format", progress: Callable[[float], None]) -> int:
+    """Gather a run's blocks from `sources` and fuse them into `out`; return the tokens in the common block."""
+    from peer.gather import gather
+    from peer.train.fuse import fuse
+    from peer.train.partition import COMMON
 
-    fuse_from(sources, out, form)
-
-
-def _measure(folder: Path) -> dict[str, Any]:
-    """Score every model on the same held-out tokens, every token of them."""
-    from peer.entry import built_in, saved_spec
-    from peer.session import initial_state
-    from peer.train.evaluate import Evaluation, evaluate
-    from peer.train.fuse import Parts, fuse
-    from peer.train.generate import Generation, Sampling
-    from peer.train.partition import COMMON, Strategy
-    from peer.train.routed import RoutedModel
-
-    spec = saved_spec(folder / "founder")
-    corpus = built_in(folder / "founder", spec) if spec is not None else None
-    assert spec is not None and corpus is not None
-    domains = corpus.info.domains
-    heldout = {domain.name: corpus.heldout(domain) for domain in domains}
-    counts = {domain.name: corpus.counts(domain) for domain in domains}
-    strategy = Strategy.of(spec.strategy, len(domains))
-    untrained = Parts(spec, {COMMON: initial_state(spec, strategy).phi}, counts, corpus.tokenizer_json())
-    fuse(untrained, folder / "untrained-model", "llama", COMMON)
-
-    def score(path: Path) -> Evaluation:
-        return evaluate(path, heldout, max_tokens=EVALUATED_TOKENS)
-
-    fused = score(folder / "fused")
-    text = Generation(RoutedModel.load(folder / "fused"), PROMPT, Sampling(max_tokens=60))
-    return {
-        "untrained": _row(score(folder / "untrained-model").losses),
-        "alone": _row(score(folder / "alone-model").losses),
-        "dense": _row(score(folder / "dense-model").losses),
-        "sub_models": {name: _row(losses) for name, losses in fused.alone.items()},
-        "fused": _row(fused.losses),
-        "sample": PROMPT + "".join(text),
-    }
-
-
-def _row(losses: Mapping[str, float]) -> dict[str, float]:
-    from peer.train.evaluate import mean_perplexity
-
-    row = {domain: round(mean_perplexity([loss]), 3) for domain, loss in losses.items()}
-    return row | {"mean": round(mean_perplexity(losses.values()), 3)}
-
-
-def _is_won(result: Mapping[str, Any]) -> bool:
-    rivals = [result["alone"], *result["sub_models"].values()]
-    return all(result["fused"]["mean"] < rival["mean"] for rival in rivals)
-
-
-@contextmanager
-def _screen(console: Console, as_json: bool) -> Iterator[Callable[[Story], None]]:
-    """Yield what draws the story: live in a terminal; elsewhere each new headline on a line."""
-    if console.is_terminal and not as_json:
-        with Live(console=console, auto_refresh=False, transient=True) as live:
-
-            def draw(story: Story) -> None:
-                width, height = console.size
-                statuses = list(story.statuses.values())
-                live.update(
-                    overview(statuses, time.time(), story.headline, width=width, height=height - 1), refresh=True
-                )
-
-            yield draw
-        return
-    last = ""
-
-    def say(story: Story) -> None:
-        nonlocal last
-        if story.headline != last:
-            last = story.headline
-            print(f"{time.monotonic() - story.started:5.0f} s  {last}", file=sys.stderr, flush=True)
-
-    yield say
-
-
-def _print(console: Console, result: Mapping[str, Any], sample: str) -> None:
-    domains = list(result["fused"])
-    table = Table(title="perplexity on held-out text; lower is better")
-    table.add_column("model")
-    for domain in domains:
-        table.add_column(domain, justify="right")
-    rows = [("untrained", result["untrained"]), ("one peer alone", result["alone"])]
-    rows += [(f"sub-model {name}", row) for name, row in result["sub_models"].items()]
-    rows += [("dense, all tokens", result["dense"]), ("fused", result["fused"])]
-    for name, row in rows:
-        table.add_row(name, *(f"{row[domain]:.1f}" for domain in domains), style="bold" if name == "fused" else "")
-    console.print(table)
-    console.print(
-        f"{result['rounds']} rounds; {result['rounds_after_founder_left']} after the founder left; "
-        f"{result['rounds_after_kill_of_killed_peer']} by the killed peer after its return; {result['seconds']:.0f} s"
-    )
-    console.print(f"\na sample of the fused model:\n{sample}", markup=False, highlight=False)
-    if not _is_won(result):
-        console.print("the fused model did not beat the lone peer and every sub-model", style="red")
+    progress(0.3)  # what was imported takes most of the time
+    parts = gather(sources)
+    progress(0.7)
+    fuse(parts, out, form)
+    progress(1.0)
+    return sum(parts.ages.get(COMMON, {}).values())

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from configs.errors import ShoalError
@@ -36,15 +36,17 @@ def leave_on_signals(leaving: asyncio.Event) -> Iterator[Callable[[], object]]:
 
 
 @contextlib.contextmanager
-def handling_signals(on_signal: Callable[[int], object]) -> Iterator[None]:
-    """Call `on_signal` in the running loop at each SIGTERM and SIGINT; afterwards they end the process as usual."""
+def handling_signals(
+    on_signal: Callable[[int], object], numbers: Collection[int] = (signal.SIGTERM, signal.SIGINT)
+) -> Iterator[None]:
+    """Call `on_signal` in the running loop at each of these signals; afterwards they end the process as usual."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from configs.errors import ShoalError
 from peer.local import fetch_status
 from peer.status import Status
 
-READY_S = 120.0
+READY_S = 170.0  # a daemon takes 5 to 8 s of a core to start, and several may share a slow one
 STOP_S = 60.0
 POLL_S = 0.5  # between two looks at a daemon's status
 
@@ -32,6 +34,8 @@ class Process:
         self._environment = {**os.environ, **environment}
         self._child: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._temporary: str | None = None  # the process's TMPDIR: one that is killed leaves folders there
+        self._is_wanted = False  # it was started, and neither killed nor told to leave
 
     @property
     def is_running(self) -> bool:
@@ -39,28 +43,49 @@ class Process:
         return self._child is not None and self._child.returncode is None
 
     @property
+    def has_ended_by_itself(self) -> bool:
+        """Whether the process is gone though nobody ended it."""
+        return self._is_wanted and self._child is not None and not self.is_running
+
+    @property
+    def last_line(self) -> str:
+        """The last line of the log."""
+        lines = self.log.strip().splitlines()
+        return lines[-1].strip() if lines else "it said nothing"
+
+    @property
     def log(self) -> str:
         """Everything that the daemon's processes wrote."""
         return (self.state_dir.parent / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
 
     async def start(self) -> None:
-        """Start the daemon and wait for its "ready". Raises ShoalError with its last line if it ends before."""
+        """Start the daemon and wait for its "ready". Raises ShoalError with its last line if it is not within READY_S.
+
+        Cancelled, it leaves no process behind.
+        """
         ready = asyncio.get_running_loop().create_future()
-        log = (self.state_dir.parent / f"{self.name}.log").open("ab")
-        self._child = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=self._environment,
-            start_new_session=True,
-        )
+        self.url = ""  # of the process before
+        self._child = None
+        # Not in the state directory: the path of a socket may have only 104 characters.
+        self._temporary = self._temporary or tempfile.mkdtemp(prefix="shoal-")
+        with (self.state_dir.parent / f"{self.name}.log").open("ab") as log:
+            self._child = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=self._environment | {"TMPDIR": self._temporary},
+                start_new_session=True,
+            )
+        self._is_wanted = True
         self._reader = asyncio.create_task(self._read(ready))
-        log.close()
         try:
             async with asyncio.timeout(READY_S):
                 await ready
-        except (TimeoutError, asyncio.CancelledError):
+        except TimeoutError:
+            await self.kill()
+            raise ShoalError(f"{self.name} was not ready after {READY_S:g} s: {self.last_line}") from None
+        except asyncio.CancelledError:
             await self.kill()
             raise
 
@@ -75,6 +100,7 @@ class Process:
 
     async def kill(self) -> None:
         """End the process at once, as a power cut would, with all its children."""
+        self._is_wanted = False
         if self._child is not None and self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
@@ -82,6 +108,7 @@ class Process:
 
     async def leave(self) -> int:
         """Ask the daemon to leave and wait until it has; returns its exit code. Kills it if it does not."""
+        self._is_wanted = False
         if self._child is not None and self.is_running:
             self._child.terminate()
             try:
@@ -92,11 +119,14 @@ class Process:
         return await self._ended()
 
     async def _ended(self) -> int:
-        if self._child is None:
-            return 0
-        code = await self._child.wait()
-        if self._reader is not None:
-            await self._reader
+        code = 0
+        if self._child is not None:
+            code = await self._child.wait()
+            if self._reader is not None:
+                await self._reader
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
         return code
 
     async def _read(self, ready: asyncio.Future[None]) -> None:
@@ -110,8 +140,7 @@ class Process:
             elif text == "ready" and not ready.done():
                 ready.set_result(None)
         if not ready.done():
-            lines = self.log.strip().splitlines()
-            ready.set_exception(ShoalError(f"{self.name} did not start: {lines[-1] if lines else 'it said nothing'}"))
+            ready.set_exception(ShoalError(f"{self.name} did not start: {self.last_line}"))
 
 
 @asynccontextmanager
