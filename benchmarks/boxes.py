@@ -10,8 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +20,12 @@ import numpy as np
 
 from benchmarks.links import Peer
 from benchmarks.pacing import LOG, PERIOD
+from benchmarks.patience import HANG_S, until
 from benchmarks.usage import TICKS_PER_S, account, tree, tree_cpu_seconds
 from configs.errors import ShoalError
 from peer.local import fetch_status
 from peer.status import Status
 
-READY_S = 90.0
-STOP_S = 45.0  # for leaving: finishing the round, handing over
-POLL_S = 0.1
 CLONE_NEWNET = 0x40000000
 PROGRAM = [sys.executable, "-m", "benchmarks.paced_daemon"]
 
@@ -83,23 +80,47 @@ class Box:
         """Everything on its stderr."""
         return (self._folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
 
-    def wait_for(self, pattern: str, seconds: float = READY_S) -> str:
+    def wait_for(self, pattern: str, most_s: float = HANG_S) -> str:
         """Wait for a line of its stdout in which `pattern` is found, and return its first group."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if found := self.all_said(pattern):
-                return str(found[0])
-            if self._child is not None and self._child.poll() is not None:
-                break
-            time.sleep(POLL_S)
-        raise ShoalError(f"{self.name} did not say '{pattern}': {' '.join(self.log.splitlines()[-3:])[-500:]}")
+
+        def look() -> list[Any]:
+            is_running, said = self._is_running(), self.all_said(pattern)
+            if not said and not is_running:
+                raise ShoalError(f"{self.name} ended and did not say '{pattern}'; {self._last_words()}")
+            return said
+
+        said = until(look, bool, f"{self.name} to say '{pattern}'", seen=lambda _: self._last_words(), most_s=most_s)
+        return str(said[0])
 
     def status(self) -> Status:
-        """Ask the daemon how it is. Raises ShoalError with what it last said, if it does not answer."""
-        try:
-            return self._inside.submit(fetch_status, self.wait_for(r"^status (\S+)")).result()
-        except ShoalError as error:
-            raise ShoalError(f"{self.name}: {error}; its log ends with: {self.log[-2000:]}") from None
+        """Ask the daemon how it is, again while it is too busy to say. Raises ShoalError if it ends or never does."""
+        url = self.wait_for(r"^status (\S+)")
+
+        def look() -> Status | None:
+            try:
+                return self._inside.submit(fetch_status, url).result()
+            except ShoalError as error:
+                if not self._is_running():
+                    raise ShoalError(f"{self.name} ended: {error}; {self._last_words()}") from None
+                return None
+
+        found = until(look, lambda each: each is not None, f"{self.name}'s status", seen=lambda _: self._last_words())
+        assert found is not None
+        return found
+
+    def status_when(self, is_so: Callable[[Status], bool], what: str, most_s: float = HANG_S) -> Status:
+        """Return the first status for which `is_so` holds. Raises ShoalError with the last one if none comes."""
+
+        def seen(status: Status) -> str:
+            return f"{status.model_dump_json()}; {self._last_words()}"
+
+        return until(self.status, is_so, f"{self.name}: {what}", seen=seen, most_s=most_s)
+
+    def _is_running(self) -> bool:
+        return self._child is None or self._child.poll() is None
+
+    def _last_words(self) -> str:
+        return f"its log ends with: {self.log[-2000:]}"
 
     def stop(self) -> None:
         """Ask it to leave; kill it, with all that it started, if it does not."""
@@ -107,7 +128,7 @@ class Box:
             return
         self._child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(STOP_S)
+            self._child.wait(HANG_S)  # it finishes its round and hands over
         self.kill()
 
     def kill(self) -> None:

@@ -10,7 +10,6 @@ text in its own order, so the two are equal but for chance, and for what clocks,
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +18,7 @@ import torch
 
 from benchmarks.boxes import Box, open_boxes
 from benchmarks.fusing_swarm import train_swarm
+from benchmarks.patience import HANG_S
 from benchmarks.quality import WIDTH
 from benchmarks.quality_cells import PEERS, scale_of
 from benchmarks.report import between, finish, parser
@@ -33,7 +33,6 @@ STEPS, QUICK_STEPS = 480, 160  # of each peer
 BATCH, RATE = 256, 0.02
 LATE_STEPS = 1
 HELD_OUT = 16_384
-DONE_S = 200.0  # beyond the time that the steps need
 
 PLAN = """
 [run]
@@ -107,11 +106,8 @@ def _by_daemons(folder: Path, config: Path, data: Path, steps: int) -> tuple[dic
             box.join(line, data)
         for box in boxes:
             box.wait_for("^(ready)")
-        deadline = time.monotonic() + steps * PERIOD_S + DONE_S
-        while not all(box.status().phase == "done" for box in boxes):
-            if time.monotonic() > deadline:
-                raise SystemExit(f"the daemons were not done in time: {boxes[0].log[-2000:]}")
-            time.sleep(1.0)
+        for box in boxes:
+            box.status_when(lambda status: status.phase == "done", "to be done", 5 * steps * PERIOD_S + HANG_S)
         for box in boxes:
             box.stop()
         ended = [line for box in boxes for line in box.log.splitlines() if " round " in line and "model" in line]

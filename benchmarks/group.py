@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.links import Links, Peer
+from benchmarks.patience import HANG_S, patience
 from configs.errors import ShoalError
 from configs.run import RunSpec
 from protocols.grouping import bits_for
 
-HOLDERS_LEAD_S, AVERAGERS_LEAD_S = 2.0, 6.0  # from the word that all are up to the first step
-START_S, END_S = 120.0, 30.0
+HOLDERS_LEAD_S, AVERAGERS_LEAD_S = 5.0, 6.0  # from the word that all are up to the first step
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,13 @@ class Member:
         assert self.child.stdout is not None
         line = await self.child.stdout.readline()
         if not line:
-            lines = self.log.read_text().strip().splitlines()[-20:]
-            raise ShoalError("\n".join([f"member {self.index} of {self.module} ended:", *lines]))
+            raise ShoalError(f"member {self.index} of {self.module} ended:\n{self.last_words()}")
         said: dict[str, Any] = json.loads(line)
         return said
+
+    def last_words(self) -> str:
+        lines = self.log.read_text().strip().splitlines()[-20:]
+        return "\n".join([f"{len(self.account.steps)} steps", *lines])
 
     async def listen(self) -> None:
         while "done" not in (said := await self.hear()):
@@ -89,12 +92,12 @@ class Member:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.child.stdin.close()
         try:
-            async with asyncio.timeout(END_S):
+            async with patience(f"member {self.index} of {self.module} to end", seen=self.last_words):
                 await self.child.wait()
-        except TimeoutError:
-            self.peer.kill_all()
-            await self.child.wait()
-            raise ShoalError(f"member {self.index} of {self.module} did not end within {END_S:.0f} s") from None
+        finally:
+            if self.child.returncode is None:
+                self.peer.kill_all()
+                await self.child.wait()
 
 
 def run_holders(links: Links, load: Load, folder: Path) -> list[Account]:
@@ -173,11 +176,15 @@ def _spec(codec: str, tick_seconds: float) -> RunSpec:
 
 async def _run(members: Sequence[Member], plan: dict[str, Any]) -> list[Account]:
     tick_s, lead_s = plan["tick_seconds"], plan["lead_s"]
-    timeout_s = lead_s + (plan["steps"] + 1) * tick_s
+    module, whole_s = members[0].module, lead_s + (plan["steps"] + 1) * tick_s
+
+    def seen() -> str:
+        return "\n".join(f"member {member.index}: {member.last_words()}" for member in members)
+
     for member in members:
         await member.start()
     try:
-        async with asyncio.timeout(START_S):
+        async with patience(f"the addresses of the members of {module}", seen=seen):
             addresses: list[str] = []
             for member in members:
                 member.tell({"earlier": addresses})
@@ -185,14 +192,15 @@ async def _run(members: Sequence[Member], plan: dict[str, Any]) -> list[Account]
         before = [member.peer.wire_bytes() for member in members]
         for member in members:  # tick 1 is the first step's
             member.tell({"genesis": time.time() + lead_s - tick_s, "addresses": addresses})
-        async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+        async with (
+            patience(f"the end of {module}", seen=seen, most_s=whole_s + HANG_S),
+            asyncio.TaskGroup() as tasks,
+        ):
             for member in members:
                 tasks.create_task(member.listen())
         for member, (bytes_in, bytes_out) in zip(members, before, strict=True):
             now_in, now_out = member.peer.wire_bytes()
             member.account.wire_in, member.account.wire_out = now_in - bytes_in, now_out - bytes_out
-    except TimeoutError:
-        raise ShoalError(f"{members[0].module} was not done within {timeout_s:.0f} s") from None
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:

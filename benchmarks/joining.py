@@ -15,7 +15,6 @@ from benchmarks.boxes import Box, open_boxes
 from benchmarks.report import arguments, at_most, finish
 
 FIRST_STEP_S = 10.0  # the bar
-LOOK_S = 0.05
 SETTLE_S = 10.0  # for the founder to train by itself, and for a newcomer's leaving to be over
 SHOAL = [sys.executable, "-m", "peer"]
 
@@ -26,8 +25,7 @@ def first_step(box: Box, line: str) -> tuple[float, float]:
     box.start([*SHOAL, *line.split()[1:], "--state-dir", str(box.state_dir)])
     box.wait_for("^(ready)")
     ready_s = time.monotonic() - began
-    while not box.status().peers[0].tokens:
-        time.sleep(LOOK_S)
+    box.status_when(lambda status: status.peers[0].tokens > 0, "its first step")
     return ready_s, time.monotonic() - began
 
 

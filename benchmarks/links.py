@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.patience import HANG_S
 from configs.errors import ShoalError, UsageError
 
 PREFIX = "shoal-links"
 SOURCE = Path(__file__).with_name("relay.c")
 DEVICE = "eth0"  # of each peer; its address is in 10.0.0.0/8, which exists in the namespaces only
-START_S, END_S = 10.0, 20.0
 
 # $1: ip, $2: the namespaces, the rest: the relay's command line. It heeds no signal, only the end of its input, and
 # so outlives whoever sends one to the whole process group.
@@ -147,7 +147,7 @@ def remove_stale() -> None:
         opener = namespace.removeprefix(f"{PREFIX}-").partition("-")[0]
         if not Path(f"/proc/{opener}").exists():
             script = OWNER.replace('"$ip" netns add "$name" || break', ":")
-            subprocess.run(["sh", "-c", script, "sh", _ip(), namespace, "true"], check=False, timeout=END_S)
+            subprocess.run(["sh", "-c", script, "sh", _ip(), namespace, "true"], check=False, timeout=HANG_S)
 
 
 def _names() -> list[str]:
@@ -164,7 +164,7 @@ def _ip() -> str:
 
 
 def _run(*command: str, text: str | None = None) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=START_S)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=HANG_S)
     if done.returncode:
         raise ShoalError(f"{' '.join(command)[:200]} failed: {done.stderr.strip()}")
     return done.stdout
@@ -223,7 +223,7 @@ def _end(owner: "subprocess.Popen[str]") -> None:
     with suppress(BrokenPipeError):
         owner.stdin.close()
     try:
-        owner.wait(END_S)
+        owner.wait(HANG_S)
     finally:
         owner.stdout.close()
         owner.stderr.close()

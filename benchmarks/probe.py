@@ -21,6 +21,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.links import Link, Links, Peer, open_links
+from benchmarks.patience import HANG_S
 from benchmarks.report import at_most, finish, run
 from benchmarks.usage import cpu_seconds
 
@@ -30,7 +31,7 @@ SO_RCVBUFFORCE, SO_TIMESTAMPNS = (
 )  # Linux; with the second the kernel notes when a datagram came in, so a late reader does not count
 CLONE_NEWNET = 0x40000000
 PORT = 5000
-WAIT_S = 5.0
+SETTLED_S = 1.0  # without a datagram, after which no more will come
 DATAGRAM_BYTES = 100
 DELAY_MS = 50.0
 
@@ -55,7 +56,7 @@ def socket_in(peer: Peer, kind: socket.SocketKind) -> socket.socket:
 
     with ThreadPoolExecutor(1) as thread:
         made = thread.submit(make).result()
-    made.settimeout(WAIT_S)
+    made.settimeout(HANG_S)
     return made
 
 
@@ -88,8 +89,7 @@ def measure_delay(sender: Peer, receiver: Peer, number: int, pause_s: float, por
         for _ in range(number):
             giving.send(struct.pack("q", time.time_ns()).ljust(DATAGRAM_BYTES))
             time.sleep(pause_s)
-        time.sleep(0.5)  # for the last ones
-        taking.settimeout(0.0)
+        taking.settimeout(SETTLED_S)
         took_ms = sorted(_datagrams(taking))
     late = took_ms[min(len(took_ms) - 1, int(0.99 * len(took_ms)))]
     median = statistics.median(took_ms)
@@ -141,10 +141,7 @@ def _row(name: str, links: Links, streams: int, seconds: float) -> dict[str, Any
 def _push(sending: socket.socket, until: float) -> None:
     chunk = bytes(1 << 16)
     while time.monotonic() < until:
-        try:
-            sending.send(chunk)
-        except TimeoutError:
-            return
+        sending.send(chunk)
 
 
 def _count(receiving: socket.socket, receiver: Peer, since: float, until: float) -> float:
@@ -164,7 +161,7 @@ def _datagrams(taking: socket.socket) -> Sequence[float]:
     while True:
         try:
             data, ancillary, _, _ = taking.recvmsg(DATAGRAM_BYTES, 256)
-        except BlockingIOError:
+        except TimeoutError:
             return took_ms
         seconds, nanoseconds = struct.unpack("qq", ancillary[0][2][:16])
         took_ms.append((seconds * 10**9 + nanoseconds - struct.unpack("q", data[:8])[0]) / 1e6)

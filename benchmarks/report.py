@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -31,6 +31,8 @@ from configs.errors import ShoalError
 from peer import __version__
 
 _STARTED = time.monotonic()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,17 @@ def finish(
         }
         args.json.write_text(json.dumps(content, indent=1, allow_nan=False, default=float) + "\n")
     return 0 if all(bar.holds for bar in bars) else 1
+
+
+def baseline(measure: Callable[[], T], what: str, not_measured: list[str]) -> T | None:
+    """Return what the baseline came to. If it fails, None: `not_measured` says so, and ours counts all the same."""
+    try:
+        return measure()
+    except ShoalError as error:
+        print(f"the baseline of {what} failed: {error}", file=sys.stderr, flush=True)
+        lines = str(error).splitlines()
+        not_measured.append(f"the baseline of {what}, which failed: {' … '.join(dict.fromkeys((lines[0], lines[-1])))}")
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.patience import HANG_S, until_async
 from configs.load import load
 from configs.machine import PeerConfig
 from configs.run import RunSpec
@@ -41,8 +42,9 @@ async def main(sequences: int) -> None:
             workers.anchor.copy_(initial_state(spec, strategy).phi)
             began = time.monotonic()
             await workers.load(strategy, COMMON, [Source(str(tokens), spec.model.vocab_size)], {COMMON: 0})
-            while (snapshot := await workers.take_snapshot()).tokens == 0:
-                pass
+            snapshot = await until_async(
+                workers.take_snapshot, lambda each: each.tokens > 0, "the first step", most_s=6 * HANG_S
+            )
             seconds = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{len(workers.anchor) / 1e6:.1f} M parameters, {snapshot.tokens:,} tokens in {seconds:.1f} s")

@@ -17,7 +17,9 @@ from typing import Any
 from benchmarks.boxes import Box, open_boxes, other_cpu_seconds
 from benchmarks.links import Peer
 from benchmarks.pacing import FACTOR, step_seconds
+from benchmarks.patience import HANG_S, Hung
 from configs.clock import Clock
+from configs.errors import ShoalError
 from configs.load import load
 from configs.run import RunPlan
 from peer.entry import saved_spec
@@ -26,7 +28,7 @@ from peer.train.partition import Strategy
 
 CONFIG = Path(__file__).with_name("twenty.toml")
 QUICK = {"num_layers = 10": "num_layers = 2", "tick_seconds = 3.5": "tick_seconds = 1.0"}
-SETTLED_S = 600.0  # after which the first round must have ended as it should
+SETTLED_S = 1800.0  # after which the first round must have ended as it should
 LOOK_S = 2.0  # between two looks at the daemons' status: less than a tick
 
 Spot = tuple[Peer | None, float]  # where a box is (None: loopback), and its period in seconds
@@ -119,7 +121,7 @@ class Watch:
         end = time.monotonic() + SETTLED_S
         while not all(past and past[max(past)].startswith(text) for past in self.outcomes.values()):
             if time.monotonic() > end:
-                raise SystemExit(f"no round ended with '{text}' everywhere in {SETTLED_S:g} s: {self.outcomes}")
+                raise Hung(f"no round ended with '{text}' everywhere in {SETTLED_S:g} s: {self.outcomes}")
             self.until(time.time() + LOOK_S)
 
     def rounds(self, rounds: Sequence[Event]) -> dict[str, Any]:
@@ -140,8 +142,7 @@ def shoal_together(setting: Setting, spots: Sequence[Spot], *, settled: str) -> 
         for box in boxes[1:]:  # one by one: the founder's uplink has to carry the state to each
             box.join(line, setting.data)
             box.wait_for("^(ready)")
-            while box.status().state != "training":
-                time.sleep(LOOK_S)
+            box.status_when(lambda status: status.state == "training", "to train", SETTLED_S)
         return _watch(setting, boxes, settled, setting.rounds * setting.round_s)
 
 
@@ -162,11 +163,11 @@ def hivemind_together(setting: Setting, spots: Sequence[Spot]) -> Speed:
             box.start(_hivemind(setting, box, seed, speed_sum, peers))
         for box in boxes:
             box.wait_for('("averaged")', SETTLED_S)
-        first = max(int(epoch) for epoch in boxes[0].all_said('"epoch": ([0-9]+)')) + 1
+        first = max((int(epoch) for epoch in boxes[0].all_said('"epoch": ([0-9]+)')), default=0) + 1
         since = float(boxes[0].wait_for(f'"time": ([0-9.]+), .*"epoch": {first},', SETTLED_S))
         before = _used(boxes)
         end = rf'"time": ([0-9.]+), .*"epoch": {first + setting.rounds},'
-        until = float(boxes[0].wait_for(end, 5 * setting.rounds * setting.round_s))
+        until = float(boxes[0].wait_for(end, HANG_S + 5 * setting.rounds * setting.round_s))
         speed = _speed(setting, boxes, since, until, before)
         for box in boxes:
             outcomes = box.all_said('"time": ([0-9.]+), .*"outcome": "(.+?)"')
@@ -231,6 +232,10 @@ def _speed(setting: Setting, boxes: Sequence[Box], since: float, until: float, b
     used = [{kind: now[kind] - then[kind] for kind in then} for now, then in zip(_used(boxes), before, strict=True)]
     time.sleep(max(box.period_s for box in boxes) + 1.0)  # for the steps that lie across the end
     steps = [row for box in boxes for row in box.steps(since, until)]
+    if idle := [box.name for box in boxes if not len(box.steps())]:
+        raise ShoalError(f"{', '.join(idle)} took no step")
+    if not steps:
+        raise ShoalError(f"no step ended in a window of {until - since:g} s")
     return Speed(
         seconds=until - since,
         each=[setting.plan.inner.batch_tokens * box.steps_per_s(since, until) for box in boxes],

@@ -21,16 +21,18 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.patience import until_async
 from benchmarks.report import Bar, at_least, at_most, finish, parser
-from configs.errors import DataError
+from configs.errors import DataError, ShoalError
 from configs.load import load
-from peer.processes import founder, joiner, open_processes
+from peer.processes import Process, founder, joiner, open_processes
+from peer.status import Status
 
 DATA = Path("../shared/data/tasks")
 PEERS = 4
 MAX_RATIO = 0.97  # of the single peer's loss
 SHOAL = (sys.executable, "-m", "peer")
-TRAINED_S = 1500.0  # after which a run must have absorbed its tokens
+TRAINED_S = 7200.0  # after which a run must have absorbed its tokens; it takes some minutes on two cores
 TOKENS = 900_000  # of the swarm
 QUICK_TOKENS, QUICK_LIMIT = 100_000, 20
 
@@ -118,13 +120,32 @@ async def _train(place: Path, kind: str, task: Task, corpus: Path, total: int, p
         for index in range(1, peers):
             processes.append(joiner(place, f"{kind}{index}", processes[0].address))
         await asyncio.gather(*(process.start() for process in processes[1:]))
-        async with asyncio.timeout(TRAINED_S):
-            await asyncio.gather(*(process.done() for process in processes))
+        await asyncio.gather(*(_until_done(process) for process in processes))
         tokens = [(await process.status()).peers[0].tokens for process in processes]
         await _shoal("fuse", processes[0].address, "--out", str(place / f"{kind}-model"), "--format", "llama")
         for process in processes:
             await process.leave()
     return tokens
+
+
+async def _until_done(process: Process) -> None:
+    """Wait until a daemon's run has absorbed its tokens; one that is too busy to answer is asked again."""
+
+    async def look() -> Status | None:
+        try:
+            return await process.status()
+        except ShoalError as error:
+            if not process.is_running:
+                raise ShoalError(f"{process.name} ended: {error}; its log ends with: {process.log[-2000:]}") from None
+            return None
+
+    def is_done(status: Status | None) -> bool:
+        return status is not None and status.phase == "done"
+
+    def seen(status: Status | None) -> str:
+        return f"{status.model_dump_json() if status else 'no answer'}; its log ends with: {process.log[-2000:]}"
+
+    await until_async(look, is_done, f"{process.name} to be done", seen=seen, most_s=TRAINED_S)
 
 
 async def _score(model: Path, corpus: Path, limit: int) -> dict[str, Any]:

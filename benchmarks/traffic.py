@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.group import Account, Load, per_parameter, run_averagers, run_holders
 from benchmarks.links import Link, open_links
-from benchmarks.report import at_most, finish, run
+from benchmarks.report import at_most, baseline, finish, run
 from protocols.codecs import CODECS
 
 PEERS = 4
@@ -32,29 +32,30 @@ def main(args: argparse.Namespace) -> int:
     size, tick_s = (1_000_000, 5.0) if args.quick else (20_000_000, 20.0)
     here = [codec for codec in ("int8", *BARS) if codec in CODECS]
     rows: dict[str, dict[str, Any]] = {}
+    not_measured = [f"traffic_{codec}: this version has no codec {codec}" for codec in BARS if codec not in here]
     with tempfile.TemporaryDirectory() as folder, open_links([Link()] * PEERS) as links:
         for codec in here:
             load = Load(size, 2, tick_s, codec, SEED)
             rows[f"Shoal, {codec}"] = _row(load, run_holders(links, load, Path(folder)))
         load = Load(size, 2, max(10.0, tick_s))
-        rows["Hivemind, float16"] = _row(load, run_averagers(links, load, Path(folder)))
+        if theirs := baseline(lambda: run_averagers(links, load, Path(folder)), "traffic", not_measured):
+            rows["Hivemind, float16"] = _row(load, theirs)
     if not args.quick:
         with tempfile.TemporaryDirectory() as folder, open_links([Link()] * MANY) as links:
             load = Load(MANY_SIZE, MANY_ROUNDS, 10.0, "int4", SEED)
             rows["Shoal, int4, random"] = _row(load, run_holders(links, load, Path(folder)))
-    baseline = rows["Hivemind, float16"]["wire"]
+    wire = rows["Hivemind, float16"]["wire"] if "Hivemind, float16" in rows else None
     bars = [
         at_most(
             f"traffic_{codec}",
             f"payload bytes sent for each peer, parameter and round, {codec}, group of {PEERS}",
             rows[f"Shoal, {codec}"]["payload"],
             BARS[codec],
-            baseline,
+            wire,
         )
         for codec in here
         if codec in BARS
     ]
-    not_measured = [f"traffic_{codec}: this version has no codec {codec}" for codec in BARS if codec not in here]
     if "Shoal, int4, random" in rows:
         bars.append(
             at_most(
@@ -62,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
                 f"payload bytes sent for each peer, parameter and round, int4, random groups of 8 among {MANY}",
                 rows["Shoal, int4, random"]["payload"],
                 MAX_RANDOM,
-                baseline,
+                wire,
             )
         )
     else:

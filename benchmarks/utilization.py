@@ -17,7 +17,7 @@ from itertools import chain
 from rich.table import Table
 
 from benchmarks.links import Link, open_links
-from benchmarks.report import at_least, finish, parser
+from benchmarks.report import at_least, baseline, finish, parser
 from benchmarks.swarms import (
     Setting,
     Speed,
@@ -48,8 +48,9 @@ def main() -> int:
     args = options.parse_args()
     with prepare(is_quick=args.quick) as setting:
         speeds = {"shoal": _shoal(setting)}
-        if not args.quick:
-            speeds["hivemind"] = _hivemind(setting)
+        missing = ["the baseline, left out by --quick"] if args.quick else []
+        if not args.quick and (theirs := baseline(lambda: _hivemind(setting), "utilization", missing)):
+            speeds["hivemind"] = theirs
         if args.unpaced:
             speeds["shoal, unpaced"] = _shoal(replace(setting, period_s=0.0))
     together, _ = speeds["shoal"]
@@ -72,7 +73,6 @@ def main() -> int:
         "ratios": ratios,
         "speeds": {name: {"together": asdict(t), "alone": asdict(a)} for name, (t, a) in speeds.items()},
     }
-    missing = ["the baseline, left out by --quick"] if args.quick else []
     return finish(args, bars, figures, missing, _table(setting, speeds))
 
 

@@ -146,11 +146,9 @@ async def _play(folder: Path, cast: list[Process], story: Story) -> dict[str, An
 
 async def _measured_step_s(plan: RunPlan) -> float:
     """Return the seconds that one inner step takes here, with one thread."""
-    from peer.supervisor import open_workers
+    from peer.pace import measure_step
 
-    async with open_workers(PeerConfig(threads=1)) as workers:
-        speed = await workers.measure(plan)
-    return speed.step_s
+    return await measure_step(PeerConfig(threads=1), plan)
 
 
 async def _swarm(folder: Path, plan: RunPlan, cast: list[Process], story: Story, fuse_s: float) -> None:

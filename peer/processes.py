@@ -16,8 +16,8 @@ from configs.errors import ShoalError
 from peer.local import fetch_status
 from peer.status import Status
 
-READY_S = 170.0  # a daemon takes 5 to 8 s of a core to start, and several may share a slow one
-STOP_S = 60.0
+READY_S = 600.0  # both end a hang: on one busy core a start takes a minute
+STOP_S = 300.0
 POLL_S = 0.5  # between two looks at a daemon's status
 
 

@@ -25,7 +25,7 @@ TEXTS = {
 LATE = {"number": [f"{n} 2 3 4 5 6 7 8 9 0 " * 20 for n in range(40)]}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ STEPS = 8 * TICK_STEPS
 AVERAGING = Rule("all", peers=3, alpha=1.0, mu=0.0)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import arguments, at_least, at_most, between, finish
+from benchmarks.report import arguments, at_least, at_most, baseline, between, finish
+from configs.errors import ShoalError
+
+pytestmark = pytest.mark.bench
 
 
 def test_bars_hold_at_their_ends_and_not_beyond() -> None:
@@ -34,3 +37,16 @@ def test_a_bar_that_does_not_hold_fails_the_command(capsys: pytest.CaptureFixtur
     bars = [at_most("good", "", 1.0, 2.0), at_most("bad", "seconds [s]", 3.0, 2.0)]
     assert finish(arguments("a test", []), bars, {"seeds": []}) == 1
     assert "seconds [s]" in capsys.readouterr().out
+
+
+def test_a_baseline_that_fails_is_said_and_costs_nothing_else() -> None:
+    def stumble() -> float:
+        raise ShoalError("member 2 ended:\nsome words\n99.6 % of the values are the mean")
+
+    left = ["the rest"]
+    assert baseline(lambda: 2.0, "speed", left) == 2.0 and left == ["the rest"]
+    assert baseline(stumble, "speed", left) is None
+    said = "the baseline of speed, which failed: member 2 ended: … 99.6 % of the values are the mean"
+    assert left == ["the rest", said]
+    with pytest.raises(ZeroDivisionError):
+        baseline(lambda: 1 / 0, "speed", left)

@@ -16,6 +16,7 @@ from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
 import dht.network
+from benchmarks.patience import HANG_S
 from configs.errors import NetworkError, UsageError
 from dht.identity import Identity
 from dht.network import Network, clock_skew, open_network
@@ -76,7 +77,7 @@ def test_an_answer_in_the_instant_of_its_time_out_leaves_the_peer_hearing(identi
                     with pytest.raises(TimeoutError):
                         async with asyncio.timeout(0.2):
                             await stub.rpc_slow(MESSAGE())
-                assert (await stub.rpc_slow(MESSAGE(validate=True), timeout=5)).validate
+                assert (await stub.rpc_slow(MESSAGE(validate=True), timeout=HANG_S)).validate
                 assert not broken.done()
                 network.p2p._client.control._read_task.cancel()
                 with pytest.raises(
@@ -94,14 +95,14 @@ async def serve_slow(identity_path: Path) -> None:
     async with open_network(identity_path, host="127.0.0.1") as network:
         await network.serve(Slow())
         print((await network.addresses())[0], flush=True)
-        await asyncio.sleep(60)
+        await asyncio.sleep(HANG_S)
 
 
 def test_a_third_peer_is_called_by_its_id_alone(identity_paths: list[Path], run_id: str) -> None:
     async def main() -> None:
         async with swarm(identity_paths, run_id) as (_, second, third):
             await third.serve(Echo(), namespace="test")
-            answer = await second.stub(Echo, third.peer_id, "test").rpc_echo(MESSAGE(validate=True), timeout=5)
+            answer = await second.stub(Echo, third.peer_id, "test").rpc_echo(MESSAGE(validate=True), timeout=HANG_S)
             assert answer.validate
 
     run(main())
@@ -141,10 +142,16 @@ def test_start_is_quick_and_leaves_nothing_behind(identity_paths: list[Path], ru
             start_s = time.perf_counter() - started
             assert p2pds(identity_paths[0].parent)
             closing = time.perf_counter()
-        print(f"P2P and DHT started in {start_s:.2f} s, closed in {time.perf_counter() - closing:.2f} s")
+        close_s = time.perf_counter() - closing
+        print(
+            f"hivemind imported in {import_s:.2f} s; P2P and DHT started in {start_s:.2f} s, closed in {close_s:.2f} s"
+        )
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert start_s < 10  # 0.6 s on a quiet machine
+        assert start_s < import_s
 
+    began = time.perf_counter()  # the yardstick: another Python that finds what this one has imported
+    subprocess.run([sys.executable, "-c", "import hivemind"], check=True)
+    import_s = time.perf_counter() - began
     run(main())
     assert not p2pds(identity_paths[0].parent)
     assert [path.name for path in identity_paths[0].parent.iterdir()] == ["identity.key"]
@@ -241,8 +248,8 @@ class DHTProtocol(ServicerBase):
 @pytest.mark.parametrize(
     ("stranger", "says"),
     [
-        (DHTProtocol(7.0, True), r"clock of peer \w+ is 7\.0 s ahead of this machine's; set the wrong one by NTP"),
-        (DHTProtocol(-7.0, True), r"clock of peer \w+ is 7\.0 s behind"),
+        (DHTProtocol(7.0, True), r"clock of peer \w+ is [5-7]\.\d s ahead of this machine's; set the wrong one by NTP"),
+        (DHTProtocol(-7.0, True), r"clock of peer \w+ is [5-7]\.\d s behind"),
         (DHTProtocol(0.0, False), "cannot dial back to this one; open the port"),
         (None, "does not answer as a DHT node"),
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from status_example import PEERS, example
 
+from benchmarks.patience import HANG_S
 from configs.errors import StateError
 from configs.machine import PeerConfig
 from peer import __version__
@@ -59,7 +60,7 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
     ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
     thread = threading.Thread(target=asyncio.run, args=(live(),))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(HANG_S)
     try:
         yield asked
     finally:
@@ -70,7 +71,7 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*SHOAL, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*SHOAL, *arguments], capture_output=True, text=True, timeout=HANG_S)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_quick_commands_import_nothing_heavy(tmp_path: Path) -> None:
     with daemon(tmp_path):
         for arguments in (["--help"], ["status", str(tmp_path)], ["pause", "--state-dir", str(tmp_path)]):
             done = subprocess.run(
-                [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
+                [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=HANG_S
             )
             assert (done.returncode, done.stderr) == (0, "[]\n")
 
@@ -234,7 +235,7 @@ def test_watch_as_json_is_a_line_a_look(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         process.stdout.close()
-        assert process.wait(20) == 0
+        assert process.wait(HANG_S) == 0
 
 
 def watch(state_dir: Path, then: object) -> tuple[str, int]:
@@ -260,7 +261,7 @@ def watch(state_dir: Path, then: object) -> tuple[str, int]:
             assert callable(then)
             then(process)
     os.close(master)
-    return shown.decode(errors="replace"), process.wait(20)
+    return shown.decode(errors="replace"), process.wait(HANG_S)
 
 
 def test_a_closed_pipe_is_no_bug(tmp_path: Path) -> None:
@@ -268,7 +269,11 @@ def test_a_closed_pipe_is_no_bug(tmp_path: Path) -> None:
     os.close(reading)
     with daemon(tmp_path):
         done = subprocess.run(
-            [*SHOAL, "status", str(tmp_path), "--json"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+            [*SHOAL, "status", str(tmp_path), "--json"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HANG_S,
         )
     os.close(writing)
     assert "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ import httpx
 import pytest
 from status_example import example
 
+from benchmarks.patience import HANG_S
 from configs.errors import NetworkError, StateError
 from configs.machine import PeerConfig
 from peer.http import Actions, open_http
@@ -38,11 +39,11 @@ def with_server(
         actions = Actions(asked.leave, asked.pause, asked.resume)
         async with (
             open_http(PeerConfig(**config), example, actions) as url,
-            httpx.AsyncClient(trust_env=False) as client,
+            httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client,
         ):
             await check(client, url)
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), HANG_S))
 
 
 def test_serves_status_metrics_and_health() -> None:

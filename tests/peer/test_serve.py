@@ -21,6 +21,7 @@ import pytest
 from fused_example import BRANCHES, write_fused
 
 import peer.serve
+from benchmarks.patience import HANG_S
 from configs.corpus import TaskFormat
 from configs.run import RunSpec
 from peer.cli import main
@@ -65,7 +66,7 @@ def server(model: RoutedModel, *, is_task: bool = False) -> Iterator[str]:
 
     thread = threading.Thread(target=asyncio.run, args=(live(),))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(HANG_S)
     try:
         yield told["url"]
     finally:
@@ -75,7 +76,7 @@ def server(model: RoutedModel, *, is_task: bool = False) -> Iterator[str]:
 
 @contextmanager
 def client_of(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=HANG_S) as client:
         yield client
 
 
@@ -256,7 +257,7 @@ def test_other_errors_have_their_own_class(client: openai.OpenAI) -> None:
     ],
 )
 def test_bodies_of_all_kinds(body: bytes, headers: dict[str, str], code: int, url: str) -> None:
-    answer = httpx.post(f"{url}/v1/completions", content=body, headers=headers, trust_env=False)
+    answer = httpx.post(f"{url}/v1/completions", content=body, headers=headers, trust_env=False, timeout=HANG_S)
     assert answer.status_code == code
     assert code == 200 or isinstance(answer.json()["error"]["message"], str)
 
@@ -271,7 +272,7 @@ def test_a_client_that_leaves_ends_its_generation(
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall("\r\n".join(lines).encode())
-        assert begun.event.wait(20)
+        assert begun.event.wait(HANG_S)
     client.completions.create(model="fused", prompt=PROMPT, max_tokens=1)  # its turn comes when the first has ended
     assert 0 < begun.generations[0].answer_tokens < LONG
 
@@ -332,7 +333,7 @@ def test_the_command_serves_until_it_is_told_to_end(folder: Path) -> None:
                 process.send_signal(signal.SIGINT)
                 with pytest.raises(openai.APIError, match="it is ending"):
                     list(stream)
-            assert process.wait(20) == 0
+            assert process.wait(HANG_S) == 0
         assert process.stderr.read() == ""
     finally:
         process.kill()

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.patience import HANG_S, until_async
 from configs.errors import DataError, DeviceError
 from configs.machine import PeerConfig
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
@@ -71,8 +72,8 @@ async def training(
 
 async def trained(workers: Workers, tokens: int) -> None:
     """Wait until the workers have trained so many tokens since `load`."""
-    while (await workers.take_snapshot()).tokens < tokens:
-        pass
+    what = f"{tokens} tokens to be trained"
+    await until_async(workers.take_snapshot, lambda snapshot: snapshot.tokens >= tokens, what)
 
 
 def pids(workers: Workers) -> list[int]:
@@ -106,7 +107,7 @@ def test_a_killed_rank_comes_back_from_the_anchor(tmp_path: Path, devices: tuple
             epoch = workers.epoch
             began = time.monotonic()
             os.kill(pids(workers)[-1], signal.SIGKILL)
-            after = await asyncio.wait_for(workers.take_snapshot(), 60)  # asked again until somebody answers
+            after = await asyncio.wait_for(workers.take_snapshot(), HANG_S)  # asked again until somebody answers
             print(f"restart with {len(devices)} ranks: {time.monotonic() - began:.2f} s")
             assert "SIGKILL" in (await events.get()).reason
             assert workers.epoch > epoch
@@ -248,11 +249,11 @@ def test_workers_end_when_the_daemon_is_killed(tmp_path: Path) -> None:
     assert daemon.stdout is not None
     worker = os.pidfd_open(int(daemon.stdout.readline()))
     daemon.kill()
-    ended, _, _ = select.select([worker], [], [], 30)
+    ended, _, _ = select.select([worker], [], [], HANG_S)
     os.close(worker)
     daemon.stdout.close()
     daemon.wait()
-    assert ended
+    assert ended, f"the worker lived on for {HANG_S:g} s"
 
 
 async def _be_daemon(folder: Path) -> None:

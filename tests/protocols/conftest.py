@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from hivemind.p2p import P2P
 
+from benchmarks.patience import HANG_S
+
 OpenPeers = Callable[[int], AbstractAsyncContextManager[list[P2P]]]
 
 
@@ -16,7 +18,9 @@ async def _open_peers(count: int) -> AsyncIterator[list[P2P]]:
     try:
         for _ in range(count):
             known = [str(address) for address in await peers[0].get_visible_maddrs()] if peers else []
-            peers.append(await P2P.create(initial_peers=known, nat_port_map=False, auto_nat=False, startup_timeout=60))
+            peers.append(
+                await P2P.create(initial_peers=known, nat_port_map=False, auto_nat=False, startup_timeout=HANG_S)
+            )
         yield peers
     finally:
         for peer in reversed(peers):

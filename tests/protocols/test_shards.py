@@ -12,6 +12,7 @@ import pytest
 import uvloop
 from hivemind.p2p import P2P, P2PContext, PeerID
 
+from benchmarks.patience import HANG_S
 from configs.content import CHUNK_BYTES, content_id_of
 from configs.errors import NetworkError, StateError
 from protocols.shards import ChunkRequest, ManifestRequest, Shards, download, download_bytes
@@ -21,7 +22,7 @@ from protocols.wire import Frame, Frames, frames_of
 
 BLOB = random.Random(0).randbytes(40 * CHUNK_BYTES + 1234)
 WANTED = content_id_of(BLOB)
-LIMITS = {"deadline_s": 30.0, "frame_s": 2.0}
+LIMITS = {"deadline_s": HANG_S, "frame_s": HANG_S}
 
 
 class Fault(Enum):

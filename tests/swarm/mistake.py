@@ -6,15 +6,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.patience import HANG_S, until
+from configs.errors import NetworkError
+from peer.local import fetch_status
+from peer.status import Status
 from peer.train.prepare import Plan, prepare_texts
 
 MICRO = str(Path(__file__).parent / "micro.toml")
 LOCAL = ("--host", "127.0.0.1", "--threads", "1")
-END_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,24 @@ class Daemon:
         return log_of(self.state_dir).read_text(encoding="utf-8", errors="replace")
 
 
+def until_status(daemon: Daemon, is_so: Callable[[Status], bool], what: str) -> Status:
+    """Return the first status of a daemon for which `is_so` holds."""
+
+    def look() -> Status | None:
+        try:
+            return fetch_status(daemon.url)
+        except NetworkError:  # it is busy, or it has ended
+            assert daemon.process.poll() is None, f"it ended before {what}: {daemon.log[-3000:]}"
+            return None
+
+    def seen(status: Status | None) -> str:
+        return f"{status.model_dump_json(indent=1) if status else 'no answer'}\n{daemon.log[-3000:]}"
+
+    found = until(look, lambda status: status is not None and is_so(status), what, seen=seen)
+    assert found is not None
+    return found
+
+
 def shoal(*arguments: str) -> list[str]:
     local = LOCAL if arguments[0] in ("start", "join") else ()
     return [sys.executable, "-m", "peer", *arguments, *local]
@@ -40,7 +61,14 @@ def shoal(*arguments: str) -> list[str]:
 
 def mistake(command: Sequence[str], **environment: str) -> str:
     """Run a command that must fail, and return the one line that it says."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, env={**os.environ, **environment})
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=HANG_S, env={**os.environ, **environment}
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(
+            f"no end of a mistake in {HANG_S:g} s; it said {error.stdout!r}, {error.stderr!r}"
+        ) from None
     assert done.returncode in (1, 2), (done.returncode, done.stdout, done.stderr)
     return the_line(done.stderr)
 
@@ -84,7 +112,10 @@ def running(command: Sequence[str], state_dir: Path, **environment: str) -> Iter
         assert address and run and url, said + log_of(state_dir).read_text()
         yield Daemon(process, state_dir, address[1], run[1], url[1])
         process.send_signal(signal.SIGTERM)
-        process.wait(END_S)
+        try:
+            process.wait(HANG_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not leave in {HANG_S:g} s: {log_of(state_dir).read_text()[-3000:]}") from None
     finally:
         process.kill()
         process.wait()

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ticks import sealed, tick, tick_s
 
+from benchmarks.patience import until_async
+from configs.errors import NetworkError
 from peer.local import post_action
 from peer.processes import Process, founder, joiner, open_processes
 from peer.status import Status
@@ -21,7 +24,7 @@ from peer.train.prepare import Plan, prepare_texts
 MICRO = str(Path(__file__).parent / "micro.toml")
 VOCABULARY, CONTEXT = 512, 64
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.swarm
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +40,58 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-async def until(process: Process, is_so: Callable[[Status], bool], timeout_s: float = 120) -> Status:
+async def until(process: Process, is_so: Callable[[Status], bool], what: str) -> Status:
     """Return the first status of a daemon for which `is_so` holds."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        status = await process.status()
-        if is_so(status):
-            return status
-        assert time.monotonic() < deadline, (
-            f"not in {timeout_s} s: {status.model_dump_json(indent=1)}\n{process.log[-3000:]}"
-        )
-        await asyncio.sleep(0.2)
+
+    async def look() -> Status | None:
+        try:
+            return await process.status()
+        except NetworkError:  # it is busy, or it has ended
+            assert process.is_running, f"{process.name} ended before {what}: {process.log[-3000:]}"
+            return None
+
+    def seen(status: Status | None) -> str:
+        return f"{status.model_dump_json(indent=1) if status else 'no answer'}\n{process.log[-3000:]}"
+
+    what = f"{process.name}: {what}"
+    found = await until_async(look, lambda status: status is not None and is_so(status), what, seen=seen)
+    assert found is not None
+    return found
+
+
+async def until_sealed(count: int, *processes: Process, block: str = "model") -> None:
+    """Wait until daemons have sealed so many rounds together; after each of them they must have had equal bits."""
+
+    async def look() -> dict[int, set[str]]:
+        return sealed([process.log for process in processes], block)
+
+    def seen(found: dict[int, set[str]]) -> str:
+        return "\n\n".join([f"rounds {list(found)}", *(process.log[-3000:] for process in processes)])
+
+    what = f"{count} rounds of {block} that {len(processes)} daemons sealed together"
+    rounds = await until_async(look, lambda found: len(found) >= count, what, seen=seen)
+    assert all(len(digests) == 1 for digests in rounds.values()), rounds
+
+
+async def status_of(process: Process) -> Status:
+    return await until(process, lambda status: True, "a status")
+
+
+async def until_equal(one: Process, two: Process, block: str) -> tuple[int, str]:
+    """Return the first version of a block that both daemons are seen to have newest, with the same bits."""
+
+    async def look() -> tuple[dict[int, str], dict[int, str]]:
+        left, right = await status_of(one), await status_of(two)
+        return marks(left, block).get(one.peer_id, {}), marks(right, block).get(two.peer_id, {})
+
+    def newest(known: dict[int, str]) -> tuple[int, str]:
+        return max(known.items(), default=(-1, ""))
+
+    def are_equal(known: tuple[dict[int, str], dict[int, str]]) -> bool:
+        return newest(known[0]) == newest(known[1]) != (-1, "")
+
+    found = await until_async(look, are_equal, f"{one.name} and {two.name} to have the same bits of {block}")
+    return newest(found[0])
 
 
 def marks(status: Status, block: str) -> dict[str, dict[int, str]]:
@@ -62,33 +106,19 @@ def marks(status: Status, block: str) -> dict[str, dict[int, str]]:
 def test_two_replicas_have_equal_digests_for_twenty_rounds(tmp_path: Path, corpus: Path) -> None:
     async def main() -> None:
         async with open_processes() as processes:
-            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus))
+            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus), **tick(1.0))
             processes.append(first)
             await first.start()
             began = time.monotonic()
             second = joiner(tmp_path, "joiner", first.address)
             processes.append(second)
             await second.start()
-            await until(second, lambda s: s.peers[0].tokens > 0)
+            await until(second, lambda s: s.peers[0].tokens > 0, "its first step")
             print(f"the joiner had trained its first step {time.monotonic() - began:.1f} s after its start")
-            seen: dict[int, set[str]] = {}
-            both: set[int] = set()
-
-            def collect(status: Status) -> bool:
-                own = {m.version: m.digest for m in status.peers[0].digests.get("model", [])}
-                for version, digest in own.items():
-                    seen.setdefault(version, set()).add(digest)
-                return status.peers[0].rounds >= 20
-
-            while not (collect(await second.status()) and collect(await first.status())):
-                await asyncio.sleep(0.3)
-            one, two = await first.status(), await second.status()
-            both = set(marks(one, "model")[first.peer_id]) & set(marks(two, "model")[second.peer_id])
-            assert both, "the two have no version in common"
-            assert all(len(digests) == 1 for digests in seen.values()), seen
-            print(
-                f"{len(seen)} versions seen, each with one digest; rounds {one.peers[0].rounds}, {two.peers[0].rounds}"
-            )
+            await until_sealed(20, first, second)
+            version, digest = await until_equal(first, second, "model")
+            one, two = await status_of(first), await status_of(second)
+            print(f"version {version} is {digest[:8]} at both; rounds {one.peers[0].rounds}, {two.peers[0].rounds}")
             assert {block.block for block in two.blocks} == {"model"}
             assert len(two.blocks[0].holders) == 2
             assert two.peers[0].bytes_in > 0 and two.peers[0].bytes_out > 0
@@ -114,7 +144,7 @@ def test_a_replica_in_parts_takes_turns_and_is_one_model_again(tmp_path: Path, c
         "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "10000",
         "SHOAL_RUN__ROUNDS__FIRST_TICKS": "4",
         "SHOAL_RUN__ROUNDS__LAST_TICKS": "4",
-        "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.7",
+        **tick(0.7),
     }
     parts = ["replica", "replica.1", "replica.2", "replica.3"]
 
@@ -123,21 +153,14 @@ def test_a_replica_in_parts_takes_turns_and_is_one_model_again(tmp_path: Path, c
             first = founder(tmp_path, "founder", MICRO, "--data", str(corpus), **environment)
             processes.append(first)
             await first.start()
-            await until(first, lambda s: s.phase == "parted")
+            await until(first, lambda s: s.phase == "parted", "the end of the common phase")
             second = joiner(tmp_path, "second", first.address)
             processes.append(second)
             await second.start()
 
-            def have_exchanged(status: Status) -> bool:
-                outcomes = {block.block: block.outcome for block in status.blocks}
-                return all(outcomes.get(part, "").endswith("sealed 2 of 2") for part in parts)
-
-            await until(second, have_exchanged)
             for part in parts:
-                both = set[tuple[int, str]]()
-                while not both:
-                    one, two = await first.status(), await second.status()
-                    both = marks(one, part)[first.peer_id].items() & marks(two, part)[second.peer_id].items()
+                await until_sealed(1, first, second, block=part)
+                await until_equal(first, second, part)
             ticks = {part: {int(n) for n in re.findall(rf"{part} round (\d+)", first.log)} for part in parts}
             print("rounds:", {part: sorted(at) for part, at in ticks.items()})
             assert len({frozenset(tick % 4 for tick in at) for at in ticks.values()}) == 4
@@ -167,45 +190,51 @@ def check_llama(folder: Path) -> None:
 def test_a_killed_peer_comes_back_and_the_founder_is_nobody_special(tmp_path: Path, corpus: Path) -> None:
     async def main() -> None:
         async with open_processes() as processes:
-            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus))
+            first = founder(tmp_path, "founder", MICRO, "--data", str(corpus), **tick(1.0))
             processes.append(first)
             await first.start()
             second = joiner(tmp_path, "second", first.address)
             processes.append(second)
             await second.start()
-            before = await until(second, lambda s: s.peers[0].rounds >= 3)
+            before = await until(second, lambda s: s.peers[0].rounds >= 3, "three rounds")
             await second.kill()
             await second.start()
-            after = await until(second, lambda s: s.peers[0].rounds >= before.peers[0].rounds + 3)
+            after = await until(second, lambda s: s.peers[0].rounds >= before.peers[0].rounds + 3, "three more rounds")
             assert after.peers[0].peer_id == before.peers[0].peer_id
             assert await first.leave() == 0
             third = joiner(tmp_path, "third", second.address)
             processes.append(third)
             await third.start()
-            status = await until(third, lambda s: s.peers[0].rounds >= 3)
+            status = await until(third, lambda s: s.peers[0].rounds >= 3, "three rounds")
             assert status.run_id == before.run_id
-            agreed = await until(third, lambda s: len(s.blocks[0].holders) == 2)
-            assert agreed.blocks[0].agreement == 1.0
+            await until(
+                third, lambda s: len(s.blocks[0].holders) == 2 and s.blocks[0].agreement == 1.0, "two that agree"
+            )
+            await until_equal(second, third, "model")
 
     asyncio.run(main())
 
 
 def test_a_peer_that_is_too_slow_leaves_the_group_and_comes_back(tmp_path: Path, corpus: Path) -> None:
-    """Behind 0.4 Mbit/s a round of three takes longer than a tick; the other two must not wait for its word."""
+    """Behind its line a round of three takes longer than a tick; the other two must not wait for its word."""
 
     async def main() -> None:
         async with open_processes() as processes:
-            first = founder(tmp_path, "first", MICRO, "--data", str(corpus))
+            first = founder(tmp_path, "first", MICRO, "--data", str(corpus), **tick(1.0))
             processes.append(first)
             await first.start()
-            for name, caps in (("second", ()), ("slow", ("--down-mbit", "0.4"))):
+            for name, caps in (("second", ()), ("slow", ("--down-mbit", f"{0.4 / tick_s(1.0):.2f}"))):
                 processes.append(joiner(tmp_path, name, first.address, *caps))
                 await processes[-1].start()
             slow = processes[-1]
-            await until(slow, lambda s: "too slow" in s.blocks[0].outcome)
-            alone = await until(first, lambda s: slow.peer_id not in s.blocks[0].holders)
-            await until(first, lambda s: s.blocks[0].outcome == "sealed 2 of 2" and s.tick > alone.tick)
-            await until(first, lambda s: slow.peer_id in s.blocks[0].holders)
+            await until(slow, lambda s: "too slow" in s.blocks[0].outcome, "too slow")
+            alone = await until(
+                first, lambda s: slow.peer_id not in s.blocks[0].holders, "a group without the slow one"
+            )
+            await until(
+                first, lambda s: s.blocks[0].outcome == "sealed 2 of 2" and s.tick > alone.tick, "a round of the two"
+            )
+            await until(first, lambda s: slow.peer_id in s.blocks[0].holders, "the slow one to be back")
             assert "out of the group until caught up" in slow.log
 
     asyncio.run(main())
@@ -215,7 +244,7 @@ def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_
     tmp_path: Path, corpus: Path
 ) -> None:
     """Four peers and groups of two: each exchanges with others by turns; when two have left, the rest are one group."""
-    environment = {"SHOAL_RUN__ROUNDS__GROUP_SIZE": "2", "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.7"}
+    environment = {"SHOAL_RUN__ROUNDS__GROUP_SIZE": "2", **tick(0.7)}
 
     async def main() -> None:
         async with open_processes() as processes:
@@ -226,12 +255,15 @@ def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_
                 processes.append(joiner(tmp_path, name, first.address))
                 await processes[-1].start()
 
-            def is_mixing(status: Status) -> bool:
-                return status.peers[0].rounds >= mixing_from + 8 and "holders" in status.blocks[0].outcome
+            def in_groups(status: Status) -> bool:
+                return "holders" in status.blocks[0].outcome
 
-            mixing_from = (await until(first, lambda s: "holders" in s.blocks[0].outcome)).peers[0].rounds
+            def is_mixing(status: Status) -> bool:
+                return status.peers[0].rounds >= mixing_from + 8 and in_groups(status)
+
+            mixing_from = (await until(first, in_groups, "random groups")).peers[0].rounds
             for process in processes:
-                status = await until(process, is_mixing)
+                status = await until(process, is_mixing, "eight rounds in groups")
                 print(f"{process.name}: {status.blocks[0].outcome}; age {status.age}, loss {status.peers[0].loss}")
             log = "".join(process.log for process in processes)
             sealed = Counter(re.findall(r"sealed (\d) of \d, of about", log))
@@ -239,7 +271,7 @@ def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_
             print(f"members whose offers were taken: {dict(sealed)}; trained {trained} tokens, age {status.age}")
             assert sealed["1"] and sealed["2"], "groups are drawn, so their sizes differ"
             assert 0.5 < status.age / trained < 2
-            losses = (await first.status()).losses
+            losses = (await status_of(first)).losses
             assert losses[-1][1] < losses[0][1]
 
             for process in processes[2:]:
@@ -249,22 +281,20 @@ def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_
                 block = status.blocks[0]
                 return "holders" not in block.outcome and block.agreement == 1.0 and len(block.holders) == 2
 
-            await until(first, are_one)
-            one, two = await until(first, are_one), await until(processes[1], are_one)
-            both = marks(one, "model")[first.peer_id].items() & marks(two, "model")[processes[1].peer_id].items()
-            assert both, "the two have no state in common"
+            await until(first, are_one, "one group of two that agree")
+            await until(processes[1], are_one, "one group of two that agree")
+            await until_equal(first, processes[1], "model")
             for process in processes[:2]:
                 assert await process.leave() == 0
 
     asyncio.run(main())
 
 
-@pytest.mark.timeout(300)
 def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path: Path, corpus: Path) -> None:
     environment = {
         "SHOAL_RUN__STRATEGY__KIND": "experts",
         "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "10000",
-        "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.7",
+        **tick(0.7),
     }
 
     async def main() -> None:
@@ -275,19 +305,21 @@ def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path
             second = joiner(tmp_path, "second", first.address)
             processes.append(second)
             await second.start()
-            common = (await until(second, lambda s: s.phase == "parted")).blocks
+            common = (await until(second, lambda s: s.phase == "parted", "the end of the common phase")).blocks
             floor = next(block.age for block in common if block.block == "model")
 
             def all_trained(status: Status) -> bool:
                 ages = {block.block: block.age for block in status.blocks}
                 return all(ages.get(f"expert.{k}", 0) > floor for k in range(6))
 
-            status = await until(second, all_trained, timeout_s=180)
+            status = await until(second, all_trained, "all six experts to be trained")
             print("ages:", {block.block: block.age for block in status.blocks})
             await check_asked(first)
             assert await first.leave() == 0
             await asyncio.to_thread(post_action, second.url, "pause")  # both forms are to be of the same state
-            await until(second, lambda s: s.state == "paused" and s.tick > s.blocks[0].last_round + 2)
+            await until(
+                second, lambda s: s.state == "paused" and s.tick > s.blocks[0].last_round + 2, "a pause without rounds"
+            )
             await check_fused(second, tmp_path)
             assert await second.leave() == 0
 

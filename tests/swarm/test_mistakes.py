@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from peer.train.prepare import Plan, prepare_texts
 
 STRANGER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(120)]
+HELP_SHARE, STATUS_SHARE = 0.4, 0.5  # of the time that it takes to import torch
+
+pytestmark = pytest.mark.swarm
 
 
 @pytest.mark.parametrize(
@@ -151,13 +154,16 @@ def test_too_little_shared_memory(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_help_and_status_answer_at_once(founder: Daemon) -> None:
-    import time
+    """At once: long before a Python could have imported what the daemon itself is made of."""
 
-    def seconds(*arguments: str) -> float:
+    def seconds(command: list[str]) -> float:
         began = time.monotonic()
-        subprocess.run(shoal(*arguments), capture_output=True, check=True)
+        subprocess.run(command, capture_output=True, check=True)
         return time.monotonic() - began
 
-    fastest = min(seconds("--help") for _ in range(5)), min(seconds("status", str(founder.state_dir)) for _ in range(5))
-    print(f"shoal --help {fastest[0]:.2f} s, shoal status {fastest[1]:.2f} s")
-    assert fastest[0] < 0.5 and fastest[1] < 0.8
+    torch = [sys.executable, "-c", "import torch"]
+    commands = (torch, shoal("--help"), shoal("status", str(founder.state_dir)))
+    taken = [[seconds(command) for command in commands] for _ in range(5)]  # side by side: what else runs slows all
+    imported, helped, told = (min(each) for each in zip(*taken, strict=True))
+    print(f"torch imported in {imported:.2f} s, shoal --help {helped:.2f} s, shoal status {told:.2f} s")
+    assert helped < HELP_SHARE * imported and told < STATUS_SHARE * imported

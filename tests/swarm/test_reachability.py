@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from mistake import MICRO, Daemon, mistake, running
+from ticks import sealed, tick
+
+from benchmarks.patience import until
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 PORT = 4001
@@ -27,7 +30,7 @@ table inet shoal {
 }
 """
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.swarm
 
 
 def ip(*arguments: str) -> None:
@@ -77,27 +80,19 @@ def close(name: str) -> None:
 
 
 def can_dial(name: str, host: str, port: int) -> bool:
-    program = f"import socket; socket.create_connection(({host!r}, {port}), 2)"
+    program = f"import socket; socket.create_connection(({host!r}, {port}), 5)"
     return subprocess.run(inside(name, sys.executable, "-c", program), capture_output=True).returncode == 0
-
-
-def sealed(*daemons: Daemon) -> dict[int, set[str]]:
-    """Return the digests that daemons had after the rounds in which all of them sealed the work of all."""
-    all_of_them = f"sealed {len(daemons)} of {len(daemons)}"
-    found: list[dict[int, str]] = []
-    for daemon in daemons:
-        lines = re.findall(rf"model round (\d+): (?:.*; )?{all_of_them};.* digest (\w+),", daemon.log)
-        found.append({int(round_): digest for round_, digest in lines})
-    common = set.intersection(*map(set, found))
-    return {round_: {rounds[round_] for rounds in found} for round_ in sorted(common)}
 
 
 def until_sealed(count: int, *daemons: Daemon) -> float:
     """Wait until `daemons` have sealed so many rounds together, with equal bits; return the seconds."""
     began = time.monotonic()
-    while len(rounds := sealed(*daemons)) < count:
-        assert time.monotonic() < began + 90, "\n\n".join(daemon.log[-3000:] for daemon in daemons)
-        time.sleep(0.3)
+    rounds = until(
+        lambda: sealed([daemon.log for daemon in daemons]),
+        lambda found: len(found) >= count,
+        f"{count} rounds that {len(daemons)} daemons sealed together",
+        seen=lambda found: "\n\n".join([f"rounds {list(found)}", *(daemon.log[-3000:] for daemon in daemons)]),
+    )
     assert all(len(digests) == 1 for digests in rounds.values()), rounds
     return time.monotonic() - began
 
@@ -110,7 +105,7 @@ def test_a_joiner_that_cannot_be_dialled(corpus: Path, tmp_path: Path) -> None:
     with machines(2) as (open_one, closed_one), contextlib.ExitStack() as stack:
         close(closed_one)
         start = shoal(open_one, "start", "--config", MICRO, "--data", str(corpus), "--port", str(PORT))
-        founder = stack.enter_context(running(start, tmp_path / "founder"))
+        founder = stack.enter_context(running(start, tmp_path / "founder", **tick(1.0)))
         assert founder.address.startswith(f"/ip4/10.77.0.1/tcp/{PORT}/")
         join = shoal(closed_one, "join", founder.address)
         joiner = stack.enter_context(running(join, tmp_path / "joiner"))
@@ -130,8 +125,8 @@ def test_two_joiners_that_cannot_dial_each_other(corpus: Path, tmp_path: Path) -
         for name in closed:
             close(name)
         start = shoal(open_one, "start", "--config", MICRO, "--data", str(corpus), "--port", str(PORT))
-        slow = {"SHOAL_RUN__ROUNDS__TICK_SECONDS": "2"}  # three daemons share the cores of one machine
-        founder = stack.enter_context(running(start, tmp_path / "founder", **slow))
+        # Three daemons share the cores of one machine.
+        founder = stack.enter_context(running(start, tmp_path / "founder", **tick(2.0)))
         daemons = [founder]
         for number, name in enumerate(closed):
             join = shoal(name, "join", founder.address)

@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from ticks import tick_s
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(150)]
+from benchmarks.patience import HANG_S, patience
+
+pytestmark = pytest.mark.swarm
 
 NAMES = ("ann", "bob", "cyd")
 ROUNDS = 50
 QUIET_FROM = 44  # no more faults, so that all have the time to be repaired
-TICK_S = 0.5
+TICK_S = 0.5  # where nothing else runs
 DEATHS = {"cyd": [9, 33]}  # rounds in which its offers are not delayed
 HOLDER = Path(__file__).parent / "holder.py"
 
@@ -42,12 +45,18 @@ def write_plan(folder: Path, *, delays: float, losses: float, dies_in: dict[str,
         "strategy": {"kind": "replicas"},
         "inner": {"learning_rate": 0.1, "batch_tokens": 8},
         "outer": {"codec": "int8", "alpha": 1.0, "mu": 0.0},
-        "rounds": {"tick_seconds": TICK_S, "double_tokens": 10**9},
+        "rounds": {"tick_seconds": tick_s(TICK_S), "double_tokens": 10**9},
         "genesis": 0.0,
         "tokenizer_sha256": "0" * 64,
         "end_of_text": 0,
     }
-    faults = {"delays": delays, "losses": losses, "late_s": 0.5, "dies_in": dies_in, "quiet_from": QUIET_FROM}
+    faults = {
+        "delays": delays,
+        "losses": losses,
+        "late_s": tick_s(TICK_S),
+        "dies_in": dies_in,
+        "quiet_from": QUIET_FROM,
+    }
     plan = {"spec": spec, "folder": str(folder), "rounds": ROUNDS, **faults, "ports": free_ports()}
     path = folder / "plan.json"
     path.write_text(json.dumps(plan))
@@ -106,13 +115,20 @@ class Holder:
 async def run(plan: Path) -> list[Holder]:
     holders = [Holder(plan, name) for name in NAMES]
     try:
-        await asyncio.gather(*(holder.start() for holder in holders))
+        async with patience("the addresses of the holders", seen=lambda: logs_of(plan)):
+            await asyncio.gather(*(holder.start() for holder in holders))
         told = {"genesis": time.time(), "addresses": [holder.address for holder in holders]}
-        await asyncio.gather(*(holder.live(told) for holder in holders))
+        whole_s = ROUNDS * tick_s(TICK_S)
+        async with patience(f"the end of {ROUNDS} rounds", seen=lambda: logs_of(plan), most_s=HANG_S + whole_s):
+            await asyncio.gather(*(holder.live(told) for holder in holders))
         return holders
     finally:
         for holder in holders:
             await holder.end()
+
+
+def logs_of(plan: Path) -> str:
+    return "\n\n".join(path.read_text()[-1500:] for path in sorted(plan.parent.glob("*.log")))
 
 
 def digests_by_version(holders: list[Holder]) -> dict[int, set[str]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.patience import HANG_S
 from configs.run import InnerSpec, ModelSpec
 from peer.ranks import preload
 from peer.train.channel import Channel
@@ -104,7 +105,7 @@ def test_two_ranks_train_like_one(tmp_path: Path, optimizer: str, is_sharded: bo
         process.start()
         pair[1].close()
     for pair in pairs:
-        pair[0].settimeout(120)
+        pair[0].settimeout(HANG_S)
         assert Channel(pair[0]).receive()["losses"] == pytest.approx(expected, abs=TOLERANCE)
         pair[0].close()
     for process in processes:
