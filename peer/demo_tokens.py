@@ -6,11 +6,11 @@ A clock only chooses how many tokens there are, before anything is trained. What
 from dataclasses import dataclass
 
 TARGET_S = 300.0  # how long the whole demo should take
-LEAST_TOKENS = 256_000  # with fewer the swarm has too few rounds to show anything, so a slow machine takes longer
+LEAST_TOKENS = 256_000  # with few, the founder has trained most before others join; a slow machine takes longer
 MOST_TOKENS = 4_000_000  # what `tiny` itself is planned for
 STEP_TOKENS = 1_024  # of one inner step of `tiny`
 
-# What the stages cost beside training. It is counted in steps, since a slow machine is slow at everything.
+# What the stages cost beside training, roughly. It is counted in steps, since a slow machine is slow at everything.
 START_STEPS = 170  # four daemons of the swarm, one of them twice, and the founder's text: 5 to 8 s of a core each
 BASELINE_START_STEPS = 50  # two more daemons, and their models written
 FUSE_STEPS = 25  # torch is imported, then the model is written
