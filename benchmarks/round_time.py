@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _measure_time(is_quick: bool, codec: str, left: list[str]) -> dict[str, Any]:
-    size, steps = (3_000_000, NEW + 1) if is_quick else (20_000_000, NEW + 3)
+    size, steps = (5_000_000, NEW + 1) if is_quick else (20_000_000, NEW + 3)
     payload = (PEERS - 1) * encoded_size(codec, size)
     tick_s = TICKS * 8e-6 * payload / MBIT
     with tempfile.TemporaryDirectory() as name, open_links([Link(MBIT, MBIT, DELAY_MS)] * PEERS) as links:
