@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +33,16 @@ PROGRAM = [sys.executable, "-m", "benchmarks.paced_daemon"]
 class Box:
     """One child with all its descendants; what it prints lies in `folder`, and its state in a folder of its name."""
 
-    def __init__(self, folder: Path, name: str, place: Peer | None = None, period_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        place: Peer | None = None,
+        period_s: float = 0.0,
+        behind: Sequence[str] = (),  # a command that runs the child's, such as taskset -c 0
+    ) -> None:
         self.name, self.period_s = name, period_s
+        self._behind = list(behind)
         self.state_dir = folder / name
         self.host = place.address if place else "127.0.0.1"
         self._place = place
@@ -52,7 +60,7 @@ class Box:
             (self._folder / f"{self.name}.log").open("wb") as log,
         ):
             self._child = subprocess.Popen(
-                self._place.command(*command) if self._place else command,
+                [*self._behind, *(self._place.command(*command) if self._place else command)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,

@@ -40,6 +40,7 @@ class Pace:
     def __init__(self, period_s: float, log: Path) -> None:
         self.period_s = period_s
         self._log = log.open("a", buffering=1)
+        self.reserved_s = 0.0  # of a period, for what follows of a step
         self._lost_s = 0.0  # beyond periods, by waiting for a core, and not made up for yet
 
     @classmethod
@@ -53,7 +54,7 @@ class Pace:
         cpu_s, took_s = time.process_time() - cpu_s, time.monotonic() - began
         # Within its slack a step loses nothing by waiting.
         self._lost_s += min(_run_delay_s() - delay_s, max(0.0, took_s - self.period_s))
-        slack_s = max(0.0, began + self.period_s - time.monotonic())
+        slack_s = max(0.0, began + self.period_s - self.reserved_s - time.monotonic())
         made_up_s = min(slack_s, self._lost_s)
         self._lost_s -= made_up_s
         time.sleep(slack_s - made_up_s)

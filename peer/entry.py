@@ -142,7 +142,7 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
         library.tokenizer_json if has_it else await _tokenizer(description, network, spec, peers[0], library.folder)
     )
     hints = description.hints if description.hints != NO_HINTS else saved_hints(config.state_dir)
-    return Entry(spec, records, library, tuple(peers), False, hints)
+    return Entry(spec, records, library, tuple(peers), False, hints=hints)
 
 
 async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Sequence[str]) -> Entry:
@@ -154,7 +154,7 @@ async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Se
     except NetworkError:
         log.warning("none of the %d known peers answers; going on alone, and looking for them", len(known))
         peers = []
-    return Entry(spec, records, library, tuple(peers), False, saved_hints(config.state_dir))
+    return Entry(spec, records, library, tuple(peers), False, hints=saved_hints(config.state_dir))
 
 
 def _library(config: PeerConfig, network: Network, spec: RunSpec, domains: list[DomainInfo]) -> Library:

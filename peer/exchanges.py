@@ -140,7 +140,7 @@ class Exchanges:
         if replica.state is not before:
             await daemon.session.rebase(block, before, cut, is_step=outcome.is_step)
             await asyncio.to_thread(daemon.store.save, replica)
-        self._record(due, outcome, replica.state)
+        self._record(due, outcome, replica.state, late_s)
         has_changed = self._missed.pop(block, 0) >= MISSED_ROUNDS
         if outcome.cause != RESTARTED:
             offer_s = None if outcome.offer_s is None else late_s + outcome.offer_s
@@ -175,7 +175,7 @@ class Exchanges:
         daemon.chronicle.happened(text)
         return True
 
-    def _record(self, due: Due, outcome: Outcome, state: OuterState) -> None:
+    def _record(self, due: Due, outcome: Outcome, state: OuterState, late_s: float) -> None:
         daemon, block = self._daemon, due.block
         daemon.chronicle.outcomes[block] = (due.tick, outcome.text)
         if outcome.cause:
@@ -184,6 +184,7 @@ class Exchanges:
             daemon.chronicle.rounds += 1
         loss = daemon.workers.progress.loss
         log.info(
-            "%s round %d: %s; version %d, age %d, digest %s, loss %s",
+            "%s round %d: %s; version %d, age %d, digest %s, loss %s, copied out %.2f s after the tick",
             block, due.tick, outcome.text, state.version, state.age, state.digest[:8], f"{loss:.3f}" if loss else "-",
+            late_s,
         )  # fmt: skip

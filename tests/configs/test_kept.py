@@ -123,11 +123,13 @@ def test_what_comes_back_and_what_replaces_it_is_said(monkeypatch: pytest.Monkey
     kept = {"data": "/x/corpus", "port": 4001, "threads": 2, "log_level": "debug", "devices": ["cpu"], "host": "::"}
     monkeypatch.setenv("SHOAL_PEER__LOG_LEVEL", "info")
     flags: dict[str, Any] = {"port": 4002, "devices": ("cuda:0", "cuda:1"), "host": "::"}
-    settings = with_kept(load("tiny", state_dir=tmp_path, **flags), kept)
+    preset = tmp_path / "mine.toml"
+    preset.write_text("[peer]\nthreads = 1\n")
+    settings = with_kept(load(str(preset), state_dir=tmp_path, **flags), kept)
     assert spell_kept(settings) == (
         f"kept settings of this machine (from {tmp_path / MACHINE_FILE}): data /x/corpus; "
         "--device cuda:0 and cuda:1 replaces cpu; SHOAL_PEER__LOG_LEVEL info replaces debug; "
-        "--port 4002 replaces 4001; tiny's threads 1 replaces 2"
+        f"--port 4002 replaces 4001; {preset}'s threads 1 replaces 2"
     )
     said = spell_kept(with_kept(load(state_dir=tmp_path), {"private": True, "announce": []}))
     assert said is not None and said.endswith(": announce none, private yes")

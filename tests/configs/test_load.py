@@ -23,7 +23,7 @@ def test_without_a_preset_there_is_a_peer_and_no_run(monkeypatch: pytest.MonkeyP
 
 def test_flags_are_over_the_environment_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     preset = tmp_path / "mine.toml"
-    preset.write_text((PRESETS / "tiny.toml").read_text().replace("threads = 1", "threads = 2\nport = 1\ncopies = 4"))
+    preset.write_text((PRESETS / "tiny.toml").read_text() + "\n[peer]\nthreads = 2\nport = 1\ncopies = 4\n")
     assert (load(str(preset)).peer.threads, load(str(preset)).peer.port) == (2, 1)
     monkeypatch.setenv("SHOAL_PEER__THREADS", "3")
     monkeypatch.setenv("SHOAL_PEER__PORT", "2")
