@@ -118,12 +118,11 @@ def _by_daemons(folder: Path, config: Path, data: Path, steps: int) -> tuple[dic
 
 def _in_steps(plan: RunPlan, tokenizer_sha256: str, end_of_text: int) -> RunSpec:
     """Return the plan as a run whose ticks are inner steps."""
-    facts = plan.model_dump()
-    rounds = facts["rounds"]
-    rounds |= {key: TICK_STEPS * rounds[key] for key in ("first_ticks", "last_ticks")}
-    return RunSpec.model_validate(
-        {**facts, "genesis": 0.0, "tokenizer_sha256": tokenizer_sha256, "end_of_text": end_of_text}
-    )
+    rounds = plan.rounds
+    assert rounds.tick_seconds is not None
+    lengths = {"first_ticks": TICK_STEPS * rounds.first_ticks, "last_ticks": TICK_STEPS * rounds.last_ticks}
+    plan = plan.model_copy(update={"rounds": rounds.model_copy(update=lengths)})
+    return plan.founded(rounds.tick_seconds, genesis=0.0, tokenizer_sha256=tokenizer_sha256, end_of_text=end_of_text)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import numpy as np
 from benchmarks.patience import HANG_S, until_async
 from configs.load import load
 from configs.machine import PeerConfig
-from configs.run import RunSpec
 from peer.session import initial_state
 from peer.supervisor import open_workers
 from peer.train.data import Source
@@ -31,7 +30,7 @@ async def main(sequences: int) -> None:
     length = plan.model.context_length
     inner = plan.inner.model_copy(update={"batch_tokens": sequences * length})
     founded = {"genesis": 0.0, "tokenizer_sha256": "0" * 64, "end_of_text": 0}
-    spec = RunSpec.model_validate({**plan.model_dump(), "inner": inner.model_dump(), **founded})
+    spec = plan.founded(30.0, inner=inner.model_dump(), **founded)
     strategy = Strategy.of(spec.strategy, 1)
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"

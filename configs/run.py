@@ -197,6 +197,11 @@ class RunPlan(Frozen):
             raise ValueError(f"model.adapter is only for strategy.kind adapters, not for {self.strategy.kind}")
         return self
 
+    def founded(self, tick_seconds: float, **facts: Any) -> "RunSpec":
+        """Return the run that is founded by this plan: with a tick of so many seconds, and the `facts` of a spec."""
+        values = self.model_dump(exclude={"rounds": {"tick_steps"}})
+        return RunSpec.model_validate({**values, "rounds": {**values["rounds"], "tick_seconds": tick_seconds}, **facts})
+
 
 class RunSpec(RunPlan):
     """What every peer of a run agrees on. Peers compare `run_id`; nobody edits a spec."""

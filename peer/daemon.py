@@ -96,6 +96,7 @@ async def live(settings: Settings) -> None:
             async with open_http(
                 config, daemon.standing.status, Actions(daemon.leave, daemon.pause, daemon.resume)
             ) as url:
+                await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
                 await daemon.open(url)
@@ -142,6 +143,12 @@ class Daemon:
         self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
         self.is_switching = False
         self.is_paused = False
+
+    async def found(self) -> None:
+        """Store the state with which the run begins, if this peer has founded it: nobody else has it."""
+        if self.entry.is_founder and self.store.load(COMMON) is None:
+            first = await asyncio.to_thread(initial_state, self.spec, self.strategy, self.config.init_from)
+            await asyncio.to_thread(self.store.put, first)
 
     async def open(self, url: str) -> None:
         """Answer other peers, join the DHT, and say where this peer is."""
@@ -198,9 +205,6 @@ class Daemon:
 
     async def _first(self) -> tuple[str, list[OuterState]]:
         """Return what this peer trains first, what it trained before or what needs it most, and its states."""
-        if self.entry.is_founder and self.store.load(COMMON) is None:
-            first = await asyncio.to_thread(initial_state, self.spec, self.strategy, self.config.init_from)
-            await asyncio.to_thread(self.store.put, first)
         others = self._others()
         common = await self.store.obtain(COMMON, others)
         if not common.is_final:  # not asked for once more: behind a slow link it would be a newer one, and come again

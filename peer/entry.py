@@ -15,7 +15,7 @@ from configs.errors import ConfigError, DataError, NetworkError, StateError
 from configs.kept import spell
 from configs.load import Settings
 from configs.machine import NO_HINTS, Hints, PeerConfig
-from configs.run import AdapterSpec, ModelSpec, RoundSpec, RunPlan, RunSpec
+from configs.run import AdapterSpec, ModelSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.network import Network
@@ -91,9 +91,10 @@ async def enter(settings: Settings, identity: Identity, network: Network, book: 
 async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
     corpus = await asyncio.to_thread(_own_corpus, plan, config)
     model, initial_id = await asyncio.to_thread(_beginning, plan, config, corpus)
-    rounds, clock = await _clock(plan.model_copy(update={"model": model}), config, initial_id)
-    spec = RunSpec(
-        **{**plan.model_dump(), "model": model.model_dump(), "rounds": rounds.model_dump()},
+    plan = plan.model_copy(update={"model": model})
+    tick_s, clock = await _clock(plan, config, initial_id)
+    spec = plan.founded(
+        tick_s,
         genesis=float(int(time.time())),
         tokenizer_sha256=corpus.info.tokenizer_sha256,
         end_of_text=corpus.info.end_of_text,
@@ -111,15 +112,13 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
     return Entry(spec, records, library, (), True, clock)
 
 
-async def _clock(plan: RunPlan, config: PeerConfig, initial_id: str | None) -> tuple[RoundSpec, str]:
-    """Return the run's clock, and why a tick is what it is; it is measured unless the plan says it in seconds."""
-    told = plan.rounds.model_dump(exclude={"tick_steps"})
+async def _clock(plan: RunPlan, config: PeerConfig, initial_id: str | None) -> tuple[float, str]:
+    """Return the run's tick in seconds, and why it is that: measured, unless the plan says it."""
     if plan.rounds.tick_seconds is not None:
-        return RoundSpec(**told), ""
+        return plan.rounds.tick_seconds, ""
     base = config.state_dir / "corpus" / BLOBS / initial_id if initial_id and plan.model.adapter else None
     log.info("measuring how long a step takes here")
-    tick_s, reason = choose_tick(plan.rounds, await measure_pace(config, plan, base))
-    return RoundSpec(**{**told, "tick_seconds": tick_s}), reason
+    return choose_tick(plan.rounds, await measure_pace(config, plan, base))
 
 
 async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, known: Sequence[str]) -> Entry:

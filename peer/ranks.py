@@ -10,8 +10,8 @@ import multiprocessing
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -56,8 +56,9 @@ class Rank:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)  # None: it has ended
+    waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)  # request → its answer
     error: Message | None = None  # what it said before it ended
+    is_ended: bool = False
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what the rank says until it ends."""
@@ -66,14 +67,31 @@ class Rank:
                 (size,) = struct.unpack(">I", await self.reader.readexactly(PREFIX_BYTES))
                 yield unpacked(await self.reader.readexactly(min(size, MAX_MESSAGE_BYTES)))
 
-    async def answer(self, request: int) -> Message:
-        """Return the answer to a request, leaving out those to requests that were given up."""
-        while True:
-            message = await self.answers.get()
-            if message is None:
-                raise RankDiedError(self)
-            if message["id"] == request:
-                return message
+    @contextmanager
+    def expecting(self, request: int) -> Iterator[asyncio.Future[Message]]:
+        """Yield the answer to a request, which is to be asked only then. It raises RankDiedError when the rank ends."""
+        if self.is_ended:
+            raise RankDiedError(self)
+        future = self.waiting[request] = asyncio.get_running_loop().create_future()
+        try:
+            yield future
+        finally:
+            del self.waiting[request]
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # that another rank ended, too, is no news
+
+    def answered(self, message: Message) -> None:
+        """Hand an answer to who waits for it, unless that was given up."""
+        future = self.waiting.get(message["id"])
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def ended(self) -> None:
+        """Let nobody wait any longer."""
+        self.is_ended = True
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(RankDiedError(self))
 
     def why_ended(self) -> str:
         """Say how the process ended. Blocks until it has."""

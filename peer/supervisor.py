@@ -12,7 +12,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -109,7 +109,6 @@ class Workers:
         self._ranks: list[Rank] = []
         self._ready = asyncio.Event()  # the ranks answer, or `_failure` says why they never will
         self._failure: ShoalError | None = None
-        self._lock = asyncio.Lock()  # one request at a time
         self._last_id = 0
         self._loaded: Message | None = None  # what to load after a restart
         self._is_paused = False
@@ -239,19 +238,20 @@ class Workers:
         return self._ranks
 
     async def _ask(self, message: Message) -> Message:
-        """Ask all ranks, again after each restart; return rank 0's answer."""
-        async with self._lock:
-            while True:
-                ranks = await self._live()
-                with suppress(RankDiedError):
-                    return await self._ask_ranks(ranks, message)
+        """Ask all ranks, again after each restart; return rank 0's answer. Nobody waits for what others ask."""
+        while True:
+            ranks = await self._live()
+            with suppress(RankDiedError):
+                return await self._ask_ranks(ranks, message)
 
     async def _ask_ranks(self, ranks: Sequence[Rank], message: Message) -> Message:
         self._last_id += 1
         data = packed({**message, "id": self._last_id})
-        for rank in ranks:
-            rank.writer.write(data)
-        answers = [await rank.answer(self._last_id) for rank in ranks]
+        with ExitStack() as stack:
+            futures = [stack.enter_context(rank.expecting(self._last_id)) for rank in ranks]
+            for rank in ranks:
+                rank.writer.write(data)
+            answers = [await future for future in futures]
         for answer in answers:
             if "error" in answer:
                 raise getattr(errors, answer["error_type"])(answer["error"])
@@ -343,13 +343,13 @@ class Workers:
                 self._hear(rank, message)
         finally:
             self._ready.clear()
-            rank.answers.put_nowait(None)
+            rank.ended()
         raise RankDiedError(rank)
 
     def _hear(self, rank: Rank, message: Message) -> None:
         match message["type"]:
             case "done":
-                rank.answers.put_nowait(message)
+                rank.answered(message)
             case "progress":
                 speed = message["tokens_per_s"]
                 self.progress = Progress(

@@ -4,7 +4,7 @@ One thread trains, another listens to what the daemon asks over a socket. The st
 travels through two flat float32 buffers shared with the daemon: the *anchor*, which the daemon writes, and the
 *snapshot*, which the worker writes. The daemon's side is `peer/supervisor.py`.
 
-Asked (each answered by every rank with `done`, in order), and answered at once, whatever a step is at:
+Asked (each answered by every rank with `done`), and answered at once, whatever a step is at:
     snapshot   snapshot ← θ; the answer says what it contains
     apply      θ ← θ + anchor − snapshot, for these blocks; the daemon may have written another base into snapshot
 Asked, and answered between two inner steps:
@@ -165,7 +165,8 @@ class Worker:
                     case kind:
                         is_done = threading.Event()
                         self._ask_trainer(partial(self._do, request, getattr(self, f"_on_{kind}"), is_done))
-                        is_done.wait()  # so that requests are answered in their order
+                        if kind in ("load", "measure"):
+                            is_done.wait()  # what is asked next is meant for what θ will be
 
     def _ask_trainer(self, task: Callable[[], None]) -> None:
         """Let the thread that trains do something between two steps."""

@@ -54,8 +54,8 @@ def test_an_unknown_preset_names_those_that_exist() -> None:
         ("num_layers = 4", "layers = 4", ["run.model.layers: no such key", "run.model.num_layers: is required"]),
         ("num_heads = 4", "num_heads = 3", ["run.model: hidden_size 128 must be a multiple of num_heads 3"]),
         ('kind = "experts"', 'kind = "soup"', ["run.strategy.kind = 'soup'", "'experts'"]),
-        ("[peer]", "[pear]", ["pear: no such key"]),
-        ("[peer]", "[peer", ["not valid TOML"]),
+        ("[run.rounds]", "[pear]\n[run.rounds]", ["pear: no such key"]),
+        ("[run.rounds]", "[run.rounds", ["not valid TOML"]),
     ],
 )
 def test_a_bad_preset_is_one_line(tmp_path: Path, old: str, new: str, says: list[str]) -> None:

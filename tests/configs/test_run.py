@@ -15,7 +15,7 @@ FOUNDED = {"genesis": 12.5, "tokenizer_sha256": "a" * 64, "end_of_text": 0}
 def values() -> dict[str, Any]:
     plan = load("tiny").run
     assert plan is not None
-    return {**plan.model_dump(), **FOUNDED}
+    return plan.founded(1.0, **FOUNDED).model_dump()
 
 
 def changed(values: dict[str, Any], path: str, value: object) -> dict[str, Any]:

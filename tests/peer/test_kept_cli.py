@@ -49,6 +49,7 @@ def shoal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command]:
     monkeypatch.setattr(peer.daemon, "run", begin)
     monkeypatch.setattr(peer.ranks, "preload", lambda: None)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").write_text((PRESETS / "tiny.toml").read_text() + "\n[peer]\nthreads = 1\n")
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield run
@@ -146,7 +147,7 @@ def test_each_option_of_a_daemon_is_a_setting() -> None:
 def entry(hints: Hints) -> Entry:
     plan = load("tiny").run
     assert plan is not None
-    return Entry(cast(Any, plan), (b"signed",), cast(Any, None), (), False, hints)
+    return Entry(cast(Any, plan), (b"signed",), cast(Any, None), (), False, hints=hints)
 
 
 def test_hints_are_kept_with_the_run(tmp_path: Path) -> None:
@@ -169,7 +170,8 @@ def test_who_founds_and_goes_on_suggests_what_the_preset_said(tmp_path: Path) ->
     texts = {"cod": [f"cod {number} swims " * 20 for number in range(20)]}
     prepare_texts(texts, tmp_path / "corpus", Plan(vocab_size=300, context_length=32))
     preset = tmp_path / "mine.toml"
-    preset.write_text((PRESETS / "tiny.toml").read_text().replace("context_length = 128", "context_length = 32"))
+    tiny = (PRESETS / "tiny.toml").read_text().replace("context_length = 128", "context_length = 32")
+    preset.write_text(tiny.replace("tick_steps = 3", "tick_seconds = 3.0") + "\n[peer]\nthreads = 1\n")
     founding = load(str(preset), state_dir=tmp_path / "state", data=tmp_path / "corpus", threads=8)
     (tmp_path / "state").mkdir()
     identity = Identity.load_or_create(tmp_path / "state" / "identity.key")

@@ -7,7 +7,6 @@ import pytest
 
 from configs.errors import DataError, NetworkError
 from configs.load import load
-from configs.run import RunSpec
 from peer.library import Library, match
 from peer.train.data import open_corpus
 from peer.train.examples import Example
@@ -27,7 +26,7 @@ def library(tmp_path: Path) -> Library:
     assert plan is not None
     model = plan.model.model_copy(update={"vocab_size": info.vocab_size, "context_length": 16})
     founded = {"genesis": 0.0, "tokenizer_sha256": info.tokenizer_sha256, "end_of_text": info.end_of_text}
-    spec = RunSpec.model_validate({**plan.model_dump(), "model": model.model_dump(), **founded})
+    spec = plan.founded(1.0, model=model.model_dump(), **founded)
     return Library(tmp_path / "library", spec, info.domains, nobody, None)
 
 

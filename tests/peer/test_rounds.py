@@ -14,7 +14,7 @@ def spec() -> RunSpec:
     assert plan is not None
     rounds = {"tick_seconds": 2.0, "first_ticks": 1, "last_ticks": 4, "double_tokens": 100, "cut_share": 0.25}
     founded = {"genesis": 0.0, "tokenizer_sha256": "0" * 64, "end_of_text": 0}
-    return RunSpec.model_validate({**plan.model_dump(), **founded, "rounds": rounds})
+    return plan.founded(2.0, **founded, rounds=rounds)
 
 
 def test_blocks_exchange_when_their_round_length_divides_the_tick(spec: RunSpec) -> None:
