@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dht.membership import ACT_TICKS
 from peer import rounds
 from peer.exchange import RESTARTED, Outcome, run_round
 from peer.random_group import run_round_among
+from peer.rounds import Meeting
 from peer.session import Cut
 from peer.stride import GOOD_ROUNDS, Trial, next_stride
-from peer.train.outer import OuterState
 from protocols.gossip import Timing
 
 if TYPE_CHECKING:
@@ -28,16 +27,6 @@ log = logging.getLogger(__name__)
 
 MISSED_ROUNDS = 2  # in a row, while another is under way: then a peer cannot keep up with a block's group
 OVERTAKEN = "overtaken"  # why a round passes: one before it is still under way
-
-
-@dataclass(frozen=True)
-class Due:
-    """A round of a block that begins now."""
-
-    block: str
-    tick: int
-    group: Sequence[str]  # this peer among them
-    stride: int  # of the group: so many of the block's rounds lie between two of its own
 
 
 class Exchanges:
@@ -54,13 +43,13 @@ class Exchanges:
     async def begin(self, tick: int) -> None:
         """Copy θ out and begin an exchange of every block whose round ends at `tick`; training goes on at once."""
         daemon = self._daemon
-        due = [each for block in daemon.session.replicas if (each := self._due(block, tick)) is not None]
+        due = {block: each for block in daemon.session.replicas if (each := self._due(block, tick)) is not None}
         if not due:
             return
-        cut = await daemon.session.cut([each.block for each in due])
-        for each in due:
-            self._begun[each.block] = each.tick
-            self._under_way[each.block] = daemon.tasks.create_task(self._exchange(each, cut))
+        cut = await daemon.session.cut(list(due))
+        for block, each in due.items():
+            self._begun[block] = each.tick
+            self._under_way[block] = daemon.tasks.create_task(self._exchange(block, each, cut))
 
     def takes_part(self, block: str) -> bool:
         """Whether this peer takes part in the rounds of a block that it trains."""
@@ -81,32 +70,19 @@ class Exchanges:
         if under_way:
             await asyncio.wait(under_way)
 
-    def _due(self, block: str, tick: int) -> Due | None:
+    def _due(self, block: str, tick: int) -> Meeting | None:
         """Return the round of a block that begins at `tick`; None if there is none, or this peer lets it pass."""
         daemon = self._daemon
-        length = daemon.spec.rounds.length(daemon.session.replicas[block].state.age)
         if not self.takes_part(block):
             return None
+        rule = rounds.rounds_of(daemon.spec, block, daemon.session.replicas[block].state.age)
         if daemon.crowds.is_crowd(block):
-            if not rounds.is_due(daemon.spec, block, length, tick) or self._passes(block, tick):
-                return None
             group = daemon.crowds.group(block, tick)
-            return Due(block, tick, group, 1) if group else None
-        # Who is slower than the group begins as soon as it is known who takes part: the cut will not wait for it.
-        for at in (tick, tick + ACT_TICKS):
-            strides = daemon.membership.strides(block, at)
-            if daemon.me not in strides or at <= self._begun.get(block, 0):
-                continue
-            own, of_group = strides[daemon.me], rounds.group_stride(strides)
-            is_slower = own > of_group
-            if (at == tick or is_slower) and rounds.is_due(daemon.spec, block, max(own, of_group) * length, at):
-                if self._passes(block, at):
-                    return None
-                members = [
-                    peer for peer, each in strides.items() if rounds.is_due(daemon.spec, block, each * length, at)
-                ]
-                return Due(block, at, members, of_group)
-        return None
+            due = Meeting(tick, tuple(group), 1) if group and rule.is_due(tick) else None
+        else:
+            strides_at = partial(daemon.membership.strides, block)
+            due = rounds.meeting(rule, daemon.me, tick, self._begun.get(block, 0), strides_at)
+        return None if due is None or self._passes(block, due.tick) else due
 
     def _passes(self, block: str, tick: int) -> bool:
         """Say whether a round passes since the one before is under way; after several this peer leaves the group.
@@ -125,9 +101,9 @@ class Exchanges:
             daemon.tasks.create_task(daemon.standing.publish(tick))
         return True
 
-    async def _exchange(self, due: Due, cut: Cut) -> None:
+    async def _exchange(self, block: str, due: Meeting, cut: Cut) -> None:
         """Run one round of one block, and bring the worker to its outcome."""
-        daemon, block = self._daemon, due.block
+        daemon = self._daemon
         replica, work = daemon.session.replicas[block], cut.works[block]
         before = replica.state
         late_s = daemon.clock.now() - daemon.clock.time_of(due.tick)
@@ -140,7 +116,7 @@ class Exchanges:
         if replica.state is not before:
             await daemon.session.rebase(block, before, cut, is_step=outcome.is_step)
             await asyncio.to_thread(daemon.store.save, replica)
-        self._record(due, outcome, replica.state, late_s)
+        self._record(block, due, outcome, late_s)
         has_changed = self._missed.pop(block, 0) >= MISSED_ROUNDS
         if outcome.cause != RESTARTED:
             offer_s = None if outcome.offer_s is None else late_s + outcome.offer_s
@@ -148,13 +124,13 @@ class Exchanges:
             if len(due.group) > 1:
                 daemon.company.ended(trial, outcome.cause)
             if not daemon.crowds.is_crowd(block):
-                has_changed |= self._has_other_stride(due, trial)
+                has_changed |= self._has_other_stride(block, trial, is_alone=len(due.group) < 2)
         if has_changed:
             await daemon.standing.publish(daemon.clock.tick())
 
-    def _has_other_stride(self, due: Due, trial: Trial) -> bool:
+    def _has_other_stride(self, block: str, trial: Trial, *, is_alone: bool) -> bool:
         """Take in what a round has shown; return whether this peer takes longer or shorter ones from now on."""
-        daemon, block = self._daemon, due.block
+        daemon = self._daemon
         if block not in daemon.session.replicas:
             return False
         trials = self._trials.setdefault(block, [])
@@ -162,10 +138,10 @@ class Exchanges:
         del trials[:-GOOD_ROUNDS]
         _, stride = self._strides.get(block, (0, 1))
         round_s = rounds.round_seconds(daemon.spec, daemon.session.replicas[block].state.age)
-        if len(due.group) > 1:
-            new, reason = next_stride(stride, trials, daemon.workers.progress.step_s, round_s)
-        else:
+        if is_alone:
             new, reason = 1, "there is nobody else"
+        else:
+            new, reason = next_stride(stride, trials, daemon.workers.progress.step_s, round_s)
         if new == stride:
             return False
         trials.clear()
@@ -175,8 +151,8 @@ class Exchanges:
         daemon.chronicle.happened(text)
         return True
 
-    def _record(self, due: Due, outcome: Outcome, state: OuterState, late_s: float) -> None:
-        daemon, block = self._daemon, due.block
+    def _record(self, block: str, due: Meeting, outcome: Outcome, late_s: float) -> None:
+        daemon, state = self._daemon, self._daemon.session.replicas[block].state
         daemon.chronicle.outcomes[block] = (due.tick, outcome.text)
         if outcome.cause:
             daemon.chronicle.skipped[outcome.cause] += 1

@@ -1,13 +1,27 @@
 """What happens at a tick: pure decisions, with the tick as an argument."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from configs.run import RunSpec
+from dht.membership import ACT_TICKS
 from peer.train.partition import part_of
 
 TURN_TICKS = 8  # a peer that serves several sub-models stays this long with one
 LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
 CLOSE_SHARE = 0.95  # of a round, when it should be over, with all that was missing
+
+
+@dataclass(frozen=True)
+class BlockRounds:
+    """When the rounds of one block end, at its present age."""
+
+    length: int  # of a round, in ticks
+    turn: int = 0  # a tick at which one ends
+
+    def is_due(self, tick: int, stride: int = 1) -> bool:
+        """Return whether a round ends at `tick` of who takes part in every stride-th of them."""
+        return (tick - self.turn) % (stride * self.length) == 0
 
 
 def due(spec: RunSpec, ages: Mapping[str, int], tick: int) -> list[str]:
@@ -16,12 +30,12 @@ def due(spec: RunSpec, ages: Mapping[str, int], tick: int) -> list[str]:
     The parts of a replica take turns, so that each has the links for itself. Whatever the length, a block's ticks are
     among those of any shorter one: peers that believe it older or younger still meet.
     """
-    return [block for block, age in ages.items() if is_due(spec, block, spec.rounds.length(age), tick)]
+    return [block for block, age in ages.items() if rounds_of(spec, block, age).is_due(tick)]
 
 
-def is_due(spec: RunSpec, block: str, length: int, tick: int) -> bool:
-    """Return whether a round of `length` ticks, a power of two, ends at `tick`."""
-    return (tick - turn(spec, block)) % length == 0
+def rounds_of(spec: RunSpec, block: str, age: int) -> BlockRounds:
+    """Return when the rounds of a block of this age end."""
+    return BlockRounds(spec.rounds.length(age), turn(spec, block))
 
 
 def group_stride(strides: Mapping[str, int]) -> int:
@@ -40,6 +54,34 @@ def turn(spec: RunSpec, block: str) -> int:
     """
     between = spec.rounds.last_ticks // spec.strategy.parts | 1
     return (part_of(block) or 0) * between % spec.rounds.last_ticks
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A round of a block: when it ends, and who takes part."""
+
+    tick: int
+    group: tuple[str, ...]
+    stride: int  # of the group: so many of the block's rounds lie between two of its own
+
+
+def meeting(
+    rule: BlockRounds, me: str, tick: int, begun: int, strides_at: Callable[[int], Mapping[str, int]]
+) -> Meeting | None:
+    """Return the round of a block that `me` begins at `tick`; None if there is none.
+
+    `begun` is the tick of its last one, and `strides_at` gives the holders' strides at a tick. Who is slower than the
+    group begins `ACT_TICKS` early, as soon as it is known who takes part: the cut will not wait for it.
+    """
+    for at in range(tick, tick + ACT_TICKS + 1):
+        strides = strides_at(at)
+        if at > begun and me in strides:
+            of_group = group_stride(strides)
+            is_mine = rule.is_due(at, max(strides[me], of_group))
+            if is_mine and (at == tick or strides[me] > of_group):
+                group = tuple(peer for peer, stride in strides.items() if rule.is_due(at, stride))
+                return Meeting(at, group, of_group)
+    return None
 
 
 def round_seconds(spec: RunSpec, age: int, stride: int = 1) -> float:

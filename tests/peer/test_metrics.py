@@ -12,8 +12,10 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_every_number_is_the_status_own() -> None:
-    status = example(1)
+    status = example(1).model_copy(update={"skipped": {"unheard": 3}, "warnings": ["alone"]})
     found = samples(render(status).decode())
+    assert found["shoal_rounds_skipped_total", (("cause", "unheard"),)] == 3
+    assert found["shoal_warnings", ()] == 1
     assert found["shoal_age_tokens", ()] == status.age
     assert found["shoal_tokens_total", ()] == status.peers[0].tokens
     assert found["shoal_sent_bytes_total", ()] == status.peers[0].bytes_out

@@ -1,10 +1,24 @@
 """What happens at a tick follows from ages and the spec alone."""
 
+import random
+from functools import partial
+
 import pytest
 
 from configs.load import load
 from configs.run import RunSpec, StrategySpec
-from peer.rounds import LIST_SHARE, agreement, due, eta_seconds, group_stride, round_seconds, timing
+from dht.membership import ACT_TICKS
+from peer.rounds import (
+    LIST_SHARE,
+    BlockRounds,
+    agreement,
+    due,
+    eta_seconds,
+    group_stride,
+    meeting,
+    round_seconds,
+    timing,
+)
 from peer.train.partition import REPLICA, Strategy
 
 
@@ -47,6 +61,46 @@ def test_different_rounds_meet_at_common_multiples(spec: RunSpec) -> None:
 )
 def test_a_group_meets_when_two_of_it_do(strides: dict[str, int], expected: int) -> None:
     assert group_stride(strides) == expected
+
+
+def always(strides: dict[str, int], tick: int) -> dict[str, int]:
+    return strides
+
+
+def test_all_who_meet_know_the_same_group_and_nobody_meets_alone() -> None:
+    """Whatever the strides: who begins a round, early or not, begins it with those who begin it with him."""
+    draw = random.Random(0)
+    for _ in range(200):
+        strides = {f"peer{n}": draw.choice((1, 1, 2, 4, 8)) for n in range(draw.randint(1, 5))}
+        length, turn = draw.choice((1, 2, 4)), draw.randint(0, 3)
+        met: dict[int, set[tuple[str, ...]]] = {}
+        began: dict[tuple[int, str], int] = {}
+        for tick in range(1, 65):
+            for me in strides:
+                begun = max((at for at, peer in began if peer == me), default=0)
+                if found := meeting(BlockRounds(length, turn), me, tick, begun, partial(always, strides)):
+                    met.setdefault(found.tick, set()).add(found.group)
+                    began[found.tick, me] = tick
+        for tick, groups in met.items():
+            (group,) = groups
+            assert len(group) > 1 or len(strides) == 1
+            if ACT_TICKS < tick < 64:
+                assert {me for at, me in began if at == tick} == set(group)
+        for (tick, me), at in began.items():
+            is_slower = strides[me] > group_stride(strides)
+            assert at == tick or is_slower
+            if is_slower and tick > 16:  # the first may have begun when it was due
+                assert at == tick - ACT_TICKS
+
+
+def test_a_slow_peer_meets_the_others_at_its_own_rounds() -> None:
+    strides = {"a": 1, "b": 1, "slow": 4}
+    groups = {tick: meeting(BlockRounds(2), "a", tick, 0, partial(always, strides)) for tick in range(1, 9)}
+    assert {tick: found.group for tick, found in groups.items() if found} == {
+        2: ("a", "b"), 4: ("a", "b"), 6: ("a", "b"), 8: ("a", "b", "slow"),
+    }  # fmt: skip
+    early = meeting(BlockRounds(2), "slow", 8 - ACT_TICKS, 0, partial(always, strides))
+    assert early is not None and (early.tick, early.group, early.stride) == (8, ("a", "b", "slow"), 1)
 
 
 @pytest.mark.parametrize("last_ticks", [1, 2, 4, 8, 16])

@@ -139,6 +139,55 @@ def test_an_anchor_in_mid_run_keeps_what_was_learnt_meanwhile(tmp_path: Path) ->
     asyncio.run(main())
 
 
+def long_steps() -> RunSpec:
+    """Return a run with the smallest model and steps that take a hundred times as long as a copy of it."""
+    return SPEC.model_copy(update={"inner": SPEC.inner.model_copy(update={"batch_tokens": 1 << 16})})
+
+
+def test_a_snapshot_and_an_anchor_wait_for_no_step(tmp_path: Path) -> None:
+    async def main() -> None:
+        spec = long_steps()
+        async with training(tmp_path, spec=spec) as (workers, _):
+            await trained(workers, 2 * spec.inner.batch_tokens)
+            done, seen = workers.progress.tokens, 0
+            while workers.progress.tokens == done and seen < 20:  # a step is under way; it is seen again and again
+                first = await workers.take_snapshot()
+                theta = workers.snapshot.clone()
+                workers.anchor.copy_(theta + 0.01)
+                await workers.apply({COMMON: 1000})
+                second = await workers.take_snapshot()
+                if second.tokens == first.tokens:  # of the same step: the anchor counts although θ is not there yet
+                    assert torch.equal(workers.snapshot, theta + (workers.anchor - theta))
+                    seen += 1
+            assert seen > 3, "each snapshot has waited for a step"
+            before = workers.anchor.clone()
+            await trained(workers, second.tokens + 2 * spec.inner.batch_tokens)
+            assert (workers.snapshot - before).abs().max() < 1  # and nothing was added twice
+
+    asyncio.run(main())
+
+
+def test_a_snapshot_does_not_wait_for_what_waits_for_a_step(tmp_path: Path) -> None:
+    """New text and a pause come between two steps; a round that begins meanwhile is not kept."""
+
+    async def main() -> None:
+        spec = long_steps()
+        async with training(tmp_path, spec=spec) as (workers, _):
+            await trained(workers, 2 * spec.inner.batch_tokens)
+            waiting = asyncio.create_task(workers.set_sources([write_tokens(tmp_path / "other")]))
+            await asyncio.sleep(0)  # it is asked
+            await workers.take_snapshot()
+            assert not waiting.done()
+            await waiting
+            pausing = asyncio.create_task(workers.pause())
+            await asyncio.sleep(0)
+            await workers.take_snapshot()
+            assert not pausing.done()
+            await pausing
+
+    asyncio.run(main())
+
+
 def test_sub_models_moments_and_sources_change_in_mid_run(tmp_path: Path) -> None:
     async def main() -> None:
         async with training(tmp_path) as (workers, events):

@@ -98,6 +98,13 @@ def test_overview_shows_every_daemon_and_the_newest_of_each_block() -> None:
     assert "waiting" in "\n".join(printed(overview([], NOW, "none yet")))
 
 
+def test_what_is_wrong_stands_at_the_top() -> None:
+    warning = "this peer trains alone: " + "a long story " * 12 + "\x1b[2J"
+    lines = printed(view(example().model_copy(update={"warnings": [warning]}), NOW))
+    assert lines[1].startswith("! this peer trains alone") and lines[2].startswith("  ")
+    assert "\x1b" not in "".join(lines[1:4]) and all(len(line) <= 100 for line in lines)
+
+
 def test_a_picture_loads_nothing_and_is_the_same_each_time() -> None:
     first = to_svg(view(example(), NOW), "shoal")
     assert first == to_svg(view(example(), NOW), "shoal")

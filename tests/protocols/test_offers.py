@@ -178,6 +178,35 @@ def test_the_others_offers_come_in_while_the_own_one_is_made(open_peers: Any, id
     asyncio.run(main())
 
 
+def test_a_list_does_not_wait_for_an_own_offer_that_comes_after_the_cut(
+    open_peers: Any, identities: list[Identity]
+) -> None:
+    """Two of three are late with theirs; all are heard, and what the third has offered is sealed."""
+
+    async def main() -> None:
+        async with open_members(open_peers, identities) as members:
+            for member in members:
+                await member.serve()
+            await members[0].offers.put(offer_of(members[0].identity))
+            sealed = asyncio.Event()
+
+            async def make(member: Member) -> None:
+                await sealed.wait()
+                await member.offers.put(offer_of(member.identity))
+
+            async def late(member: Member) -> Heard:
+                timing = Timing(cut_s=1.0, end_s=HANG_S, fetch_s=HANG_S)
+                return await exchange(member.group(members), member.offers, Stand([MARK], 800), timing, make(member))
+
+            others = [asyncio.create_task(late(member)) for member in members[1:]]
+            heard = await members[0].exchange(members, timing=Timing(cut_s=1.0, end_s=HANG_S, fetch_s=HANG_S))
+            sealed.set()
+            for one in (heard, *await asyncio.gather(*others)):
+                assert one.seal.reason == "sealed 1 of 3" and set(one.lists) == {m.peer_id for m in members}
+
+    uvloop.run(main())
+
+
 def test_whoever_has_an_offer_serves_it_too(open_peers: Any, identities: list[Identity]) -> None:
     """The third member can be reached by the second alone; what more than half name is fetched from there."""
 

@@ -240,6 +240,34 @@ def test_a_peer_that_is_too_slow_leaves_the_group_and_comes_back(tmp_path: Path,
     asyncio.run(main())
 
 
+def test_rounds_are_sealed_although_a_step_is_longer_than_a_round(tmp_path: Path, corpus: Path) -> None:
+    """They become longer by themselves; no snapshot waits for a step, and both peers' work is in what they share."""
+    environment = {"SHOAL_RUN__INNER__BATCH_TOKENS": str(1 << 17), "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.5"}
+
+    async def main() -> None:
+        async with open_processes() as processes:
+            first = founder(tmp_path, "first", MICRO, "--data", str(corpus), **environment)
+            processes.append(first)
+            await first.start()
+            second = joiner(tmp_path, "second", first.address)
+            processes.append(second)
+            await second.start()
+
+            def is_shared(status: Status) -> bool:
+                return status.blocks[0].outcome == "sealed 2 of 2" and status.blocks[0].round_ticks > 1
+
+            for process in processes:
+                status = await until(process, is_shared)
+                assert any("a step takes" in event for event in status.events), status.events
+                assert not status.warnings
+            late = [float(seconds) for seconds in re.findall(r"copied out (-?[\d.]+) s after", first.log + second.log)]
+            step_s = min(float(seconds) for seconds in re.findall(r"a step takes ([\d.]+) s", first.log))
+            print(f"steps of {step_s} s; snapshots {max(late)} s after their ticks")
+            assert max(late) < step_s / 2
+
+    asyncio.run(main())
+
+
 def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_again(
     tmp_path: Path, corpus: Path
 ) -> None:
