@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MODULES = [  # what a rank needs for its first step
     "peer.train.lifeline",
-    "peer.train.background",
     "peer.train.worker",
     "transformers.models.llama.modeling_llama",
 ]
