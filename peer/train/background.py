@@ -27,7 +27,7 @@ def give_way() -> None:
 
 
 def _set_autogroup() -> None:
-    """Lower the session: a kernel that shares the processor among sessions first counts niceness inside of one alone."""
+    """Lower the session: some kernels share the processor among sessions first, and niceness counts inside of one."""
     for _ in range(TRIES):
         try:
             Path("/proc/self/autogroup").write_text(str(NICENESS))
