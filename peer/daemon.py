@@ -193,13 +193,13 @@ class Daemon:
         """Stop training, but go on serving."""
         self.is_paused = True
         await self.session.pause()
-        await self.standing.publish(self.clock.tick())
+        await self.standing.publish_again()
 
     async def resume(self) -> None:
         """Train again."""
         self.is_paused = False
         await self.session.resume()
-        await self.standing.publish(self.clock.tick())
+        await self.standing.publish_again()
 
     # Which sub-model
 

@@ -11,6 +11,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
+from configs.errors import DeviceError, StateError
 from dht.membership import ACT_TICKS
 from peer import rounds
 from peer.exchange import RESTARTED, Outcome, run_round
@@ -27,6 +28,14 @@ log = logging.getLogger(__name__)
 
 MISSED_ROUNDS = 2  # in a row, while another is under way: then a peer cannot keep up with a block's group
 OVERTAKEN = "overtaken"  # why a round passes: one before it is still under way
+FAULTY = "faulty"  # why a round is skipped: an error that nobody foresaw
+
+
+def is_of_this_machine(error: BaseException) -> bool:
+    """Say whether an error, or one of a group, ends the daemon: a full disk, a device that is gone."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_of_this_machine, error.exceptions))
+    return isinstance(error, StateError | DeviceError)
 
 
 class Exchanges:
@@ -108,11 +117,18 @@ class Exchanges:
         before = replica.state
         late_s = daemon.clock.now() - daemon.clock.time_of(due.tick)
         timing = Timing(*rounds.timing(daemon.spec, before.age, late_s, due.stride))
-        if daemon.crowds.is_crowd(block):
-            holders = daemon.crowds.holders(block)
-            outcome = await run_round_among(daemon.swarm, replica, due.tick, due.group, work, timing, holders)
-        else:
-            outcome = await run_round(daemon.swarm, replica, due.tick, due.group, work, timing)
+        try:
+            if daemon.crowds.is_crowd(block):
+                holders = daemon.crowds.holders(block)
+                outcome = await run_round_among(daemon.swarm, replica, due.tick, due.group, work, timing, holders)
+            else:
+                outcome = await run_round(daemon.swarm, replica, due.tick, due.group, work, timing)
+        except Exception as error:  # of another peer, or of ours: it ends here, not with the daemon
+            if is_of_this_machine(error):
+                raise
+            log.exception("%s round %d failed; please report it", block, due.tick)
+            replica.skip(due.tick)
+            outcome = Outcome(f"skipped: {type(error).__name__}, see the log", False, FAULTY)
         if replica.state is not before:
             await daemon.session.rebase(block, before, cut, is_step=outcome.is_step)
             await asyncio.to_thread(daemon.store.save, replica)

@@ -43,6 +43,7 @@ class Session:
         self._library: Library | None = None
         self._layout = Layout(())
         self._domain = ""
+        self._is_paused = False  # by the user: then whatever begins waits for `resume`
         self._before: dict[str, int] = {}  # block → this peer's tokens on it before the worker was loaded
         self._lock = asyncio.Lock()  # orders everything that touches the two shared buffers
 
@@ -66,7 +67,8 @@ class Session:
                 self._before[block] = max(replica.tokens, replica.state.ages.get(self._me, 0))
             sources = library.sources(strategy, sub_model)
             await self._workers.load(strategy, sub_model, sources, self._ages(self._layout.blocks))
-            await self._workers.resume()
+            if not self._is_paused:
+                await self._workers.resume()
 
     async def refresh_sources(self) -> None:
         """Sample from all the text that lies here by now."""
@@ -89,16 +91,19 @@ class Session:
                 return
             has_cut = is_step and cut.epoch == self._workers.epoch
             span = self._layout.span(block)
-            self._workers.snapshot[span] = cut.works[block].theta if has_cut else before.phi
-            self._workers.anchor[span] = self.replicas[block].state.phi
+            base = cut.works[block].theta if has_cut else before.phi
+            await asyncio.to_thread(self._write, span, base, self.replicas[block].state.phi)
             await self._workers.apply(self._ages([block]))
 
     async def pause(self) -> None:
-        """Stop training for a while; the state stays where it is."""
-        await self._workers.pause()
+        """Stop training until `resume`, also that of sub-models to come; the state stays where it is."""
+        self._is_paused = True
+        if self.sub_model:
+            await self._workers.pause()
 
     async def resume(self) -> None:
         """Go on training."""
+        self._is_paused = False
         if self.sub_model:
             await self._workers.resume()
 
@@ -121,15 +126,21 @@ class Session:
 
     async def _cut(self, blocks: Sequence[str]) -> Cut:
         snapshot = await self._workers.take_snapshot()
+        epoch = self._workers.epoch
+        thetas = await asyncio.to_thread(lambda: [self._read(block) for block in blocks])
         works = {
-            block: Work(
-                unwritten(self._layout.block_size(block)).copy_(self._workers.snapshot[self._layout.span(block)]),
-                self._before[block] + snapshot.tokens,
-                self._domain,
-            )
-            for block in blocks
+            block: Work(theta, self._before[block] + snapshot.tokens, self._domain)
+            for block, theta in zip(blocks, thetas, strict=True)
         }
-        return Cut(works, self._workers.epoch)
+        return Cut(works, epoch)
+
+    def _read(self, block: str) -> Tensor:
+        """Copy a block out of the snapshot. In a thread: the loop has others to answer."""
+        return unwritten(self._layout.block_size(block)).copy_(self._workers.snapshot[self._layout.span(block)])
+
+    def _write(self, span: slice, base: Tensor, phi: Tensor) -> None:
+        self._workers.snapshot[span] = base
+        self._workers.anchor[span] = phi
 
     def _ages(self, blocks: Sequence[str]) -> dict[str, int]:
         return {block: self.replicas[block].state.age for block in blocks}

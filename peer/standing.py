@@ -94,6 +94,11 @@ class Standing:
         await self.publish(tick)
         await asyncio.to_thread(self._daemon.chronicle.save)
 
+    async def publish_again(self) -> None:
+        """Write this peer's member record anew, if it has been written before."""
+        if self._published_at >= 0:
+            await self.publish(self._daemon.clock.tick())
+
     async def publish(self, tick: int, *, is_leaving: bool = False) -> None:
         """Write this peer's member record."""
         daemon = self._daemon

@@ -14,7 +14,7 @@ LATE_ROUNDS = 2  # one after the other, in which the own offer came after the cu
 FAILED_ROUNDS = 5  # one after the other, that came to nothing although others hold the block
 GOOD_ROUNDS = 8  # one after the other, that were sealed with time to spare: then shorter ones are tried
 SPARE = 0.25  # of the time until the cut; a good round has its offer ready by then
-RELAXED = 0.4  # of a round of half the length; a step must fit into that before rounds become shorter
+RELAXED = 0.7  # of a round of half the length; a step must fit into that before rounds become shorter
 
 
 @dataclass(frozen=True)

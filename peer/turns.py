@@ -57,12 +57,15 @@ class Turns:
         self._unavailable[sub_model] = self._daemon.clock.tick() + TURN_TICKS
 
     def _at_parting(self) -> str:
-        """Return this peer's place where sub-models part: by the last common view, so that they are all taken."""
+        """Return this peer's place where sub-models part: by the last common view, so that they are all taken.
+
+        Who was not in that view (too slow for its rounds, paused, or only just back) takes what needs it most.
+        """
         daemon = self._daemon
         if daemon.config.sub_model is not None or not all(map(self._can_train, daemon.strategy.sub_models)):
             return self.lease()
         members = daemon.membership.view(COMMON, daemon.session.replicas[COMMON].state.round)
-        return assign(members, daemon.strategy.sub_models, daemon.spec.seed).get(daemon.me, "")
+        return assign(members, daemon.strategy.sub_models, daemon.spec.seed).get(daemon.me) or self.lease()
 
     def _trainable(self) -> list[str]:
         return [name for name in self._daemon.strategy.sub_models if self._can_train(name)]

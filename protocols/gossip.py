@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.errors import PeerError
+from configs.errors import NetworkError, PeerError
 from protocols.fetching import RETRY_S, Fetch, Group
 from protocols.offers import MAX_WAIT_S, HistoryRequest, ListRequest, OfferList, Offers, SealedRound
 from protocols.parcels import Offer
@@ -101,8 +101,16 @@ async def fetch_sealed(
 
 
 async def history(stub: Any, block: str, after_version: int) -> list[SealedRound]:
-    """Ask a member for the sealed rounds that followed `after_version`. Raises PeerError if they do not follow."""
-    answer = await stub.rpc_history(HistoryRequest(block=block, after_version=after_version), timeout=CALL_S)
+    """Ask a member for the sealed rounds that followed `after_version`.
+
+    Raises PeerError if they do not follow, NetworkError if it does not answer.
+    """
+    try:
+        answer = await stub.rpc_history(HistoryRequest(block=block, after_version=after_version), timeout=CALL_S)
+    except PeerError:
+        raise
+    except Exception as error:  # libp2p's own errors have no common root
+        raise NetworkError(f"a member does not tell the history of {block}: {error}") from error
     versions = [r.version for r in answer.rounds]
     if versions and versions != list(range(versions[0], versions[0] + len(versions))):
         raise PeerError(f"history of {block} has gaps")

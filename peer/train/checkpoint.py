@@ -123,12 +123,15 @@ def tensors_header(laid: Mapping[str, Any], facts: Mapping[str, str]) -> bytes:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Return the tensors and facts in `path`, or None if there is none. Raises StateError if it is damaged."""
+    """Return the tensors and facts in `path`, or None if there is none. Raises StateError if it is damaged.
+
+    The tensors have memory of their own: those of safetensors are the file's, and a large file is written over.
+    """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise StateError(f"{path} cannot be read ({error}); move it away, the swarm still has what it held") from None
 

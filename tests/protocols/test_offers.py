@@ -17,7 +17,7 @@ from hivemind.p2p import P2P, P2PContext
 
 from benchmarks.patience import HANG_S, patience
 from configs.content import chunk_hashes, chunk_of, content_id_of
-from configs.errors import PeerError
+from configs.errors import NetworkError, PeerError
 from dht.identity import Identity
 from protocols.fetching import Group
 from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
@@ -507,6 +507,18 @@ def test_what_has_arrived_survives_an_interruption(open_peers: Any, identities: 
             assert one.offers.traffic.bytes_in <= len(payload) + 2 * FRAME_BYTES
 
     uvloop.run(main())
+
+
+def test_who_is_asked_for_its_history_may_be_gone_by_then(open_peers: Any, identities: list[Identity]) -> None:
+    async def main() -> None:
+        async with open_members(open_peers, identities[:2]) as (one, two):
+            await two.serve()
+            stub = one.group([one, two]).stub(two.peer_id)
+            await two.p2p.shutdown()
+            with pytest.raises(NetworkError, match="does not tell the history of model"):
+                await history(stub, BLOCK, 0)
+
+    asyncio.run(main())
 
 
 def sealed(version: int) -> SealedRound:

@@ -112,6 +112,17 @@ def test_tensors_read_back_bit_by_bit_and_damage_has_a_remedy(tmp_path: Path) ->
         read_tensors(path)
 
 
+@pytest.mark.parametrize("size", [LARGE_BYTES // 8, LARGE_BYTES // 4 + 1])  # both sides of what is written over
+def test_what_was_read_stays_what_it_was_when_the_file_is_written_again(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "tensors"
+    write_tensors(path, {"x": torch.full((size,), 1.0)}, {})
+    found = read_tensors(path)
+    assert found is not None
+    for value in (2.0, 3.0, 4.0):
+        write_tensors(path, {"x": torch.full((size,), value)}, {})
+    assert same(found[0]["x"], torch.full((size,), 1.0))
+
+
 def test_the_same_values_need_not_be_the_same_bits() -> None:
     assert not same(torch.tensor([0.0]), torch.tensor([-0.0]))
     assert same(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
