@@ -8,10 +8,12 @@ import select
 import signal
 import socket
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from hivemind.p2p import P2P, P2PDaemonError
+from hivemind.p2p import P2P, P2PDaemonError, p2p_daemon
 
 from configs.errors import NetworkError, UsageError
 
@@ -19,6 +21,22 @@ START_S = 120.0  # p2pd says itself when it is ready; this only ends a start tha
 ORPHAN_S = 10  # after which p2pd ends by itself when its daemon was killed
 CLOSE_S = 5.0
 SETTLE_S = 1.0  # a p2pd that dies closes its connections first
+
+
+def _out_of_reach() -> ModuleType:
+    """Return an `asyncio` whose subprocesses are sessions of their own, for the module in which hivemind starts p2pd.
+
+    A Ctrl-C in a terminal, and a stop of a batch system, reach the whole process group. There p2pd would go first, and
+    the daemon could hand nothing over any more.
+    """
+    own = ModuleType("asyncio")
+    vars(own).update(vars(asyncio))
+    start = partial(asyncio.create_subprocess_exec, start_new_session=True)
+    vars(own)["subprocess"] = SimpleNamespace(**{**vars(asyncio.subprocess), "create_subprocess_exec": start})
+    return own
+
+
+p2p_daemon.asyncio = _out_of_reach()
 
 
 class _WaitingCalls(dict[Any, asyncio.Future[Any]]):

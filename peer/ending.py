@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def leave_on_signals(leaving: asyncio.Event) -> Iterator[Callable[[], object]]:
-    """Leave at the first SIGTERM or SIGINT; at the second, end at once.
+    """Leave at the first SIGTERM, SIGINT or SIGHUP (a closed terminal); at the second, end at once.
 
     Until what this yields was called there is nothing to hand over, and leaving cancels the calling task.
     """
@@ -37,10 +37,15 @@ def leave_on_signals(leaving: asyncio.Event) -> Iterator[Callable[[], object]]:
 
 @contextlib.contextmanager
 def handling_signals(
-    on_signal: Callable[[int], object], numbers: Collection[int] = (signal.SIGTERM, signal.SIGINT)
+    on_signal: Callable[[int], object], numbers: Collection[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ) -> Iterator[None]:
-    """Call `on_signal` in the running loop at each of these signals; afterwards they end the process as usual."""
+    """Call `on_signal` in the running loop at each of these signals; afterwards they end the process as usual.
+
+    A SIGHUP that is ignored, as below `nohup`, stays ignored.
+    """
     loop = asyncio.get_running_loop()
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers = [number for number in numbers if number != signal.SIGHUP]
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:

@@ -104,6 +104,8 @@ class Process:
         if self._child is not None and self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
+            with contextlib.suppress(OSError, ValueError):  # p2pd is out of the group's reach
+                os.kill(int((self.state_dir / "identity.key.p2pd").read_text()), signal.SIGKILL)
         await self._ended()
 
     async def leave(self) -> int:

@@ -47,7 +47,7 @@ class Turns:
             return self._at_parting()
         if daemon.standing.is_done(current):
             return "" if all(map(daemon.standing.is_done, daemon.strategy.sub_models)) else self.lease()
-        if current != COMMON and daemon.config.sub_model is None and tick - self.began >= TURN_TICKS:
+        if current != COMMON and daemon.config.sub_model is None and tick - self.began >= self._turn_ticks(tick):
             holders = self._holders({*self._unfinished(self._trainable()), current})
             return next_turn(current, holders, daemon.standing.ages(), daemon.me) or current
         return current
@@ -66,6 +66,15 @@ class Turns:
             return self.lease()
         members = daemon.membership.view(COMMON, daemon.session.replicas[COMMON].state.round)
         return assign(members, daemon.strategy.sub_models, daemon.spec.seed).get(daemon.me) or self.lease()
+
+    def _turn_ticks(self, tick: int) -> int:
+        """Return how long this peer stays with a sub-model that others wait for: for one of its own rounds at least."""
+        daemon = self._daemon
+        lengths = [
+            daemon.spec.rounds.length(replica.state.age) * daemon.membership.strides(block, tick).get(daemon.me, 1)
+            for block, replica in daemon.session.replicas.items()
+        ]
+        return max(TURN_TICKS, *lengths)
 
     def _trainable(self) -> list[str]:
         return [name for name in self._daemon.strategy.sub_models if self._can_train(name)]

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -165,6 +166,15 @@ def test_a_cancelled_start_leaves_nothing_behind(identity_paths: list[Path]) -> 
 
     run(main())
     assert not p2pds(identity_paths[0].parent)
+
+
+def test_a_signal_for_the_group_does_not_reach_p2pd(identity_paths: list[Path]) -> None:
+    async def main() -> None:
+        async with open_network(identity_paths[0], host="127.0.0.1") as network:
+            pid = network.p2p._child.pid
+            assert os.getpgid(pid) != os.getpgid(0) and os.getsid(pid) != os.getsid(0)
+
+    uvloop.run(main())
 
 
 def test_a_p2pd_that_was_left_behind_is_ended_by_the_next_start(identity_paths: list[Path]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from configs.run import RunSpec
+from peer.rounds import TURN_TICKS
 from peer.train.partition import COMMON, Strategy
 from peer.turns import Turns
 
@@ -45,3 +46,18 @@ def test_where_sub_models_part_everybody_has_a_place(daemon: Any) -> None:
 
 def test_who_was_not_in_the_last_common_view_takes_what_needs_it_most(daemon: Any) -> None:
     assert Turns(cast(Any, daemon)).target(9) == "branch.2"
+
+
+@pytest.mark.parametrize(("stride", "turn_ticks"), [(1, TURN_TICKS), (TURN_TICKS, TURN_TICKS), (16, 16)])
+def test_a_turn_has_a_round_of_ones_own_in_it(daemon: Any, stride: int, turn_ticks: int) -> None:
+    """One peer trains three branches in turn; the two that it is not at are younger and have nobody."""
+    replica = SimpleNamespace(state=SimpleNamespace(is_final=False, age=50))
+    daemon.session = SimpleNamespace(sub_model="branch.0", replicas={"branch.0": replica})
+    daemon.views.clear()
+    daemon.views["branch.0"] = ("me",)
+    daemon.standing.ages = lambda: {"branch.0": 50, "branch.1": 10, "branch.2": 20}
+    daemon.membership.strides = lambda block, tick: {"me": stride}
+    turns = Turns(cast(Any, daemon))
+    turns.began = 100
+    assert turns.target(100 + turn_ticks - 1) == "branch.0"
+    assert turns.target(100 + turn_ticks) == "branch.1"
