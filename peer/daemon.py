@@ -56,7 +56,12 @@ from protocols.traffic import Traffic
 log = logging.getLogger(__name__)
 
 TIMER_S = 0.002  # how early a timer may fire
+FINISH_S = 12.0  # for the rounds under way, before their work is left for later
 HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
+
+
+class Left(Exception):
+    """This peer has left its run."""
 
 
 def run(settings: Settings) -> None:
@@ -168,9 +173,16 @@ class Daemon:
 
     async def train(self, has_begun: Callable[[], object]) -> None:
         """Take a sub-model, say that it `has_begun`, and train it, tick by tick, until told to leave."""
+        try:
+            await self._train(has_begun)
+        except* Left:
+            pass
+
+    async def _train(self, has_begun: Callable[[], object]) -> None:
+        """Do what `train` does. Raises Left, in a group, so that whatever still runs in the background is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self.tasks = tasks
-            watch = tasks.create_task(self._watch_network())
+            tasks.create_task(self._watch_network())
             self.standing.state = "downloading"
             base = await self.library.obtain_base(self._others())
             tasks.create_task(self.workers.start(self.spec, data_seed(self.me), base))  # beside the state's download
@@ -183,7 +195,7 @@ class Daemon:
                 self.tasks.create_task(self.crowds.keep_up(tick))
                 self._consider_change(tick)
             await self._go()
-            watch.cancel()
+            raise Left
 
     async def leave(self) -> None:
         """Hand over, save and go, soon."""
@@ -277,10 +289,11 @@ class Daemon:
         """Finish the round, hand over what only this peer has, save, and write the leaving record."""
         self.standing.state = "leaving"
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S):
+            async with asyncio.timeout(FINISH_S):
                 if self.changing is not None:
                     await self.changing
                 await self.exchanges.settle()
+        await self.exchanges.drop()
         if self.session.sub_model:
             await self.session.stop()
             await self._finish_alone(list(self.session.replicas))

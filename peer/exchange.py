@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ FAILED = "could not follow the group"
 UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
 
 Read = Callable[[Offer], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,12 @@ async def run_round(
 ) -> Outcome:
     """Exchange `replica`'s block at tick `round_` with its `view`.
 
-    Afterwards the replica has the group's bits, or is what it was. Cancellation before the step drops the round.
+    Afterwards the replica has the group's bits, or is what it was. Cancellation before the step drops the round: then
+    the offer that was made is still owed.
     """
     swarm.offers.lineages[replica.block] = replica.lineage  # for others' repairs
     if list(view) == [replica.me]:
-        await asyncio.to_thread(replica.advance_alone, round_, work.theta, work.tokens)
+        await unbroken(replica.advance_alone, round_, work.theta, work.tokens)
         return Outcome("alone", True)
     decoded: dict[str, Contribution] = {}
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
@@ -103,11 +105,21 @@ async def run_round(
     is_step = not cause
     if is_step:
         contributions = await _contributions(replica, heard.offers, decoded)
-        await asyncio.to_thread(replica.advance, round_, contributions, heard.seal.offers)
+        await unbroken(replica.advance, round_, contributions, heard.seal.offers)
     else:
         replica.skip(round_)
     change = choose_codec(replica, heard) if is_new else ""
     return Outcome("; ".join(part for part in (repaired, reason, change) if part), is_step, cause, offer_s)
+
+
+async def unbroken(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a function in a thread; a cancellation comes only when it is done, so that it changes all or nothing."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def choose_codec(replica: Replica, heard: Heard) -> str:
@@ -127,7 +139,7 @@ async def make_offer(
 
     In random groups an encoded fragment of the `anchor` follows the values, and the header has what is `told` beside.
     """
-    payload, norm = await asyncio.to_thread(replica.offer, round_, work.theta, work.tokens)
+    payload, norm = await unbroken(replica.offer, round_, work.theta, work.tokens)
     if anchor:
         payload += anchor
     hashes = await asyncio.to_thread(chunk_hashes, payload)
@@ -145,7 +157,7 @@ async def make_offer(
         **(told or {}),
     )
     # Written before anybody sees it: after a kill it is known what may have counted.
-    await asyncio.to_thread(replica.save_offered, swarm.folder)
+    await unbroken(replica.save_offered, swarm.folder)
     offer = sign_offer(swarm.identity, header, payload, hashes)
     await swarm.offers.put(offer)
     return offer

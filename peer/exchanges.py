@@ -19,6 +19,7 @@ from peer.random_group import run_round_among
 from peer.rounds import Meeting
 from peer.session import Cut
 from peer.stride import GOOD_ROUNDS, Trial, next_stride
+from peer.train.outer import OuterState
 from protocols.gossip import Timing
 
 if TYPE_CHECKING:
@@ -79,6 +80,14 @@ class Exchanges:
         if under_way:
             await asyncio.wait(under_way)
 
+    async def drop(self) -> None:
+        """End the rounds under way: each has taken its step as a whole, or its work is still owed."""
+        under_way = [task for task in self._under_way.values() if not task.done()]
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way)
+
     def _due(self, block: str, tick: int) -> Meeting | None:
         """Return the round of a block that begins at `tick`; None if there is none, or this peer lets it pass."""
         daemon = self._daemon
@@ -123,6 +132,12 @@ class Exchanges:
                 outcome = await run_round_among(daemon.swarm, replica, due.tick, due.group, work, timing, holders)
             else:
                 outcome = await run_round(daemon.swarm, replica, due.tick, due.group, work, timing)
+        except asyncio.CancelledError:  # this peer leaves
+            if replica.state is before:
+                replica.skip(due.tick)
+            else:
+                await self._take(block, before, cut, is_step=replica.pending is None)
+            raise
         except Exception as error:  # of another peer, or of ours: it ends here, not with the daemon
             if is_of_this_machine(error):
                 raise
@@ -130,8 +145,7 @@ class Exchanges:
             replica.skip(due.tick)
             outcome = Outcome(f"skipped: {type(error).__name__}, see the log", False, FAULTY)
         if replica.state is not before:
-            await daemon.session.rebase(block, before, cut, is_step=outcome.is_step)
-            await asyncio.to_thread(daemon.store.save, replica)
+            await self._take(block, before, cut, is_step=outcome.is_step)
         self._record(block, due, outcome, late_s)
         has_changed = self._missed.pop(block, 0) >= MISSED_ROUNDS
         if outcome.cause != RESTARTED:
@@ -143,6 +157,11 @@ class Exchanges:
                 has_changed |= self._has_other_stride(block, trial, is_alone=len(due.group) < 2)
         if has_changed:
             await daemon.standing.publish(daemon.clock.tick())
+
+    async def _take(self, block: str, before: OuterState, cut: Cut, *, is_step: bool) -> None:
+        """Bring the worker to the replica's new state, and save that."""
+        await self._daemon.session.rebase(block, before, cut, is_step=is_step)
+        await asyncio.to_thread(self._daemon.store.save, self._daemon.session.replicas[block])
 
     def _has_other_stride(self, block: str, trial: Trial, *, is_alone: bool) -> bool:
         """Take in what a round has shown; return whether this peer takes longer or shorter ones from now on."""

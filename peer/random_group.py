@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from configs.errors import PeerError
-from peer.exchange import RESTARTED, UNFETCHED, Outcome, Swarm, Work, choose_codec, make_offer, open_group
+from peer.exchange import RESTARTED, UNFETCHED, Outcome, Swarm, Work, choose_codec, make_offer, open_group, unbroken
 from peer.replica import Replica, read_values
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from protocols.codecs import decode, encode, encoded_size
@@ -48,7 +48,7 @@ async def run_round_among(
         return Outcome(heard.seal.reason if is_new else "skipped: an offer was made before the restart", False, cause)
     share = counted_share(replica.me, heard.seal.offers, heard.lists)
     own = swarm.offers.held(replica.block, round_)[replica.me]
-    await asyncio.to_thread(replica.mix, round_, mixed[own.offer_id].fragment, have, share, at, holders)
+    await unbroken(replica.mix, round_, mixed[own.offer_id].fragment, have, share, at, holders)
     change = choose_codec(replica, heard)
     lacking = f", {len(heard.missing)} not fetched" if heard.missing else ""
     outcome = f"{heard.seal.reason}{lacking}, of about {holders:.0f} holders"

@@ -6,6 +6,7 @@ two inner steps, keeping what the worker has learnt meanwhile: θ ← θ + (φ_n
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from peer.train.model import initial_parameters
 from peer.train.outer import OuterState, common_tokens_of, new_state, unwritten
 from peer.train.partition import COMMON, Layout, Strategy
 from peer.train.pretrained import parameters_id, read_parameters
+
+PAUSE_S = 5.0  # for the end of a step, when a sub-model is put away
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Session:
         self._library: Library | None = None
         self._layout = Layout(())
         self._domain = ""
+        self._is_put_off = False  # what was learnt lies in the residuals, and must not get there twice
         self._is_paused = False  # by the user: then whatever begins waits for `resume`
         self._before: dict[str, int] = {}  # block → this peer's tokens on it before the worker was loaded
         self._lock = asyncio.Lock()  # orders everything that touches the two shared buffers
@@ -58,6 +62,7 @@ class Session:
                 await asyncio.to_thread(replica.resume, self._store.folder)
                 self.replicas[state.block] = replica
             self._strategy, self._library, self.sub_model = strategy, library, sub_model
+            self._is_put_off = False
             self._layout = strategy.layout(sub_model, self._spec.model)
             index = strategy.domain(sub_model)
             self._domain = "all" if index is None else library.domains[index].name
@@ -108,14 +113,21 @@ class Session:
             await self._workers.resume()
 
     async def stop(self) -> None:
-        """Stop training; what was learnt since the last round goes into the residuals, to be sent later."""
+        """Stop training; what was learnt since the last round goes into the residuals, to be sent later.
+
+        A step that goes on for long is not waited for: it is left out.
+        """
         async with self._lock:
-            if not self.sub_model:
+            if not self.sub_model or self._is_put_off:
                 return
-            await self._workers.pause()
+            self._is_put_off = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE_S):
+                    await self._workers.pause()
             cut = await self._cut(self._layout.blocks)
             for block in self._layout.blocks:
                 self.replicas[block].put_off(cut.works[block].theta, cut.works[block].tokens)
+                # A rank that dies while all is put away comes back with this work.
                 self._workers.anchor[self._layout.span(block)] = cut.works[block].theta
 
     async def drop(self, blocks: Sequence[str]) -> None:

@@ -174,16 +174,18 @@ def test_a_snapshot_does_not_wait_for_what_waits_for_a_step(tmp_path: Path) -> N
         spec = long_steps()
         async with training(tmp_path, spec=spec) as (workers, _):
             await trained(workers, 2 * spec.inner.batch_tokens)
-            waiting = asyncio.create_task(workers.set_sources([write_tokens(tmp_path / "other")]))
-            await asyncio.sleep(0)  # it is asked
-            await workers.take_snapshot()
-            assert not waiting.done()
-            await waiting
-            pausing = asyncio.create_task(workers.pause())
-            await asyncio.sleep(0)
-            await workers.take_snapshot()
-            assert not pausing.done()
-            await pausing
+            source = write_tokens(tmp_path / "other")
+            for request in (lambda: workers.set_sources([source]), workers.pause):
+                for _ in range(10):  # a step may end at any moment, also in this one
+                    waiting = asyncio.create_task(request())
+                    await asyncio.sleep(0)  # it is asked
+                    await workers.take_snapshot()
+                    has_waited = waiting.done()
+                    await waiting
+                    await workers.resume()
+                    if not has_waited:
+                        break
+                assert not has_waited, "each snapshot has waited for a step"
 
     asyncio.run(main())
 

@@ -257,7 +257,7 @@ def test_rounds_are_sealed_although_a_step_is_longer_than_a_round(tmp_path: Path
                 return status.blocks[0].outcome == "sealed 2 of 2" and status.blocks[0].round_ticks > 1
 
             for process in processes:
-                status = await until(process, is_shared)
+                status = await until(process, is_shared, "longer rounds that both seal")
                 assert any("a step takes" in event for event in status.events), status.events
                 assert not status.warnings
             late = [float(seconds) for seconds in re.findall(r"copied out (-?[\d.]+) s after", first.log + second.log)]
