@@ -24,7 +24,6 @@ import os
 import queue
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -37,11 +36,12 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from configs.errors import DeviceError, ShoalError, StateError
+from configs.errors import ShoalError, StateError
 from peer.train.channel import Channel, Message
 from peer.train.data import Sampler, Source
+from peer.train.device import kind_of, open_device
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
-from peer.train.launch import Setup, missing_device
+from peer.train.launch import Setup
 from peer.train.memory import fit, free_bytes
 from peer.train.neighbours import NAME, fair_threads
 from peer.train.partition import COMMON, Strategy
@@ -77,7 +77,7 @@ def _reporting(channel: Channel) -> Iterator[None]:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)
     except Exception as error:
-        kind = _kind(error)
+        kind = kind_of(error)
         named = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"[:2000]
         message = "out of memory" if kind == "memory" else named  # how many bytes of which pool is in the detail
         with suppress(OSError):
@@ -92,7 +92,7 @@ class Worker:
         plan = setup.plan
         self._channel, self._snapshot, self._anchor = channel, snapshot, anchor
         self._plan, self._seed = plan, setup.seed
-        self._ranks = Ranks(setup.rank, len(setup.devices), _open_device(setup))
+        self._ranks = Ranks(setup.rank, len(setup.devices), open_device(setup))
         self._ranks.join(setup.rendezvous)
         self._batch = plan.inner.batch_tokens // plan.model.context_length  # sequences in one inner step
         self._batch_tokens = self._batch * plan.model.context_length
@@ -362,33 +362,3 @@ class Worker:
     def _tell(self, message: Message) -> None:
         if self._ranks.index == 0:
             self._channel.send(message)
-
-
-def _open_device(setup: Setup) -> torch.device:
-    """Set this process up for its device. Raises DeviceError when there is no such device."""
-    torch.set_num_threads(setup.threads or fair_threads())
-    torch.manual_seed(setup.plan.seed)
-    # Ranks talk over loopback only.
-    loopback = "lo" if sys.platform == "linux" else "lo0"
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
-    name = setup.devices[setup.rank]
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise missing_device(name) from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("high")
-    return device
-
-
-def _kind(error: Exception) -> str:
-    """Sort an error by what helps: `memory` (a smaller micro-batch), `device` (nothing here), `other` (a restart)."""
-    if isinstance(error, DeviceError):
-        return "device"
-    text = str(error).lower()
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    )
-    return "memory" if is_memory else "other"
