@@ -172,14 +172,10 @@ def _unequal(folder: Path, is_quick: bool) -> Measured:
     assert plan is not None
     period_s = FACTOR * step_seconds(plan, 4)
     periods = [period_s] * 3 + [SLOWER * period_s]
-    os.environ["SHOAL_RUN__STRATEGY__COMMON_TOKENS"] = "4000000"  # all train one block
-    os.environ["SHOAL_RUN__ROUNDS__TICK_SECONDS"] = "1"
+    settings = ["SHOAL_RUN__STRATEGY__COMMON_TOKENS=4000000", "SHOAL_RUN__ROUNDS__TICK_SECONDS=1"]  # one block for all
     with open_boxes() as boxes:
         boxes += [Box(_folder(folder), f"peer{n}", None, period) for n, period in enumerate(periods)]
-        try:
-            _start(boxes, [*PROGRAM, "start", "--config", "tiny"], PROGRAM)
-        finally:
-            del os.environ["SHOAL_RUN__STRATEGY__COMMON_TOKENS"], os.environ["SHOAL_RUN__ROUNDS__TICK_SECONDS"]
+        _start(boxes, ["env", *settings, *PROGRAM, "start", "--config", "tiny"], PROGRAM)
         time.sleep(60.0 if is_quick else UNEQUAL_S)
         quick = _sealed(boxes[:3])
         own = list(_rounds(boxes[3]).values())[1:]

@@ -108,9 +108,9 @@ async def _scratch_folder(state_dir: Path | None) -> AsyncIterator[Path]:
 async def _play(folder: Path, cast: list[Process], story: Story) -> dict[str, Any]:
     """Choose the tokens, then train the swarm and its baselines with them, and measure."""
     story.headline = "measuring how long a step takes on this machine"
-    plan = _plan(None)
+    plan = _preset()
     step_s, cores = await _measured_step_s(plan), usable_cores()
-    plan = _plan(tokens_for(step_s, cores))
+    plan = _plan(tokens_for(step_s, cores), step_s)
     expected = durations(plan.total_tokens, step_s, cores)
     chosen = f"a step takes {step_s:.2f} s on one of {cores:g} cores: {si(plan.total_tokens)} tokens in all"
     story.begin(
@@ -286,20 +286,31 @@ async def _in_thread(work: Callable[[Callable[[float], None]], T], story: Story)
         is_cancelled.set()
 
 
-def _plan(total_tokens: int | None) -> RunPlan:
-    """Return the preset's plan, with this many tokens if they are given."""
+def _preset() -> RunPlan:
     plan = load("tiny").run
     assert plan is not None
-    if total_tokens is None:
-        return plan
-    strategy = plan.strategy.model_copy(update={"common_tokens": int(COMMON_SHARE * total_tokens)})
-    return plan.model_copy(update={"total_tokens": total_tokens, "strategy": strategy})
+    return plan
+
+
+def _plan(total_tokens: int, step_s: float) -> RunPlan:
+    """Return the preset's plan with so many tokens, and with the clock of a machine that takes such steps."""
+    from peer.pace import Pace, choose_tick
+
+    plan = _preset()
+    tick_s, _ = choose_tick(plan.rounds, Pace(step_s, 0.0, 0.0))  # on loopback a step is what takes its time
+    changes = {
+        "total_tokens": total_tokens,
+        "strategy": plan.strategy.model_copy(update={"common_tokens": int(COMMON_SHARE * total_tokens)}),
+        "rounds": plan.rounds.model_copy(update={"tick_seconds": tick_s}),
+    }
+    return plan.model_copy(update=changes)
 
 
 def _environment(plan: RunPlan) -> dict[str, str]:
     return {
         "SHOAL_RUN__TOTAL_TOKENS": str(plan.total_tokens),
         "SHOAL_RUN__STRATEGY__COMMON_TOKENS": str(plan.strategy.common_tokens),
+        "SHOAL_RUN__ROUNDS__TICK_SECONDS": str(plan.rounds.tick_seconds),
     }
 
 

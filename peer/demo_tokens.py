@@ -5,16 +5,16 @@ A clock only chooses how many tokens there are, before anything is trained. What
 
 from dataclasses import dataclass
 
-TARGET_S = 300.0  # how long the whole demo should take
-LEAST_TOKENS = 256_000  # with few, the founder has trained most before others join; a slow machine takes longer
+TARGET_S = 330.0  # how long the whole demo should take
+LEAST_TOKENS = 160_000  # with few, the founder has trained most before others join; a slow machine takes longer
 MOST_TOKENS = 4_000_000  # what `tiny` itself is planned for
 STEP_TOKENS = 1_024  # of one inner step of `tiny`
 
 # What the stages cost beside training, roughly. It is counted in steps, since a slow machine is slow at everything.
-START_STEPS = 170  # four daemons of the swarm, one of them twice, and the founder's text: 5 to 8 s of a core each
-BASELINE_START_STEPS = 50  # two more daemons, and their models written
-FUSE_STEPS = 25  # torch is imported, then the model is written
-SCORE_STEPS = 200  # four models read the held-out text
+START_STEPS = 350  # four daemons of the swarm, one of them twice, and the founder's text: 5 to 8 s of a core each
+BASELINE_START_STEPS = 120  # two more daemons, and their models written
+FUSE_STEPS = 50  # torch is imported, then the model is written
+SCORE_STEPS = 65  # four models read the held-out text
 WAIT_S = 15.0  # for ticks, for the killed peer and for those who leave, however fast the machine is
 
 DAEMONS_SHARE = 0.3  # what rounds, records and this program's looks cost beside a step of the swarm
@@ -43,13 +43,13 @@ def durations(tokens: float, step_s: float, cores: float) -> Durations:
     The two baselines train at the same time with one thread each, so the dense one sets their time where there are
     two cores.
     """
+    cores = max(1.0, cores)  # where there is less than one, the step was measured with that
     trained_s = tokens / STEP_TOKENS * step_s  # of one core, for as many tokens as the swarm has
-    core_step_s = step_s / min(1.0, cores)  # where there is less than a core, one thread is slower too
     return Durations(
         swarm_s=WAIT_S
         + START_STEPS * step_s / min(cores, 2.0)
         + trained_s * (1 + DAEMONS_SHARE) / min(cores, SWARM_CORES),
-        fuse_s=FUSE_STEPS * core_step_s,
+        fuse_s=FUSE_STEPS * step_s,
         baselines_s=BASELINE_START_STEPS * step_s / min(cores, 2.0) + trained_s * max(1.0, (1 + ALONE_SHARE) / cores),
         score_s=SCORE_STEPS * step_s / min(cores, 2.0),
     )
