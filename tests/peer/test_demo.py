@@ -39,11 +39,12 @@ def told(*, tokens: int, age: int, phase: str = "parted") -> Status:
 @pytest.mark.parametrize(
     ("step_s", "cores", "least_s", "most_s"),
     [
-        (REFERENCE_STEP_S, 2, 290, 300),  # the reference machine
+        (REFERENCE_STEP_S, 2, TARGET_S - 10, TARGET_S),  # the reference machine
         (REFERENCE_STEP_S, 1, 250, 15 * 60),
         (3 * REFERENCE_STEP_S, 2, 300, 10 * 60),
         (3 * REFERENCE_STEP_S, 1, 300, 16 * 60),  # fewer tokens would be no comparison, so it takes longer
-        (0.1, 16, 290, 300),
+        (0.1, 16, TARGET_S - 10, TARGET_S),
+        (0.47, 2 / 3, 300, 10 * 60),  # a quota: the step was measured with it
         (0.002, 16, 0, 60),  # a fast machine is done sooner
     ],
 )
