@@ -37,7 +37,7 @@ from configs.clock import Clock
 from configs.load import load
 from peer.entry import saved_spec
 
-ROUND = re.compile(r"(model|trunk) round (\d+): (.*?); version .* copied out (-?[\d.]+) s")
+ROUND = re.compile(r"(model|trunk) round (\d+): (.*?); version .* (-?[\d.]+) s late")
 SHOAL = [sys.executable, "-m", "peer"]
 TICK_S = 1.0  # of the swarms with paced steps
 STEPS, QUICK_STEPS = (0.6, 1.0, 3.0), (1.0, 3.0)  # length of a step in rounds

@@ -195,7 +195,7 @@ class Exchanges:
             daemon.chronicle.rounds += 1
         loss = daemon.workers.progress.loss
         log.info(
-            "%s round %d: %s; version %d, age %d, digest %s, loss %s, copied out %.2f s after the tick",
+            "%s round %d: %s; version %d, age %d, digest %s, loss %s, %.2f s late",
             block, due.tick, outcome.text, state.version, state.age, state.digest[:8], f"{loss:.3f}" if loss else "-",
             late_s,
         )  # fmt: skip

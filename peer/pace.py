@@ -47,7 +47,7 @@ def choose_tick(rounds: RoundPlan, pace: Pace) -> tuple[float, str]:
         why = f"an offer takes {pace.offer_s + pace.send_s:.2g} s to make and to send"
     else:
         bound = "longest" if tick_s == MAX_TICK_S else "shortest"
-        why = f"the {bound} that is chosen by itself; a step takes {pace.step_s:.2g} s"
+        why = f"the {bound} that is chosen by itself, where a step takes {pace.step_s:.2g} s"
     return round(tick_s, 2), why
 
 

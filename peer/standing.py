@@ -57,7 +57,7 @@ class Standing:
             print(f"listening on {address}")
         rounds = spec.rounds
         first_s, last_s = (ticks * rounds.tick_seconds for ticks in (rounds.first_ticks, rounds.last_ticks))
-        why = f", since {self._daemon.entry.clock}" if self._daemon.entry.clock else ""
+        why = f": {self._daemon.entry.clock}" if self._daemon.entry.clock else ""
         print(f"rounds of {first_s:g} s at first, {last_s:g} s in the end; a tick is {rounds.tick_seconds:g} s{why}")
         print(f"status {url}", f"join with: {self._join_line()}", "ready", sep="\n", flush=True)
 

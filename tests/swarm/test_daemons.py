@@ -265,7 +265,7 @@ def test_rounds_are_sealed_although_a_step_is_longer_than_a_round(tmp_path: Path
                 status = await until(process, is_shared, "longer rounds that both seal")
                 assert any("a step takes" in event for event in status.events), status.events
                 assert not status.warnings
-            late = [float(seconds) for seconds in re.findall(r"copied out (-?[\d.]+) s after", first.log + second.log)]
+            late = [float(seconds) for seconds in re.findall(r"(-?[\d.]+) s late", first.log + second.log)]
             step_s = min(float(seconds) for seconds in re.findall(r"a step takes ([\d.]+) s", first.log))
             print(f"steps of {step_s} s; snapshots {max(late)} s after their ticks")
             assert max(late) < step_s / 2
