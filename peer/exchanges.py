@@ -16,6 +16,7 @@ from dht.membership import ACT_TICKS
 from peer import rounds
 from peer.exchange import RESTARTED, Outcome, run_round
 from peer.random_group import run_round_among
+from peer.replica import Replica
 from peer.rounds import Meeting
 from peer.session import Cut
 from peer.stride import GOOD_ROUNDS, Trial, next_stride
@@ -82,11 +83,9 @@ class Exchanges:
 
     async def drop(self) -> None:
         """End the rounds under way: each has taken its step as a whole, or its work is still owed."""
-        under_way = [task for task in self._under_way.values() if not task.done()]
-        for task in under_way:
+        for task in self._under_way.values():
             task.cancel()
-        if under_way:
-            await asyncio.wait(under_way)
+        await self.settle()
 
     def _due(self, block: str, tick: int) -> Meeting | None:
         """Return the round of a block that begins at `tick`; None if there is none, or this peer lets it pass."""
@@ -136,7 +135,7 @@ class Exchanges:
             if replica.state is before:
                 replica.skip(due.tick)
             else:
-                await self._take(block, before, cut, is_step=replica.pending is None)
+                await self._take(replica, before, cut, is_step=replica.pending is None)
             raise
         except Exception as error:  # of another peer, or of ours: it ends here, not with the daemon
             if is_of_this_machine(error):
@@ -145,8 +144,8 @@ class Exchanges:
             replica.skip(due.tick)
             outcome = Outcome(f"skipped: {type(error).__name__}, see the log", False, FAULTY)
         if replica.state is not before:
-            await self._take(block, before, cut, is_step=outcome.is_step)
-        self._record(block, due, outcome, late_s)
+            await self._take(replica, before, cut, is_step=outcome.is_step)
+        self._record(due, outcome, replica, late_s)
         has_changed = self._missed.pop(block, 0) >= MISSED_ROUNDS
         if outcome.cause != RESTARTED:
             offer_s = None if outcome.offer_s is None else late_s + outcome.offer_s
@@ -158,10 +157,10 @@ class Exchanges:
         if has_changed:
             await daemon.standing.publish(daemon.clock.tick())
 
-    async def _take(self, block: str, before: OuterState, cut: Cut, *, is_step: bool) -> None:
+    async def _take(self, replica: Replica, before: OuterState, cut: Cut, *, is_step: bool) -> None:
         """Bring the worker to the replica's new state, and save that."""
-        await self._daemon.session.rebase(block, before, cut, is_step=is_step)
-        await asyncio.to_thread(self._daemon.store.save, self._daemon.session.replicas[block])
+        await self._daemon.session.rebase(replica.block, before, cut, is_step=is_step)
+        await asyncio.to_thread(self._daemon.store.save, replica)
 
     def _has_other_stride(self, block: str, trial: Trial, *, is_alone: bool) -> bool:
         """Take in what a round has shown; return whether this peer takes longer or shorter ones from now on."""
@@ -186,8 +185,8 @@ class Exchanges:
         daemon.chronicle.happened(text)
         return True
 
-    def _record(self, block: str, due: Meeting, outcome: Outcome, late_s: float) -> None:
-        daemon, state = self._daemon, self._daemon.session.replicas[block].state
+    def _record(self, due: Meeting, outcome: Outcome, replica: Replica, late_s: float) -> None:
+        daemon, block, state = self._daemon, replica.block, replica.state
         daemon.chronicle.outcomes[block] = (due.tick, outcome.text)
         if outcome.cause:
             daemon.chronicle.skipped[outcome.cause] += 1

@@ -92,6 +92,8 @@ def test_a_round_that_is_dropped_has_stepped_as_a_whole_or_owes_its_work(
 
 
 class FakeReplica:
+    block = BLOCK
+
     def __init__(self) -> None:
         self.state = SimpleNamespace(age=0, version=3, digest="d" * 64, is_final=False)
         self.skipped: list[int] = []
