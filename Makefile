@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 VENV := .venv
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test lint tools picture
+.PHONY: install demo test test-benchmarks lint tools picture
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ demo: install
 
 test: install tools
 	$(VENV)/bin/python -m pytest
+
+# What tests the benchmarks' own tools, not the product.
+test-benchmarks: install tools
+	$(VENV)/bin/python -m pytest -m bench
 
 lint: install
 	$(VENV)/bin/ruff check
