@@ -23,8 +23,8 @@ from benchmarks.pacing import LOG, PERIOD
 from benchmarks.patience import HANG_S, until
 from benchmarks.usage import TICKS_PER_S, account, tree, tree_cpu_seconds
 from configs.errors import ShoalError
-from peer.local import fetch_status
-from peer.status import Status
+from peer.http.local import fetch_status
+from peer.http.status import Status
 
 CLONE_NEWNET = 0x40000000
 PROGRAM = [sys.executable, "-m", "benchmarks.paced_daemon"]

@@ -26,7 +26,7 @@ from benchmarks.routes import DEFAULT, losses, sub_models_of
 from benchmarks.text import DATA, corpus_for
 from configs.load import load
 from configs.run import RunPlan, RunSpec
-from peer.gather import gather
+from peer.visit.gather import gather
 
 PERIOD_S, TICK_STEPS = 0.25, 4  # a tick is a second
 STEPS, QUICK_STEPS = 480, 160  # of each peer

@@ -12,11 +12,11 @@ from transformers import MixtralForCausalLM
 from benchmarks.fusing_swarm import train_late
 from benchmarks.routes import DEFAULT, losses, losses_of, sub_models_of
 from configs.run import RunSpec
-from peer.train.data import Corpus
-from peer.train.fuse import Parts, build_mixtral, build_sub_model
+from peer.corpus.data import Corpus
+from peer.fused.fuse import Parts, build_mixtral, build_sub_model
+from peer.fused.routed import RoutedModel, SubModelInfo
+from peer.fused.tune import Tuning, tune
 from peer.train.partition import COMMON
-from peer.train.routed import RoutedModel, SubModelInfo
-from peer.train.tune import Tuning, tune
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from benchmarks.trainee import Trainee
 from configs.run import RunSpec
-from peer import rounds
-from peer.blocks import derive
-from peer.replica import Replica
-from peer.session import initial_state
-from peer.train.data import Corpus, Source
+from peer.block.replica import Replica
+from peer.block.store import derive, initial_state
+from peer.block.timing import due
+from peer.corpus.data import Corpus, Source
 from peer.train.outer import SWARM, Contribution, OuterState, new_state
 from peer.train.partition import COMMON, Strategy
 
@@ -143,8 +142,8 @@ def train_swarm(
             member.step(position)
         tick = position + 1
         ages = {block: replica.state.age for member in members for block, replica in member.replicas.items()}
-        due = list(ages) if tick == steps else rounds.due(spec, ages, tick)
-        for block in due:
+        blocks = list(ages) if tick == steps else due(spec, ages, tick)
+        for block in blocks:
             _take(members, coming, block)
             size = _exchange(block, tick, [member for member in members if block in member.replicas])
             if size:

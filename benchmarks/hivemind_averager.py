@@ -21,7 +21,7 @@ from hivemind.averaging.partition import AllreduceException
 from hivemind.compression import Float16Compression
 
 from benchmarks.usage import tree_cpu_seconds
-from peer import logs
+from peer.commands import logs
 
 MATCHMAKING_S = 5.0  # before the tick; groups that are not whole by then dissolve and form anew every 5 s
 STAGGER_S = 0.5  # between two that begin to look: of those that ask each other at once, none is accepted

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from benchmarks.pacing import Pace
 from configs.load import load
 from configs.run import RunPlan
-from peer.train.data import Sampler, Source, open_corpus
+from peer.corpus.data import Sampler, Source, open_corpus
 from peer.train.model import TokenLoss, build_model, initial_parameters
 
 MATCHMAKING_S = 5.0

@@ -24,10 +24,11 @@ from configs.clock import Clock
 from configs.run import RunSpec
 from dht.identity import Identity
 from dht.network import Network, open_network
-from peer import logs, rounds
-from peer.exchange import Swarm, Work, run_round
-from peer.random_group import run_round_among
-from peer.replica import Replica
+from peer.block.exchange import Swarm, Work, run_round
+from peer.block.random_group import run_round_among
+from peer.block.replica import Replica
+from peer.block.timing import round_timing
+from peer.commands import logs
 from peer.train.outer import new_state
 from protocols.gossip import Timing
 from protocols.grouping import bits_for, draw, group
@@ -126,7 +127,7 @@ class Holder:
         replica, p2pd = self.replica, self.network.p2p._child.pid
         replica.cpu_s, before = {}, (time.process_time(), cpu_seconds(p2pd))
         bytes_in, bytes_out, began = self.traffic.bytes_in, self.traffic.bytes_out, time.monotonic()
-        timing = Timing(*rounds.timing(self.spec, replica.state.age, late_s))
+        timing = Timing(*round_timing(self.spec, replica.state.age, late_s))
         work = Work(theta, 100 * round_, "all")
         size = self.spec.rounds.group_size
         if bits := bits_for(len(view), size):

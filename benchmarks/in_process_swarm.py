@@ -15,11 +15,10 @@ from torch import Tensor
 
 from benchmarks.trainee import Trainee
 from configs.run import InnerSpec, ModelSpec, RunSpec
-from peer.blocks import derive
-from peer.replica import Replica
-from peer.rounds import due
-from peer.session import initial_state
-from peer.train.data import Corpus, Source
+from peer.block.replica import Replica
+from peer.block.store import derive, initial_state
+from peer.block.timing import due
+from peer.corpus.data import Corpus, Source
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from peer.train.model import TokenLoss
 from peer.train.outer import Contribution, OuterState

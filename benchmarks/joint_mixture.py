@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from benchmarks.fusing_swarm import sources_of
 from benchmarks.trainee import CPU, STREAMS
 from configs.run import RunSpec
-from peer.session import initial_state
-from peer.train.data import Corpus, Sampler
+from peer.block.store import initial_state
+from peer.corpus.data import Corpus, Sampler
 from peer.train.inner import Inner, Schedule
 from peer.train.model import TokenLoss
 from peer.train.partition import COMMON, Layout, Strategy

@@ -2,7 +2,7 @@
 
 import sys
 
-from peer.cli import main
+from peer.commands.main import main
 from peer.train.launch import MODULES
 
 if __name__ == "__main__":

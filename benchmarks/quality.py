@@ -33,8 +33,8 @@ from benchmarks.report import Bar, at_most, finish, parser
 from benchmarks.routes import DEFAULT, ORACLE
 from benchmarks.text import DATA, DOMAINS, corpus_for, prepared
 from configs.run import InnerSpec, ModelSpec
-from peer.train.data import TOKENIZER_FILE, Corpus, open_corpus
-from peer.train.fuse import Parts
+from peer.corpus.data import TOKENIZER_FILE, Corpus, open_corpus
+from peer.fused.fuse import Parts
 
 LATE = "shakespeare"  # of the same text
 TUNED_SHARE = 0.25  # of the tokens, with which a row's setting is chosen

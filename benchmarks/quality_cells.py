@@ -21,7 +21,7 @@ from benchmarks.fusing_swarm import train_central, train_swarm
 from benchmarks.joint_mixture import train_joint
 from benchmarks.routes import DEFAULT, losses, sub_models_of
 from configs.run import InnerSpec, ModelSpec, RunSpec
-from peer.train.data import Corpus, open_corpus
+from peer.corpus.data import Corpus, open_corpus
 from peer.train.partition import COMMON, Strategy
 
 PEERS = 6

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from configs.run import ModelSpec, RunSpec
-from peer.train.data import Corpus
-from peer.train.evaluate import split_documents
-from peer.train.fuse import filled
+from peer.corpus.data import Array, Corpus
+from peer.fused.evaluate import split_documents
+from peer.fused.fuse import filled
+from peer.fused.routed import RoutedModel, SubModelInfo
+from peer.fused.router import Router, mix
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
-from peer.train.routed import RoutedModel, SubModelInfo
-from peer.train.router import Array, Router, mix
 
 DEFAULT = "posterior"  # the product's router: the mixture under the sub-models' own likelihood
 ORACLE = "told"

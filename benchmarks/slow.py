@@ -35,7 +35,7 @@ from benchmarks.patience import until
 from benchmarks.report import Bar, at_least, at_most, finish, parser
 from configs.clock import Clock
 from configs.load import load
-from peer.entry import saved_spec
+from peer.member.entry import saved_spec
 
 ROUND = re.compile(r"(model|trunk) round (\d+): (.*?); version .* (-?[\d.]+) s late")
 SHOAL = [sys.executable, "-m", "peer"]

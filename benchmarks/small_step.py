@@ -18,10 +18,10 @@ import numpy as np
 from benchmarks.patience import HANG_S, until_async
 from configs.load import load
 from configs.machine import PeerConfig
-from peer.session import initial_state
-from peer.supervisor import open_workers
-from peer.train.data import Source
+from peer.block.store import initial_state
+from peer.corpus.data import Source
 from peer.train.partition import COMMON, Strategy
+from peer.workers.supervisor import open_workers
 
 
 async def main(sequences: int) -> None:

@@ -22,8 +22,8 @@ from configs.clock import Clock
 from configs.errors import ShoalError
 from configs.load import load
 from configs.run import RunPlan
-from peer.entry import saved_spec
-from peer.rounds import due
+from peer.block.timing import due
+from peer.member.entry import saved_spec
 from peer.train.partition import Strategy
 
 CONFIG = Path(__file__).with_name("twenty.toml")
@@ -74,7 +74,7 @@ class Speed:
 @contextmanager
 def prepare(*, is_quick: bool) -> Iterator[Setting]:
     """Make the corpus and measure a step: once, for all that is compared."""
-    from peer.train.builtin import built_in_corpus
+    from peer.corpus.builtin import built_in_corpus
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         text = CONFIG.read_text()

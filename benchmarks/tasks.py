@@ -25,8 +25,8 @@ from benchmarks.patience import until_async
 from benchmarks.report import Bar, at_least, at_most, finish, parser
 from configs.errors import DataError, ShoalError
 from configs.load import load
-from peer.processes import Process, founder, joiner, open_processes
-from peer.status import Status
+from peer.commands.processes import Process, founder, joiner, open_processes
+from peer.http.status import Status
 
 DATA = Path("../shared/data/tasks")
 PEERS = 4

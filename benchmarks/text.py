@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.run import ModelSpec
-from peer.train.builtin import built_in_corpus
-from peer.train.data import CORPUS_FILE, Corpus, open_corpus
-from peer.train.prepare import prepare
+from peer.corpus.builtin import built_in_corpus
+from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
+from peer.corpus.prepare import prepare
 
 DATA = Path("../shared/data/lm")
 DOMAINS = ("wiki", "novel", "science", "tech_pep", "law_en", "dialogue")  # of that folder: those in English

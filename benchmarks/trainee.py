@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from configs.run import RunSpec
-from peer.train.data import Sampler, Source
+from peer.corpus.data import Sampler, Source
 from peer.train.inner import Inner, Schedule
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded

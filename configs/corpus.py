@@ -1,6 +1,6 @@
 """What a prepared corpus consists of: domains, and blobs that are named by their content.
 
-These models travel between peers, so everything in them is bounded. The files themselves are `peer/train/data.py`'s.
+These models travel between peers, so everything in them is bounded. The files themselves are `peer/corpus/data.py`'s.
 """
 
 from collections.abc import Iterable

@@ -47,7 +47,7 @@ class Record(BaseModel):
 
 
 class Report(BaseModel):
-    """What a peer tells the others of its own progress; nothing is decided by it. See `peer/status.py`."""
+    """What a peer tells the others of its own progress; nothing is decided by it. See `peer/http/status.py`."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 

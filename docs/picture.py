@@ -9,9 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from peer.processes import POLL_S, founder, joiner, open_processes
-from peer.status import Status
-from peer.view import to_svg, view
+from peer.commands.page import to_svg, view
+from peer.commands.processes import POLL_S, founder, joiner, open_processes
+from peer.http.status import Status
 
 OUT = Path(__file__).with_name("status.svg")
 COMMON_TOKENS = 150_000  # a shorter common phase than the preset's, so that experts are to be seen

@@ -7,7 +7,7 @@ handler = signal.getsignal(signal.SIGINT)
 if handler is signal.default_int_handler:  # a worker, which imports this module as well, ignores Ctrl-C
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are imported it ends the process, without a traceback
 
-from peer.cli import main  # noqa: E402
+from peer.commands.main import main  # noqa: E402
 
 signal.signal(signal.SIGINT, handler)
 

@@ -20,6 +20,7 @@ import uvloop
 
 from configs.clock import Clock
 from configs.errors import NetworkError, PeerError
+from configs.files import write_json
 from configs.kept import MACHINE_FILE, to_keep
 from configs.load import Settings
 from dht.address_book import AddressBook
@@ -27,25 +28,24 @@ from dht.identity import Identity
 from dht.membership import Membership
 from dht.network import Network, open_network
 from peer import __version__
-from peer.blocks import BlockStore
-from peer.chronicle import Chronicle
-from peer.company import Company
-from peer.crowds import Crowds
-from peer.curves import open_curves
+from peer.answers.speaker import Speaker
+from peer.block.exchange import Swarm
+from peer.block.store import BlockStore, initial_state
 from peer.ending import first_cause, leave_on_signals
-from peer.entry import Entry, enter
-from peer.exchange import Swarm
-from peer.exchanges import Exchanges
-from peer.http import Actions, open_http
-from peer.local import announce_daemon
-from peer.session import Session, initial_state
-from peer.speaker import Speaker
-from peer.standing import Standing
-from peer.supervisor import Event, Workers, open_workers
-from peer.train.checkpoint import write_json
+from peer.http.curves import open_curves
+from peer.http.local import announce_daemon
+from peer.http.status_page import Actions, open_http
+from peer.member.announcer import Standing
+from peer.member.chronicle import Chronicle
+from peer.member.company import Company
+from peer.member.crowds import Crowds
+from peer.member.entry import Entry, enter
+from peer.member.rounds import Exchanges
+from peer.member.session import Session
+from peer.member.turns import Turns
 from peer.train.outer import OuterState
 from peer.train.partition import COMMON, Strategy
-from peer.turns import Turns
+from peer.workers.supervisor import Event, Workers, open_workers
 from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.offers import Offers

@@ -4,7 +4,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from peer.rounds import LIST_SHARE
+from peer.block.timing import LIST_SHARE
 from peer.simulate.scenario import TICK_SECONDS, Scenario
 
 Lists = dict[str, dict[str, str]]  # member → what it holds: peer → offer id

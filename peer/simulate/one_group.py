@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from peer.replica import Replica, last_common_round, last_common_version
+from peer.block.replica import Replica, last_common_round, last_common_version
 from peer.simulate.links import Links, Lists
 from peer.simulate.scenario import TOKENS, Gossip, Scenario
 from peer.simulate.theory import Stand

@@ -1,14 +1,13 @@
 """A simulation, round by round, and its table."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
 
 from dht.records import group_key
-from peer import terminal
 from peer.simulate.links import Links
 from peer.simulate.lookups import Kademlia
 from peer.simulate.one_group import BLOCK, OneGroup
@@ -19,6 +18,7 @@ from peer.simulate.traffic import received
 from peer.simulate.work import SIZE, Work
 from protocols.grouping import bits_for, draw, fragment_of
 
+Report = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 SAMPLE = 32  # peers whose look-ups are followed, in each round: a look-up depends on nobody else's
 
 
@@ -85,12 +85,12 @@ class Simulation:
         return sum(stores) / len(stores), sum(fetches) / len(fetches)
 
 
-def run(scenario: Scenario, *, as_json: bool) -> None:
-    """Simulate and print a line for each round; after the last, what theory says of many rounds."""
+def run(scenario: Scenario, report: Report | None = None) -> None:
+    """Simulate and print a line for each round, and in the end what theory says; with `report`, one JSON in the end."""
     with one_thread():
         simulation = Simulation(scenario)
-        if as_json:
-            _print_json(simulation)
+        if report is not None:
+            _print_json(simulation, report)
             return
         print(HEADER)
         for figures in simulation.rounds():
@@ -109,13 +109,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _print_json(simulation: Simulation) -> None:
+def _print_json(simulation: Simulation, report: Report) -> None:
     scenario = simulation.scenario
     rounds = []
-    with terminal.progress() as report:
-        for figures in simulation.rounds():
-            rounds.append(asdict(figures))
-            report("simulating", figures.round, scenario.rounds)
+    for figures in simulation.rounds():
+        rounds.append(asdict(figures))
+        report("simulating", figures.round, scenario.rounds)
     told = {"scenario": scenario.model_dump(), "steady_spread": simulation.steady_spread(), "rounds": rounds}
     print(json.dumps(told, indent=1))
 

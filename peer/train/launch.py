@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,13 +34,6 @@ class Setup:
     precision: Literal["auto", "float32", "bfloat16"]
     micro_batch: int
     base: Path | None = None  # the blob of the frozen model, if adapters are trained
-
-
-def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
-    """Be one rank, in its own process, until the daemon closes the socket."""
-    from peer.train.worker import work
-
-    work(sock, setup, snapshot, anchor)
 
 
 def check_devices(devices: Sequence[str]) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from configs.content import content_id_of_pieces
 from configs.errors import DataError
+from configs.files import disk_errors
 from configs.load import describe
 from configs.run import ModelSpec
-from peer.train.checkpoint import disk_errors
-from peer.train.data import TOKENIZER_FILE, Corpus
+from peer.corpus.data import TOKENIZER_FILE, Corpus
 from peer.train.partition import parameter_shapes
 
 ARCHITECTURE = "LlamaForCausalLM"

@@ -2,7 +2,7 @@
 
 One thread trains, another listens to what the daemon asks over a socket. The state
 travels through two flat float32 buffers shared with the daemon: the *anchor*, which the daemon writes, and the
-*snapshot*, which the worker writes. The daemon's side is `peer/supervisor.py`.
+*snapshot*, which the worker writes. The daemon's side is `peer/workers/supervisor.py`.
 
 Asked (each answered by every rank with `done`), and answered at once, whatever a step is at:
     snapshot   snapshot ← θ; the answer says what it contains
@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from configs.errors import ShoalError, StateError
+from peer.corpus.data import Sampler, Source
 from peer.train.channel import Channel, Message
-from peer.train.data import Sampler, Source
 from peer.train.device import kind_of, open_device
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
 from peer.train.launch import Setup

@@ -10,9 +10,9 @@ from benchmarks.fusing_swarm import train_central, train_swarm
 from benchmarks.joint_mixture import train_joint
 from benchmarks.routes import DEFAULT, ORACLE, losses, sub_models_of
 from configs.run import ModelSpec, RunSpec
-from peer.train.data import Corpus, open_corpus
+from peer.corpus.data import Corpus, open_corpus
+from peer.corpus.prepare import Plan, prepare_texts
 from peer.train.partition import COMMON, Strategy
-from peer.train.prepare import Plan, prepare_texts
 
 MODEL = ModelSpec(
     vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=2, mlp_size=32, context_length=16

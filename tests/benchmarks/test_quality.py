@@ -9,9 +9,9 @@ from torch import Tensor
 
 from benchmarks.in_process_swarm import TICK_STEPS, Rule, Swarm, Text, run_spec, train
 from configs.run import InnerSpec, ModelSpec
-from peer.train.data import open_corpus
+from peer.corpus.data import open_corpus
+from peer.corpus.prepare import Plan, prepare_texts
 from peer.train.partition import COMMON, REPLICA
-from peer.train.prepare import Plan, prepare_texts
 
 MODEL = ModelSpec(
     vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=2, mlp_size=32, context_length=16

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from peer.cli import main
+from peer.commands.main import main
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from configs.clock import Clock
 from configs.run import RunSpec
 from dht.identity import Identity
 from dht.network import open_network
-from peer import logs
-from peer.exchange import Swarm, Work, run_round
-from peer.replica import Replica, load_state
+from peer.block.exchange import Swarm, Work, run_round
+from peer.block.replica import Replica, load_state
+from peer.commands import logs
 from peer.train.outer import new_state
 from protocols.codecs import decode
 from protocols.gossip import Timing

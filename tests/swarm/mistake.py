@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.patience import HANG_S, until
 from configs.errors import NetworkError
-from peer.local import fetch_status
-from peer.status import Status
-from peer.train.prepare import Plan, prepare_texts
+from peer.corpus.prepare import Plan, prepare_texts
+from peer.http.local import fetch_status
+from peer.http.status import Status
 
 MICRO = str(Path(__file__).parent / "micro.toml")
 LOCAL = ("--host", "127.0.0.1", "--threads", "1")

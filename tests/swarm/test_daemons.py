@@ -15,11 +15,11 @@ from ticks import sealed, tick, tick_s
 
 from benchmarks.patience import until_async
 from configs.errors import NetworkError
-from peer.local import post_action
-from peer.processes import Process, founder, joiner, open_processes
-from peer.status import BlockStatus, Status
-from peer.train.builtin import built_in_texts
-from peer.train.prepare import Plan, prepare_texts
+from peer.commands.processes import Process, founder, joiner, open_processes
+from peer.corpus.builtin import built_in_texts
+from peer.corpus.prepare import Plan, prepare_texts
+from peer.http.local import post_action
+from peer.http.status import BlockStatus, Status
 
 MICRO = str(Path(__file__).parent / "micro.toml")
 VOCABULARY, CONTEXT = 512, 64

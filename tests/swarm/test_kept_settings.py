@@ -9,7 +9,7 @@ import pytest
 from mistake import MICRO, running
 
 from configs.kept import MACHINE_FILE
-from peer.entry import HINTS_FILE
+from peer.member.entry import HINTS_FILE
 
 START, JOIN = ([sys.executable, "-m", "peer", command] for command in ("start", "join"))
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mistake import MICRO, Daemon, mistake, shoal
 
-from peer.train.prepare import Plan, prepare_texts
+from peer.corpus.prepare import Plan, prepare_texts
 
 STRANGER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 
@@ -53,7 +53,7 @@ LAUNCHER = "import sys, time, configs.run\n{patch}\nfrom peer.cli import main\ns
 LITTLE_MEMORY = """
 import re, resource
 from multiprocessing import forkserver
-from peer.supervisor import Workers
+from peer.workers.supervisor import Workers
 load = Workers.load
 async def load_with_little_memory(self, *arguments):
     await self._live()

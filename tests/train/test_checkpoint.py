@@ -11,16 +11,8 @@ import torch
 from safetensors import safe_open
 
 from configs.errors import StateError
-from peer.train.checkpoint import (
-    LARGE_BYTES,
-    read_bytes,
-    read_json,
-    read_tensors,
-    same,
-    write_file,
-    write_json,
-    write_tensors,
-)
+from configs.files import LARGE_BYTES, read_bytes, read_json, write_file, write_json
+from peer.train.checkpoint import read_tensors, same, write_tensors
 
 Break = Callable[[BaseException], None]
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from benchmarks.patience import HANG_S
 from configs.run import InnerSpec, ModelSpec
-from peer.ranks import preload
 from peer.train.channel import Channel
 from peer.train.inner import Inner
 from peer.train.launch import shared
@@ -18,6 +17,7 @@ from peer.train.model import initial_parameters
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
 from peer.train.theta import Theta
+from peer.workers.ranks import preload
 
 STEPS = 6
 TOLERANCE = 1e-4  # of a loss

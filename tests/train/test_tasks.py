@@ -8,9 +8,9 @@ import pytest
 from tasks import mixed_corpus, model_spec, train
 
 from configs.run import InnerSpec, RoundSpec, RunSpec, StrategySpec
-from peer.cli import main
-from peer.train.data import Corpus
-from peer.train.fuse import Parts, fuse
+from peer.commands.main import main
+from peer.corpus.data import Corpus
+from peer.fused.fuse import Parts, fuse
 
 
 def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

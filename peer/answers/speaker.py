@@ -1,0 +1,79 @@
+"""Answers the prompts of `shoal ask` with the sub-models whose blocks lie on this peer, beside its training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from configs.errors import NetworkError
+from peer.answers.writer import Writer
+from peer.train.memory import can_answer
+from protocols.answer import MAX_PART_CHARS, AnswerPart, AnswerRequest
+
+if TYPE_CHECKING:
+    from peer.daemon import Daemon
+    from peer.fused.generate import Generation
+
+log = logging.getLogger(__name__)
+
+
+class Speaker:
+    """Speaks with the newest state of each block that this peer has: in training, or kept for others.
+
+    One prompt at a time, in a thread; the model is built for it and let go of afterwards, since memory is training's.
+    Transformers is imported at the first prompt, for seconds.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._writer = Writer(max_waiting=0)
+
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerPart, None]:
+        """Yield the parts of an answer, the last with its end. Raises ShoalError to decline."""
+        daemon = self._daemon
+        if daemon.is_paused or daemon.leaving.is_set():
+            raise NetworkError("it is paused" if daemon.is_paused else "it is leaving")
+        if not can_answer(daemon.spec.model):
+            raise NetworkError("it has too little free memory to answer beside its training")
+        blocks = daemon.strategy.blocks(request.sub_model)
+        if missing := sorted(set(blocks) - daemon.store.versions().keys()):
+            raise NetworkError(f"it does not have {', '.join(missing)}")
+        log.info("answers a prompt of %d tokens with %s", len(request.prompt), request.sub_model)
+        async with self._writer.write(lambda: self._begin(request, blocks)) as answer:
+            async for piece in answer:
+                if piece:
+                    yield AnswerPart(text=piece[:MAX_PART_CHARS])
+            yield AnswerPart(end="stop" if answer.generation.has_ended else "length")
+
+    def _begin(self, request: AnswerRequest, blocks: Sequence[str]) -> Generation:
+        """Build the sub-model and read the prompt; runs in a thread. Raises DataError, StateError."""
+        from peer.fused.fuse import build_llama
+        from peer.fused.generate import Generation, Sampling
+        from peer.fused.routed import RoutedModel, SubModelInfo
+
+        daemon = self._daemon
+        states = {block: self._phi(block) for block in blocks}
+        index = daemon.strategy.domain(request.sub_model)
+        domain = "all" if index is None else daemon.library.domains[index].name
+        model = RoutedModel.single(
+            SubModelInfo(name=request.sub_model, domain=domain),
+            build_llama(daemon.spec, daemon.strategy, states, request.sub_model, daemon.library.frozen()),
+            daemon.spec.end_of_text,
+            Tokenizer.from_str(daemon.library.tokenizer_json.decode()),
+        )
+        sampling = Sampling(
+            max_tokens=request.max_tokens, temperature=request.temperature, top_k=request.top_k, seed=request.seed
+        )
+        return Generation(model, request.prompt, sampling)
+
+    def _phi(self, block: str) -> Tensor:
+        """Return the parameters of a block as of its last outer step."""
+        replica = self._daemon.session.replicas.get(block)
+        state = replica.state if replica is not None else self._daemon.store.load(block)
+        if state is None:
+            raise NetworkError(f"it does not have {block} any more")
+        return state.phi

@@ -1,0 +1,127 @@
+"""Lets a model answer in a thread, one prompt after the other, while the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from configs.errors import ShoalError
+
+if TYPE_CHECKING:
+    from peer.fused.generate import Generation  # which imports transformers
+
+CLOSED = "it is ending; ask again later"
+
+
+class BusyError(ShoalError):
+    """As many prompts are waiting as may wait. Ask again later."""
+
+
+class ClosedError(ShoalError):
+    """Nothing is answered any more. What was under way is cut."""
+
+
+class Writer:
+    """Writes answers one after the other, in the order in which they were asked for.
+
+    `max_waiting`: prompts that may wait beside the one that is being answered.
+    """
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._asked = 0  # prompts that are waiting or being answered
+        self._turn = asyncio.Lock()  # it is fair
+        self._writing: Answer | None = None
+        self._is_closed = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one more prompt would be refused."""
+        return self._asked > self._max_waiting
+
+    @asynccontextmanager
+    async def write(self, begin: Callable[[], Generation]) -> AsyncIterator[Answer]:
+        """Yield the answer to the prompt of the generation that `begin` makes, once its turn has come.
+
+        `begin` and the writing run in a thread. Leaving the block, or a cancellation, ends the writing at its next
+        token. Raises BusyError at once, ClosedError after `close`, and whatever `begin` raises.
+        """
+        if self.is_busy:
+            raise BusyError("it is busy with what was asked before; ask again later")
+        self._asked += 1
+        try:
+            async with self._turn:
+                if self._is_closed:
+                    raise ClosedError(CLOSED)
+                self._writing = answer = Answer(begin)
+                try:
+                    await answer.begun()
+                    yield answer
+                finally:
+                    await answer.end()
+        finally:
+            self._asked -= 1
+
+    def close(self) -> None:
+        """Cut the answer that is being written, and refuse all that wait."""
+        self._is_closed = True
+        if self._writing is not None:
+            self._writing.cut()
+
+
+class Answer:
+    """An answer in the making: iterate for its pieces, one for each token. Errors of the thread are raised here."""
+
+    generation: Generation
+
+    def __init__(self, begin: Callable[[], Generation]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()  # None is the end
+        self._has_begun = asyncio.Event()  # or failed
+        self._is_unwanted = threading.Event()
+        self._writing = asyncio.create_task(asyncio.to_thread(self._write, begin))
+        self._writing.add_done_callback(self._finish)
+
+    async def begun(self) -> None:
+        """Wait until the prompt has been taken. Raises what was wrong with it."""
+        await self._has_begun.wait()
+        if self._writing.done():
+            self._writing.result()
+
+    def cut(self) -> None:
+        """Stop writing; who reads it gets a ClosedError."""
+        self._is_unwanted.set()
+
+    async def end(self) -> None:
+        """Stop writing; return when the thread has."""
+        self.cut()
+        await asyncio.wait([self._writing])
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> str:
+        piece = await self._pieces.get()
+        if piece is None:
+            self._writing.result()
+            if self._is_unwanted.is_set():
+                raise ClosedError(CLOSED)
+            raise StopAsyncIteration
+        return piece
+
+    def _write(self, begin: Callable[[], Generation]) -> None:
+        self.generation = begin()
+        self._loop.call_soon_threadsafe(self._has_begun.set)
+        for piece in self.generation:
+            if self._is_unwanted.is_set():
+                return
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+    def _finish(self, writing: asyncio.Task[None]) -> None:
+        if not writing.cancelled():
+            writing.exception()  # it is raised where the answer is read, if it still is
+        self._pieces.put_nowait(None)
+        self._has_begun.set()

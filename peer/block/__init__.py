@@ -1,0 +1,1 @@
+"""One block on one peer: its replica, its rounds, its files."""

@@ -1,0 +1,274 @@
+"""One exchange of one block, from the snapshot to the new anchor: offer, gather, seal, repair, step.
+
+Network in `protocols/gossip.py`, arithmetic in `peer/block/replica.py` (in a thread); here is their order.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from configs.content import chunk_hashes, content_id
+from configs.errors import PeerError, ShoalError
+from dht.identity import Identity
+from peer.block.codec_choice import COARSE
+from peer.block.replica import Replica, last_common_round, last_common_version, read_offer
+from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
+from protocols.fetching import Group
+from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
+from protocols.offers import Offers, SealedRound
+from protocols.parcels import Offer, OfferHeader, sign_offer
+from protocols.sealing import Mark, Standing, compare
+from protocols.shards import download_bytes
+
+log = logging.getLogger(__name__)
+
+DOWNLOAD_S = 600.0
+FAILED = "could not follow the group"
+UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
+
+Read = Callable[[Offer], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """How rounds reach the other peers."""
+
+    run_id: str
+    identity: Identity
+    offers: Offers
+    offers_stub: Callable[[str], Any]
+    shards_stub: Callable[[str], Any]
+    folder: Path  # of this peer's checkpoints
+
+
+@dataclass(frozen=True)
+class Work:
+    """What this peer brings to a round: θ at its end, (N,), its cumulative tokens, and its domain."""
+
+    theta: Tensor
+    tokens: int
+    domain: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a round, in words, and whether the block took its step."""
+
+    text: str
+    is_step: bool
+    cause: str = ""  # of a round that was skipped: UNHEARD, UNNAMED, or one of those below
+    offer_s: float | None = None  # from the beginning of the round until the own offer was ready
+
+
+async def run_round(
+    swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], work: Work, timing: Timing
+) -> Outcome:
+    """Exchange `replica`'s block at tick `round_` with its `view`.
+
+    Afterwards the replica has the group's bits, or is what it was. Cancellation before the step drops the round: then
+    the offer that was made is still owed.
+    """
+    swarm.offers.lineages[replica.block] = replica.lineage  # for others' repairs
+    if list(view) == [replica.me]:
+        await unbroken(replica.advance_alone, round_, work.theta, work.tokens)
+        return Outcome("alone", True)
+    decoded: dict[str, Contribution] = {}
+    is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
+    began, offer_s = time.monotonic(), None
+
+    async def make() -> None:
+        nonlocal offer_s
+        offer = await make_offer(swarm, replica, round_, work)
+        offer_s = time.monotonic() - began
+        assert replica.pending is not None
+        own = Contribution(replica.me, replica.pending.decoded, replica.tokens, offer.header.norm, work.domain)
+        decoded[offer.offer_id] = own
+
+    group = _group(swarm, replica, round_, view, decoded)
+    stand = Stand(list(replica.marks), len(replica.state.blob))
+    heard = await exchange(group, swarm.offers, stand, timing, make() if is_new else None)
+    repaired = await _repair(swarm, replica, view, heard, timing.fetch_s)
+    reason, cause = heard.seal.reason, heard.seal.cause
+    if heard.missing:
+        reason, cause = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers", UNFETCHED
+    elif not is_new:
+        reason, cause = "skipped: an offer was made before the restart", RESTARTED
+    elif repaired == FAILED and not cause:
+        cause = BEHIND
+    is_step = not cause
+    if is_step:
+        contributions = await _contributions(replica, heard.offers, decoded)
+        await unbroken(replica.advance, round_, contributions, heard.seal.offers)
+    else:
+        replica.skip(round_)
+    change = choose_codec(replica, heard) if is_new else ""
+    return Outcome("; ".join(part for part in (repaired, reason, change) if part), is_step, cause, offer_s)
+
+
+async def unbroken(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a function in a thread; a cancellation comes only when it is done, so that it changes all or nothing."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+def choose_codec(replica: Replica, heard: Heard) -> str:
+    """See whether the group had this peer's offer in time, and change its codec if need be; return that in words."""
+    if heard.seal.is_skipped:
+        return ""
+    change = replica.choice.ended(is_sealed=replica.me in heard.seal.offers)
+    if change:
+        log.warning("%s: %s", replica.block, change)
+    return change
+
+
+async def make_offer(
+    swarm: Swarm, replica: Replica, round_: int, work: Work, anchor: bytes = b"", told: Mapping[str, int] | None = None
+) -> Offer:
+    """Encode what was learnt, sign it, write it down, and serve it from now on.
+
+    In random groups an encoded fragment of the `anchor` follows the values, and the header has what is `told` beside.
+    """
+    payload, norm = await unbroken(replica.offer, round_, work.theta, work.tokens)
+    if anchor:
+        payload += anchor
+    hashes = await asyncio.to_thread(chunk_hashes, payload)
+    header = OfferHeader(
+        run_id=swarm.run_id,
+        block=replica.block,
+        round=round_,
+        peer=replica.me,
+        codec=replica.choice.codec,
+        size_bytes=len(payload),
+        content_id=content_id(hashes, len(payload)),
+        tokens=replica.tokens,
+        norm=norm,
+        domain=work.domain,
+        **(told or {}),
+    )
+    # Written before anybody sees it: after a kill it is known what may have counted.
+    await unbroken(replica.save_offered, swarm.folder)
+    offer = sign_offer(swarm.identity, header, payload, hashes)
+    await swarm.offers.put(offer)
+    return offer
+
+
+def open_group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], read: Read) -> Group:
+    """Return the group of a round; `read` decodes an offer of it in a thread, and raises PeerError for a bad one."""
+
+    async def check(offer: Offer) -> None:
+        if offer.header.codec not in (replica.spec.outer.codec, COARSE):
+            raise PeerError(f"offer of {offer.header.peer} for {replica.block}: codec {offer.header.codec}")
+        await asyncio.to_thread(read, offer)
+
+    max_bytes = 9 * replica.size + 4096  # no codec needs more than float32, and the anchor no more than that again
+    return Group(swarm.run_id, replica.block, round_, replica.me, view, max_bytes, swarm.offers_stub, check)
+
+
+def _group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str], decoded: dict[str, Contribution]) -> Group:
+    def read(offer: Offer) -> None:
+        decoded[offer.offer_id] = read_offer(offer, replica.size)
+
+    return open_group(swarm, replica, round_, view, read)
+
+
+async def _contributions(
+    replica: Replica, offers: Mapping[str, Offer], decoded: Mapping[str, Contribution]
+) -> list[Contribution]:
+    """Return what the offers hold; those that were made or checked just now are decoded already."""
+    found = []
+    for offer in offers.values():
+        held = decoded.get(offer.offer_id)
+        found.append(held if held is not None else await asyncio.to_thread(read_offer, offer, replica.size))
+    return found
+
+
+async def _repair(swarm: Swarm, replica: Replica, view: Sequence[str], heard: Heard, fetch_s: float) -> str:
+    """Bring the replica to where the group stands; return how, nothing if it stood there, `FAILED` if it cannot."""
+    standing = compare(replica.me, view, heard.histories)
+    try:
+        if standing.follow is not None:
+            return await _follow(swarm, replica, standing, heard, fetch_s)
+        if standing.merge:
+            return await _merge(swarm, replica, standing, heard)
+    except (ShoalError, TimeoutError, OSError) as error:
+        log.warning("%s: cannot reach the group's state yet: %s", replica.block, error)
+        return FAILED
+    return ""
+
+
+async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard, fetch_s: float) -> str:
+    """Replay the rounds that lead to where the group stands, or download its state if that is not possible."""
+    target, sources = standing.follow, standing.sources
+    assert target is not None
+    marks = heard.histories[sources[0]]
+    base = replica.base_in(marks)
+    after = last_common_version(base, target, marks)
+    rounds = await history(swarm.offers_stub(sources[0]), replica.block, after)
+    rounds = [r for r in rounds if r.version <= target.version]
+    leads_there = bool(rounds) and rounds[-1].digest == target.digest
+    if base is not None and leads_there and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
+        replica.adopt(states, rounds, marks, base.round)
+        return f"replayed {len(rounds)}"
+    state = await _fetch_state(swarm, replica, target, sources, heard)
+    replica.adopt([state], rounds, marks, last_common_round(base, rounds, state))
+    return "downloaded the state"
+
+
+async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequence[str], heard: Heard) -> OuterState:
+    size_bytes = heard.state_bytes[sources[0]]
+    if size_bytes > 8 * replica.size + MAX_HEADER_BYTES:
+        raise PeerError(f"state of {replica.block}: {size_bytes} bytes are too many for {replica.size} parameters")
+    received = swarm.offers.traffic.received
+    data = await download_bytes(
+        swarm.shards_stub, sources, mark.digest, size_bytes, deadline_s=DOWNLOAD_S, on_bytes=received
+    )
+    return await asyncio.to_thread(read_state, data, replica.block, replica.size)
+
+
+async def _replay(
+    swarm: Swarm,
+    replica: Replica,
+    base: OuterState,
+    rounds: Sequence[SealedRound],
+    sources: Sequence[str],
+    fetch_s: float,
+) -> list[OuterState]:
+    """Return the states after each of the rounds; none if they do not follow or an offer is lost."""
+    if rounds[0].version != base.version + 1:
+        return []
+    states = [base]
+    for sealed in rounds:
+        decoded: dict[str, Contribution] = {}
+        group = _group(swarm, replica, sealed.round, list(sealed.offers), decoded)
+        from_all = {peer: [s for s in sources if s != replica.me] for peer in sealed.offers}
+        offers = await fetch_sealed(group, swarm.offers, sealed.offers, from_all, fetch_s)
+        if not sealed.offers or len(offers) < len(sealed.offers):
+            return []
+        contributions = await _contributions(replica, offers, decoded)
+        states.append(await asyncio.to_thread(replica.replayed, states[-1], sealed, contributions))
+    return states
+
+
+async def _merge(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard) -> str:
+    """Compute, like everybody, the mean of the histories that parted with no majority."""
+    states = []
+    for mark, members in standing.merge:
+        if mark == Mark(replica.state.version, replica.state.digest):
+            states.append(replica.state)
+        else:
+            states.append(await _fetch_state(swarm, replica, mark, members, heard))
+    merged = await asyncio.to_thread(merge, states)
+    parents = [*replica.marks, *(mark for mark, _ in standing.merge)]
+    replica.adopt([merged], [], parents, merged.round)
+    return f"merged {len(states)} histories"

@@ -1,0 +1,334 @@
+"""One block on one peer: its state, what compression still owes, and its past. No network, no clock, no asyncio.
+
+The same code runs in the daemon and wherever rounds are replayed. Work is never lost or counted twice: whatever this
+peer's offers have not yet put into the block is in `residual`, and whenever the history that counts changes, the
+residual follows it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from configs.content import Buffer
+from configs.errors import PeerError, StateError
+from configs.files import read_bytes, read_json, write_file, write_json
+from configs.run import RunSpec
+from peer.block.codec_choice import CodecChoice
+from peer.train.checkpoint import read_tensors, write_tensors
+from peer.train.mixing import Mixed, mixed_step, owed
+from peer.train.outer import (
+    Contribution,
+    OuterState,
+    common_tokens_of,
+    lone_step,
+    outer_step,
+    read_state,
+    unwritten,
+)
+from protocols.codecs import decode, roundtrip
+from protocols.offers import KEPT_ROUNDS, SealedRound
+from protocols.parcels import Offer, OfferHeader
+from protocols.sealing import MARKS, Mark
+
+NORM_TOLERANCE = 0.01
+SAVED_OFFERS = 8  # own offers since the last step that survive a restart: others may have counted them
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What was offered last, until a step is taken: u = e + Δ, and D(u). After a skip it is still owed."""
+
+    round: int
+    produced: Tensor  # u, (N,)
+    decoded: Tensor  # D(u), (N,)
+    codec: str
+    payload: bytes  # D(u), encoded
+
+
+@dataclass
+class OwnOffer:
+    """An offer of this peer, encoded, and whether the history that it follows has it."""
+
+    codec: str
+    payload: Buffer
+    is_counted: bool
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What makes the residual out of the file of what was offered: u − share·D(u), by how much of it was counted."""
+
+    round: int
+    share: float
+
+
+def read_offer(offer: Offer, size: int) -> Contribution:
+    """Decode a checked offer of a block of `size` parameters. Raises PeerError if it is not one of a complete group."""
+    if offer.header.fragment is not None:
+        raise PeerError(f"offer of {offer.header.peer} for {offer.header.block} is for a random group")
+    return read_values(offer.header, offer.payload, size)
+
+
+def read_values(header: OfferHeader, payload: Buffer, size: int) -> Contribution:
+    """Decode an offer's `size` values. Raises PeerError if their norm is not the signed one."""
+    values = decode(header.codec, payload, size)
+    norm = float(torch.linalg.vector_norm(values))
+    if not math.isfinite(norm) or abs(norm - header.norm) > NORM_TOLERANCE * max(norm, header.norm):
+        raise PeerError(f"offer of {header.peer} for {header.block}: its norm is {norm:.6g}, signed {header.norm:.6g}")
+    return Contribution(header.peer, values, header.tokens, header.norm, header.domain)
+
+
+class Replica:
+    """A block that this peer trains.
+
+    `previous` is the state before the last step, kept so that a step which the others did not take can be undone.
+    """
+
+    def __init__(self, state: OuterState, spec: RunSpec, me: str) -> None:
+        self.state = state
+        self.previous: OuterState | None = None
+        self.spec = spec
+        self.me = me
+        self.residual = torch.zeros_like(state.phi)
+        self.marks: deque[Mark] = deque([Mark(state.version, state.digest)], maxlen=MARKS)
+        self.lineage: deque[SealedRound] = deque(maxlen=KEPT_ROUNDS)
+        self.own: dict[int, OwnOffer] = {}
+        self.pending: Pending | None = None
+        self.choice = CodecChoice(spec.outer.codec)
+        self.offered_round = state.round  # no second offer is ever signed for one round
+        self.tokens = state.ages.get(me, 0)  # cumulative, of this peer on this block, in its last offer
+        self._origin: Origin | None = None  # of the residual, as long as the disk has what it is made of
+
+    @property
+    def block(self) -> str:
+        """The block's name."""
+        return self.state.block
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.state.size
+
+    def offer(self, round_: int, theta: Tensor, tokens: int) -> tuple[bytes, float]:
+        """Return the payload for this round and the norm of its decoded values; remember what it was made of.
+
+        `theta` are the local parameters at the round's end, (N,); `tokens` this peer's cumulative count.
+        """
+        self.tokens = max(self.tokens, tokens)
+        produced = torch.sub(self.state.phi, theta, out=unwritten(self.size))
+        produced += self.residual
+        codec = self.choice.codec
+        payload, decoded = roundtrip(codec, produced)
+        self.pending = Pending(round_, produced, decoded, codec, payload)
+        self.offered_round = round_
+        return payload, float(torch.linalg.vector_norm(decoded))
+
+    def advance(self, round_: int, contributions: Sequence[Contribution], sealed: Mapping[str, str]) -> None:
+        """Take the outer step of a sealed round; what the own offer lacked stays in the residual."""
+        is_counted = self.me in sealed
+        self._push(self._stepped(self.state, round_, contributions), sealed)
+        self._settle(round_, float(is_counted))
+        self._close(round_, is_counted)
+        self.pending = None
+
+    def advance_alone(self, round_: int, theta: Tensor, tokens: int) -> None:
+        """Take the step of a round with one holder: φ ← θ."""
+        self.tokens = max(self.tokens, tokens)
+        common = common_tokens_of(self.spec, self.block)
+        theta = theta - self.residual  # what could not be sent while there were others is not lost
+        self.residual, self._origin = torch.zeros_like(theta), None
+        self._push(lone_step(self.state, theta, self.me, self.tokens, round_=round_, common_tokens=common), {})
+        self._close(round_, False)
+        self.pending = None
+
+    def mix(
+        self,
+        round_: int,
+        fragment: Tensor,
+        offers: Sequence[Mixed],
+        share: float,
+        at: slice,
+        holders: float,
+    ) -> None:
+        """Take the step of a random group; `share` of the own offer counted in it, the rest stays in the residual.
+
+        `fragment` is the own one as the others decode it, and `offers`, `at` and `holders` are as in `mixed_step`.
+        """
+        after = mixed_step(self.state, self.me, fragment, offers, self.spec, round_=round_, at=at, holders=holders)
+        self._push(after, {})
+        self._settle(round_, share)
+        self.pending = None
+
+    def skip(self, round_: int) -> None:
+        """Leave everything as it was; remember the own offer, which others may have counted."""
+        self._close(round_, False)
+
+    def put_off(self, theta: Tensor, tokens: int) -> None:
+        """Owe all that `theta`, (N,), has beyond φ; to be sent when this peer returns to the block."""
+        self.residual, self._origin = self.residual + (self.state.phi - theta), None
+        self.tokens = max(self.tokens, tokens)
+        self.pending = None
+
+    def base_in(self, marks: Sequence[Mark]) -> OuterState | None:
+        """Return the newest state here that lies in a history; its rounds can be replayed from there."""
+        return next((s for s in (self.state, self.previous) if s and Mark(s.version, s.digest) in marks), None)
+
+    def replayed(self, base: OuterState, round_: SealedRound, contributions: Sequence[Contribution]) -> OuterState:
+        """Return the state that a sealed round of the others makes of `base`. Raises PeerError if its bits differ."""
+        state = self._stepped(base, round_.round, contributions)
+        if (state.version, state.digest) != (round_.version, round_.digest):
+            raise PeerError(f"replay of {self.block} version {round_.version} did not give the digest that was claimed")
+        return state
+
+    def adopt(
+        self, states: Sequence[OuterState], rounds: Sequence[SealedRound], parents: Sequence[Mark], since_round: int
+    ) -> None:
+        """Follow another history: its `states`, newest last, and its sealed `rounds` after `since_round`.
+
+        `parents` are the marks that the new history has behind it. The residual follows: an offer of this peer that
+        the new history has and the old one had not is taken out of it, and the other way round.
+        """
+        counted = {r.round for r in rounds if self.me in r.offers}
+        for round_, mine in self.own.items():
+            is_counted = round_ in counted
+            if since_round < round_ <= states[-1].round and is_counted != mine.is_counted:
+                decoded = decode(mine.codec, mine.payload, self.size)
+                self._owe(-decoded if is_counted else decoded)
+                mine.is_counted = is_counted
+        self.previous = states[-2] if len(states) > 1 else None
+        self.state = states[-1]
+        kept = [m for m in parents if m.version < self.state.version]
+        self.marks = deque([*kept, Mark(self.state.version, self.state.digest)], maxlen=MARKS)
+        versions = {r.version for r in rounds}
+        older = [r for r in self.lineage if versions and r.version < min(versions)]
+        self.lineage.clear()
+        self.lineage.extend([*older, *rounds])
+
+    def save_offered(self, folder: Path) -> None:
+        """Write what is about to be offered, before anybody sees it. Raises StateError."""
+        assert self.pending is not None
+        round_ = self.pending.round
+        facts = {"round": str(round_), "tokens": str(self.tokens), "codec": self.pending.codec}
+        tensors = {"produced": self.pending.produced} | self._offers_since(self.state.round + 1)
+        write_tensors(folder / f"{self.block}.offered", tensors, facts)
+        self._origin = Origin(round_, 0.0)
+
+    def save(self, folder: Path) -> None:
+        """Write the state and what is owed; a crash between two writes costs no work. Raises StateError."""
+        facts = {"round": str(self.offered_round)}  # what was offered up to then is in here
+        tensors = {}
+        if self._origin is not None:
+            facts["share"] = str(self._origin.share)
+        else:  # after a restart, θ begins at φ
+            tensors["residual"] = self.residual if self.pending is None else self.pending.produced
+        write_tensors(folder / f"{self.block}.residual", tensors | self._offers_since(self.state.round), facts)
+        write_file(folder / f"{self.block}.safetensors", self.state.blob)
+        state = self.state
+        told = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
+        write_json(folder / f"{self.block}.json", {**told, "tokens": self.tokens, "digest": state.digest})
+
+    def resume(self, folder: Path) -> None:
+        """Take up the residual of the last checkpoint, and what was offered in the round that was cut off.
+
+        That round may have counted for the others: its work stays in the residual until their history says so.
+        """
+        kept, facts = read_tensors(folder / f"{self.block}.residual") or ({}, {})
+        offered, offered_facts = read_tensors(folder / f"{self.block}.offered") or ({}, {})
+        saved_round, offered_round = int(facts.get("round", -1)), int(offered_facts.get("round", -1))
+        saved = read_json(folder / f"{self.block}.json") or {}
+        self.tokens = max(self.tokens, int(saved.get("tokens", 0)))
+        self._recall_offers(kept)
+        if "residual" in kept:
+            self.residual = kept["residual"]
+        if offered and (offered_round > saved_round or (offered_round == saved_round and "residual" not in kept)):
+            self._recall_offers(offered)
+            self.tokens = max(self.tokens, int(offered_facts["tokens"]))
+            self.residual, self.offered_round = offered["produced"], max(offered_round, self.offered_round)
+            codec = offered_facts["codec"]
+            payload, decoded = roundtrip(codec, self.residual)
+            share = float(facts["share"]) if offered_round == saved_round else 0.0
+            self.own[offered_round] = OwnOffer(codec, payload, share > 0)
+            self._origin = Origin(offered_round, share)
+            self.residual = owed(self.residual, decoded, share)
+
+    def _offers_since(self, first: int) -> dict[str, Tensor]:
+        """Return own offers from round `first` on, encoded, by names that say how, and whether the history has them."""
+        return {
+            f"offer.{round_}.{own.codec}.{int(own.is_counted)}": torch.frombuffer(
+                bytearray(own.payload), dtype=torch.uint8
+            )
+            for round_, own in sorted(self.own.items())[-SAVED_OFFERS:]
+            if round_ >= first
+        }
+
+    def _recall_offers(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, payload in tensors.items():
+            if name.startswith("offer."):
+                _, round_, codec, is_counted = name.split(".")
+                self.own[int(round_)] = OwnOffer(codec, payload.numpy().tobytes(), is_counted == "1")
+                self.offered_round = max(self.offered_round, int(round_))
+
+    def _settle(self, round_: int, share: float) -> None:
+        """Keep in the residual what a step has not counted of the offer of its round."""
+        if self.pending is None or self.pending.round != round_:
+            return
+        self.residual = owed(self.pending.produced, self.pending.decoded, share)
+        if self._origin is not None and self._origin.round == round_:
+            self._origin = Origin(round_, share)
+
+    def _owe(self, work: Tensor) -> None:
+        """Add to what has yet to be sent; an offer that is under way was made before and did not have it."""
+        self.residual, self._origin = self.residual + work, None
+        if self.pending is not None:
+            self.pending = replace(self.pending, produced=self.pending.produced + work)
+
+    def _stepped(self, base: OuterState, round_: int, contributions: Sequence[Contribution]) -> OuterState:
+        return outer_step(
+            base,
+            contributions,
+            self.spec.outer,
+            round_=round_,
+            max_tokens=self.spec.rounds.max_tokens,
+            common_tokens=common_tokens_of(self.spec, self.block),
+        )
+
+    def _push(self, state: OuterState, sealed: Mapping[str, str]) -> None:
+        self.previous, self.state = self.state, state
+        self.marks.append(Mark(state.version, state.digest))
+        self.lineage.append(
+            SealedRound(version=state.version, round=state.round, offers=dict(sealed), digest=state.digest)
+        )
+
+    def _close(self, round_: int, is_counted: bool) -> None:
+        if self.pending is not None and self.pending.round == round_:
+            self.own[round_] = OwnOffer(self.pending.codec, self.pending.payload, is_counted)
+            for old in sorted(self.own)[:-KEPT_ROUNDS]:
+                del self.own[old]
+
+
+def last_common_version(base: OuterState | None, target: Mark, marks: Sequence[Mark]) -> int:
+    """Return the version after which rounds that lead to `target` are lacking; without a base, all that are known."""
+    return base.version if base else max(0, target.version - len(marks))
+
+
+def last_common_round(base: OuterState | None, rounds: Sequence[SealedRound], state: OuterState) -> int:
+    """Return the tick since which the history that leads to `state` by `rounds` may differ from this peer's own."""
+    return base.round if base else min((r.round for r in rounds), default=state.round + 1) - 1
+
+
+def load_state(folder: Path, block: str, size: int) -> OuterState | None:
+    """Return the state of `block` in `folder`, or None if there is none. Raises StateError if it is damaged."""
+    data = read_bytes(folder / f"{block}.safetensors")
+    if data is None:
+        return None
+    try:
+        return read_state(data, block, size)
+    except PeerError as error:
+        raise StateError(
+            f"{folder / block}.safetensors is damaged ({error}); move it away to download it again"
+        ) from None

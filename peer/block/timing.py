@@ -1,0 +1,119 @@
+"""What happens at a tick: pure decisions, with the tick as an argument."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.run import RunSpec
+from dht.membership import ACT_TICKS
+from peer.train.partition import part_of
+
+TURN_TICKS = 8  # a peer that serves several sub-models stays this long with one
+LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
+CLOSE_SHARE = 0.95  # of a round, when it should be over, with all that was missing
+
+
+@dataclass(frozen=True)
+class BlockRounds:
+    """When the rounds of one block end, at its present age."""
+
+    length: int  # of a round, in ticks
+    turn: int = 0  # a tick at which one ends
+
+    def is_due(self, tick: int, stride: int = 1) -> bool:
+        """Return whether a round ends at `tick` of who takes part in every stride-th of them."""
+        return (tick - self.turn) % (stride * self.length) == 0
+
+
+def due(spec: RunSpec, ages: Mapping[str, int], tick: int) -> list[str]:
+    """Return the blocks that exchange at `tick`: those whose round length, at their age, divides it.
+
+    The parts of a replica take turns, so that each has the links for itself. Whatever the length, a block's ticks are
+    among those of any shorter one: peers that believe it older or younger still meet.
+    """
+    return [block for block, age in ages.items() if rounds_of(spec, block, age).is_due(tick)]
+
+
+def rounds_of(spec: RunSpec, block: str, age: int) -> BlockRounds:
+    """Return when the rounds of a block of this age end."""
+    return BlockRounds(spec.rounds.length(age), turn(spec, block))
+
+
+def group_stride(strides: Mapping[str, int]) -> int:
+    """Return how many rounds lie between two in which at least two of the holders take part.
+
+    `strides` maps each holder to the number of rounds that make one of its own. What one does alone is no round, as
+    long as there are others.
+    """
+    return sorted(strides.values())[1] if len(strides) > 1 else 1
+
+
+def turn(spec: RunSpec, block: str) -> int:
+    """Return the tick of a longest round at which `block` exchanges.
+
+    Of parts, an odd number of ticks apart: so their turns differ, as far as may be, in rounds of every length.
+    """
+    between = spec.rounds.last_ticks // spec.strategy.parts | 1
+    return (part_of(block) or 0) * between % spec.rounds.last_ticks
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A round of a block: when it ends, and who takes part."""
+
+    tick: int
+    group: tuple[str, ...]
+    stride: int  # of the group: so many of the block's rounds lie between two of its own
+
+
+def meeting(
+    rule: BlockRounds, me: str, tick: int, begun: int, strides_at: Callable[[int], Mapping[str, int]]
+) -> Meeting | None:
+    """Return the round of a block that `me` begins at `tick`; None if there is none.
+
+    `begun` is the tick of its last one, and `strides_at` gives the holders' strides at a tick. Who is slower than the
+    group begins `ACT_TICKS` early, as soon as it is known who takes part: the cut will not wait for it.
+    """
+    for at in range(tick, tick + ACT_TICKS + 1):
+        strides = strides_at(at)
+        if at > begun and me in strides:
+            of_group = group_stride(strides)
+            is_mine = rule.is_due(at, max(strides[me], of_group))
+            if is_mine and (at == tick or strides[me] > of_group):
+                group = tuple(peer for peer, stride in strides.items() if rule.is_due(at, stride))
+                return Meeting(at, group, of_group)
+    return None
+
+
+def round_seconds(spec: RunSpec, age: int, stride: int = 1) -> float:
+    """Return how long a round of a block of this age takes, in a group of this stride."""
+    return stride * spec.rounds.length(age) * spec.rounds.tick_seconds
+
+
+def round_timing(spec: RunSpec, age: int, late_s: float, stride: int = 1) -> tuple[float, float, float]:
+    """Return the seconds until the cut and until the end of the lists, for a member that begins `late_s` late.
+
+    The third is how long a missing offer may take after that.
+    """
+    length = round_seconds(spec, age, stride)
+    cut = spec.rounds.cut_share * length
+    end = (spec.rounds.cut_share + LIST_SHARE) * length
+    return max(0.0, cut - late_s), max(0.0, end - late_s), CLOSE_SHARE * length - end
+
+
+def eta_seconds(age: int, total: int, tokens_per_s: float) -> float | None:
+    """Return how long the swarm still needs; None while that cannot be known."""
+    return max(0.0, total - age) / tokens_per_s if tokens_per_s > 0 else None
+
+
+def agreement(histories: Mapping[str, Sequence[tuple[int, str]]], holders: Collection[str]) -> float:
+    """Return the share of the holders who have the majority's digest at the newest version that most of them know.
+
+    `histories` maps a peer to its last (version, digest) marks of the block. One when nothing contradicts.
+    """
+    known = {peer: dict(marks) for peer, marks in histories.items() if peer in holders and marks}
+    versions = sorted({version for marks in known.values() for version in marks}, reverse=True)
+    for version in versions:
+        digests = [marks[version] for marks in known.values() if version in marks]
+        if 2 * len(digests) > len(known):
+            return max(digests.count(digest) for digest in set(digests)) / len(digests)
+    return 1.0

@@ -1,0 +1,266 @@
+"""The command line. Each command checks what it can at once and only then imports what its work needs.
+
+Commands that talk to a running daemon never import torch, transformers or hivemind. Results go to stdout, logs and
+progress to stderr. `main` turns every `ShoalError` into one line; anything else is a bug and keeps its traceback.
+"""
+
+import errno
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from configs.errors import ConfigError, DataError, ShoalError, UsageError
+from peer import __version__
+from peer.commands import logs, models
+from peer.commands.options import Config, InitFrom, Json, StateDir, takes_peer_options
+from peer.http import local
+
+if TYPE_CHECKING:
+    from configs.load import Settings
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    help="Train one language model on many machines, with nobody in charge. Begin with: shoal demo",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+PEER, SWARM = "This machine's peer", "Look and try"
+
+_UserMistake: type[Any] = typer.BadParameter.__bases__[0]  # click's UsageError, whichever click typer brings
+RUN_FILE = "run.json"  # of a state directory that has been in a run
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    logs.configure("warning")
+    if version:
+        print(f"shoal {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command(rich_help_panel=SWARM)
+def demo(as_json: Json = False, state_dir: StateDir = None) -> None:
+    """Run a swarm on this machine, fuse its model and score it: a first look, in minutes."""
+    import peer.commands.demo
+
+    raise typer.Exit(peer.commands.demo.run(as_json=as_json, state_dir=state_dir))
+
+
+@app.command(rich_help_panel=PEER)
+@takes_peer_options
+def start(config: Config = None, init_from: InitFrom = None, **settings: Any) -> None:
+    """Found a run, or go on with the one in the state directory; prints the line that others join by.
+
+    What is given is kept in the state directory and comes back at the next start: give only what changes.
+    """
+    _run_daemon(config, init_from=init_from, **settings)
+
+
+@app.command(rich_help_panel=PEER)
+@takes_peer_options
+def join(
+    addresses: Annotated[list[str], typer.Argument(help="Of any peer of the run.", metavar="ADDR...")],
+    run: Annotated[str | None, typer.Option("--run", help="Join only this run.", metavar="ID")] = None,
+    config: Config = None,
+    **settings: Any,
+) -> None:
+    """Join a run by the address of any of its peers.
+
+    What is given is kept in the state directory and comes back at the next start: give only what changes.
+    """
+    if run is not None and (len(run) != 32 or not set(run) <= set("0123456789abcdef")):
+        raise UsageError(
+            f"'{run}' is no run id: it has 32 hexadecimal digits, as in the line that `shoal status` shows"
+        )
+    _run_daemon(config, initial_peers=addresses, run_id=run, **settings)
+
+
+@app.command(rich_help_panel=PEER)
+def status(
+    where: Annotated[str | None, typer.Argument(help="A state directory or a URL.", metavar="[DIR|URL]")] = None,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again each second.")] = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Show what a daemon and its swarm are doing."""
+    place = where or _place(state_dir)
+    if as_json and not watch:
+        print(local.fetch_status(place).model_dump_json(indent=1))
+        return
+    snapshot = None if watch else local.fetch_status(place)
+    from peer.commands import terminal  # rich: only once there is something to draw
+
+    if snapshot is None:
+        terminal.watch_status(place, as_json=as_json)
+    else:
+        terminal.show_status(snapshot)
+
+
+@app.command(rich_help_panel=PEER)
+def leave(state_dir: StateDir = None) -> None:
+    """Leave the run: hand over, save, and end this machine's daemon."""
+    place = _place(state_dir)
+    local.post_action(place, "leave")
+    print("leaving: handing over and saving (Ctrl-C ends only the wait)", flush=True)
+    local.wait_until_gone(place)
+    print(f"left; {place} keeps the peer's identity and state, `shoal start` goes on with it")
+
+
+@app.command(rich_help_panel=PEER)
+def pause(state_dir: StateDir = None) -> None:
+    """Stop training until `shoal resume`; the peer stays in the swarm and serves."""
+    local.post_action(_place(state_dir), "pause")
+    print("paused; go on with: shoal resume")
+
+
+@app.command(rich_help_panel=PEER)
+def resume(state_dir: StateDir = None) -> None:
+    """Train again after `shoal pause`."""
+    local.post_action(_place(state_dir), "resume")
+    print("training again")
+
+
+@app.command(rich_help_panel=SWARM)
+def simulate(
+    peers: Annotated[int | None, typer.Option(help="Up to 10,000 were tried (default: 64).", metavar="N")] = None,
+    rounds: Annotated[int | None, typer.Option(help="To simulate (20).", metavar="N")] = None,
+    group_size: Annotated[int | None, typer.Option(help="Of a group that exchanges offers (8).", metavar="N")] = None,
+    fragments: Annotated[int | None, typer.Option(help="Of the anchor, a power of two (32).", metavar="N")] = None,
+    pull_clip: Annotated[float | None, typer.Option(help="In pseudo-gradients (8).", metavar="X")] = None,
+    churn: Annotated[float | None, typer.Option(help="Share of peers replaced in a round (0).", metavar="X")] = None,
+    loss: Annotated[float | None, typer.Option(help="Share of messages that never arrive (0).", metavar="X")] = None,
+    delay_ms: Annotated[float | None, typer.Option(help="Mean delay; rounds take 2 s (0).", metavar="X")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same figures (0).", metavar="N")] = None,
+    codec: Annotated[str | None, typer.Option(help="Of the offers (int4).", metavar="NAME")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the code that groups, seals and combines for thousands of peers on a simulated network, beside the theory."""
+    given = {name: value for name, value in locals().items() if name != "as_json"}
+    from peer.simulate.scenario import read_scenario
+
+    scenario = read_scenario(**given)
+    from peer.commands import terminal
+    from peer.simulate.run import run
+
+    if not as_json:
+        return run(scenario)
+    with terminal.progress() as report:
+        return run(scenario, report)
+
+
+app.add_typer(models.app)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 1 (it failed), 2 (a user's mistake) or 130 (Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # an old terminal must not end a command
+    try:
+        return int(app(arguments, prog_name="shoal", standalone_mode=False) or 0)
+    except ShoalError as error:
+        return _complain(str(error), error.exit_code)
+    except _UserMistake as error:
+        command = error.ctx.command_path if error.ctx else "shoal"
+        return _complain(f"{error.format_message().rstrip('.')}; see: {command} --help", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _complain("the disk is full; free some space, then try again: what was saved is intact", 1)
+        if not isinstance(error, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed into it at exit
+        return 1
+
+
+def _complain(message: str, exit_code: int) -> int:
+    print(f"shoal: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
+
+
+def _place(state_dir: Path | None) -> Path:
+    if state_dir is not None:
+        return state_dir
+    from configs.machine import default_state_dir
+
+    return default_state_dir()
+
+
+def _run_daemon(config: str | None, **flags: Any) -> None:
+    """Check the settings, then become the daemon. Lists that were not given leave the preset's as they are."""
+    from configs.kept import recall
+    from configs.load import load
+
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items() if value != []}
+    settings = recall(load(config, **given))
+    own = settings.peer
+    is_founding = not own.initial_peers and not (own.state_dir / RUN_FILE).exists()
+    if is_founding and settings.run is None:
+        raise ConfigError("nothing to found: give a preset, such as `shoal start --config tiny`, or join by an address")
+    if own.data is not None and not (own.data / "corpus.json").is_file():
+        raise DataError(_no_corpus(settings))
+    if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
+        raise UsageError("adapters are trained on a pretrained model: name a Hugging Face Llama with --init-from DIR")
+    if is_founding and own.init_from is not None:
+        if not (own.init_from / "config.json").is_file():
+            raise DataError(f"{own.init_from} is no Hugging Face model: there is no config.json")
+        if own.data is None:
+            raise UsageError(
+                f"--init-from needs text in that model's tokens: shoal prepare SOURCE --out DIR --tokenizer "
+                f"{own.init_from}, then give it with --data DIR"
+            )
+    if own.private and own.data is None:
+        remedy = "" if "private" in settings.given_by else ", or say --no-private: it was said at an earlier start"
+        raise UsageError(f"--private needs the data that shall stay here; give it with --data{remedy}")
+    logs.configure(own.log_level)
+    _say_kept(settings)
+    if own.initial_peers:
+        from dht.addresses import parse_address
+
+        for address in own.initial_peers:
+            parse_address(address)
+    with local.hold_state_dir(own.state_dir):  # before the imports, which take seconds
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once; the daemon has its own handler
+        from peer.workers.ranks import preload
+
+        preload()  # the workers' imports run beside the daemon's own
+        import peer.daemon
+
+        peer.daemon.run(settings)
+
+
+def _no_corpus(settings: "Settings") -> str:
+    from configs.kept import MACHINE_FILE
+
+    own = settings.peer
+    if "data" in settings.given_by:
+        return f"{own.data} is not a prepared corpus (it has no corpus.json); make one with: shoal prepare"
+    return (
+        f"{own.state_dir / MACHINE_FILE} keeps {own.data} as this machine's data, but there is no prepared corpus any "
+        "more (no corpus.json); bring it back, give another with --data, or delete that line of the file"
+    )
+
+
+def _say_kept(settings: "Settings") -> None:
+    """Say what an earlier start has left to this one; nothing where it makes no difference."""
+    from configs.kept import MACHINE_FILE, spell_kept, unknown_keys
+
+    unknown, line = unknown_keys(settings), spell_kept(settings)
+    if unknown:
+        where = settings.peer.state_dir / MACHINE_FILE
+        log.warning("%s holds what this version does not know, and is passed over: %s", where, ", ".join(unknown))
+    if line:
+        log.info("%s", line)

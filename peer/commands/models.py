@@ -1,0 +1,316 @@
+"""The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from configs.errors import DataError, UsageError
+from configs.text import printable
+from peer.commands.options import Device, Json, ModelDir
+
+if TYPE_CHECKING:
+    from configs.corpus import TaskFormat
+
+MODEL = "Data and models"
+
+DEFAULT_CONTEXT = 128  # tokens
+
+Report = Callable[[str, int, int], None]  # as in terminal.py
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=MODEL)
+def prepare(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Text, JSON lines, Parquet, tasks, or folders.", metavar="SOURCE...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The corpus to write.", metavar="DIR")],
+    vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, or a model's folder, to use instead.", metavar="FILE|DIR")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
+    domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
+    domains: Annotated[
+        int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR"),
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens that each domain must fill; 128 or the run's.", min=8)
+    ] = None,
+    prompt_format: Annotated[
+        str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
+    ] = None,
+    heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
+    shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
+    private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn text into a corpus: tokenizer, domains, data shards.
+
+    JSON lines with `input` and `target` are a task: only the target is learnt. `targets` (more right answers) and
+    `options` (to choose from) are used by `shoal eval --metrics`.
+    """
+    for source in sources:
+        if not source.exists():
+            raise DataError(f"there is nothing at {source}; give text files or folders of them")
+    from dht.addresses import is_address
+    from peer.commands import terminal
+    from peer.corpus import prepare as preparing
+
+    with ExitStack() as stack:
+        known = None
+        if like is not None:
+            if any(option is not None for option in (vocab_size, tokenizer, domains)):
+                raise UsageError(
+                    "--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains"
+                )
+            from peer.visit.likeness import likeness_of
+
+            likeness = likeness_of(like)
+            known, context_length = likeness.counts, context_length or likeness.context_length
+            tokenizer = Path(stack.enter_context(TemporaryDirectory()), "tokenizer.json")
+            tokenizer.write_bytes(likeness.tokenizer_json)
+        context_length = context_length or DEFAULT_CONTEXT
+        report = stack.enter_context(terminal.progress())
+        corpus = preparing.prepare(
+            sources,
+            out,
+            vocab_size=vocab_size,
+            tokenizer=tokenizer,
+            text_column=text_column,
+            domain_column=domain_column,
+            context_length=context_length,
+            prompt=None if prompt_format is None else prompt_format.replace("\\n", "\n"),
+            heldout_share=heldout_share,
+            shard_tokens=shard_tokens,
+            private=private,
+            domains=domains,
+            known=known,
+            progress=report,
+        )
+    if as_json:
+        print(corpus.model_dump_json(indent=1, exclude_defaults=True))
+        return
+    words: dict[str, list[str]] = {}
+    if domains is not None:
+        from peer.corpus.data import open_corpus
+        from peer.corpus.domains import typical_words
+
+        words = typical_words(open_corpus(out))
+    for domain in corpus.domains:
+        size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
+        if domain.task is not None:
+            size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
+        typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
+        print(f"{domain.name}: {size}, {held_out} held out{typical}")
+        if domain.task is not None and domain.task.cut + domain.task.left_out:
+            print(
+                f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
+                f"were left out, to fit into {context_length} tokens; --context-length takes longer ones"
+            )
+    if like is not None and is_address(like):
+        print(f"train on it with: shoal join {like} --data {out}{' --private' if private else ''}")
+        return
+    setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={context_length} " if corpus.task_format is not None else ""
+    print(
+        f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: {setting}shoal start --config tiny --data {out}"
+    )
+
+
+@app.command(rich_help_panel=MODEL)
+def fuse(
+    sources: Annotated[
+        list[str], typer.Argument(help="A peer's address, or state directories.", metavar="ADDR|DIR...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
+    form: Annotated[Literal["routed", "mixtral", "llama"], typer.Option("--format", help="What to make.")] = "routed",
+    tune_tokens: Annotated[
+        int, typer.Option(help="Of --data, to train a fused Mixtral on: its gates choose token by token.", min=0)
+    ] = 0,
+    data: Annotated[Path | None, typer.Option(help="A corpus with the run's tokenizer.", metavar="DIR")] = None,
+) -> None:
+    """Build the whole model from the blocks that a swarm holds."""
+    if bool(tune_tokens) != (data is not None):
+        raise UsageError("a tune needs both --tune-tokens and --data")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} already exists and is not empty; choose another directory")
+    from dht.addresses import is_address
+
+    for source in sources:
+        if not is_address(source) and not Path(source).is_dir():
+            raise UsageError(
+                f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
+            )
+    import peer.visit.gather
+    from peer.corpus.data import open_corpus
+
+    corpus = None if data is None else open_corpus(data)
+    peer.visit.gather.fuse_from(sources, out, form, corpus, tune_tokens)
+    print(f'wrote {out}; try it with: shoal generate {out} "Once upon a time"')
+
+
+@app.command(name="eval", rich_help_panel=MODEL)
+def evaluate(
+    model: ModelDir,
+    data: Annotated[Path, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")],
+    max_tokens: Annotated[int | None, typer.Option(help="Of each domain.", min=1)] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Answer the examples of tasks, score the answers.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Examples of each task.", min=1)] = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Score a model on the held-out part of each domain of a corpus; of tasks the targets count."""
+    _check_model(model)
+    from peer.corpus.data import open_corpus
+
+    corpus = open_corpus(data)
+    _check_tokenizer(model, data, corpus.info.tokenizer_sha256)
+    tasks = [domain for domain in corpus.info.domains if domain.task is not None]
+    if metrics and not tasks:
+        raise DataError(
+            f"{data} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input and target"
+        )
+    from peer.commands import terminal
+    from peer.corpus import examples
+    from peer.fused import evaluate as evaluating
+    from peer.fused.routed import RoutedModel
+
+    heldout = {domain.name: examples.heldout_tokens(corpus, domain, limit) for domain in corpus.info.domains}
+    scored = {}
+    with terminal.progress() as report:
+        loaded = RoutedModel.load(model, device)
+        _check_format(data, corpus.info.task_format, loaded.task)
+        result = evaluating.evaluate(loaded, heldout, max_tokens=max_tokens, progress=report)
+        if metrics:
+            from peer.fused import scores  # rouge-score and sacrebleu take a second
+
+            encoder = examples.corpus_encoder(corpus)
+            for domain in tasks:
+                held = examples.heldout_examples(corpus, domain, limit)
+                scored[domain.name] = scores.score_task(loaded, encoder, held, _of(domain.name, report))
+    if as_json:
+        import json
+
+        found = {"tasks": {name: task.as_dict() for name, task in scored.items()}} if metrics else {}
+        print(json.dumps({**result.as_dict(), **found}, indent=1))
+    else:
+        terminal.show_evaluation(result)
+        for name, task in scored.items():
+            terminal.show_scores(name, task)
+
+
+@app.command(rich_help_panel=MODEL)
+def generate(
+    model: ModelDir,
+    prompt: Annotated[str, typer.Argument(help="The text to go on from, or a task's input.")],
+    task: Annotated[
+        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained (default: if it was).")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show which sub-model spoke which part.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=1_000_000)] = 128,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from so many tokens; 0: all.", min=0)] = 50,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Let a model go on from a prompt, or answer one if it was trained on a task."""
+    _check_model(model)
+    from peer.commands import terminal
+    from peer.fused.generate import Generation, Sampling, task_prompt
+    from peer.fused.routed import RoutedModel
+
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+    loaded = RoutedModel.load(model, device)
+    is_task = loaded.task is not None if task is None else task
+    generation = Generation(loaded, task_prompt(loaded, prompt) if is_task else prompt, sampling)
+    if not is_task:
+        print(printable(prompt), end="", flush=True)
+    for piece in generation:
+        print(printable(piece), end="", flush=True)
+    print()
+    if explain:
+        print()
+        terminal.show_segments(generation.segments())
+
+
+@app.command(rich_help_panel=MODEL)
+def serve(
+    model: ModelDir,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.", metavar="IP")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0: any free one.", min=0, max=65_535)] = 8000,
+    task: Annotated[
+        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained (default: if it was).")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Answer over HTTP, as OpenAI's completions do: /v1/completions and /v1/models."""
+    _check_model(model)
+    import peer.answers.serve
+
+    peer.answers.serve.run(model, host, port, device, task)
+
+
+@app.command(rich_help_panel=MODEL)
+def ask(
+    address: Annotated[str, typer.Argument(help="Of any peer of the run.", metavar="ADDR")],
+    prompt: Annotated[str, typer.Argument(help="The text to go on from, or a task's input.")],
+    run: Annotated[str | None, typer.Option("--run", help="Ask only this run.", metavar="ID")] = None,
+    task: Annotated[
+        bool | None, typer.Option("--task/--no-task", help="Ask as it is trained (default: if it is).")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=512)] = 128,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from so many tokens; 0: all.", min=0)] = 50,
+    seed: Annotated[int, typer.Option(help="The same seed and state give the same text.", min=0)] = 0,
+) -> None:
+    """Let a running swarm answer: the peer with the sub-model that fits the prompt best."""
+    from dht.addresses import parse_address
+
+    parse_address(address)
+    if not prompt.strip():
+        raise DataError("the prompt is empty; give at least one word")
+    import peer.visit.ask
+
+    peer.visit.ask.ask(address, run, peer.visit.ask.Question(prompt, task, max_tokens, temperature, top_k, seed))
+
+
+def _of(domain: str, report: Report) -> Report:
+    return lambda stage, done, total: report(f"{domain}: {stage}", done, total)
+
+
+def _check_model(model: Path) -> None:
+    if not model.is_dir():
+        raise DataError(f"no model directory at {model}; `shoal fuse` writes one")
+    if not (model / "shoal.json").exists() and not (model / "config.json").exists():
+        raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
+
+
+def _check_format(data: Path, form: "TaskFormat | None", trained: "TaskFormat | None") -> None:
+    """Raise DataError if the examples of `data` would ask a model otherwise than it was trained."""
+    if form is not None and trained is not None and form.prompt != trained.prompt:
+        raise DataError(
+            f"{data} was prepared with the prompt format {form.prompt!r}, and the model was trained with "
+            f"{trained.prompt!r}; prepare it again with --prompt-format"
+        )
+
+
+def _check_tokenizer(model: Path, data: Path, expected_sha256: str) -> None:
+    """Raise DataError if the tokens of `data` would mean something else to `model`."""
+    import hashlib
+
+    tokenizer = model / "tokenizer.json"
+    if tokenizer.is_file() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != expected_sha256:
+        raise DataError(
+            f"{data} was prepared with another tokenizer than {model}'s; use --tokenizer {tokenizer} to prepare"
+        )

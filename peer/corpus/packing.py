@@ -1,0 +1,121 @@
+"""Fills windows with the whole examples of a task, and cuts the tokens of text and tasks into shards.
+
+How an example becomes tokens is `examples.py`'s, what the files look like `data.py`'s.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.corpus import MAX_SHARDS, TaskFormat, TaskInfo
+from configs.errors import DataError
+from peer.corpus.data import Tokens, token_dtype, unmarked
+from peer.corpus.examples import Example, TaskEncoder
+from peer.corpus.tokenizer import Vocabulary
+
+BOUNDARY_TOKENS = 1 << 14  # how far from its place a cut may move to fall between documents
+OPEN_WINDOWS = 64  # that are filled side by side, so that an example finds one where it fits
+
+
+@dataclass
+class Packer:
+    """Fills windows with whole examples, and the rest of each with marked end-of-texts.
+
+    An example goes into the fullest open window that still has room for it (best fit).
+    """
+
+    file: IO[bytes]
+    window: int  # tokens
+    vocab_size: int
+    end_of_text: int
+    _open: list[list[NDArray[np.int64]]] = field(default_factory=list)
+    _room: list[int] = field(default_factory=list)  # of each open window
+
+    def add(self, tokens: NDArray[np.int64]) -> None:
+        """Take one example of at most a window."""
+        fitting = [at for at, room in enumerate(self._room) if room >= len(tokens)]
+        if fitting:
+            at = min(fitting, key=self._room.__getitem__)
+        else:
+            if len(self._open) == OPEN_WINDOWS:
+                self._close(int(np.argmin(self._room)))
+            at = len(self._open)
+            self._open.append([])
+            self._room.append(self.window)
+        self._open[at].append(tokens)
+        self._room[at] -= len(tokens)
+        if not self._room[at]:
+            self._close(at)
+
+    def finish(self) -> None:
+        """Write the windows that are still open."""
+        while self._open:
+            self._close(0)
+
+    def _close(self, at: int) -> None:
+        filling = np.full(self._room.pop(at), ~self.end_of_text, dtype=np.int64)
+        window = np.concatenate([*self._open.pop(at), filling])
+        self.file.write(window.astype(token_dtype(self.vocab_size, is_task=True)).tobytes())
+
+
+class TaskWriter:
+    """Writes the examples of one domain to its two files, and counts what becomes of them."""
+
+    def __init__(self, form: TaskFormat, vocabulary: Vocabulary, train: IO[bytes], heldout: IO[bytes]) -> None:
+        """Raises DataError: the format leaves too little room in a window."""
+        self._format, self._heldout = form, heldout
+        self._encoder = TaskEncoder(form, vocabulary.tokenizer, vocabulary.end)
+        self._packer = Packer(train, form.window, vocabulary.size, vocabulary.end)
+        self._examples = self._cut = self._left_out = 0
+
+    def write(self, examples: Sequence[Example], are_heldout: Sequence[bool]) -> None:
+        """Write examples to train on, or as held-out lines; one that cannot be made to fit is left out."""
+        for example, encoded, is_heldout in zip(examples, self._encoder.encode(examples), are_heldout, strict=True):
+            if encoded is None:
+                self._left_out += 1
+            elif is_heldout:
+                self._heldout.write(example.to_line())
+            else:
+                self._packer.add(encoded.marked())
+                self._examples += 1
+                self._cut += encoded.is_cut
+
+    def finish(self, domain: str) -> TaskInfo:
+        """Write what is left. Raises DataError when nothing is to be trained on, or nothing held out."""
+        self._packer.finish()
+        if not self._examples or not self._heldout.tell():
+            raise DataError(
+                f"domain '{domain}' has too few examples that fit: the targets of {self._left_out} leave no room for "
+                f"an input in {self._format.window} tokens; give it more examples or a larger context length"
+            )
+        return TaskInfo(format=self._format, examples=self._examples, cut=self._cut, left_out=self._left_out)
+
+
+def cut_documents(tokens: Tokens, shard_tokens: int, end_of_text: int) -> Iterator[Tokens]:
+    """Yield even pieces of about `shard_tokens`, at most MAX_SHARDS, cut after a document where one ends nearby."""
+    pieces = min(MAX_SHARDS, max(1, round(tokens.size / shard_tokens)))
+    reach = min(BOUNDARY_TOKENS, tokens.size // pieces // 2)
+    start = 0
+    for piece in range(1, pieces):
+        stop = tokens.size * piece // pieces
+        ends = np.flatnonzero(tokens[stop : stop + reach] == end_of_text)
+        stop += int(ends[0]) + 1 if ends.size else 0
+        yield tokens[start:stop]
+        start = stop
+    yield tokens[start:]
+
+
+def cut_windows(tokens: Tokens, window: int, shard_tokens: int, end_of_text: int) -> Iterator[Tokens]:
+    """Yield even pieces of about `shard_tokens`, at most MAX_SHARDS: a marked end-of-text, then whole windows."""
+    windows = tokens.reshape(-1, window)
+    pieces = min(MAX_SHARDS, len(windows), max(1, round(tokens.size / shard_tokens)))
+    for piece in np.array_split(windows, pieces):
+        yield np.concatenate([np.array([~end_of_text], dtype=tokens.dtype), piece.reshape(-1)])
+
+
+def examples_only(shard: Tokens, end_of_text: int) -> Tokens:
+    """Return the tokens of the examples of a shard, unmarked, without what fills windows up."""
+    return unmarked(shard[shard != ~end_of_text])

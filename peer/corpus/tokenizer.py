@@ -1,0 +1,126 @@
+"""The tokenizer of a corpus: a byte-level BPE trained on its text, or one that the user brings.
+
+Special tokens are never recognised inside a document: text cannot end itself.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from configs.errors import DataError
+from peer.corpus.data import TOKENIZER_FILE, Tokens, token_dtype
+
+END_OF_TEXT = "<|endoftext|>"
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")  # in other people's tokenizers
+MAX_VOCABULARY = 262_144
+EMPTY_PROMPT = "the prompt is empty; give at least one word to go on from"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer, the bytes of its file, how many tokens a model of it has, and the token that ends a document."""
+
+    tokenizer: Tokenizer
+    json: bytes
+    size: int
+    end: int
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of each text, followed by the end-of-text token. Uses all cores."""
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        dtype = token_dtype(self.size)
+        return [np.array([*encoding.ids, self.end], dtype=dtype) for encoding in encodings]
+
+
+def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Vocabulary:
+    """Train a byte-level BPE; the same texts give the same bytes. Little text may fill less than `vocab_size`."""
+    _use_cores()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _vocabulary(tokenizer, tokenizer.to_str().encode(), vocab_size)
+
+
+def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:
+    """Read a Hugging Face `tokenizer.json`, or the one in a folder; `vocab_size` may leave room for more tokens.
+
+    A model in that folder says by itself for how many tokens it has room.
+
+    Raises DataError: no such file, not a tokenizer, larger than `vocab_size`, or without a token that ends a text.
+    """
+    _use_cores()
+    file = path / TOKENIZER_FILE if path.is_dir() else path
+    try:
+        raw = file.read_bytes()
+        tokenizer = Tokenizer.from_buffer(raw)
+    except OSError as error:
+        raise DataError(
+            f"cannot read the tokenizer {file}: {error.strerror}; name a tokenizer.json or its folder"
+        ) from None
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise DataError(f"{file} is not a Hugging Face tokenizer.json ({error}); name another or train one") from None
+    smallest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    size = vocab_size or max(smallest, _size_of_model(path))
+    if not smallest <= size <= MAX_VOCABULARY:
+        allowed = min(size, MAX_VOCABULARY)
+        raise DataError(f"the tokenizer {file} has {smallest} tokens, more than {allowed}; raise --vocab-size")
+    return _vocabulary(tokenizer, raw, size)
+
+
+def _size_of_model(folder: Path) -> int:
+    """Return the size of the vocabulary of the model in a folder; 0 if there is none that says it."""
+    try:
+        size = json.loads((folder / "config.json").read_bytes())["vocab_size"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+    return size if isinstance(size, int) else 0
+
+
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """Return the token that ends a document. Raises DataError when the tokenizer has none that is known."""
+    for name in ENDS:
+        token: int | None = tokenizer.token_to_id(name)
+        if token is not None:
+            return token
+    raise DataError(f"the tokenizer has no token that ends a text; add one of {', '.join(ENDS)} to it")
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the tokens of a prompt. Raises DataError: it is empty, or no text."""
+    check_text(text)
+    tokens: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    if not tokens:
+        raise DataError(EMPTY_PROMPT)
+    return tokens
+
+
+def check_text(text: str) -> None:
+    """Raise DataError if `text` holds bytes or halves of characters that no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the prompt is not UTF-8 at character {error.start}; give it as UTF-8") from None
+
+
+def _vocabulary(tokenizer: Tokenizer, raw: bytes, size: int) -> Vocabulary:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a document is plain text
+    return Vocabulary(tokenizer, raw, size, end_of_text(tokenizer))
+
+
+def _use_cores() -> None:
+    """Say aloud that tokenizers may use threads: unless told, it warns at a later fork and turns them off."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -1,0 +1,209 @@
+"""Text from a model, piece by piece, with who spoke which part.
+
+Every sub-model reads every token; the next one is drawn from their mixture, weighted by how well each foretold the
+text so far. A token costs one forward pass of each sub-model.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from configs.errors import DataError
+from configs.run import Frozen
+from peer.corpus.data import Array
+from peer.corpus.examples import TaskEncoder
+from peer.corpus.tokenizer import EMPTY_PROMPT, encode_text
+from peer.fused.routed import TASK, RoutedModel
+from peer.fused.router import mix
+
+NO_REPEAT = 3  # so many tokens stand in a likeliest answer once at most: else small models go round in circles
+
+
+class Sampling(Frozen):
+    """How tokens are drawn."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8  # 0: always the likeliest that repeats no `NO_REPEAT`
+    top_k: Annotated[int, Field(ge=0)] = 50  # 0: draw from all tokens
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a text that one sub-model spoke: for each of its tokens it had the greatest share."""
+
+    text: str
+    sub_model: str
+    domain: str
+    weight: float  # its mean share in these tokens, 0 to 1
+    is_prompt: bool
+
+
+@dataclass
+class Generation:
+    """A text in the making: iterate for the pieces of the answer, then ask who spoke which part.
+
+    Of a prompt longer than the context, the last tokens are read; the earlier ones still count for the route, by
+    naive Bayes. When the context is full, the last three quarters of it are read again.
+    Raises DataError: the prompt is empty, or the model came without a tokenizer.
+    """
+
+    model: RoutedModel
+    prompt: str | Sequence[int]  # a text, or its tokens
+    sampling: Sampling = field(default_factory=Sampling)
+    tokens: list[int] = field(init=False)  # of the prompt, then of the answer
+    prompt_tokens: int = field(init=False)  # how many of them are the prompt's
+    _shares: list[Array] = field(init=False, default_factory=list)  # (K,) for each token: who spoke it
+
+    def __post_init__(self) -> None:
+        if self.model.tokenizer is None:
+            raise DataError("the model directory has no tokenizer.json, so text cannot be read; fuse again")
+        if isinstance(self.prompt, str):
+            self.tokens = encode_text(self.model.tokenizer, self.prompt)
+        else:
+            self.tokens = list(self.prompt)
+        self.prompt_tokens = len(self.tokens)
+        if not self.tokens:
+            raise DataError(EMPTY_PROMPT)
+        if max(self.tokens) >= self.model.vocab_size:
+            raise DataError("the tokenizer beside the model is not the model's own; fuse again")
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the answer piece by piece, as whole characters, until the end-of-text token or `max_tokens`.
+
+        A piece for each token, so that one who iterates can stop at any: an empty one where a character is incomplete.
+        """
+        model, router = self.model, self.model.router
+        reader = _Reader(model)
+        random = np.random.default_rng(self.sampling.seed)
+        del self.tokens[self.prompt_tokens :], self._shares[:]
+
+        kept = self.tokens if len(self.tokens) < model.context_length else self.tokens[-reader.room :]
+        _, weights = self._route(router.naive_bayes(self.tokens[: -len(kept)]), None)
+        read, following = reader.read(kept)
+        _, weights = self._route(read, weights)
+        written = ""
+        for _ in range(self.sampling.max_tokens):
+            token = self._draw(mix(weights[:, None], following), random)
+            self._shares.append(_shares(weights[:, None], following[:, token, None])[:, 0])
+            weights = router.step(weights, following[:, token])
+            self.tokens.append(token)
+            if token == model.end_of_text:
+                break
+            text = self._decode(self.prompt_tokens, len(self.tokens))
+            if len(text) <= len(written) or text.endswith("\ufffd"):  # a character is still incomplete
+                text = written
+            yield text[len(written) :]
+            written = text
+            following = reader.follow(self.tokens)
+        text = self._decode(self.prompt_tokens, len(self.tokens))
+        if len(text) > len(written):
+            yield text[len(written) :]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the model has ended its answer; else it was cut at `max_tokens`, or is not finished yet."""
+        return len(self.tokens) > self.prompt_tokens and self.tokens[-1] == self.model.end_of_text
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the answer has so far, without the end-of-text."""
+        return len(self.tokens) - self.prompt_tokens - self.has_ended
+
+    def segments(self) -> list[Segment]:
+        """Return the prompt and what has been written so far, cut where another sub-model speaks."""
+        found: list[Segment] = []
+        count = len(self._shares)
+        speakers = [int(share.argmax()) for share in self._shares]
+        start = 0
+        for end in range(1, count + 1):
+            if end < count and end != self.prompt_tokens and speakers[end] == speakers[start]:
+                continue
+            info = self.model.sub_models[speakers[start]]
+            weight = float(np.mean([share[speakers[start]] for share in self._shares[start:end]]))
+            text = self._decode(start, end)
+            found.append(Segment(text, info.name, info.domain, weight, start < self.prompt_tokens))
+            start = end
+        return found
+
+    def _route(self, log_likelihoods: Array, start: Array | None) -> tuple[Array, Array]:
+        """Move the router over a part of the prompt (K, T), and note who spoke each of its tokens."""
+        weights, after = self.model.router.route(log_likelihoods, start)
+        self._shares.extend(_shares(weights, log_likelihoods).T)
+        return weights, after
+
+    def _draw(self, log_probabilities: Array, random: np.random.Generator) -> int:
+        """Draw a token from the mixture (V,)."""
+        if self.sampling.temperature == 0:
+            log_probabilities[repeating(self.tokens[self.prompt_tokens :])] = -np.inf
+            return int(log_probabilities.argmax())
+        scaled = log_probabilities / self.sampling.temperature
+        if 0 < self.sampling.top_k < len(scaled):
+            scaled[scaled < np.partition(scaled, -self.sampling.top_k)[-self.sampling.top_k]] = -np.inf
+        # Gumbel's trick: the argmax of perturbed logarithms is a draw from their softmax.
+        return int((scaled + random.gumbel(size=len(scaled))).argmax())
+
+    def _decode(self, start: int, end: int) -> str:
+        assert self.model.tokenizer is not None
+        return str(self.model.tokenizer.decode(self.tokens[start:end], skip_special_tokens=True))
+
+
+def task_prompt(model: RoutedModel, text: str) -> list[int]:
+    """Return the tokens that `model` reads before it answers the input `text`.
+
+    Raises DataError: it was not trained on a task, the input is empty, or it leaves no room for an answer.
+    """
+    if model.task is None or model.tokenizer is None:
+        raise DataError(f"the model was not trained on a task (it has no {TASK} or tokenizer.json); leave out --task")
+    return TaskEncoder(model.task, model.tokenizer, model.end_of_text).question(text, model.context_length)
+
+
+class _Reader:
+    """Keeps what each sub-model has read (key-value caches), and reads anew when the context is full."""
+
+    def __init__(self, model: RoutedModel) -> None:
+        self.model = model
+        self.room = max(1, model.context_length - 1 - model.context_length // 4)
+        self._caches: list[Any] = []
+        self._length = 0
+
+    def read(self, tokens: list[int]) -> tuple[Array, Array]:
+        """Read afresh. Returns the log likelihoods (K, T) of the tokens, and those (K, V) of the one after."""
+        self._caches = [None] * len(self.model.models)
+        self._length = 0
+        logs_KTV = self._forward([self.model.end_of_text, *tokens])
+        chosen = np.take_along_axis(logs_KTV[:, :-1], np.array(tokens)[None, :, None], axis=2)
+        return chosen[:, :, 0], logs_KTV[:, -1]
+
+    def follow(self, tokens: list[int]) -> Array:
+        """Read the last of `tokens`, the others having been read. Returns the log likelihoods (K, V) of the next."""
+        if self._length >= self.model.context_length:
+            return self.read(tokens[-self.room :])[1]
+        return self._forward(tokens[-1:])[:, -1]
+
+    @torch.inference_mode()
+    def _forward(self, tokens: list[int]) -> Array:
+        ids = torch.tensor([tokens], device=self.model.models[0].device)
+        logs = []
+        for index, model in enumerate(self.model.models):
+            output = model(input_ids=ids, past_key_values=self._caches[index], use_cache=True)
+            self._caches[index] = output.past_key_values
+            logs.append(output.logits[0].double().log_softmax(dim=-1).cpu().numpy())
+        self._length += len(tokens)
+        return np.stack(logs)
+
+
+def repeating(tokens: Sequence[int], length: int = NO_REPEAT) -> list[int]:
+    """Return the tokens that would end a sequence of `length` tokens which stands in `tokens` already."""
+    last = tokens[len(tokens) - length + 1 :]
+    starts = range(len(tokens) - length + 1)
+    return [tokens[at + length - 1] for at in starts if tokens[at : at + length - 1] == last]
+
+
+def _shares(log_weights: Array, log_likelihoods: Array) -> Array:
+    """Return how probable it is that each sub-model spoke each token, (K, T)."""
+    return np.asarray(np.exp(log_weights + log_likelihoods - mix(log_weights, log_likelihoods)))

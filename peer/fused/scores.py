@@ -1,0 +1,169 @@
+"""How good the answers to a task's held-out examples are: ROUGE, BLEU, chrF, exact match, F1, accuracy over options.
+
+Each score comes with a 95 % bootstrap interval over the examples. Answers are the likeliest token each time
+(`answers.py`). ROUGE is rouge-score's, BLEU and chrF are sacrebleu's; exact match and F1 follow SQuAD (Rajpurkar et
+al., 2016, 1606.05250). Chinese and Japanese have no spaces: there each character counts as a word.
+
+Shapes: N examples, R resamplings, S numbers that one example adds to a score.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from configs.errors import DataError
+from peer.corpus.examples import Encoded, Example, TaskEncoder
+from peer.fused.answers import answer, preferred
+from peer.fused.routed import RoutedModel
+
+RESAMPLINGS = 1000
+ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+
+_CHARACTER = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"  # kana and Han
+_WORDS = re.compile(f"{_CHARACTER}|(?:(?!{_CHARACTER})[^\\W_])+")
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？、；：“”‘’（）《》「」")
+
+Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how much)
+Table = NDArray[np.float64]  # (N, S)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score from 0 to 100, and the interval that holds it with 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """The scores of one task."""
+
+    examples: int
+    scores: Mapping[str, Score]
+    bleu_words: str  # how sacrebleu found them: "13a" or, where texts are mostly Chinese or Japanese, "zh"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what `shoal eval --metrics --json` prints of it."""
+        scores = {name: asdict(score) for name, score in self.scores.items()}
+        return {"examples": self.examples, "bleu_words": self.bleu_words, "scores": scores}
+
+
+def score_task(
+    model: RoutedModel, encoder: TaskEncoder, examples: Sequence[Example], progress: Progress | None = None
+) -> TaskScores:
+    """Let `model` answer the examples, and score the answers; of examples with options also its choice.
+
+    An answer is at most as long as the longest target. Inputs are cut so that half a window is left for it, if it may
+    need that. Raises DataError: the model came without a tokenizer, or reads less than the task's window.
+    """
+    if model.tokenizer is None:
+        raise DataError("the model directory has no tokenizer.json, so answers cannot be read; fuse again")
+    if model.context_length < encoder.window:
+        raise DataError(
+            f"the model reads {model.context_length} tokens, and the corpus was prepared for {encoder.window}; "
+            f"prepare it with --context-length {model.context_length} and this model's tokenizer"
+        )
+    report = progress or _silent
+    longest = max(len(each.answers[0]) for each in encoder.encode(examples) if each is not None)
+    encoded = encoder.encode(examples, room=min(longest, encoder.window // 2))
+    pairs = [(example, each) for example, each in zip(examples, encoded, strict=True) if each is not None]
+    prompts = [each.prompt for _, each in pairs]
+    limits = [min(longest, encoder.window - len(prompt)) for prompt in prompts]
+    tokens = answer(model, prompts, limits, lambda done, total: report("answering", done, total))
+    answers = [str(model.tokenizer.decode(each, skip_special_tokens=True)).strip() for each in tokens]
+    scores, bleu_words = score_answers(answers, [example.references for example, _ in pairs])
+    if choices := _choices(model, [pair for pair in pairs if pair[0].options], report):
+        scores["accuracy"] = _mean(choices)
+    return TaskScores(len(pairs), scores, bleu_words)
+
+
+def score_answers(
+    answers: Sequence[str], references: Sequence[Sequence[str]], seed: int = 0
+) -> tuple[dict[str, Score], str]:
+    """Return the scores of answers, each beside its references, of which the best counts; and how BLEU split words."""
+    scorer = RougeScorer(list(ROUGE), tokenizer=_Words())
+    rouge = [scorer.score_multi(list(own), text) for text, own in zip(answers, references, strict=True)]
+    scores = {name: _mean([each[key].fmeasure for each in rouge], seed) for key, name in ROUGE.items()}
+    texts = "".join(own[0] for own in references)
+    bleu_words = "zh" if 2 * len(re.findall(_CHARACTER, texts)) > len(texts) else "13a"
+    scores["BLEU"] = _of_corpus(BLEU(tokenize=bleu_words, force=True), answers, references, seed)
+    scores["chrF"] = _of_corpus(CHRF(), answers, references, seed)
+    pairs = list(zip(answers, references, strict=True))
+    exact = [max(float(normalized(text) == normalized(one)) for one in own) for text, own in pairs]
+    scores["exact match"] = _mean(exact, seed)
+    scores["F1"] = _mean([max(token_f1(text, one) for one in own) for text, own in pairs], seed)
+    return scores, bleu_words
+
+
+def normalized(text: str) -> str:
+    """Return `text` in lower case, without punctuation, articles and more than one space in a row."""
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """Return the harmonic mean of precision and recall over the words that both have, 0 to 1."""
+    own, wanted = (_split(normalized(text)) for text in (answer, reference))
+    common = sum((Counter(own) & Counter(wanted)).values())
+    if not own or not wanted:
+        return float(own == wanted)
+    return 2 * common / (len(own) + len(wanted))
+
+
+def bootstrap(table: Table, score: Callable[[Table], float], seed: int = 0) -> Score:
+    """Return the score of all examples, and the interval in which it falls in 95 % of resamplings with replacement.
+
+    `score` makes the sums (S,) of examples a score. The same table and seed give the same interval.
+    """
+    random, count = np.random.default_rng(seed), len(table)
+    drawn = [score(table[random.integers(0, count, count)].sum(axis=0)) for _ in range(RESAMPLINGS)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Score(score(table.sum(axis=0)), float(low), float(high))
+
+
+def _choices(model: RoutedModel, pairs: Sequence[tuple[Example, Encoded]], report: Progress) -> list[float]:
+    """Return 1 for each example whose preferred option is a right one, 0 for the others."""
+    if not pairs:
+        return []
+    best = preferred(model, [each for _, each in pairs], lambda done, total: report("ranking options", done, total))
+    return [float(example.options[at] in example.references) for (example, _), at in zip(pairs, best, strict=True)]
+
+
+def _mean(values: Sequence[float], seed: int = 0) -> Score:
+    """Return the mean of one number an example, times 100."""
+    table = np.array([[value, 1.0] for value in values])
+    return bootstrap(table, lambda sums: 100 * float(sums[0] / sums[1]), seed)
+
+
+def _of_corpus(metric: Any, answers: Sequence[str], references: Sequence[Sequence[str]], seed: int) -> Score:
+    """Return a score of sacrebleu, which is one of the sums over all examples. Its statistics are private there."""
+    most = max(map(len, references))
+    streams = [[own[at] if at < len(own) else None for own in references] for at in range(most)]
+    table = np.array(metric._extract_corpus_statistics(answers, streams), dtype=np.float64)
+    return bootstrap(table, lambda sums: float(metric._compute_score_from_stats(sums.tolist()).score), seed)
+
+
+def _split(text: str) -> list[str]:
+    """Return words; each Chinese or Japanese character is one."""
+    return [part for word in text.split() for part in re.findall(f"{_CHARACTER}|(?:(?!{_CHARACTER}).)+", word)]
+
+
+class _Words:
+    """Splits as rouge-score does, and knows letters beyond ASCII."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return _WORDS.findall(text.lower())
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""

@@ -1,0 +1,1 @@
+"""What a peer does as a member of a run."""

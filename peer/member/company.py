@@ -1,0 +1,92 @@
+"""Whether this peer's rounds are sealed together with others, and, if not, what a person should know about it."""
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from configs.cores import usable_cores
+from peer.block.exchange import BEHIND, UNFETCHED
+from peer.block.stride import Trial
+from protocols.sealing import UNHEARD, UNNAMED
+
+ALONE_S, ALONE_ROUNDS = 60.0, 5  # without a round that was sealed with others; then it is said
+ROUNDS_OF_ALONE_S = 2  # that must fit into these seconds
+BUSY_LOAD = 1.25  # programs that want a core, for each core
+KEPT = 20  # causes of failed rounds
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a round of this peer meets, now."""
+
+    others: int  # peers that hold the same block
+    round_s: float
+    step_s: float | None
+    # Programs that wanted a core in the last minute; None where that is not known.
+    load: float | None = field(default_factory=lambda: os.getloadavg()[0] if hasattr(os, "getloadavg") else None)
+    cores: float = field(default_factory=usable_cores)
+
+
+class Company:
+    """Remembers how the rounds with others ended since the last that was sealed. `now` in monotonic seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._since = now()
+        self._failed: deque[str] = deque(maxlen=KEPT)  # causes
+        self._count = 0
+        self._last: Trial | None = None
+
+    def ended(self, trial: Trial, cause: str) -> None:
+        """Take in how a round with others ended: `cause` is empty if it was sealed."""
+        self._last = trial
+        if trial.is_sealed:
+            self.begin()
+        else:
+            self._failed.append(cause)
+            self._count += 1
+
+    def begin(self) -> None:
+        """Count from now on: a round was sealed, or there is nobody to seal one with."""
+        self._since, self._count = self._now(), 0
+        self._failed.clear()
+
+    def warning(self, met: Circumstances) -> str:
+        """Say that this peer trains alone although there are others, why, and what helps; nothing if it does not."""
+        seconds = self._now() - self._since
+        is_long = seconds >= max(ALONE_S, ROUNDS_OF_ALONE_S * met.round_s)
+        if not met.others or not (is_long or self._count >= ALONE_ROUNDS):
+            return ""
+        who = "the other peer" if met.others == 1 else f"any of the {met.others} other peers"
+        rounds = f"{self._count} round{'' if self._count == 1 else 's'}"
+        return f"this peer trains alone: nothing sealed with {who} for {seconds:.0f} s, {rounds}: {self._cause(met)}"
+
+    def _cause(self, met: Circumstances) -> str:
+        if met.step_s is not None and met.step_s > met.round_s:
+            return (
+                f"a step takes {met.step_s:.2g} s here, and a round {met.round_s:.2g} s; rounds are being made longer. "
+                f"A run that is founded with SHOAL_RUN__ROUNDS__TICK_SECONDS={4 * met.step_s:.0f} begins with long ones"
+            )
+        is_busy = met.load is not None and met.load > BUSY_LOAD * met.cores
+        if self._last is not None and self._last.is_late:
+            ready = "never" if self._last.offer_s is None else f"{self._last.offer_s:.2g} s after the tick"
+            why = f"this machine's cores are busy, {met.load:.1f} programs want {met.cores:g}" if is_busy else "slow"
+            cure = "end other programs" if is_busy else "rounds are being made longer"
+            return f"the own offer is ready {ready}, the cut is after {self._last.cut_s:.2g} s ({why}); {cure}"
+        match Counter(self._failed).most_common(1):
+            case [(cause, _)] if cause == UNHEARD:
+                hint = "; this machine's cores are busy, too" if is_busy else ""
+                return (
+                    "the others were not heard: they are gone, too busy, or cannot be reached on the port that their "
+                    f"address names; see what `shoal status` says there{hint}"
+                )
+            case [(cause, _)] if cause in (UNNAMED, UNFETCHED):
+                return (
+                    "offers do not arrive in time: a link is too slow for these rounds; say `--up-mbit` where it is. "
+                    "Rounds are being made longer"
+                )
+            case [(cause, _)] if cause == BEHIND:
+                return "the others' state could not be fetched; the log says why"
+        return "no round has ended yet"

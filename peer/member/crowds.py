@@ -1,0 +1,146 @@
+"""Which blocks have more holders than one group, and with whom this peer exchanges them at which tick.
+
+Such a block's holders form buckets, others at every tick (`protocols/grouping.py`). A peer says `ACT_TICKS` ahead that
+it comes to its bucket, and reads a tick ahead who else does, so all have been dialled when the round begins. How many
+holders there are is estimated from what is found there: nobody lists them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from dht.addresses import MAX_ADDRESSES
+from dht.buckets import Buckets
+from dht.membership import ACT_TICKS
+from peer.block.timing import due
+from protocols.grouping import Census, begin, bits_for, draw, group, revised, sought
+
+if TYPE_CHECKING:
+    from peer.daemon import Daemon
+
+log = logging.getLogger(__name__)
+
+LISTED = 128  # peers of a large swarm whose member records are in the DHT, about: whom newcomers and keepers find
+
+
+class Crowds:
+    """Counts the holders of the blocks in training here; a block is a crowd when they are too many for one group."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._buckets = Buckets(daemon.network, daemon.spec.run_id, daemon.clock)
+        self._group_size = daemon.spec.rounds.group_size
+        self._census: dict[str, Census] = {}
+        self._bits: dict[tuple[str, int], int] = {}  # block and tick → bits of the bucket that was announced
+        self._groups: dict[tuple[str, int], Sequence[str]] = {}  # block and tick → who exchanges there
+
+    def is_crowd(self, block: str) -> bool:
+        """Whether the block is exchanged in random groups."""
+        census = self._census.get(block)
+        return census is not None and census.bits > 0
+
+    def group(self, block: str, tick: int) -> Sequence[str]:
+        """Return with whom this peer exchanges a crowd's block at `tick`, itself among them; none if it is not told."""
+        return self._groups.get((block, tick), ())
+
+    def holders(self, block: str) -> float:
+        """Return how many peers hold a block, about."""
+        return self._census[block].holders
+
+    def told(self) -> dict[str, float]:
+        """Return what this peer tells others of its crowds: block → holders, about."""
+        return {block: census.holders for block, census in self._census.items() if self.is_crowd(block)}
+
+    def is_listed(self) -> bool:
+        """Whether this peer's member record belongs in the DHT: always, unless all its blocks are large crowds."""
+        census = list(self._census.values())
+        if not census or any(each.bits == 0 for each in census):
+            return True
+        bits = bits_for(min(each.holders for each in census), LISTED)
+        return self._draw("", 0)[:bits] == "0" * bits
+
+    async def keep_up(self, tick: int) -> None:
+        """Count, say where this peer will be two ticks from now, and read who comes to its bucket in the next one."""
+        replicas = self._daemon.session.replicas
+        for block in list(self._census):
+            if block not in replicas:
+                del self._census[block]
+        for block in list(replicas):
+            self._count(block, tick)
+        self._groups = {at: members for at, members in self._groups.items() if at[1] >= tick}
+        self._bits = {at: bits for at, bits in self._bits.items() if at[1] >= tick}
+        crowds = [block for block in replicas if self.is_crowd(block)]
+        async with asyncio.TaskGroup() as tasks:
+            for block in crowds:
+                tasks.create_task(self._announce(block, tick + ACT_TICKS))
+                tasks.create_task(self._find(block, tick + 1))
+
+    def _count(self, block: str, tick: int) -> None:
+        """Take in how many holders the members' records name, as long as that is how they are known."""
+        if self.is_crowd(block):
+            return
+        membership = self._daemon.membership
+        view = membership.view(block, tick)
+        records = [membership.record(peer) for peer in membership.members(tick) if peer != self._daemon.me]
+        told = [record.crowds[block] for record in records if record is not None and block in record.crowds]
+        if told and 2 * len(told) >= len(view):
+            self._census[block] = begin(median(told), self._group_size)
+        else:
+            seen = max(1, len(view))
+            census = self._census.get(block) or Census(seen, seen, 0)
+            self._census[block] = revised(census, {0: [seen] * (seen - 1)}, [seen], self._group_size)
+        if self.is_crowd(block):
+            holders = self.holders(block)
+            log.info("%s has about %.0f holders: from now on it is exchanged in random groups", block, holders)
+
+    async def _announce(self, block: str, tick: int) -> None:
+        daemon = self._daemon
+        replica, census = daemon.session.replicas.get(block), self._census.get(block)
+        if replica is None or census is None or not daemon.exchanges.takes_part(block):
+            return
+        if not due(daemon.spec, {block: replica.state.age}, tick):
+            return
+        self._bits[block, tick] = census.bits
+        addresses = daemon.standing.addresses[:MAX_ADDRESSES]
+        prefix = self._draw(block, tick)[: census.bits]
+        await self._buckets.announce(block, tick, prefix, holders=census.holders, addresses=addresses)
+
+    async def _find(self, block: str, tick: int) -> None:
+        """Read the bucket to which this peer said it would come, call its members, and take them into account."""
+        bits = self._bits.get((block, tick))
+        if bits is None:
+            return
+        daemon = self._daemon
+        own = self._draw(block, tick)
+        found = await self._buckets.read(block, tick, own[:bits])
+        if block not in self._census:  # put away meanwhile
+            return
+        told = {peer: record.holders for peer, record in found.items()} | {daemon.me: self.holders(block)}
+        draws = {peer: self._draw(block, tick, peer) for peer in told}
+        members = group(daemon.me, draws, bits, self._group_size)
+        self._groups[block, tick] = members
+        for peer in members:
+            if peer != daemon.me:
+                await daemon.network.remember(peer, found[peer].addresses)
+        others = [told[peer] for peer in told if peer != daemon.me and draws[peer].startswith(own[:bits])]
+        await self._revise(block, tick, {bits: others}, [told[peer] for peer in members])
+
+    async def _revise(self, block: str, tick: int, found: dict[int, list[float]], told: Sequence[float]) -> None:
+        census = self._census.get(block)
+        if census is None or census.bits not in found:
+            return
+        own = self._draw(block, tick)
+        while more := sought(census, found):
+            for bits in more:
+                records = await self._buckets.read(block, tick, own[:bits])
+                found[bits] = [record.holders for peer, record in records.items() if peer != self._daemon.me]
+        self._census[block] = revised(census, found, told, self._group_size)
+        if not self.is_crowd(block):
+            log.info("%s has about %.0f holders: from now on they are one group", block, self.holders(block))
+
+    def _draw(self, block: str, tick: int, peer: str = "") -> str:
+        return draw(self._daemon.spec.run_id, block, tick, peer or self._daemon.me)

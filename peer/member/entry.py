@@ -1,0 +1,259 @@
+"""How a daemon comes to its run: it founds one, joins one by address, or takes up the one in its state directory."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from configs.corpus import DomainInfo
+from configs.errors import ConfigError, DataError, NetworkError, StateError
+from configs.files import read_bytes, read_json, write_file, write_json
+from configs.kept import spell
+from configs.load import Settings
+from configs.machine import NO_HINTS, Hints, PeerConfig
+from configs.run import AdapterSpec, ModelSpec, RunPlan, RunSpec
+from dht.address_book import AddressBook
+from dht.identity import Identity
+from dht.network import Network
+from dht.records import DomainRecord, open_record, sign_record
+from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
+from peer.member.library import Library, match, tokenizer_from
+from peer.train.pretrained import (
+    check_tokenizer,
+    parameters_id,
+    read_model_spec,
+    read_parameters,
+    write_parameters,
+)
+from peer.workers.pace import choose_tick, measure_pace
+from protocols.describe import Describe, Description, describe
+from protocols.shards import Shards
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+DOMAINS_FILE = "domains.bin"
+HINTS_FILE = "hints.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as this peer has entered it."""
+
+    spec: RunSpec
+    domain_records: tuple[bytes, ...]  # signed by who added them, in order
+    library: Library
+    peers: tuple[str, ...]  # that were reached
+    is_founder: bool  # nobody else has the initial state
+    clock: str = ""  # why a tick is as long as it is, if it was chosen here and now
+    hints: Hints = NO_HINTS  # what the run's founder suggests to everybody's machine; passed on to those who join
+
+    def save(self, state_dir: Path) -> None:
+        """Make `state_dir` this run's. Raises StateError."""
+        write_file(state_dir / RUN_FILE, self.spec.model_dump_json(indent=1).encode())
+        framed = b"".join(len(record).to_bytes(4, "big") + record for record in self.domain_records)
+        write_file(state_dir / DOMAINS_FILE, framed)
+        if self.hints != NO_HINTS:
+            write_json(state_dir / HINTS_FILE, self.hints.model_dump())
+
+    def advised(self, settings: Settings) -> Settings:
+        """Return `settings` with what the run's founder suggests, wherever nothing was given; say what it is."""
+        taken = self.hints.new_to(settings.peer)
+        if taken:
+            log.info("the run's founder suggests %s", spell(taken))
+        return settings.model_copy(update={"peer": settings.peer.model_copy(update=taken)})
+
+
+async def enter(settings: Settings, identity: Identity, network: Network, book: AddressBook) -> Entry:
+    """Found, join or resume. `book` has the addresses of an earlier life.
+
+    Raises UsageError, NetworkError, StateError, DataError: each with what to do.
+    """
+    config = settings.peer
+    known = [address for addresses in book.peers().values() for address in addresses]
+    saved = saved_spec(config.state_dir)
+    if saved is not None and config.run_id not in (None, saved.run_id):
+        raise StateError(_other_state(config.state_dir, saved.run_id, str(config.run_id)))
+    if config.initial_peers:
+        return await _join(config, network, saved, known)
+    if saved is not None:
+        return await _resume(config, network, saved, known)
+    if settings.run is None:
+        raise ConfigError("nothing to found: give a preset with --config, such as --config tiny, or join by an address")
+    return replace(await _found(settings.run, config, identity, network), hints=settings.hints)
+
+
+async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
+    corpus = await asyncio.to_thread(_own_corpus, plan, config)
+    model, initial_id = await asyncio.to_thread(_beginning, plan, config, corpus)
+    plan = plan.model_copy(update={"model": model})
+    tick_s, clock = await _clock(plan, config, initial_id)
+    spec = plan.founded(
+        tick_s,
+        genesis=float(int(time.time())),
+        tokenizer_sha256=corpus.info.tokenizer_sha256,
+        end_of_text=corpus.info.end_of_text,
+        initial_id=initial_id,
+    )
+    domains = [d.model_copy(update={"is_public": d.is_public and not config.private}) for d in corpus.info.domains]
+    now = time.time()
+    records = tuple(
+        sign_record(identity, "domain", DomainRecord(run_id=spec.run_id, index=index, domain=domain), now)
+        for index, domain in enumerate(domains)
+    )
+    library = Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
+    library.set_tokenizer(corpus.tokenizer_json())
+    library.keep_counts()
+    return Entry(spec, records, library, (), True, clock)
+
+
+async def _clock(plan: RunPlan, config: PeerConfig, initial_id: str | None) -> tuple[float, str]:
+    """Return the run's tick in seconds, and why it is that: measured, unless the plan says it."""
+    if plan.rounds.tick_seconds is not None:
+        return plan.rounds.tick_seconds, ""
+    base = config.state_dir / "corpus" / BLOBS / initial_id if initial_id and plan.model.adapter else None
+    log.info("measuring how long a step takes here")
+    return choose_tick(plan.rounds, await measure_pace(config, plan, base))
+
+
+async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, known: Sequence[str]) -> Entry:
+    try:
+        peers = await network.connect(config.initial_peers)
+    except NetworkError as error:
+        if saved is None or not known:
+            raise
+        log.warning("%s; trying the peers of last time", error)
+        return await _resume(config, network, saved, known)
+    description = await describe(network.stub(Describe, peers[0]), expected_run_id=config.run_id)
+    spec = description.spec
+    if saved is not None and saved.run_id != spec.run_id:
+        raise StateError(_other_state(config.state_dir, saved.run_id, spec.run_id))
+    records = tuple(description.domains)
+    domains = read_domains(records, spec)
+    library = _library(config, network, spec, domains)
+    has_it = library.has_tokenizer
+    library.set_tokenizer(
+        library.tokenizer_json if has_it else await _tokenizer(description, network, spec, peers[0], library.folder)
+    )
+    hints = description.hints if description.hints != NO_HINTS else saved_hints(config.state_dir)
+    return Entry(spec, records, library, tuple(peers), False, hints=hints)
+
+
+async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Sequence[str]) -> Entry:
+    records = saved_records(config.state_dir)
+    library = _library(config, network, spec, read_domains(records, spec))
+    library.set_tokenizer(library.tokenizer_json)
+    try:
+        peers = await network.connect(known) if known else []
+    except NetworkError:
+        log.warning("none of the %d known peers answers; going on alone, and looking for them", len(known))
+        peers = []
+    return Entry(spec, records, library, tuple(peers), False, hints=saved_hints(config.state_dir))
+
+
+def _library(config: PeerConfig, network: Network, spec: RunSpec, domains: list[DomainInfo]) -> Library:
+    corpus = open_corpus(config.data) if config.data is not None else None
+    if corpus is not None:
+        domains = match(corpus, spec, domains)
+    else:
+        corpus = built_in(config.state_dir, spec)
+    return Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
+
+
+def built_in(state_dir: Path, spec: RunSpec) -> Corpus | None:
+    """Return the built-in corpus that a founder prepared in its state directory, if it is this run's."""
+    corpora = [path.parent for path in (state_dir / "corpus").glob(f"*/{TOKENIZER_FILE}")]
+    return next((c for c in map(open_corpus, corpora) if c.info.tokenizer_sha256 == spec.tokenizer_sha256), None)
+
+
+def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
+    if config.data is not None:
+        return open_corpus(config.data)
+    from peer.corpus.builtin import built_in_corpus
+
+    log.info("no --data given: preparing the built-in corpus")
+    return built_in_corpus(config.state_dir / "corpus", plan.model.vocab_size, plan.model.context_length)
+
+
+def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[ModelSpec, str | None]:
+    """Return the run's model, and what the run spec calls its first parameters; None when the seed makes them."""
+    folder = config.init_from
+    if folder is None:
+        model = plan.model.model_copy(update={"vocab_size": corpus.info.vocab_size})
+        corpus.check_fits(model)
+        return model, None
+    planned = plan.model
+    if plan.strategy.kind == "adapters" and planned.adapter is None:
+        planned = planned.model_copy(update={"adapter": AdapterSpec()})
+    model = read_model_spec(folder, planned)
+    check_tokenizer(folder, corpus)
+    corpus.check_fits(model)
+    log.info("reading %s", folder)
+    if model.adapter is not None:
+        return model, write_parameters(folder, model, config.state_dir / "corpus" / BLOBS)
+    return model, parameters_id(read_parameters(folder, model))
+
+
+async def _tokenizer(description: Description, network: Network, spec: RunSpec, peer: str, folder: Path) -> bytes:
+    stub = shards_stub(network, spec)
+    return await tokenizer_from(stub, peer, description.tokenizer_id, description.tokenizer_bytes, folder)
+
+
+def shards_stub(network: Network, spec: RunSpec) -> Callable[[str], Any]:
+    """Return what makes a stub of a peer's `Shards` service."""
+    return lambda peer: network.stub(Shards, peer, spec.run_id)
+
+
+def read_domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
+    """Check signed domain records and return the domains by their index."""
+    opened = [open_record(data, "domain", DomainRecord).record for data in records]
+    by_index = {record.index: record.domain for record in opened if record.run_id == spec.run_id}
+    if not by_index or sorted(by_index) != list(range(len(by_index))):
+        raise DataError("the peer does not know the run's domains; join by another one")
+    return [by_index[index] for index in sorted(by_index)]
+
+
+def saved_spec(state_dir: Path) -> RunSpec | None:
+    """Return the run that a state directory belongs to, or None. Raises StateError if it is damaged."""
+    data = read_bytes(state_dir / RUN_FILE)
+    if data is None:
+        return None
+    try:
+        return RunSpec.model_validate_json(bytes(data))
+    except ValidationError as error:
+        raise StateError(
+            f"{state_dir / RUN_FILE} is not a run of this version of shoal ({error.error_count()} problems); "
+            "give another --state-dir"
+        ) from None
+
+
+def saved_records(state_dir: Path) -> tuple[bytes, ...]:
+    """Return the signed domain records in a state directory, in their order."""
+    data = bytes(read_bytes(state_dir / DOMAINS_FILE) or b"")
+    records, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        records.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return tuple(records)
+
+
+def saved_hints(state_dir: Path) -> Hints:
+    """Return what the founder of a state directory's run suggests. Raises StateError if it is damaged."""
+    path = state_dir / HINTS_FILE
+    try:
+        return Hints.model_validate(read_json(path) or {})
+    except ValidationError:
+        raise StateError(f"{path} is damaged; delete it, it only holds what the run's founder suggests") from None
+
+
+def _other_state(state_dir: Path, saved: str, asked: str) -> str:
+    return (
+        f"{state_dir} holds run {saved}, but the run asked for is {asked}; give another --state-dir for it, "
+        f"or leave out --run and the address to go on with {saved}"
+    )

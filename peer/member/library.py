@@ -1,0 +1,250 @@
+"""The text that a peer has: which blobs of the corpus lie here, which may be served, which to train on.
+
+How blobs travel is `protocols/shards.py`'s; what is in them is `peer/corpus/data.py`'s.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from configs.content import content_id_of
+from configs.corpus import DomainInfo, ShardInfo
+from configs.errors import DataError, NetworkError, ShoalError, StateError
+from configs.files import write_file
+from configs.run import RunSpec
+from dht.leases import choose_shards
+from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source
+from peer.train.adapters import base_bytes, map_base
+from peer.train.partition import COMMON, Strategy
+from protocols.shards import OnBytes, download
+
+log = logging.getLogger(__name__)
+
+DOWNLOAD_S = 3600.0
+MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
+SPARE_SHARDS = 32  # of other domains, so that whoever brought them may leave
+
+
+class Library:
+    """The blobs of a run's corpus on this machine.
+
+    `corpus` is this user's own prepared corpus, if it brought one; what is fetched from the swarm lies in `folder`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: RunSpec,
+        domains: Sequence[DomainInfo],
+        shards_stub: Callable[[str], Any],
+        corpus: Corpus | None,
+    ) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.domains = list(domains)
+        self.corpus = corpus
+        self._shards_stub = shards_stub
+        self.on_bytes: OnBytes | None = None  # of what is fetched
+        self.leased: Callable[[], Mapping[str, int]] = dict  # content id → other peers that train on that shard
+        # What adapters are trained on; every peer has it.
+        self.base = (
+            ShardInfo(content_id=spec.initial_id, tokens=0, size_bytes=base_bytes(spec.model))
+            if spec.model.adapter is not None and spec.initial_id is not None
+            else None
+        )
+        self._tokenizer_id = ""
+        self._fetching = asyncio.Lock()  # one download for one file
+        (folder / BLOBS).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def tokenizer_json(self) -> bytes:
+        """The run's tokenizer."""
+        return (self.folder / TOKENIZER_FILE).read_bytes()
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the run's tokenizer lies here. (That of another run may, which was never entered.)"""
+        path = self.folder / TOKENIZER_FILE
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.spec.tokenizer_sha256
+
+    def set_tokenizer(self, data: bytes) -> None:
+        """Keep the tokenizer. Raises DataError if it is not the run's."""
+        if hashlib.sha256(data).hexdigest() != self.spec.tokenizer_sha256:
+            raise DataError("the tokenizer is not the one of this run; prepare the data with the run's tokenizer.json")
+        write_file(self.folder / TOKENIZER_FILE, data)
+        self._tokenizer_id = content_id_of(data)
+
+    def keep_counts(self) -> None:
+        """Copy the domains' unigram counts here, so that the run can be fused when the corpus has been moved away."""
+        for domain in self.domains:
+            path = self.path(domain.counts)
+            if path is not None:
+                write_file(self.folder / BLOBS / domain.counts.content_id, path.read_bytes())
+
+    @property
+    def tokenizer_id(self) -> str:
+        """The content id of the tokenizer."""
+        return self._tokenizer_id or content_id_of(self.tokenizer_json)
+
+    def path(self, blob: ShardInfo) -> Path | None:
+        """Return where a blob lies on this machine, or None if it does not."""
+        places = [self.folder / BLOBS / blob.content_id]
+        if self.corpus is not None:
+            places.append(self.corpus.blob(blob.content_id))
+        return next((place for place in places if place.is_file()), None)
+
+    def lookup(self, content_id: str) -> Path | None:
+        """Return the file of a blob that may leave this machine: private text never does."""
+        if content_id == self._tokenizer_id:
+            return self.folder / TOKENIZER_FILE
+        if self.base is not None and content_id == self.base.content_id:
+            return self.path(self.base)
+        for domain in self.domains:
+            public = (*domain.shards, domain.heldout) if domain.is_public else ()
+            for blob in (domain.counts, *public):
+                if blob.content_id == content_id:
+                    return self.path(blob)
+        return None
+
+    def trains(self, strategy: Strategy, sub_model: str) -> list[DomainInfo]:
+        """Return the domains that a sub-model is trained on."""
+        index = strategy.domain(sub_model)
+        return self.domains if index is None else [self.domains[index]]
+
+    def can_train(self, strategy: Strategy, sub_model: str) -> bool:
+        """Return whether this peer has, or may fetch, text for `sub_model`."""
+        return any(d.is_public or any(map(self.path, d.shards)) for d in self.trains(strategy, sub_model))
+
+    def sources(self, strategy: Strategy, sub_model: str) -> list[Source]:
+        """Return the token files for `sub_model` that lie here; every domain weighs the same."""
+        sources = []
+        for domain in self.trains(strategy, sub_model):
+            here = [(shard, path) for shard in domain.shards if (path := self.path(shard)) is not None]
+            here = [(shard, path) for shard, path in here if shard.tokens > self.spec.model.context_length]
+            total = sum(shard.tokens for shard, _ in here)
+            size, is_task = self.spec.model.vocab_size, domain.task is not None
+            sources += [Source(str(path), size, shard.tokens / total, is_task) for shard, path in here]
+        return sources
+
+    def leases(self, strategy: Strategy, sub_model: str) -> list[str]:
+        """Return the content ids of the shards here that `sub_model` is trained on, as many as a record takes."""
+        held = (s for domain in self.trains(strategy, sub_model) for s in domain.shards if self.path(s) is not None)
+        return [shard.content_id for shard in itertools.islice(held, MAX_LOCAL_SHARDS)]
+
+    def wanted(self, strategy: Strategy, sub_model: str, me: str) -> list[ShardInfo]:
+        """Return the shards to fetch for `sub_model`, one of each domain first.
+
+        Those that the fewest others train on come first, so that coverage of a large domain stays even.
+        """
+        queues, leased = [], self.leased()
+        for domain in self.trains(strategy, sub_model):
+            shards = [s for s in domain.shards if s.tokens > self.spec.model.context_length] if domain.is_public else []
+            queues.append(choose_shards(shards, leased, MAX_LOCAL_SHARDS, f"{me}/{domain.name}"))
+        longest = max(map(len, queues), default=0)
+        mixed = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
+        return [shard for shard in mixed if self.path(shard) is None]
+
+    async def fetch(self, blobs: Sequence[ShardInfo], peers: Sequence[str]) -> None:
+        """Fetch blobs from whoever has them. Raises NetworkError if one cannot be had, StateError on a full disk."""
+        for blob in blobs:
+            target = self.folder / BLOBS / blob.content_id
+            async with self._fetching:
+                if self.path(blob) is None:
+                    await download(
+                        self._shards_stub,
+                        peers,
+                        blob.content_id,
+                        blob.size_bytes,
+                        target,
+                        deadline_s=DOWNLOAD_S,
+                        on_bytes=self.on_bytes,
+                    )
+
+    def frozen(self) -> Tensor | None:
+        """Map the frozen model of a run of adapters, flat; its file may be deleted meanwhile. None: it is not here."""
+        path = None if self.base is None else self.path(self.base)
+        return None if path is None else map_base(path, self.spec.model)
+
+    async def obtain_base(self, peers: Sequence[str]) -> Path | None:
+        """Return the file of the frozen model, fetched if it is not here; None if the run has none.
+
+        Raises NetworkError, StateError as `fetch`.
+        """
+        if self.base is None:
+            return None
+        if self.path(self.base) is None:
+            log.info("fetching the frozen model, %.1f MB", self.base.size_bytes / 1e6)
+            await self.fetch([self.base], peers)
+        return self.path(self.base)
+
+    async def fetch_in_background(
+        self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str], arrived: Callable[[], Any]
+    ) -> None:
+        """Fetch the rest of the shards for `sub_model`, then what keeps the text of the others in the swarm.
+
+        `arrived` is called after each shard of `sub_model`. Raises StateError on a full disk.
+        """
+        try:
+            for shard in self.wanted(strategy, sub_model, me):
+                await self.fetch([shard], peers)
+                await arrived()
+            await self.fetch([domain.counts for domain in self.domains], peers)
+            await self.fetch(self.wanted(strategy, COMMON, me)[:SPARE_SHARDS], peers)
+        except StateError:
+            raise
+        except (ShoalError, TimeoutError) as error:
+            log.info("some of the corpus could not be fetched yet: %s", error)
+
+    async def fetch_first(self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str]) -> None:
+        """Fetch just enough to begin: one shard. Raises NetworkError if `sub_model` has no text that can be had."""
+        if self.sources(strategy, sub_model):
+            return
+        wanted = self.wanted(strategy, sub_model, me)
+        if not wanted:
+            names = ", ".join(domain.name for domain in self.trains(strategy, sub_model))
+            raise NetworkError(f"no text for {sub_model}: domain {names} is private; bring your own with --data DIR")
+        await self.fetch([min(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes)], peers)
+
+
+def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[DomainInfo]:
+    """Return the run's domains with this peer's own shards in the place of those that it cannot fetch.
+
+    Raises DataError: another tokenizer, a domain that the run has not, or examples in another format.
+    """
+    if corpus.info.tokenizer_sha256 != spec.tokenizer_sha256:
+        raise DataError(
+            f"{corpus.path} was prepared with another tokenizer than the run's; use the run's tokenizer.json"
+        )
+    own = {domain.name: domain for domain in corpus.info.domains}
+    known = {domain.name for domain in domains}
+    if strange := sorted(own.keys() - known):
+        raise DataError(
+            f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}: prepare yours "
+            "by one of these names, or found a run of your own"
+        )
+    for domain in domains:
+        mine = own.get(domain.name)
+        if mine is not None and not domain.is_public and mine.task_format != domain.task_format:
+            form = domain.task_format
+            wanted = (
+                f"examples, with --prompt-format {form.prompt!r} --context-length {form.window}" if form else "text"
+            )
+            raise DataError(f"domain '{domain.name}' of {corpus.path} is not as the run has it; prepare it of {wanted}")
+    return [own[d.name] if d.name in own and not d.is_public else d for d in domains]
+
+
+async def tokenizer_from(
+    shards_stub: Callable[[str], Any], peer: str, content_id: str, size_bytes: int, folder: Path
+) -> bytes:
+    """Download the run's tokenizer from the peer that described the run."""
+    target = folder / f"{content_id}.part.json"
+    await download(shards_stub, [peer], content_id, size_bytes, target, deadline_s=60.0)
+    data = await asyncio.to_thread(target.read_bytes)
+    target.unlink()
+    return data

@@ -1,0 +1,154 @@
+"""The sub-model that this peer trains now: its replicas, its worker, and what passes between them.
+
+A block's exchange runs beside the training: θ is copied out at the round's end, and the new anchor goes in between
+two inner steps, keeping what the worker has learnt meanwhile: θ ← θ + (φ_new − θₛ).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from configs.run import RunSpec
+from peer.block.exchange import Work
+from peer.block.replica import Replica
+from peer.block.store import BlockStore
+from peer.member.library import Library
+from peer.train.outer import OuterState, unwritten
+from peer.train.partition import Layout, Strategy
+from peer.workers.supervisor import Workers
+
+PAUSE_S = 5.0  # for the end of a step, when a sub-model is put away
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was copied out of the worker at a round's end."""
+
+    works: Mapping[str, Work]  # block → θ, tokens, domain
+    epoch: int  # of the worker: it changes when θ goes back to the anchor
+
+
+class Session:
+    """Trains one sub-model at a time. `lock` orders everything that touches the two shared buffers."""
+
+    def __init__(self, spec: RunSpec, me: str, workers: Workers, store: BlockStore) -> None:
+        self.sub_model = ""
+        self.replicas: dict[str, Replica] = store.replicas
+        self._spec, self._me, self._workers, self._store = spec, me, workers, store
+        self._strategy = Strategy.of(spec.strategy, 1)
+        self._library: Library | None = None
+        self._layout = Layout(())
+        self._domain = ""
+        self._is_put_off = False  # what was learnt lies in the residuals, and must not get there twice
+        self._is_paused = False  # by the user: then whatever begins waits for `resume`
+        self._before: dict[str, int] = {}  # block → this peer's tokens on it before the worker was loaded
+        self._lock = asyncio.Lock()  # orders everything that touches the two shared buffers
+
+    async def start(self, strategy: Strategy, sub_model: str, states: Sequence[OuterState], library: Library) -> None:
+        """Begin to train `sub_model`; `states` are those of its blocks that are not in training already.
+
+        Raises DeviceError, DataError.
+        """
+        async with self._lock:
+            for state in states:
+                replica = Replica(state, self._spec, self._me)
+                await asyncio.to_thread(replica.resume, self._store.folder)
+                self.replicas[state.block] = replica
+            self._strategy, self._library, self.sub_model = strategy, library, sub_model
+            self._is_put_off = False
+            self._layout = strategy.layout(sub_model, self._spec.model)
+            index = strategy.domain(sub_model)
+            self._domain = "all" if index is None else library.domains[index].name
+            for block in self._layout.blocks:
+                replica = self.replicas[block]
+                self._workers.anchor[self._layout.span(block)] = replica.state.phi
+                self._before[block] = max(replica.tokens, replica.state.ages.get(self._me, 0))
+            sources = library.sources(strategy, sub_model)
+            await self._workers.load(strategy, sub_model, sources, self._ages(self._layout.blocks))
+            if not self._is_paused:
+                await self._workers.resume()
+
+    async def refresh_sources(self) -> None:
+        """Sample from all the text that lies here by now."""
+        if self._library is not None and self.sub_model:
+            await self._workers.set_sources(self._library.sources(self._strategy, self.sub_model))
+
+    async def cut(self, blocks: Sequence[str]) -> Cut:
+        """Copy θ of `blocks` out at their round's end; the worker goes on at once."""
+        async with self._lock:
+            return await self._cut(blocks)
+
+    async def rebase(self, block: str, before: OuterState, cut: Cut, *, is_step: bool) -> None:
+        """Bring the worker to the replica's new anchor.
+
+        After a step θ is rebased from what was cut; after a mere repair, or when the worker went back to the old
+        anchor meanwhile, from the old anchor.
+        """
+        async with self._lock:
+            if block not in self._layout.blocks or block not in self.replicas:
+                return
+            has_cut = is_step and cut.epoch == self._workers.epoch
+            span = self._layout.span(block)
+            base = cut.works[block].theta if has_cut else before.phi
+            await asyncio.to_thread(self._write, span, base, self.replicas[block].state.phi)
+            await self._workers.apply(self._ages([block]))
+
+    async def pause(self) -> None:
+        """Stop training until `resume`, also that of sub-models to come; the state stays where it is."""
+        self._is_paused = True
+        if self.sub_model:
+            await self._workers.pause()
+
+    async def resume(self) -> None:
+        """Go on training."""
+        self._is_paused = False
+        if self.sub_model:
+            await self._workers.resume()
+
+    async def stop(self) -> None:
+        """Stop training; what was learnt since the last round goes into the residuals, to be sent later.
+
+        A step that goes on for long is not waited for: it is left out.
+        """
+        async with self._lock:
+            if not self.sub_model or self._is_put_off:
+                return
+            self._is_put_off = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE_S):
+                    await self._workers.pause()
+            cut = await self._cut(self._layout.blocks)
+            for block in self._layout.blocks:
+                self.replicas[block].put_off(cut.works[block].theta, cut.works[block].tokens)
+                # A rank that dies while all is put away comes back with this work.
+                self._workers.anchor[self._layout.span(block)] = cut.works[block].theta
+
+    async def drop(self, blocks: Sequence[str]) -> None:
+        """Save the replicas of `blocks` and let go of them; they stay stored."""
+        for block in blocks:
+            await asyncio.to_thread(self._store.save, self.replicas[block])
+            del self.replicas[block]
+
+    async def _cut(self, blocks: Sequence[str]) -> Cut:
+        snapshot = await self._workers.take_snapshot()
+        epoch = self._workers.epoch
+        thetas = await asyncio.to_thread(lambda: [self._read(block) for block in blocks])
+        works = {
+            block: Work(theta, self._before[block] + snapshot.tokens, self._domain)
+            for block, theta in zip(blocks, thetas, strict=True)
+        }
+        return Cut(works, epoch)
+
+    def _read(self, block: str) -> Tensor:
+        """Copy a block out of the snapshot. In a thread: the loop has others to answer."""
+        return unwritten(self._layout.block_size(block)).copy_(self._workers.snapshot[self._layout.span(block)])
+
+    def _write(self, span: slice, base: Tensor, phi: Tensor) -> None:
+        self._workers.snapshot[span] = base
+        self._workers.anchor[span] = phi
+
+    def _ages(self, blocks: Sequence[str]) -> dict[str, int]:
+        return {block: self.replicas[block].state.age for block in blocks}

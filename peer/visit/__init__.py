@@ -1,0 +1,1 @@
+"""A look at a run by somebody who is no member."""

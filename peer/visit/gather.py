@@ -1,0 +1,137 @@
+"""Brings together what a fused model needs: blocks from live peers, keepers or state directories, and no text.
+
+Nothing is trained here and no daemon is needed; the gathering peer is nobody's member.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from torch import Tensor
+
+from configs.corpus import DomainInfo, common_format
+from configs.errors import DataError, NetworkError, UsageError
+from configs.run import RunSpec
+from peer.block.store import BlockStore
+from peer.corpus.data import Corpus, read_counts
+from peer.fused.card import Format
+from peer.fused.fuse import Parts, fuse
+from peer.fused.tune import Tuning
+from peer.member.entry import built_in, read_domains, saved_records, saved_spec
+from peer.member.library import Library
+from peer.train.outer import OuterState
+from peer.train.partition import Strategy
+from peer.visit.visit import Counts, open_visit
+from protocols.state import BlockState
+
+log = logging.getLogger(__name__)
+
+
+def fuse_from(
+    sources: Sequence[str], out: Path, format: Format, corpus: Corpus | None = None, tune_tokens: int = 0
+) -> None:
+    """Gather the blocks of a run from `sources` (addresses or state directories) and fuse them into `out`.
+
+    `tune_tokens` of the `corpus`, which has the run's tokenizer, tune a Mixtral.
+    Raises UsageError, NetworkError, DataError, StateError: one line each.
+    """
+    parts = gather(sources)
+    if corpus is not None and corpus.info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
+        raise DataError(f"{corpus.path} was prepared with another tokenizer than the run's; prepare it with the run's")
+    fuse(parts, out, format, tuning=None if corpus is None else Tuning.on(corpus, tune_tokens))
+
+
+def gather(sources: Sequence[str]) -> Parts:
+    """Return the newest blocks of a run, with its tokenizer and unigram counts.
+
+    `sources` are addresses of live peers, or state directories of peers that need not be running.
+    """
+    folders = [Path(source) for source in sources if not source.startswith("/ip") and Path(source).is_dir()]
+    addresses = [source for source in sources if Path(source) not in folders]
+    if folders and addresses:
+        raise UsageError("give either addresses or state directories, not both")
+    if folders:
+        return _from_folders(folders)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_from_peers(addresses))
+
+
+def _from_folders(folders: Sequence[Path]) -> Parts:
+    specs = {folder: saved_spec(folder) for folder in folders}
+    if strange := [str(folder) for folder, spec in specs.items() if spec is None]:
+        raise UsageError(f"{', '.join(strange)}: no run has been here; give a peer's --state-dir or its address")
+    spec = next(spec for spec in specs.values() if spec is not None)
+    if len({s.run_id for s in specs.values() if s is not None}) > 1:
+        raise UsageError("these state directories belong to different runs")
+    newest: dict[str, OuterState] = {}
+    for folder in folders:
+        domains = read_domains(saved_records(folder), spec)
+        store = BlockStore(folder / "blocks", spec, Strategy.of(spec.strategy, len(domains)), _nobody, _nobody)
+        for block, version in store.versions().items():
+            state = store.load(block)
+            if state is not None and (block not in newest or version > newest[block].version):
+                newest[block] = state
+    libraries = [Library(folder / "corpus", spec, domains, _nobody, built_in(folder, spec)) for folder in folders]
+    counts: dict[str, Counts] = {}
+    for domain in domains:
+        paths = (library.path(domain.counts) for library in libraries)
+        path = next((path for path in paths if path is not None), None)
+        if path is None:
+            raise DataError(f"the token counts of domain {domain.name} are in none of these directories")
+        counts[domain.name] = read_counts(path, spec.model.vocab_size)
+    return _parts(spec, newest, counts, libraries, domains)
+
+
+async def _from_peers(addresses: Sequence[str]) -> Parts:
+    async with open_visit(addresses) as run:
+        await run.library.obtain_base(run.peers)
+        blocks = await _newest(run.store, run.peers)
+        return _parts(run.spec, blocks, run.counts, [run.library], run.domains)
+
+
+async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterState]:
+    """Download the newest state of every block that any of `peers` stores."""
+    answers = await store.ask(peers)
+    best: dict[str, tuple[BlockState, list[str]]] = {}
+    for peer, states in answers.items():
+        for state in states:
+            known = best.get(state.block)
+            if known is None or state.version > known[0].version:
+                best[state.block] = (state, [peer])
+            elif state.content_id == known[0].content_id:
+                known[1].append(peer)
+    return {block: await store.obtain(block, sources) for block, (_, sources) in best.items()}
+
+
+def _base(libraries: Sequence[Library]) -> Tensor | None:
+    """Return the frozen model of a run of adapters; its file may be deleted meanwhile. None if the run has none."""
+    for library in libraries:
+        if (base := library.frozen()) is not None:
+            return base
+    if libraries[0].base is not None:
+        raise DataError("the model that the adapters are trained on is in none of these directories")
+    return None
+
+
+def _parts(
+    spec: RunSpec,
+    states: Mapping[str, OuterState],
+    counts: Mapping[str, Counts],
+    libraries: Sequence[Library],
+    domains: Sequence[DomainInfo],
+) -> Parts:
+    if not states:
+        raise DataError("no block was found: nothing has been trained there yet")
+    blocks: dict[str, Tensor] = {block: state.phi for block, state in states.items()}
+    for block, state in sorted(states.items()):
+        log.info("%s: version %d, age %d", block, state.version, state.age)
+    tokenizer = libraries[0].tokenizer_json
+    ages = {block: state.ages for block, state in states.items()}
+    return Parts(spec, blocks, counts, tokenizer, common_format(domains), _base(libraries), ages)
+
+
+def _nobody(peer_id: str) -> Any:
+    raise NetworkError(f"no network here to ask {peer_id}")

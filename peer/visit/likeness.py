@@ -1,0 +1,49 @@
+"""What a corpus must have in common with a run or with another corpus to be trained on beside it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import uvloop
+from numpy.typing import NDArray
+
+from configs.corpus import DomainInfo
+from configs.errors import DataError
+from dht.addresses import is_address
+from peer.corpus.data import open_corpus
+from peer.visit.visit import open_visit
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Tokenizer, context (None: unknown), and each domain's unigram counts (V,)."""
+
+    tokenizer_json: bytes
+    context_length: int | None
+    counts: Mapping[str, NDArray[np.uint64]]
+
+
+def likeness_of(source: str) -> Likeness:
+    """Return that of a corpus (a directory), or of the run of a peer (an address).
+
+    Raises UsageError, NetworkError, DataError: one line each.
+    """
+    if not is_address(source):
+        corpus = open_corpus(Path(source))
+        _check(source, corpus.info.domains)
+        return Likeness(corpus.tokenizer_json(), None, corpus.all_counts())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_of_run(source))
+
+
+async def _of_run(address: str) -> Likeness:
+    async with open_visit([address]) as run:
+        _check("the run", run.domains)
+        return Likeness(run.library.tokenizer_json, run.spec.model.context_length, dict(run.counts))
+
+
+def _check(name: str, domains: Sequence[DomainInfo]) -> None:
+    if tasks := [domain.name for domain in domains if domain.task is not None]:
+        raise DataError(f"{name} has tasks ({', '.join(tasks)}), into which text cannot be sorted; leave --like out")

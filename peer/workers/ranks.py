@@ -1,0 +1,134 @@
+"""The processes of one generation of workers, and the daemon's end of their sockets.
+
+What is said over them is `supervisor.py`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
+
+from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, Message, unpacked
+from peer.train.launch import MODULES, Setup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def preload() -> None:
+    """Start the fork server, which imports what workers need; returns at once. For the main thread.
+
+    Workers are forked from this clean, single-threaded process: the first step comes a tenth of a second after
+    a start. Call it before the daemon's own imports, so that both import side by side.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(MODULES)
+    # A Ctrl-C reaches the whole process group; the fork server ends with the daemon, never by itself.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
+    """Be one rank, in its own process, until the daemon closes the socket."""
+    from peer.train.worker import work
+
+    work(sock, setup, snapshot, anchor)
+
+
+class RankDiedError(Exception):
+    """A rank has ended."""
+
+    def __init__(self, rank: Rank) -> None:
+        super().__init__(rank.name)
+        self.rank = rank
+
+
+@dataclass
+class Rank:
+    """One worker process and the daemon's end of its socket."""
+
+    name: str
+    process: BaseProcess
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)  # request → its answer
+    error: Message | None = None  # what it said before it ended
+    is_ended: bool = False
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Yield what the rank says until it ends."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = struct.unpack(">I", await self.reader.readexactly(PREFIX_BYTES))
+                yield unpacked(await self.reader.readexactly(min(size, MAX_MESSAGE_BYTES)))
+
+    @contextmanager
+    def expecting(self, request: int) -> Iterator[asyncio.Future[Message]]:
+        """Yield the answer to a request, which is to be asked only then. It raises RankDiedError when the rank ends."""
+        if self.is_ended:
+            raise RankDiedError(self)
+        future = self.waiting[request] = asyncio.get_running_loop().create_future()
+        try:
+            yield future
+        finally:
+            del self.waiting[request]
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # that another rank ended, too, is no news
+
+    def answered(self, message: Message) -> None:
+        """Hand an answer to who waits for it, unless that was given up."""
+        future = self.waiting.get(message["id"])
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def ended(self) -> None:
+        """Let nobody wait any longer."""
+        self.is_ended = True
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(RankDiedError(self))
+
+    def why_ended(self) -> str:
+        """Say how the process ended. Blocks until it has."""
+        self.process.join(5)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"{self.name} was ended by {signal.Signals(-code).name}"
+        return f"{self.name} ended with exit code {code}"
+
+
+@asynccontextmanager
+async def open_ranks(setup: Setup, snapshot: Tensor, anchor: Tensor) -> AsyncIterator[list[Rank]]:
+    """Hold one process for each device. At the end all are killed: nothing of worth is in them but the anchor's."""
+    context = multiprocessing.get_context("forkserver")
+    ranks: list[Rank] = []
+    try:
+        for index, device in enumerate(setup.devices):
+            ours, theirs = socket.socketpair()
+            arguments = (theirs, replace(setup, rank=index), snapshot, anchor)
+            process = context.Process(target=run, args=arguments, name=f"shoal-worker-{index}", daemon=True)
+            reader, writer = await asyncio.open_connection(sock=ours)
+            with theirs:
+                ranks.append(Rank(f"the worker on {device}", process, reader, writer))
+                await asyncio.to_thread(process.start)  # waits for the fork server's imports, the first time
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.writer.close()
+            if rank.process.pid is not None:
+                rank.process.kill()
+        for rank in ranks:
+            if rank.process.pid is not None:
+                await asyncio.to_thread(rank.process.join)

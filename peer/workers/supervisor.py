@@ -1,0 +1,384 @@
+"""The daemon's side of the workers: starts them, asks them, and starts them again when one dies.
+
+The daemon never dies of a worker. When a rank ends, all ranks are started again from the anchor (a new
+*generation*), with half of the micro-batch if memory was the reason, and what was being asked is asked again.
+
+Nothing heavy is imported at the top, so that `peer.ranks.preload` can run before everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from configs import errors
+from configs.errors import DeviceError, ShoalError
+from configs.machine import PeerConfig
+from configs.run import RunSpec
+from peer.train.channel import Message, packed
+from peer.train.launch import Setup, check_devices, shared
+from peer.workers.ranks import Rank, RankDiedError, open_ranks, preload
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from peer.corpus.data import Source
+    from peer.train.partition import Strategy
+
+log = logging.getLogger(__name__)
+
+MAX_DEATHS = 3  # one after the other without a step between them
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is."""
+
+    position: int = 0  # inner steps taken through the data, dropped ones included
+    loss: float | None = None  # nats per token, of the last step
+    tokens: int = 0  # since `load`, dropped ones excluded
+    tokens_per_s: float = 0.0
+    step_s: float | None = None  # the last inner step
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a snapshot of θ contains."""
+
+    tokens: int  # since `load`, dropped ones excluded
+    steps: int  # since the snapshot before
+    loss: float | None  # nats per token, the mean of these steps
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the workers, and why.
+
+    `restarted`: all ranks begin again from the anchor. `diverged`: θ went back to the anchor. `stalled`: training
+    waits for other sources or another anchor. `failed`: there is no worker any more; every request raises.
+    """
+
+    kind: Literal["restarted", "diverged", "stalled", "failed"]
+    reason: str
+
+
+@asynccontextmanager
+async def open_workers(
+    config: PeerConfig, on_event: Callable[[Event], None] = lambda event: None
+) -> AsyncIterator[Workers]:
+    """Hold the workers of this machine; their imports begin at once, training after `start` and `load`.
+
+    Holds one process and one socket for each device, and two shared buffers; all end with the context.
+    """
+    preload()
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+        workers = Workers(config, Path(folder), on_event)
+        try:
+            yield workers
+        finally:
+            await workers.close()
+
+
+class Workers:
+    """The ranks that train this peer's sub-model, as one.
+
+    `anchor` and `snapshot` are flat float32 tensors shared with the ranks, in the layout of the sub-model that is
+    loaded: write the anchor before `load` and `apply`, read the snapshot after `take_snapshot`. `epoch` changes
+    whenever θ went back to the anchor. Requests wait while workers are started again; all raise DeviceError once
+    that has failed too often. Cancelling a request leaves the workers usable.
+    """
+
+    anchor: Tensor
+    snapshot: Tensor
+
+    def __init__(self, config: PeerConfig, folder: Path, on_event: Callable[[Event], None]) -> None:
+        self.progress = Progress()
+        self.epoch = 0
+        self.micro_batch = 0  # sequences in one forward pass of a rank, as found
+        self._config = config
+        self._folder = folder
+        self.on_event = on_event
+        self._most = config.micro_batch  # for the next generation
+        self._generation = 0
+        self._ranks: list[Rank] = []
+        self._ready = asyncio.Event()  # the ranks answer, or `_failure` says why they never will
+        self._failure: ShoalError | None = None
+        self._last_id = 0
+        self._loaded: Message | None = None  # what to load after a restart
+        self._is_paused = False
+        self._anchor_tokens = self._snapshot_tokens = 0
+        self._supervision: asyncio.Task[None] | None = None
+
+    def configure(self, config: PeerConfig) -> None:
+        """Take these settings from `start` on: what the run's founder suggests is known only once the run is."""
+        self._config = config
+
+    def check(self, spec: RunSpec) -> None:
+        """Raise DeviceError, before anything is allocated, if a device is missing or the run's model is too large."""
+        from peer.train.memory import check_host
+
+        devices = devices_of(self._config)
+        check_devices(devices)
+        check_host(spec.model, is_training="cpu" in devices)
+
+    async def start(self, spec: RunSpec, seed: int, base: Path | None = None) -> None:
+        """Start the ranks, for a run. `seed` orders the data: give every peer its own. `base`: what adapters are on.
+
+        Raises DeviceError: no such device, or the model does not fit; says what would.
+        """
+        from peer.train.partition import COMMON, Strategy
+
+        size = Strategy.of(spec.strategy, 1).layout(COMMON, spec.model).size
+        self.anchor, self.snapshot = (shared(size) for _ in range(2))
+        config = self._config
+        setup = Setup(spec, devices_of(config), 0, "", seed, config.threads, config.precision, self._most, base)
+        self._supervision = asyncio.create_task(self._supervise(setup))
+        await self._live()
+
+    async def load(
+        self,
+        strategy: Strategy,
+        sub_model: str,
+        sources: Sequence[Source],
+        ages: Mapping[str, int],
+        position: int | None = None,
+    ) -> None:
+        """θ ← anchor, as `sub_model`, trained from `sources`. `ages`: of its blocks, for the learning rates.
+
+        `position`: inner steps of the data to leave out; None goes on from where this peer is. Raises DataError.
+        """
+        self._anchor_tokens = self._snapshot_tokens = 0
+        self.progress = replace(
+            self.progress, tokens=0, position=self.progress.position if position is None else position
+        )
+        message: Message = {
+            "type": "load",
+            "sub_model": sub_model,
+            "num_domains": strategy.num_domains,
+            "sources": [asdict(source) for source in sources],
+            "place": self._place(ages),
+        }
+        self._loaded = message
+        await self._ask(message)
+        self.epoch = message["place"]["epoch"]
+
+    async def take_snapshot(self) -> Snapshot:
+        """snapshot ← θ as it is now, also in the midst of a step, which goes on; unfinished steps are not in it."""
+        answer = await self._ask({"type": "snapshot"})
+        self._snapshot_tokens = answer["tokens"]
+        self.progress = replace(self.progress, tokens=answer["tokens"], position=answer["position"])
+        return Snapshot(answer["tokens"], answer["steps"], answer["loss"])
+
+    async def apply(self, ages: Mapping[str, int]) -> None:
+        """θ ← θ + anchor − snapshot for the blocks in `ages`, which have these ages now; waits for no step.
+
+        Both buffers may be written again when this returns. What the worker has learnt since the snapshot is kept. The
+        caller may write another base than θ into the snapshot first. If θ went back to the anchor meanwhile, unseen by
+        the caller: θ ← anchor.
+        """
+        message = {"type": "apply", "ages": dict(ages), "epoch": self.epoch}
+        await self._ask(message)
+        self._anchor_tokens = self._snapshot_tokens
+        if self._loaded is not None:
+            self._loaded["place"]["ages"].update(ages)
+
+    async def set_sources(self, sources: Sequence[Source]) -> None:
+        """Sample from these token files from the next step on. Raises DataError; training then waits for others."""
+        named = [asdict(source) for source in sources]
+        if self._loaded is not None:
+            self._loaded["sources"] = named
+        await self._ask({"type": "sources", "sources": named})
+
+    async def pause(self) -> None:
+        """Stop training between two steps; everything else goes on."""
+        self._is_paused = True
+        await self._ask({"type": "pause"})
+
+    async def resume(self) -> None:
+        """Go on training."""
+        self._is_paused = False
+        await self._ask({"type": "resume"})
+
+    async def save(self, directory: str) -> None:
+        """Write Adam's moments of the loaded sub-model into files of `directory`. Raises StateError."""
+        await self._ask({"type": "save", "directory": directory})
+
+    async def restore(self, directory: str) -> bool:
+        """Read what `save` wrote for the loaded sub-model; return False if there is nothing that fits."""
+        return bool((await self._ask({"type": "restore", "directory": directory}))["is_restored"])
+
+    async def close(self) -> None:
+        """End the workers and wait for that; requests raise DeviceError from now on."""
+        if self._supervision is None:
+            return
+        self._supervision.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._supervision
+
+    def _place(self, ages: Mapping[str, int]) -> Message:
+        """Where training begins: at the anchor, and after the data that was already taken."""
+        return {
+            "ages": dict(ages),
+            "epoch": self.epoch + 1,
+            "position": self.progress.position,
+            "tokens": self._anchor_tokens,
+            "snapshot_tokens": self._snapshot_tokens,
+        }
+
+    async def _live(self) -> list[Rank]:
+        await self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self._ranks
+
+    async def _ask(self, message: Message) -> Message:
+        """Ask all ranks, again after each restart; return rank 0's answer. Nobody waits for what others ask."""
+        while True:
+            ranks = await self._live()
+            with suppress(RankDiedError):
+                return await self._ask_ranks(ranks, message)
+
+    async def _ask_ranks(self, ranks: Sequence[Rank], message: Message) -> Message:
+        self._last_id += 1
+        data = packed({**message, "id": self._last_id})
+        with ExitStack() as stack:
+            futures = [stack.enter_context(rank.expecting(self._last_id)) for rank in ranks]
+            for rank in ranks:
+                rank.writer.write(data)
+            answers = [await future for future in futures]
+        for answer in answers:
+            if "error" in answer:
+                raise getattr(errors, answer["error_type"])(answer["error"])
+        return answers[0]
+
+    async def _supervise(self, setup: Setup) -> None:
+        """Run one generation after the other until closed or until it is pointless."""
+        try:
+            await self._run_generations(setup)
+        finally:
+            self._failure = self._failure or DeviceError("the workers are closed")
+            self._ready.set()
+
+    async def _run_generations(self, setup: Setup) -> None:
+        deaths = 0
+        while True:
+            began = self.progress.position
+            try:
+                reason, kind = await self._run_generation(setup)
+            except OSError as error:
+                reason, kind = f"a worker cannot be started: {error}", "other"
+            except EOFError:
+                reason, kind = "a worker cannot be started: the fork server, which imports its modules, ended", "other"
+            deaths = 1 if self.progress.position > began else deaths + 1
+            self.progress = replace(self.progress, tokens=self._anchor_tokens, tokens_per_s=0.0)
+            if kind == "memory" and self.micro_batch > 1:
+                self._most = self.micro_batch // 2
+                reason += f"; now with a micro-batch of {self._most}"
+            elif kind == "device":
+                return self._fail(reason)
+            elif deaths >= MAX_DEATHS:
+                if kind == "memory":
+                    reason += " even with one sequence at a time"
+                remedy = "give more memory or another device" if kind == "memory" else "see the log for the first error"
+                return self._fail(f"training ended {deaths} times before a step: {reason}; {remedy}, then start again")
+            self._tell(Event("restarted", reason))
+
+    def _fail(self, reason: str) -> None:
+        self._failure = DeviceError(reason)
+        self._tell(Event("failed", reason))
+
+    async def _run_generation(self, setup: Setup) -> tuple[str, str]:
+        """Start all ranks, bring them to where training was, and wait until one ends; return why, and the kind."""
+        from peer.train.memory import out_of_memory_kills
+
+        self._generation += 1
+        kills = out_of_memory_kills()
+        setup = replace(setup, rendezvous=str(self._folder / str(self._generation)), micro_batch=self._most)
+        dead: list[Rank] = []
+        async with open_ranks(setup, self.snapshot, self.anchor) as ranks:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for rank in ranks:
+                        group.create_task(self._listen(rank))
+                    await ranks[0].ready.wait()
+                    await self._take_up(ranks)
+                    self._ranks = ranks
+                    self._ready.set()
+            except* RankDiedError as died:
+                dead = [error.rank for error in died.exceptions if isinstance(error, RankDiedError)]
+            finally:
+                self._ready.clear()
+            # A rank that fails takes the others' process group down: the reason is the first that gives one.
+            told = next((rank.error for rank in ranks if rank.error), None)
+            if told is not None:
+                log.debug("worker: %s", told["detail"])
+                return told["message"], told["kind"]
+            reason = await asyncio.to_thread(dead[0].why_ended)
+        is_memory = "SIGKILL" in reason and out_of_memory_kills() > kills
+        return (f"{reason}, for memory", "memory") if is_memory else (reason, "other")
+
+    async def _take_up(self, ranks: Sequence[Rank]) -> None:
+        """Bring a new generation to where the one before was."""
+        if self._is_paused:
+            await self._ask_ranks(ranks, {"type": "pause"})
+        if self._loaded is None:
+            return
+        self._loaded["place"] = self._place(self._loaded["place"]["ages"])
+        try:
+            await self._ask_ranks(ranks, self._loaded)
+        except ShoalError as error:
+            self._tell(Event("stalled", str(error)))
+        self.epoch = self._loaded["place"]["epoch"]
+
+    async def _listen(self, rank: Rank) -> None:
+        """Take in what a rank says, until it ends: then raises RankDiedError."""
+        try:
+            async for message in rank.messages():
+                self._hear(rank, message)
+        finally:
+            self._ready.clear()
+            rank.ended()
+        raise RankDiedError(rank)
+
+    def _hear(self, rank: Rank, message: Message) -> None:
+        match message["type"]:
+            case "done":
+                rank.answered(message)
+            case "progress":
+                speed = message["tokens_per_s"]
+                self.progress = Progress(
+                    message["position"],
+                    message["loss"],
+                    message["tokens"],
+                    self.progress.tokens_per_s if speed is None else speed,
+                    message["step_s"],
+                )
+            case "ready":
+                self.micro_batch = message["micro_batch"]
+                rank.ready.set()
+            case "diverged":
+                self.epoch = message["epoch"]
+                self.progress = replace(self.progress, position=message["position"], tokens=self._anchor_tokens)
+                self._tell(Event("diverged", f"the loss became {message['loss']:.3g}; went back to the last anchor"))
+            case "stalled":
+                self._tell(Event("stalled", message["message"]))
+            case "error":
+                rank.error = message
+
+    def _tell(self, event: Event) -> None:
+        if event.kind != "failed":  # that is raised
+            log.warning("worker %s: %s", event.kind, event.reason)
+        self.on_event(event)
+
+
+def devices_of(config: PeerConfig) -> tuple[str, ...]:
+    """Return the devices that a peer trains on: those it was told, or every GPU, or the CPU."""
+    import torch
+
+    return config.devices or tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or ("cpu",)

@@ -1,0 +1,337 @@
+"""Work is neither lost nor counted twice: over rounds, repairs, and kills between any two writes."""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from configs.content import content_id_of
+from configs.errors import PeerError, StateError
+from configs.run import RunSpec
+from peer.block.codec_choice import COARSE
+from peer.block.replica import SAVED_OFFERS, Replica, load_state, read_offer
+from peer.train.mixing import Mixed
+from peer.train.outer import Contribution, OuterState, new_state
+from protocols.codecs import CODECS, decode, encode
+from protocols.offers import SealedRound
+from protocols.parcels import Offer, OfferHeader
+
+SIZE = 4096
+
+
+@pytest.fixture
+def spec(smallest_run: Callable[..., RunSpec]) -> RunSpec:
+    return smallest_run(outer={"codec": "int8", "alpha": 1.0, "mu": 0.0})
+
+
+def state(seed: int = 0, version: int = 0, round_: int = 0) -> OuterState:
+    phi = torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
+    return new_state("model", phi, None, version=version, round_=round_, ages={}, is_final=False)
+
+
+def progress(seed: int) -> Tensor:
+    return 0.01 * torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def contribution(replica: Replica) -> Contribution:
+    assert replica.pending is not None
+    return Contribution("me", replica.pending.decoded, replica.tokens, 1.0, "all")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_nothing_is_lost_or_counted_twice_over_many_rounds(spec: RunSpec, codec: str) -> None:
+    """φ₀ − φ (applied) plus the residual, plus what θ has beyond φ, is all the work that was made."""
+    spec = spec.model_copy(update={"outer": spec.outer.model_copy(update={"codec": codec})})
+    replica, chance = Replica(state(), spec, "me"), random.Random(3)
+    theta = replica.state.phi.clone()
+    made = torch.zeros(SIZE, dtype=torch.float64)
+    counts = {"sealed": 0, "without the own offer": 0, "skipped": 0}
+    start = replica.state.phi.double()
+    for round_ in range(1, 101):
+        step = progress(round_)
+        theta, made = theta - step, made + step.double()
+        replica.offer(round_, theta, tokens=100 * round_)
+        fate = chance.choice(list(counts))
+        counts[fate] += 1
+        if fate == "skipped":
+            replica.skip(round_)
+            continue
+        sealed, given = ({"me": "0" * 64}, [contribution(replica)]) if fate == "sealed" else ({}, [])
+        cut = theta
+        replica.advance(round_, given, sealed)
+        theta = theta + (replica.state.phi - cut)
+    applied = start - replica.state.phi.double()
+    under_way = replica.state.phi.double() - theta.double()
+    print(counts)
+    assert all(counts.values())
+    torch.testing.assert_close(applied + replica.residual.double() + under_way, made, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("was_counted", [True, False])
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_the_residual_follows_the_history_that_counts(spec: RunSpec, was_counted: bool, is_counted: bool) -> None:
+    replica = Replica(state(), spec, "me")
+    replica.offer(1, replica.state.phi - progress(1), tokens=100)
+    assert replica.pending is not None
+    decoded, mine = replica.pending.decoded, contribution(replica)
+    if was_counted:
+        replica.advance(1, [mine], {"me": "0" * 64})
+    else:
+        replica.skip(1)
+    before = replica.residual.clone()
+    other = state(5, version=1, round_=1)
+    offers = {"me": "0" * 64} if is_counted else {"you": "0" * 64}
+    rounds = [SealedRound(version=1, round=1, offers=offers, digest=other.digest)]
+    replica.adopt([other], rounds, [], since_round=0)
+    expected = before + (int(was_counted) - int(is_counted)) * decoded
+    torch.testing.assert_close(replica.residual, expected)
+    assert replica.marks[-1].digest == other.digest
+
+
+def test_after_a_kill_between_offer_and_seal_the_work_waits_in_the_residual(spec: RunSpec, tmp_path: Path) -> None:
+    replica = Replica(state(), spec, "me")
+    replica.save(tmp_path)
+    replica.offer(4, replica.state.phi - progress(1), tokens=700)
+    replica.save_offered(tmp_path)
+    assert replica.pending is not None
+    produced, decoded = replica.pending.produced, replica.pending.decoded
+
+    saved = load_state(tmp_path, "model", SIZE)
+    assert saved is not None and saved.digest == replica.state.digest
+    again = Replica(saved, spec, "me")
+    again.resume(tmp_path)
+    assert torch.equal(again.residual, produced)
+    assert (again.offered_round, again.tokens) == (4, 700)  # it never signs a second offer for the round
+    other = state(5, version=1, round_=4)
+    rounds = [SealedRound(version=1, round=4, offers={"me": "0" * 64}, digest=other.digest)]
+    again.adopt([other], rounds, [], since_round=0)
+    torch.testing.assert_close(again.residual, produced - decoded)
+
+
+def test_after_a_kill_later_the_checkpoint_s_residual_counts(spec: RunSpec, tmp_path: Path) -> None:
+    replica = Replica(state(), spec, "me")
+    replica.offer(1, replica.state.phi - progress(1), tokens=100)
+    replica.save_offered(tmp_path)
+    replica.advance(1, [contribution(replica)], {"me": "0" * 64})
+    replica.save(tmp_path)
+    saved = load_state(tmp_path, "model", SIZE)
+    assert saved is not None and saved.version == 1
+    again = Replica(saved, spec, "me")
+    again.resume(tmp_path)
+    assert torch.equal(again.residual, replica.residual)
+
+
+def test_one_holder_puts_what_it_still_owed_into_the_block(spec: RunSpec) -> None:
+    replica = Replica(state(), spec, "me")
+    replica.residual = progress(2)
+    theta = replica.state.phi - progress(1)
+    replica.advance_alone(1, theta, tokens=50)
+    torch.testing.assert_close(replica.state.phi, theta - progress(2))
+    assert not replica.residual.any() and replica.state.age == 50
+
+
+def test_unsent_work_is_owed_when_a_block_is_put_away(spec: RunSpec, tmp_path: Path) -> None:
+    """A round that was offered and skipped, then more work, then a regular end."""
+    replica = Replica(state(), spec, "me")
+    theta = replica.state.phi - progress(1)
+    replica.offer(1, theta, tokens=100)
+    replica.save_offered(tmp_path)
+    replica.skip(1)
+    replica.put_off(theta - progress(2), tokens=150)
+    replica.save(tmp_path)
+    again = resumed(spec, tmp_path)
+    torch.testing.assert_close(again.residual, progress(1) + progress(2), atol=1e-6, rtol=0)
+    assert (again.tokens, again.offered_round) == (150, 1)
+
+
+class Killed(BaseException):
+    """What a test raises where a process would end."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Let the n-th write from now on be the last thing that happens; None lets all happen."""
+    left: list[int | None] = [None]
+    fsync = os.fsync
+
+    def write_or_die(descriptor: int) -> None:
+        fsync(descriptor)
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+    monkeypatch.setattr(os, "fsync", write_or_die)
+    return lambda writes: left.__setitem__(0, writes)
+
+
+def resumed(spec: RunSpec, folder: Path) -> Replica:
+    saved = load_state(folder, "model", SIZE)
+    assert saved is not None
+    replica = Replica(saved, spec, "me")
+    replica.resume(folder)
+    return replica
+
+
+def follow(mine: Replica, witness: Replica) -> bool:
+    """Repair as `peer/block/exchange.py` does: from the last common state, or by a download."""
+    if mine.marks[-1] == witness.marks[-1]:
+        return False
+    known = {mark.digest for mark in witness.marks}
+    base = next((s for s in (mine.state, mine.previous) if s is not None and s.digest in known), None)
+    rounds = [r for r in witness.lineage if base is None or r.version > base.version]
+    since = base.round if base is not None else min(r.round for r in rounds) - 1
+    mine.adopt([witness.state], rounds, list(witness.marks), since)
+    return True
+
+
+FATES = ("agrees", "hears nothing", "seals another set", "dies before the step", "dies in a write")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
+    spec: RunSpec, tmp_path: Path, kill_at: Callable[[int | None], None], seed: int
+) -> None:
+    """A witness has the history that counts: the D(u) that it took of mine, plus what I still owe, is what I made."""
+    chance, fates = random.Random(seed), Counter[str]()
+    witness, mine = Replica(state(), spec, "you"), Replica(state(), spec, "me")
+    mine.save(tmp_path)
+    theta = mine.state.phi.clone()
+    made, seen, applied = (torch.zeros(SIZE, dtype=torch.float64) for _ in range(3))
+    missed = 0  # rounds since the last repair: how many own offers survive a death is bounded
+    for round_ in range(1, 101):
+        theta, made = theta - progress(round_), made + progress(round_).double()
+        fate = chance.choice(FATES) if missed < SAVED_OFFERS else "agrees"
+        is_step = chance.random() < 0.8 or fate == "seals another set"
+        missed = missed + 1 if fate != "agrees" else 0
+        took = {"you": Contribution("you", progress(-round_), 100 * round_, 1.0, "all")} if is_step else {}
+        fates[fate] += 1
+        is_offered = False
+        try:
+            kill_at(chance.randrange(2, 8) % 5 if fate == "dies in a write" else None)  # the later ones more often
+            mine.offer(round_, theta, tokens=100 * round_)
+            offer = contribution(mine)
+            mine.save_offered(tmp_path)
+            is_offered, seen = True, made.clone()
+            if is_step and chance.random() < 0.7:
+                took["me"] = offer
+                applied = applied + offer.values.double()
+            if fate == "dies before the step":
+                raise Killed
+            before, cut = mine.state, theta
+            fates["repaired"] += fate != "hears nothing" and follow(mine, witness)
+            if fate == "hears nothing" or not is_step:
+                mine.skip(round_)
+                theta = theta + (mine.state.phi - before.phi)
+            else:
+                chosen = {"me": offer} if fate == "seals another set" else took
+                mine.advance(round_, list(chosen.values()), dict.fromkeys(chosen, "0" * 64))
+                theta = theta + (mine.state.phi - cut)
+            if mine.state is not before:
+                mine.save(tmp_path)
+        except Killed:
+            kill_at(None)
+            mine = resumed(spec, tmp_path)
+            theta = mine.state.phi.clone()
+        if took:
+            witness.advance(round_, list(took.values()), dict.fromkeys(took, "0" * 64))
+        kill_at(None)
+        if not is_offered:  # killed while it wrote what it was about to offer: no more than that is lost
+            follow(mine, witness)
+            theta = mine.state.phi.clone()
+            mine.save(tmp_path)
+            left = applied + mine.residual.double()
+            made = min((made, seen), key=lambda sums: float((left - sums).abs().max()))
+    before = mine.state
+    follow(mine, witness)
+    theta = theta + (mine.state.phi - before.phi)
+    print(dict(fates), f"versions {witness.state.version}")
+    assert mine.marks[-1] == witness.marks[-1]
+    under_way = mine.state.phi.double() - theta.double()
+    assert all(fates[fate] for fate in (*FATES, "repaired"))
+    torch.testing.assert_close(applied + mine.residual.double() + under_way, made, atol=1e-4, rtol=0)
+
+
+def signed(values: Tensor, norm: float, codec: str = "float32") -> Offer:
+    payload = encode(codec, values)
+    header = OfferHeader(
+        run_id="run", block="model", round=1, peer="you", codec=codec, size_bytes=len(payload),
+        content_id=content_id_of(payload), tokens=1, norm=norm, domain="all",
+    )  # fmt: skip
+    return Offer(header, b"", [], payload, "0" * 64)
+
+
+def test_an_offer_counts_only_with_its_true_norm() -> None:
+    values = torch.ones(SIZE)
+    assert read_offer(signed(values, 64.0), SIZE).norm == 64.0
+    for norm in (0.0, 63.0, 65.0, 1e30):
+        with pytest.raises(PeerError, match="norm"):
+            read_offer(signed(values, norm), SIZE)
+    with pytest.raises(PeerError, match="norm"):
+        read_offer(signed(1e25 * values, 1.0), SIZE)  # its norm is beyond float32: infinite, and no signed one is near
+    with pytest.raises(PeerError):
+        read_offer(signed(values, 64.0), SIZE + 1)
+
+
+def test_a_damaged_state_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"not a state")
+    with pytest.raises(StateError, match="move it away") as error:
+        load_state(tmp_path, "model", SIZE)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_in_a_random_group_the_share_that_was_not_taken_is_still_owed(
+    spec: RunSpec, tmp_path: Path, share: float
+) -> None:
+    replica, at = Replica(state(), spec, "me"), slice(0, SIZE // 16)
+    replica.offer(5, replica.state.phi - progress(1), 100)
+    replica.save_offered(tmp_path)
+    assert replica.pending is not None
+    produced, decoded = replica.pending.produced, replica.pending.decoded
+    other = Contribution("you", progress(2), 100, float(progress(2).norm()), "all")
+    offers = [Mixed(other, replica.state.phi[at] + 0.001, 0)]
+    if share:
+        offers.append(Mixed(contribution(replica), replica.state.phi[at].clone(), 0))
+    replica.mix(5, replica.state.phi[at].clone(), offers, share, at, 20.0)
+    assert torch.allclose(replica.residual, produced - share * decoded, atol=1e-7)
+    assert replica.state.version == 1 and replica.pending is None
+    assert replica.state.ages.get("me", 0) == (100 if share else 0)
+    replica.save(tmp_path)
+    again = Replica(replica.state, spec, "me")
+    again.resume(tmp_path)
+    assert torch.equal(again.residual, replica.residual) and again.offered_round == 5
+
+
+def test_an_offer_for_a_random_group_is_not_one_for_a_complete_group() -> None:
+    payload = encode("int8", progress(1))
+    header = OfferHeader(
+        run_id="run", block="model", round=1, peer="me", codec="int8", size_bytes=len(payload), content_id="0" * 64,
+        tokens=1, norm=float(progress(1).norm()), domain="all", fragment=3,
+    )  # fmt: skip
+    with pytest.raises(PeerError, match="random group"):
+        read_offer(Offer(header, b"", [], payload, ""), SIZE)
+
+
+def test_an_offer_keeps_the_codec_that_it_was_made_with(spec: RunSpec, tmp_path: Path) -> None:
+    """The run's codec is int8; this peer's link was too slow for it, and is not any more."""
+    replica = Replica(state(), spec, "me")
+    replica.choice.codec = COARSE
+    coarse, _ = replica.offer(1, replica.state.phi - progress(1), 100)
+    replica.skip(1)
+    replica.choice.codec = "int8"
+    fine, _ = replica.offer(2, replica.state.phi - progress(1) - progress(2), 200)
+    replica.save_offered(tmp_path)
+    assert len(coarse) < len(fine) / 10
+    again = Replica(replica.state, spec, "me")
+    again.resume(tmp_path)
+    assert [again.own[round_].codec for round_ in (1, 2)] == [COARSE, "int8"]
+    others = SealedRound(version=1, round=1, offers={"me": "0" * 64}, digest="0" * 64)
+    owed = again.residual.clone()
+    again.adopt([state(1, version=1, round_=1)], [others], [], 0)
+    assert torch.allclose(again.residual, owed - decode(COARSE, coarse, SIZE), atol=1e-7)

@@ -1,0 +1,65 @@
+"""What a peer serves of its blocks while they go on changing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import peer.block.store
+from configs.run import RunSpec
+from peer.block.replica import Replica
+from peer.block.store import MAX_PINNED, PIN_S, BlockStore, initial_state
+from peer.train.partition import Strategy
+
+
+def no_stub(peer_id: str) -> Any:
+    raise AssertionError(f"nobody should be asked, and {peer_id} was")
+
+
+@pytest.fixture
+def store(smallest_run: Callable[..., RunSpec], tmp_path: Path) -> BlockStore:
+    spec, strategy = smallest_run(), Strategy("replicas", 1)
+    made = BlockStore(tmp_path, spec, strategy, no_stub, no_stub)
+    made.replicas["model"] = Replica(initial_state(spec, strategy), spec, "me")
+    return made
+
+
+def train(store: BlockStore) -> str:
+    """Take a step and save it; return the digest of the state before."""
+    replica = store.replicas["model"]
+    before = replica.state.digest
+    replica.advance_alone(replica.state.round + 1, replica.state.phi - 0.01, 1)
+    store.save(replica)
+    return before
+
+
+def test_a_state_that_is_being_downloaded_stays_while_training_goes_on(
+    store: BlockStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(peer.block.store.time, "monotonic", lambda: now)
+    older, newer = [train(store) for _ in range(3)][1:]
+    assert store.lookup(newer) is not None  # one step ago
+    assert store.lookup(older) is None  # nobody had asked before it went
+    wanted = store.replicas["model"].state
+    content = torch.frombuffer(bytearray(wanted.blob), dtype=torch.uint8)
+    for _ in range(5):
+        served = store.lookup(wanted.digest)
+        assert isinstance(served, memoryview)
+        assert torch.equal(torch.frombuffer(served, dtype=torch.uint8), content)
+        now += PIN_S / 2
+        train(store)
+    now += PIN_S
+    train(store)
+    assert store.lookup(wanted.digest) is None
+
+
+def test_few_states_are_kept_for_others(store: BlockStore) -> None:
+    digests = []
+    for _ in range(MAX_PINNED + 3):
+        digests.append(store.replicas["model"].state.digest)
+        assert store.lookup(digests[-1]) is not None
+        train(store)
+    assert [store.lookup(digest) is not None for digest in digests[:4]] == [False] * 3 + [True]

@@ -1,0 +1,150 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+from status_example import example
+
+from benchmarks.patience import HANG_S
+from configs.errors import NetworkError, StateError
+from configs.machine import PeerConfig
+from peer.http.status import Status
+from peer.http.status_page import Actions, open_http
+
+JSON = {"Content-Type": "application/json"}
+
+
+class Asked:
+    """Notes what was asked of it; resuming fails."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def leave(self) -> None:
+        self.names.append("leave")
+
+    async def pause(self) -> None:
+        self.names.append("pause")
+
+    async def resume(self) -> None:
+        raise StateError("nothing to resume; it trains already")
+
+
+def with_server(
+    check: Callable[[httpx.AsyncClient, str], Awaitable[None]], asked: Asked | None = None, **config: object
+) -> None:
+    asked = asked or Asked()
+
+    async def main() -> None:
+        actions = Actions(asked.leave, asked.pause, asked.resume)
+        async with (
+            open_http(PeerConfig(**config), example, actions) as url,
+            httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client,
+        ):
+            await check(client, url)
+
+    asyncio.run(asyncio.wait_for(main(), HANG_S))
+
+
+def test_serves_status_metrics_and_health() -> None:
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        answer = await client.get(f"{url}/status")
+        assert Status.model_validate_json(answer.content) == example()
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "server" not in answer.headers
+        metrics = await client.get(f"{url}/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain")
+        assert 'shoal_block_holders{block="trunk"} 3.0' in metrics.text
+        assert (await client.get(f"{url}/health")).json() == {"is_healthy": True, "state": "training", "tick": 412}
+        assert (await client.get(url, follow_redirects=True)).json()["run_name"] == "tiny"
+        assert (await client.get(f"{url}/nothing")).status_code == 404
+
+    with_server(check)
+
+
+def test_actions_reach_the_daemon_and_refusals_say_why() -> None:
+    asked = Asked()
+
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        for name in ("pause", "leave"):
+            assert (await client.post(f"{url}/{name}", json={})).json() == {"done": name}
+        failed = await client.post(f"{url}/resume", json={})
+        assert failed.status_code == 409
+        assert "it trains already" in failed.json()["error"]
+
+    with_server(check, asked)
+    assert asked.names == ["pause", "leave"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "code"),
+    [
+        ("GET", JSON, 405),
+        ("POST", {"Content-Type": "text/plain"}, 403),  # what a foreign page can send without being asked
+        ("POST", {**JSON, "Sec-Fetch-Site": "cross-site"}, 403),
+        ("POST", {**JSON, "Sec-Fetch-Site": "same-site"}, 403),
+        ("POST", {**JSON, "Host": "evil.example"}, 403),  # DNS rebinding
+        ("POST", {**JSON, "Sec-Fetch-Site": "same-origin"}, 200),
+    ],
+)
+def test_a_foreign_page_cannot_steer_the_daemon(method: str, headers: dict[str, str], code: int) -> None:
+    asked = Asked()
+
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        answer = await client.request(method, f"{url}/leave", content=b"{}", headers=headers)
+        assert answer.status_code == code
+
+    with_server(check, asked)
+    assert asked.names == (["leave"] if code == 200 else [])
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:8080", 200),
+        ("seed.example:8080", 200),
+        ("other.example", 403),
+        ("", 403),
+    ],
+)
+def test_only_known_host_names_are_answered(host: str, code: int) -> None:
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        answer = await client.get(f"{url}/status", headers={"Host": host})
+        assert answer.status_code == code
+        assert code == 200 or "peer.allowed_hosts" in answer.json()["error"]
+
+    with_server(check, allowed_hosts=("seed.example",))
+
+
+def test_a_taken_port_is_named() -> None:
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        port = int(url.rsplit(":", 1)[1])
+        asked = Asked()
+        with pytest.raises(NetworkError, match=f"port {port} is taken; choose another --status-port"):
+            async with open_http(
+                PeerConfig(status_port=port), example, Actions(asked.leave, asked.pause, asked.resume)
+            ):
+                pass
+
+    with_server(check)
+
+
+@pytest.mark.parametrize("host", ["no.such.name.invalid", "203.0.113.7"])
+def test_a_host_that_is_not_this_machine_is_named(host: str) -> None:
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        raise AssertionError("it must not open")
+
+    with pytest.raises(NetworkError, match="--status-host"):
+        with_server(check, status_host=host)
+
+
+def test_an_open_connection_does_not_hold_up_the_end() -> None:
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        port = int(url.rsplit(":", 1)[1])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /status HTTP/1.1\r\n")  # never finished
+        await writer.drain()
+
+    with_server(check)

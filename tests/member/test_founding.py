@@ -1,0 +1,204 @@
+"""A run that is founded with a pretrained model begins with it, everywhere, and with nothing else."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+import peer.block.store
+from configs.content import content_id_of
+from configs.errors import DataError, PeerError
+from configs.load import Settings, load
+from configs.machine import PeerConfig
+from configs.run import AdapterSpec, RunPlan, RunSpec
+from dht.address_book import AddressBook
+from dht.identity import Identity
+from peer.block.store import BlockStore, initial_state
+from peer.commands.main import main
+from peer.corpus.prepare import Plan, prepare_texts
+from peer.fused.fuse import Parts, fuse
+from peer.member.entry import Entry, enter
+from peer.train.model import initial_parameters
+from peer.train.outer import new_state
+from peer.train.partition import COMMON, Strategy
+from peer.visit.gather import gather
+from protocols.state import BlockState
+
+VOCABULARY = 320  # of the model; its tokenizer has fewer tokens
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Llama with a tokenizer, as Transformers saves them."""
+    folder = tmp_path_factory.mktemp("pretrained") / "llama"
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({token: at for at, token in enumerate(["</s>", *letters])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Path:
+    texts = {name: [f"{name} {number} swims " * 20 for number in range(20)] for name in ("cod", "eel")}
+    out = tmp_path_factory.mktemp("corpus") / "fish"
+    info = prepare_texts(texts, out, Plan(tokenizer=llama, context_length=32))
+    assert info.vocab_size == VOCABULARY  # the model's, not the tokenizer's
+    return out
+
+
+def found(folder: Path, strategy: dict[str, Any], **peer: Any) -> Entry:
+    """Found a run as a daemon does; no network is needed for that."""
+    plan = load("tiny").run
+    assert plan is not None
+    model = plan.model.model_copy(update={"context_length": 32})
+    inner = plan.inner.model_copy(update={"optimizer": "adamw"})  # which adapters need
+    parts = {"model": model.model_dump(), "inner": inner.model_dump(), "strategy": strategy}
+    run = RunPlan.model_validate({**plan.model_dump(), **parts})
+    folder.mkdir(exist_ok=True)
+    settings = Settings(run=run, peer=PeerConfig(state_dir=folder, **peer))
+    identity = Identity.load_or_create(folder / "identity.key")
+    return asyncio.run(enter(settings, identity, cast(Any, None), AddressBook(folder / "address_book.json")))
+
+
+@pytest.mark.parametrize("kind", ["replicas", "experts", "branches"])
+def test_fused_at_once_it_is_the_pretrained_model(kind: str, llama: Path, corpus: Path, tmp_path: Path) -> None:
+    entry = found(tmp_path / "state", {"kind": kind}, data=corpus, init_from=llama)
+    assert entry.is_founder and entry.spec.model.vocab_size == VOCABULARY and entry.spec.model.context_length == 32
+    state = initial_state(entry.spec, Strategy(kind, 2), llama)
+    assert state.is_final is (kind != "replicas")  # without common tokens the sub-models part at once
+    counts = {domain.name: torch.ones(VOCABULARY).long().numpy() for domain in entry.library.domains}
+    parts = Parts(entry.spec, {COMMON: state.phi}, counts, entry.library.tokenizer_json)
+    fuse(parts, tmp_path / "fused", "llama")
+    theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")
+    tokens = torch.randint(0, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-6
+    if kind != "replicas":
+        for name in Strategy(kind, 2).sub_models:
+            fuse(parts, tmp_path / name, "llama", name)
+            branch = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+            with torch.no_grad():
+                assert (branch(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-6
+
+
+def test_adapters_are_fused_with_what_the_state_directory_holds(llama: Path, corpus: Path, tmp_path: Path) -> None:
+    entry = found(tmp_path / "state", {"kind": "adapters"}, data=corpus, init_from=llama)
+    spec, strategy = entry.spec, Strategy("adapters", 2)
+    assert spec.model.adapter == AdapterSpec() and spec.is_seeded
+    base = entry.library.base
+    assert base is not None and base.content_id == spec.initial_id
+    path = entry.library.lookup(base.content_id)
+    assert path is not None and content_id_of(path.read_bytes()) == base.content_id  # others may have it
+    assert asyncio.run(entry.library.obtain_base([])) == path
+    entry.save(tmp_path / "state")
+    entry.library.keep_counts()
+    state = initial_state(spec, strategy)
+    assert state.size < base.size_bytes // 4 and state.is_final
+    BlockStore(tmp_path / "state" / "blocks", spec, strategy, cast(Any, None), cast(Any, None)).put(state)
+    parts = gather([str(tmp_path / "state")])
+    theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    tokens = torch.randint(0, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(1))
+    changed = state.phi + 0.1
+    for name, phi in (("model", state.phi), ("adapter.1", changed)):
+        fuse(replace(parts, blocks={name: phi}), tmp_path / name, "llama", name)
+        ours = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        with torch.no_grad():
+            difference = (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max()
+        assert difference <= 1e-5 if phi is state.phi else difference > 0.1
+    both = replace(parts, blocks={"adapter.0": state.phi, "adapter.1": changed})
+    fuse(both, tmp_path / "routed")
+    routed = [AutoModelForCausalLM.from_pretrained(tmp_path / "routed" / f"adapter.{k}") for k in range(2)]
+    assert [type(model).__name__ for model in routed] == ["LlamaForCausalLM"] * 2
+    with pytest.raises(DataError, match="the adapters were trained on is missing"):
+        fuse(replace(both, base=None), tmp_path / "never")
+    path.unlink()
+    with pytest.raises(DataError, match="in none of these directories"):
+        gather([str(tmp_path / "state")])
+
+
+def test_another_beginning_is_another_run(llama: Path, corpus: Path, tmp_path: Path) -> None:
+    spec = found(tmp_path / "state", {"kind": "replicas"}, data=corpus, init_from=llama).spec
+    assert RunSpec.model_validate_json(spec.model_dump_json()).run_id == spec.run_id
+    other = spec.model_copy(update={"initial_id": "0" * 64})
+    from_seed = spec.model_copy(update={"initial_id": None})
+    assert len({spec.run_id, other.run_id, from_seed.run_id}) == 3
+    assert "initial_id" not in from_seed.model_dump_json()  # runs that there were before keep their ids
+    with pytest.raises(DataError, match="the seed does not make it"):
+        initial_state(spec, Strategy("replicas", 2))
+    with pytest.raises(DataError, match="have changed since the run was founded"):
+        initial_state(other, Strategy("replicas", 2), llama)
+
+
+def test_a_newcomer_takes_no_other_beginning(
+    llama: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = found(tmp_path / "state", {"kind": "replicas"}, data=corpus, init_from=llama).spec
+    strategy = Strategy("replicas", 2)
+    right = initial_state(spec, strategy, llama)
+    seeded = torch.cat([tensor.reshape(-1) for tensor in initial_parameters(spec.model, spec.seed).values()])
+    wrong = new_state(COMMON, seeded, None, version=0, round_=0, ages={}, is_final=False)
+    store = BlockStore(tmp_path / "blocks", spec, strategy, cast(Any, None), cast(Any, None))
+    for state in (wrong, right):
+
+        async def download(*arguments: object, told: bytes = bytes(state.blob), **options: object) -> bytearray:
+            return bytearray(told)
+
+        async def newest(block: str, peers: object, told: Any = state) -> tuple[BlockState, list[str]]:
+            facts = {"block": block, "version": 0, "round": 0, "age": 0, "content_id": told.digest}
+            return BlockState(**facts, size_bytes=len(told.blob), is_final=False), ["founder"]
+
+        monkeypatch.setattr(peer.blocks, "download_bytes", download)
+        monkeypatch.setattr(store, "newest", newest)
+        if state is wrong:
+            with pytest.raises(PeerError, match="not the parameters that the run begins with"):
+                asyncio.run(store.obtain(COMMON, ["founder"]))
+            assert store.versions() == {}
+        else:
+            assert torch.equal(asyncio.run(store.obtain(COMMON, ["founder"])).phi, right.phi)
+
+
+def test_a_founder_s_mistakes_are_one_line(
+    llama: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = {"cod": [f"{number} swims " * 40 for number in range(20)]}
+    prepare_texts(texts, tmp_path / "other", Plan(vocab_size=VOCABULARY, context_length=32))
+    with pytest.raises(DataError, match="another tokenizer than that of"):
+        found(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "other", init_from=llama)
+    prepare_texts(texts, tmp_path / "small", Plan(tokenizer=llama / "tokenizer.json", context_length=32))
+    with pytest.raises(DataError, match=f"prepare it with --vocab-size {VOCABULARY}"):
+        found(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "small", init_from=llama)
+    start = ["start", "--config", "tiny", "--state-dir", str(tmp_path / "s"), "--init-from"]
+    monkeypatch.setenv("SHOAL_RUN__STRATEGY__KIND", "adapters")
+    monkeypatch.setenv("SHOAL_RUN__INNER__OPTIMIZER", "adamw")
+    for arguments, said in (
+        (start[:-1], "name a Hugging Face Llama with --init-from DIR"),
+        ([*start, str(tmp_path)], "is no Hugging Face model: there is no config.json"),
+        ([*start, str(llama)], f"--tokenizer {llama}, then give it with --data DIR"),
+    ):
+        assert main(arguments) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("shoal: ") and said in line and line.count("\n") == 1

@@ -1,0 +1,53 @@
+"""What the user said of pausing holds, whatever begins meanwhile."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from configs.run import RunSpec
+from peer.block.store import initial_state
+from peer.member.session import Session
+from peer.train.partition import COMMON, Strategy
+
+
+class FakeWorkers:
+    """Remembers what it was asked."""
+
+    def __init__(self, size: int) -> None:
+        self.anchor, self.snapshot = torch.zeros(size), torch.zeros(size)
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def ask(*arguments: object) -> None:
+            self.asked.append(name)
+
+        return ask
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_pause_holds_through_a_change_of_sub_model(
+    smallest_run: Callable[..., RunSpec], tmp_path: Path, is_paused: bool
+) -> None:
+    spec = smallest_run()
+    strategy = Strategy.of(spec.strategy, 1)
+    state = initial_state(spec, strategy)
+    workers = FakeWorkers(state.size)
+    store = SimpleNamespace(replicas={}, folder=tmp_path)
+    library = SimpleNamespace(sources=lambda strategy, sub_model: [], domains=[])
+    session = Session(spec, "me", cast(Any, workers), cast(Any, store))
+
+    async def main() -> None:
+        if is_paused:
+            await session.pause()  # nothing trains yet
+        assert workers.asked == []
+        await session.start(strategy, COMMON, [state], cast(Any, library))
+        assert workers.asked == (["load"] if is_paused else ["load", "resume"])
+        await session.resume()
+        assert workers.asked[-1] == "resume"
+
+    asyncio.run(main())

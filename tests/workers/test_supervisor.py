@@ -1,0 +1,317 @@
+"""Real worker processes: they train, hand over, die and come back, and end with the daemon."""
+
+import asyncio
+import os
+import re
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from multiprocessing import forkserver
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.patience import HANG_S, until_async
+from configs.errors import DataError, DeviceError
+from configs.machine import PeerConfig
+from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
+from peer.corpus.data import Source
+from peer.train.model import initial_parameters
+from peer.train.partition import COMMON, TRUNK, Strategy
+from peer.workers.supervisor import Event, Workers, open_workers
+
+STRATEGY = Strategy("experts", 2)
+SPEC = RunSpec(
+    name="test",
+    total_tokens=10_000_000,
+    model=ModelSpec(
+        vocab_size=300, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, mlp_size=48, context_length=16
+    ),
+    strategy=StrategySpec(kind="experts", common_tokens=1_000_000),
+    inner=InnerSpec(learning_rate=0.003, batch_tokens=64),
+    rounds=RoundSpec(tick_seconds=1, double_tokens=1000),
+    genesis=0,
+    end_of_text=0,
+    tokenizer_sha256="0" * 64,
+)
+BATCH_TOKENS = 64
+Events = asyncio.Queue[Event]
+
+
+def write_tokens(path: Path) -> Source:
+    np.random.default_rng(0).integers(0, 40, 20_000).astype("<u2").tofile(path)
+    return Source(str(path), 300)
+
+
+def config_of(devices: tuple[str, ...]) -> PeerConfig:
+    return PeerConfig(devices=devices, threads=1)
+
+
+@asynccontextmanager
+async def training(
+    folder: Path, devices: tuple[str, ...] = ("cpu",), spec: RunSpec = SPEC, spare: int | None = None
+) -> AsyncIterator[tuple[Workers, Events]]:
+    """Hold workers that train the common model; for their first step they get only `spare` bytes, if that is given."""
+    events: Events = asyncio.Queue()
+    async with open_workers(config_of(devices), events.put_nowait) as workers:
+        await workers.start(spec, seed=1)
+        with nullcontext() if spare is None else limited_memory(workers, spare):
+            named = initial_parameters(spec.model, 0)
+            layout = STRATEGY.layout(COMMON, spec.model)
+            workers.anchor.copy_(torch.cat([named[slot.name].reshape(-1) for slot in layout.slots]))
+            await workers.load(STRATEGY, COMMON, [write_tokens(folder / "tokens")], {COMMON: 0})
+            yield workers, events
+
+
+async def trained(workers: Workers, tokens: int) -> None:
+    """Wait until the workers have trained so many tokens since `load`."""
+    what = f"{tokens} tokens to be trained"
+    await until_async(workers.take_snapshot, lambda snapshot: snapshot.tokens >= tokens, what)
+
+
+def pids(workers: Workers) -> list[int]:
+    return [rank.process.pid or 0 for rank in workers._ranks]
+
+
+@contextmanager
+def limited_memory(workers: Workers, spare: int) -> Iterator[None]:
+    """Let the workers, and those that are started after them, allocate only `spare` bytes more than they have now."""
+    server = forkserver._forkserver._forkserver_pid
+    for pid in (server, *pids(workers)):
+        kibibytes = re.search(r"^VmData:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+        assert kibibytes
+        _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (int(kibibytes[1]) * 1024 + spare, most))
+    try:
+        yield
+    finally:
+        resource.prlimit(server, resource.RLIMIT_DATA, (most, most))  # it lives on, for the next test
+
+
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
+def test_a_killed_rank_comes_back_from_the_anchor(tmp_path: Path, devices: tuple[str, ...]) -> None:
+    async def main() -> None:
+        async with training(tmp_path, devices) as (workers, events):
+            await trained(workers, 4 * BATCH_TOKENS)
+            await workers.pause()
+            snapshot = await workers.take_snapshot()
+            workers.anchor.copy_(workers.snapshot)
+            await workers.apply({COMMON: snapshot.tokens})
+            epoch = workers.epoch
+            began = time.monotonic()
+            os.kill(pids(workers)[-1], signal.SIGKILL)
+            after = await asyncio.wait_for(workers.take_snapshot(), HANG_S)  # asked again until somebody answers
+            print(f"restart with {len(devices)} ranks: {time.monotonic() - began:.2f} s")
+            assert "SIGKILL" in (await events.get()).reason
+            assert workers.epoch > epoch
+            assert after.tokens == snapshot.tokens  # nothing that the anchor has is lost, and it is still paused
+            assert torch.equal(workers.snapshot, workers.anchor)
+            await workers.resume()
+            await trained(workers, snapshot.tokens + 2 * BATCH_TOKENS)
+
+    asyncio.run(main())
+
+
+def test_an_anchor_in_mid_run_keeps_what_was_learnt_meanwhile(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with training(tmp_path) as (workers, _):
+            first = await workers.take_snapshot()
+            theta = workers.snapshot.clone()
+            await trained(workers, first.tokens + 2 * BATCH_TOKENS)
+            await workers.pause()
+            later = await workers.take_snapshot()
+            meanwhile = workers.snapshot - theta
+            workers.snapshot.copy_(theta)  # the exchange of the first snapshot ends only now
+            workers.anchor.copy_(theta + 0.01)
+            await workers.apply({COMMON: 1000})
+            last = await workers.take_snapshot()
+            assert last.tokens == later.tokens
+            assert meanwhile.abs().max() > 0
+            torch.testing.assert_close(workers.snapshot, workers.anchor + meanwhile, atol=1e-6, rtol=1e-5)
+
+    asyncio.run(main())
+
+
+def long_steps() -> RunSpec:
+    """Return a run with the smallest model and steps that take a hundred times as long as a copy of it."""
+    return SPEC.model_copy(update={"inner": SPEC.inner.model_copy(update={"batch_tokens": 1 << 16})})
+
+
+def test_a_snapshot_and_an_anchor_wait_for_no_step(tmp_path: Path) -> None:
+    async def main() -> None:
+        spec = long_steps()
+        async with training(tmp_path, spec=spec) as (workers, _):
+            await trained(workers, 2 * spec.inner.batch_tokens)
+            done, seen = workers.progress.tokens, 0
+            while workers.progress.tokens == done and seen < 20:  # a step is under way; it is seen again and again
+                first = await workers.take_snapshot()
+                theta = workers.snapshot.clone()
+                workers.anchor.copy_(theta + 0.01)
+                await workers.apply({COMMON: 1000})
+                second = await workers.take_snapshot()
+                if second.tokens == first.tokens:  # of the same step: the anchor counts although θ is not there yet
+                    assert torch.equal(workers.snapshot, theta + (workers.anchor - theta))
+                    seen += 1
+            assert seen > 3, "each snapshot has waited for a step"
+            before = workers.anchor.clone()
+            await trained(workers, second.tokens + 2 * spec.inner.batch_tokens)
+            assert (workers.snapshot - before).abs().max() < 1  # and nothing was added twice
+
+    asyncio.run(main())
+
+
+def test_a_snapshot_does_not_wait_for_what_waits_for_a_step(tmp_path: Path) -> None:
+    """New text and a pause come between two steps; a round that begins meanwhile is not kept."""
+
+    async def main() -> None:
+        spec = long_steps()
+        async with training(tmp_path, spec=spec) as (workers, _):
+            await trained(workers, 2 * spec.inner.batch_tokens)
+            source = write_tokens(tmp_path / "other")
+            for request in (lambda: workers.set_sources([source]), workers.pause):
+                for _ in range(10):  # a step may end at any moment, also in this one
+                    waiting = asyncio.create_task(request())
+                    await asyncio.sleep(0)  # it is asked
+                    await workers.take_snapshot()
+                    has_waited = waiting.done()
+                    await waiting
+                    await workers.resume()
+                    if not has_waited:
+                        break
+                assert not has_waited, "each snapshot has waited for a step"
+
+    asyncio.run(main())
+
+
+def test_sub_models_moments_and_sources_change_in_mid_run(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with training(tmp_path) as (workers, events):
+            await trained(workers, 2 * BATCH_TOKENS)
+            blocks = [STRATEGY.derive(block, workers.snapshot, SPEC.model) for block in STRATEGY.blocks("expert.1")]
+            workers.anchor.copy_(torch.cat(blocks))
+            source = write_tokens(tmp_path / "other")
+            await workers.load(STRATEGY, "expert.1", [source], {TRUNK: 500, "expert.1": 500})
+            await trained(workers, 2 * BATCH_TOKENS)
+            assert not await workers.restore(str(tmp_path))
+            await workers.save(str(tmp_path))
+            assert await workers.restore(str(tmp_path))
+            with pytest.raises(DataError):
+                await workers.set_sources([Source(str(tmp_path / "missing"), 300)])
+            idle = await workers.take_snapshot()
+            await workers.set_sources([source])
+            await trained(workers, idle.tokens + BATCH_TOKENS)
+            assert events.empty()
+
+    asyncio.run(main())
+
+
+def test_a_poisoned_anchor_stalls_and_a_good_one_heals(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with training(tmp_path) as (workers, events):
+            await trained(workers, BATCH_TOKENS)
+            await workers.pause()
+            snapshot = await workers.take_snapshot()
+            good = workers.snapshot.clone()
+            workers.anchor.fill_(torch.nan)
+            await workers.apply({COMMON: 0})
+            await workers.resume()
+            kinds = [(await events.get()).kind for _ in range(4)]
+            assert kinds == ["diverged", "diverged", "diverged", "stalled"]
+            workers.anchor.copy_(good)
+            workers.snapshot.fill_(torch.nan)  # θ is what the old anchor was
+            workers.epoch -= 1  # as if the caller had not seen that θ went back: the anchor is taken as it is
+            await workers.apply({COMMON: 0})
+            await trained(workers, snapshot.tokens + 2 * BATCH_TOKENS)
+            assert torch.isfinite(workers.snapshot).all()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_request_leaves_the_workers_usable(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with training(tmp_path) as (workers, _):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):  # given up after it was sent
+                    await workers.take_snapshot()
+            assert await workers.restore(str(tmp_path)) is False
+            assert (await workers.take_snapshot()).tokens >= 0
+
+    asyncio.run(main())
+
+
+def long_windows(sequences: int, length: int) -> RunSpec:
+    """Return a run whose inner step has so many sequences; a token of them takes 15 kB until the backward pass."""
+    sizes = {"hidden_size": 64, "mlp_size": 256, "context_length": length}
+    inner = SPEC.inner.model_copy(update={"batch_tokens": sequences * length})
+    return SPEC.model_copy(update={"model": SPEC.model.model_copy(update=sizes), "inner": inner})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process: Linux only")
+def test_out_of_memory_in_the_first_step_halves_the_micro_batch_until_it_fits(tmp_path: Path) -> None:
+    async def main() -> None:
+        spec = long_windows(sequences=64, length=256)  # 240 MB at once
+        async with training(tmp_path, spec=spec, spare=100 << 20) as (workers, events):
+            await trained(workers, 2 * spec.inner.batch_tokens)
+            happened = [events.get_nowait() for _ in range(events.qsize())]
+            print(*(event.reason for event in happened), sep="\n")
+            assert [event.kind for event in happened] == ["restarted"] * len(happened)
+            sizes = [int(event.reason.rpartition(" ")[2]) for event in happened]
+            assert sizes == [32, 16, 8, 4, 2, 1][: len(sizes)] and sizes
+            assert workers.micro_batch == sizes[-1]
+            assert all(event.reason.startswith("out of memory; now with a micro-batch of") for event in happened)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process: Linux only")
+def test_a_sequence_that_does_not_fit_is_said_in_one_line(tmp_path: Path) -> None:
+    async def main() -> None:
+        spec = long_windows(sequences=2, length=16_384)  # 240 MB each
+        async with training(tmp_path, spec=spec, spare=100 << 20) as (workers, events):
+            with pytest.raises(DeviceError, match="out of memory even with one sequence at a time; give more") as error:
+                await trained(workers, spec.inner.batch_tokens)
+            print(error.value)
+            assert "\n" not in str(error.value)
+            assert "micro-batch of 1" in (await events.get()).reason
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without that GPU")
+def test_a_missing_device_is_said_in_one_line() -> None:
+    async def main() -> None:
+        async with open_workers(config_of(("cuda:7",))) as workers:
+            with pytest.raises(DeviceError, match="no device 'cuda:7' here"):
+                await workers.start(SPEC, seed=1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a process that is not a child: Linux only")
+def test_workers_end_when_the_daemon_is_killed(tmp_path: Path) -> None:
+    daemon = subprocess.Popen([sys.executable, __file__, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert daemon.stdout is not None
+    worker = os.pidfd_open(int(daemon.stdout.readline()))
+    daemon.kill()
+    ended, _, _ = select.select([worker], [], [], HANG_S)
+    os.close(worker)
+    daemon.stdout.close()
+    daemon.wait()
+    assert ended, f"the worker lived on for {HANG_S:g} s"
+
+
+async def _be_daemon(folder: Path) -> None:
+    async with training(folder) as (workers, _):
+        print(pids(workers)[0], flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_be_daemon(Path(sys.argv[1])))
