@@ -3,8 +3,9 @@
     state directory → identity → workers (they import for seconds; meanwhile:) → network → the run → HTTP
     → services and DHT → a sub-model and its state → tick by tick: rounds, membership, turns → leave
 
-Each step is a room of its own: `entry` (which run), `session` (the worker), `exchanges` (the rounds), `blocks` (what is
-stored), `library` (text), `turns` (which sub-model), `standing` (what is told to the others). Here is only their order.
+Each step is a room of its own, in `peer/member`: `entry` (which run), `session` (the worker), `rounds`, `turns` and
+`changes` (which sub-model), `library` (text), `announcer` (what the others are told), `keeper` (what is stored for
+them), `report` (what is shown). Here is only their order.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ import contextlib
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from configs.clock import Clock
-from configs.errors import NetworkError, PeerError
+from configs.clock import Clock, SteadyTime
 from configs.files import write_json
 from configs.kept import MACHINE_FILE, to_keep
 from configs.load import Settings
@@ -34,16 +35,23 @@ from peer.block.store import BlockStore, initial_state
 from peer.ending import first_cause, leave_on_signals
 from peer.http.curves import open_curves
 from peer.http.local import announce_daemon
+from peer.http.status import Status
 from peer.http.status_page import Actions, open_http
-from peer.member.announcer import Standing
+from peer.member.activity import Activity
+from peer.member.announcer import Announcer
+from peer.member.changes import Changes
 from peer.member.chronicle import Chronicle
-from peer.member.company import Company
+from peer.member.company import Company, circumstances
 from peer.member.crowds import Crowds
+from peer.member.duties import Duties
 from peer.member.entry import Entry, enter
-from peer.member.rounds import Exchanges
+from peer.member.facts import Facts
+from peer.member.keeper import Keeper
+from peer.member.outlook import Outlook
+from peer.member.report import Parts, Place, greeting, status_of
+from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
-from peer.train.outer import OuterState
 from peer.train.partition import COMMON, Strategy
 from peer.workers.supervisor import Event, Workers, open_workers
 from protocols.answer import Answers
@@ -54,6 +62,8 @@ from protocols.state import State
 from protocols.traffic import Traffic
 
 log = logging.getLogger(__name__)
+
+OnTick = Callable[[Status], None]
 
 TIMER_S = 0.002  # how early a timer may fire
 FINISH_S = 12.0  # for the rounds under way, before their work is left for later
@@ -98,22 +108,19 @@ async def live(settings: Settings) -> None:
             workers.check(entry.spec)
             daemon = Daemon(advised, entry, network, workers, book, leaving)
             workers.on_event = daemon.on_worker_event
-            async with open_http(
-                config, daemon.standing.status, Actions(daemon.leave, daemon.pause, daemon.resume)
-            ) as url:
+            async with open_http(config, daemon.status, Actions(daemon.leave, daemon.pause, daemon.resume)) as url:
                 await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
                 await daemon.open(url)
                 announce_daemon(config.state_dir, url, identity.peer_id)
                 with open_curves(config.tensorboard) as record_curves:
-                    daemon.standing.on_tick = record_curves
-                    await daemon.train(has_begun)
+                    await daemon.train(has_begun, record_curves)
     log.info("left; everything is saved in %s", config.state_dir)
 
 
 class Daemon:
-    """One peer of one run: what it trains, when it exchanges, and when it changes over."""
+    """One peer of one run: the rooms that it consists of, and their order in time."""
 
     def __init__(
         self,
@@ -124,224 +131,186 @@ class Daemon:
         book: AddressBook,
         leaving: asyncio.Event,
     ) -> None:
-        self.config, self.entry, self.network, self.workers = settings.peer, entry, network, workers
-        self.spec, self.library, self.me = entry.spec, entry.library, network.peer_id
-        self.leaving = leaving
-        self.clock = Clock(self.spec.genesis, self.spec.rounds.tick_seconds)
-        self.strategy = Strategy.of(self.spec.strategy, len(self.library.domains))
-        self.traffic = Traffic(self.config.up_mbit, self.config.down_mbit)
-        self.library.on_bytes = self.traffic.received
-        self.offers = Offers(self.traffic)
-        folder = self.config.state_dir / "blocks"
+        config, spec, library = settings.peer, entry.spec, entry.library
+        self.entry, self.network, self.workers = entry, network, workers
+        strategy = Strategy.of(spec.strategy, len(library.domains))
+        clock = Clock(spec.genesis, spec.rounds.tick_seconds, SteadyTime())
+        facts = Facts(spec, config, strategy, network.peer_id, clock)
+        traffic, folder = Traffic(config.up_mbit, config.down_mbit), config.state_dir / "blocks"
         states, shards = self._stub(State), self._stub(Shards)
-        self.store = BlockStore(folder, self.spec, self.strategy, states, shards, self.traffic.received)
-        self.swarm = Swarm(self.spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder)
-        self.membership = Membership(network, self.spec.run_id, self.clock, book)
-        self.session = Session(self.spec, self.me, workers, self.store)
-        self.chronicle = Chronicle(self.config.state_dir)
-        self.company = Company()
-        self.standing = Standing(self)
-        self.turns = Turns(self)
-        self.crowds = Crowds(self)
-        self.library.leased = self.standing.leased
-        self.exchanges = Exchanges(self)
-        self.changing: asyncio.Task[None] | None = None  # the change to another sub-model, under way
-        self.is_switching = False
-        self.is_paused = False
+        store = BlockStore(folder, spec, strategy, states, shards, traffic.received)
+        membership = Membership(network, spec.run_id, clock, book)
+        outlook = Outlook(facts, membership, store, entry.peers)
+        activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
+        chronicle = Chronicle(config.state_dir)
+        self.parts = Parts(
+            facts, activity, membership, store, outlook, session, library, chronicle, traffic, place=Place()
+        )
+        library.on_bytes, library.leased = traffic.received, outlook.leased
+        self.offers = Offers(traffic)
+        swarm = Swarm(spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder)
+        self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
+        self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
+        turns = Turns(facts, activity, membership, outlook, session, library)
+        self.changes = Changes(self.parts, self.rounds, turns, self._is_alone, self.offers.forget)
+        self.announcer = Announcer(self.parts, self.crowds, self.rounds.held, self.rounds.strides)
+        self.keeper = Keeper(facts, membership, store, outlook, states)
+        self.company, self.duties = Company(), Duties(chronicle)
 
     async def found(self) -> None:
         """Store the state with which the run begins, if this peer has founded it: nobody else has it."""
-        if self.entry.is_founder and self.store.load(COMMON) is None:
-            first = await asyncio.to_thread(initial_state, self.spec, self.strategy, self.config.init_from)
-            await asyncio.to_thread(self.store.put, first)
+        facts, store = self.parts.facts, self.parts.store
+        if self.entry.is_founder and store.load(COMMON) is None:
+            first = await asyncio.to_thread(initial_state, facts.spec, facts.strategy, facts.config.init_from)
+            await asyncio.to_thread(store.put, first)
 
     async def open(self, url: str) -> None:
         """Answer other peers, join the DHT, and say where this peer is."""
-        run_id = self.spec.run_id
-        tokenizer = self.library.tokenizer_id, len(self.library.tokenizer_json)
-        records = self.entry.domain_records
-        describe = Describe(self.spec, tokenizer, lambda: records, self.standing.members, __version__, self.entry.hints)
+        parts, spec, library = self.parts, self.parts.facts.spec, self.parts.library
+        tokenizer, records = (library.tokenizer_id, len(library.tokenizer_json)), self.entry.domain_records
+        describe = Describe(spec, tokenizer, lambda: records, parts.outlook.members, __version__, self.entry.hints)
         await self.network.serve(describe)
-        await self.network.serve(Shards(self._lookup, self.traffic), run_id)
-        await self.network.serve(State(self.store), run_id)
-        await self.network.serve(self.offers, run_id)
-        if self.config.answers:
-            await self.network.serve(Answers(Speaker(self)), run_id)
-        await self.network.open_dht(self.entry.peers, run_id)
-        await self.membership.refresh()
-        await self.standing.greet(url)
+        await self.network.serve(Shards(self._lookup, parts.traffic), spec.run_id)
+        await self.network.serve(State(parts.store), spec.run_id)
+        await self.network.serve(self.offers, spec.run_id)
+        if parts.facts.config.answers:
+            speaker = Speaker(parts.facts, parts.store, library, parts.activity.declines)
+            await self.network.serve(Answers(speaker), spec.run_id)
+        await self.network.open_dht(self.entry.peers, spec.run_id)
+        await parts.membership.refresh()
+        parts.place.url, parts.place.addresses = url, await self.network.addresses()
+        print("\n".join(greeting(parts, self.entry.clock)), flush=True)
 
-    async def train(self, has_begun: Callable[[], object]) -> None:
+    async def train(self, has_begun: Callable[[], object], on_tick: OnTick = lambda status: None) -> None:
         """Take a sub-model, say that it `has_begun`, and train it, tick by tick, until told to leave."""
         try:
-            await self._train(has_begun)
+            await self._train(has_begun, on_tick)
         except* Left:
             pass
 
-    async def _train(self, has_begun: Callable[[], object]) -> None:
+    async def _train(self, has_begun: Callable[[], object], on_tick: OnTick) -> None:
         """Do what `train` does. Raises Left, in a group, so that whatever still runs in the background is cancelled."""
+        parts, clock = self.parts, self.parts.facts.clock
         async with asyncio.TaskGroup() as tasks:
-            self.tasks = tasks
-            tasks.create_task(self._watch_network())
-            self.standing.state = "downloading"
-            base = await self.library.obtain_base(self._others())
-            tasks.create_task(self.workers.start(self.spec, data_seed(self.me), base))  # beside the state's download
-            await self._take(*await self._first())
+            tasks.create_task(self.network.broken())
+            parts.activity.download()
+            base = await parts.library.obtain_base(parts.outlook.others())
+            seed = data_seed(parts.facts.me)
+            tasks.create_task(self.workers.start(parts.facts.spec, seed, base))  # beside the state's download
+            await self.changes.first(tasks)
+            await self.announcer.publish(clock.tick())
             has_begun()
             while await self._next_tick():
-                tick = self.clock.tick()
-                await self.exchanges.begin(tick)
-                self.standing.keep_up(tick)
-                self.tasks.create_task(self.crowds.keep_up(tick))
-                self._consider_change(tick)
+                tick = clock.tick()
+                self.rounds.begin(tick, tasks)
+                self._look(tick)
+                on_tick(self.status())
+                self._keep_up(tick, tasks)
+                self.changes.consider(tick, tasks)
             await self._go()
             raise Left
 
+    def _look(self, tick: int) -> None:
+        """Take in how the training goes, and whether rounds are sealed with others."""
+        parts, progress = self.parts, self.parts.session.progress
+        if progress.tokens and not parts.chronicle.losses:
+            log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss or 0.0)
+        parts.chronicle.trained(progress.tokens, progress.loss)
+        if warning := self.company.see(circumstances(parts, tick)):
+            log.warning("%s", warning)
+            parts.chronicle.happened(warning)
+
+    def _keep_up(self, tick: int, tasks: asyncio.TaskGroup) -> None:
+        """Begin the duties of this tick, each unless its last is still under way."""
+        self.duties.begin("reading the members' records", self.parts.membership.refresh, tasks)
+        self.duties.begin("counting holders", partial(self.crowds.keep_up, tick), tasks)
+        if self.announcer.is_due(tick):
+            self.duties.begin("writing this peer's record", partial(self._renew, tick), tasks)
+        if self.keeper.is_due(tick):
+            self.duties.begin("keeping blocks for others", partial(self.keeper.keep, tick), tasks)
+
+    async def _renew(self, tick: int) -> None:
+        await self.announcer.publish(tick)
+        await asyncio.to_thread(self.parts.chronicle.save)
+
+    # What this machine may ask
+
+    def status(self) -> Status:
+        """Return everything there is to show, now."""
+        warnings = self.company.present, self.parts.facts.clock.warning()
+        return status_of(self.parts, [text for text in warnings if text])
+
     async def leave(self) -> None:
         """Hand over, save and go, soon."""
-        self.leaving.set()
+        self.parts.activity.leaving.set()
 
     async def pause(self) -> None:
         """Stop training, but go on serving."""
-        self.is_paused = True
-        await self.session.pause()
-        await self.standing.publish_again()
+        self.parts.activity.pause()
+        await self.parts.session.pause()
 
     async def resume(self) -> None:
         """Train again."""
-        self.is_paused = False
-        await self.session.resume()
-        await self.standing.publish_again()
-
-    # Which sub-model
-
-    async def _first(self) -> tuple[str, list[OuterState]]:
-        """Return what this peer trains first, what it trained before or what needs it most, and its states."""
-        others = self._others()
-        common = await self.store.obtain(COMMON, others)
-        if not common.is_final:  # not asked for once more: behind a slow link it would be a newer one, and come again
-            await self.library.fetch_first(self.strategy, COMMON, self.me, others)
-            return COMMON, [common]
-        known = self.chronicle.sub_model in self.strategy.sub_models
-        sub_model = self.chronicle.sub_model if known else self.turns.lease()
-        return sub_model, await self._obtain(sub_model)
-
-    def _consider_change(self, tick: int) -> None:
-        """Begin to change over when the sub-models part, when this one is done, or when another's turn has come."""
-        if self.changing is not None and not self.changing.done():
-            return
-        self.changing = None
-        target = self.turns.target(tick)
-        if target != self.session.sub_model:
-            self.changing = self.tasks.create_task(self._change(target))
-
-    async def _change(self, target: str) -> None:
-        """Get what `target` needs; then finish the rounds under way, put the present sub-model away, and begin it."""
-        try:
-            states = await self._obtain(target)
-        except (NetworkError, PeerError, TimeoutError) as error:
-            log.warning("cannot change to %s yet: %s", target, error)
-            self.turns.put_off(target)
-            return
-        self.is_switching = True
-        await self.exchanges.settle()
-        log.info("changing from %s to %s", self.session.sub_model, target or "serving only: all tokens are trained")
-        self.chronicle.happened(f"changed from {self.session.sub_model} to {target or 'serving only'}")
-        await self.session.stop()
-        kept = self.strategy.blocks(target) if target else ()
-        leaving = [block for block in self.session.replicas if block not in kept]
-        await self._finish_alone(leaving)
-        await self.session.drop(leaving)
-        for block in leaving:
-            self.offers.forget(block)
-        await self._take(target, states)
-        self.is_switching = False
-
-    async def _obtain(self, sub_model: str) -> list[OuterState]:
-        """Return the states of the blocks of `sub_model` that are not in training here, and see to some of its text."""
-        if not sub_model:
-            return []
-        others = self._others()
-        blocks = self.strategy.blocks(sub_model)
-        states = [await self.store.obtain(block, others) for block in blocks if block not in self.session.replicas]
-        await self.library.fetch_first(self.strategy, sub_model, self.me, others)
-        return states
-
-    async def _take(self, sub_model: str, states: Sequence[OuterState]) -> None:
-        """Begin to train `sub_model`; nothing when its name is empty."""
-        self.chronicle.sub_model = sub_model
-        self.chronicle.restarted_counter()
-        self.turns.began = self.clock.tick()
-        self.standing.state = "training"
-        if sub_model:
-            await self.session.start(self.strategy, sub_model, states, self.library)
-            fetching = self.library.fetch_in_background(
-                self.strategy, sub_model, self.me, self._others(), self.session.refresh_sources
-            )
-            self.tasks.create_task(fetching)
-        else:
-            self.session.sub_model = ""
-        await self.standing.publish(self.turns.began)
+        self.parts.activity.resume()
+        await self.parts.session.resume()
 
     # The end
 
     async def _go(self) -> None:
         """Finish the round, hand over what only this peer has, save, and write the leaving record."""
-        self.standing.state = "leaving"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISH_S):
-                if self.changing is not None:
-                    await self.changing
-                await self.exchanges.settle()
-        await self.exchanges.drop()
-        if self.session.sub_model:
-            await self.session.stop()
-            await self._finish_alone(list(self.session.replicas))
-        await self.session.drop(list(self.session.replicas))
-        self.chronicle.save()
+                await self.changes.settle()
+                await self.rounds.settle()
+        await self.rounds.drop()
+        self.parts.activity.leave()
+        await self.changes.put_away()
+        self.parts.chronicle.save()
+        tick = self.parts.facts.clock.tick()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
-                await self.standing.hand_over()
-                await self.standing.publish(self.clock.tick(), is_leaving=True)
-
-    async def _finish_alone(self, blocks: Sequence[str]) -> None:
-        """Take the last step of the blocks that nobody else trains, so that their state has all of the work."""
-        tick = self.clock.tick()
-        for block in blocks:
-            replica = self.session.replicas[block]
-            is_alone = not self.crowds.is_crowd(block) and self.membership.view(block, tick) == (self.me,)
-            if is_alone and tick > replica.state.round:
-                await asyncio.to_thread(replica.advance_alone, tick, replica.state.phi, replica.tokens)
+                await self.keeper.hand_over(tick)
+                await self.announcer.publish(tick, is_leaving=True)
 
     # What the above stands on
 
     async def _next_tick(self) -> bool:
         """Wait for the next tick; return False when it is time to leave."""
-        coming = self.clock.tick() + 1
-        while self.clock.tick() < coming and not self.leaving.is_set():  # timers may fire a little early
+        clock, leaving = self.parts.facts.clock, self.parts.activity.leaving
+        coming = clock.tick() + 1
+        while clock.tick() < coming and not leaving.is_set():  # timers may fire a little early
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.clock.seconds_until(coming) + TIMER_S):
-                    await self.leaving.wait()
-        return not self.leaving.is_set()
-
-    async def _watch_network(self) -> None:
-        await self.network.broken()
+                async with asyncio.timeout(clock.seconds_until(coming) + TIMER_S):
+                    await leaving.wait()
+        return not leaving.is_set()
 
     def on_worker_event(self, event: Event) -> None:
         """Remember what happened to the workers; they mend it themselves. A last failure ends the daemon elsewhere."""
-        self.chronicle.happened(f"worker {event.kind}: {event.reason}")
+        self.parts.chronicle.happened(f"worker {event.kind}: {event.reason}")
 
-    def _others(self) -> list[str]:
-        """Return the other peers that are present, or, before their records were read, those that were dialled."""
-        present = [peer for peer in self.membership.members(self.clock.tick()) if peer != self.me]
-        return list(dict.fromkeys([*present, *self.entry.peers]))
+    def _on_round_end(self, end: RoundEnd) -> None:
+        self.parts.chronicle.round_ended(end.block, end.tick, end.outcome, self.parts.session.sub_model)
+        if end.event:
+            self.parts.chronicle.happened(end.event)
+        if end.trial is not None:
+            self.company.ended(end.trial, end.outcome.cause)
+
+    def _takes_part(self, block: str) -> bool:
+        return self.parts.activity.takes_part() and not self.parts.store.replicas[block].state.is_final
+
+    def _is_alone(self, block: str) -> bool:
+        facts, membership = self.parts.facts, self.parts.membership
+        return not self.crowds.is_crowd(block) and membership.view(block, facts.clock.tick()) == (facts.me,)
+
+    def _addresses(self) -> Sequence[str]:
+        return self.parts.place.addresses
 
     def _lookup(self, content_id: str) -> Path | memoryview | None:
-        found = self.store.lookup(content_id)
-        return found if found is not None else self.library.lookup(content_id)
+        found = self.parts.store.lookup(content_id)
+        return found if found is not None else self.parts.library.lookup(content_id)
 
     def _stub(self, service: Any) -> Callable[[str], Any]:
-        return lambda peer_id: self.network.stub(service, peer_id, self.spec.run_id)
+        return lambda peer_id: self.network.stub(service, peer_id, self.entry.spec.run_id)
 
 
 def data_seed(peer_id: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from configs.errors import NetworkError
 from peer.answers.writer import Writer
+from peer.block.store import BlockStore
+from peer.member.facts import Facts
+from peer.member.library import Library
 from peer.train.memory import can_answer
 from protocols.answer import MAX_PART_CHARS, AnswerPart, AnswerRequest
 
 if TYPE_CHECKING:
-    from peer.daemon import Daemon
     from peer.fused.generate import Generation
 
 log = logging.getLogger(__name__)
@@ -28,19 +30,19 @@ class Speaker:
     Transformers is imported at the first prompt, for seconds.
     """
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, facts: Facts, store: BlockStore, library: Library, declines: Callable[[], str]) -> None:
+        self._facts, self._store, self._library = facts, store, library
+        self._declines = declines  # says why no prompt is answered now, or nothing
         self._writer = Writer(max_waiting=0)
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerPart, None]:
         """Yield the parts of an answer, the last with its end. Raises ShoalError to decline."""
-        daemon = self._daemon
-        if daemon.is_paused or daemon.leaving.is_set():
-            raise NetworkError("it is paused" if daemon.is_paused else "it is leaving")
-        if not can_answer(daemon.spec.model):
+        if reason := self._declines():
+            raise NetworkError(reason)
+        if not can_answer(self._facts.spec.model):
             raise NetworkError("it has too little free memory to answer beside its training")
-        blocks = daemon.strategy.blocks(request.sub_model)
-        if missing := sorted(set(blocks) - daemon.store.versions().keys()):
+        blocks = self._facts.strategy.blocks(request.sub_model)
+        if missing := sorted(set(blocks) - self._store.versions().keys()):
             raise NetworkError(f"it does not have {', '.join(missing)}")
         log.info("answers a prompt of %d tokens with %s", len(request.prompt), request.sub_model)
         async with self._writer.write(lambda: self._begin(request, blocks)) as answer:
@@ -55,15 +57,14 @@ class Speaker:
         from peer.fused.generate import Generation, Sampling
         from peer.fused.routed import RoutedModel, SubModelInfo
 
-        daemon = self._daemon
         states = {block: self._phi(block) for block in blocks}
-        index = daemon.strategy.domain(request.sub_model)
-        domain = "all" if index is None else daemon.library.domains[index].name
+        index = self._facts.strategy.domain(request.sub_model)
+        domain = "all" if index is None else self._library.domains[index].name
         model = RoutedModel.single(
             SubModelInfo(name=request.sub_model, domain=domain),
-            build_llama(daemon.spec, daemon.strategy, states, request.sub_model, daemon.library.frozen()),
-            daemon.spec.end_of_text,
-            Tokenizer.from_str(daemon.library.tokenizer_json.decode()),
+            build_llama(self._facts.spec, self._facts.strategy, states, request.sub_model, self._library.frozen()),
+            self._facts.spec.end_of_text,
+            Tokenizer.from_str(self._library.tokenizer_json.decode()),
         )
         sampling = Sampling(
             max_tokens=request.max_tokens, temperature=request.temperature, top_k=request.top_k, seed=request.seed
@@ -72,8 +73,8 @@ class Speaker:
 
     def _phi(self, block: str) -> Tensor:
         """Return the parameters of a block as of its last outer step."""
-        replica = self._daemon.session.replicas.get(block)
-        state = replica.state if replica is not None else self._daemon.store.load(block)
+        replica = self._store.replicas.get(block)
+        state = replica.state if replica is not None else self._store.load(block)
         if state is None:
             raise NetworkError(f"it does not have {block} any more")
         return state.phi

@@ -1,13 +1,12 @@
 """What happens at a tick: pure decisions, with the tick as an argument."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from configs.run import RunSpec
 from dht.membership import ACT_TICKS
 from peer.train.partition import part_of
 
-TURN_TICKS = 8  # a peer that serves several sub-models stays this long with one
 LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
 CLOSE_SHARE = 0.95  # of a round, when it should be over, with all that was missing
 
@@ -98,22 +97,3 @@ def round_timing(spec: RunSpec, age: int, late_s: float, stride: int = 1) -> tup
     cut = spec.rounds.cut_share * length
     end = (spec.rounds.cut_share + LIST_SHARE) * length
     return max(0.0, cut - late_s), max(0.0, end - late_s), CLOSE_SHARE * length - end
-
-
-def eta_seconds(age: int, total: int, tokens_per_s: float) -> float | None:
-    """Return how long the swarm still needs; None while that cannot be known."""
-    return max(0.0, total - age) / tokens_per_s if tokens_per_s > 0 else None
-
-
-def agreement(histories: Mapping[str, Sequence[tuple[int, str]]], holders: Collection[str]) -> float:
-    """Return the share of the holders who have the majority's digest at the newest version that most of them know.
-
-    `histories` maps a peer to its last (version, digest) marks of the block. One when nothing contradicts.
-    """
-    known = {peer: dict(marks) for peer, marks in histories.items() if peer in holders and marks}
-    versions = sorted({version for marks in known.values() for version in marks}, reverse=True)
-    for version in versions:
-        digests = [marks[version] for marks in known.values() if version in marks]
-        if 2 * len(digests) > len(known):
-            return max(digests.count(digest) for digest in set(digests)) / len(digests)
-    return 1.0

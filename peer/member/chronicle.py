@@ -1,19 +1,16 @@
-"""What this peer has done and seen: counters that survive a restart, outcomes, events; and the status made of them."""
+"""What this peer has done and seen: counters that survive a restart, outcomes, events."""
 
+import logging
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.files import read_json, write_json
-from dht.membership import Member
-from dht.records import Report
-from peer.block.timing import agreement
-from peer.http.status import BlockStatus, DigestMark, PeerStatus
-from protocols.sealing import Mark
+from peer.block.exchange import Outcome
+
+log = logging.getLogger(__name__)
 
 FILE = "peer.json"
-SHOWN_DIGESTS = 5
 SHOWN_EVENTS = 50
 MAX_LOSSES = 200
 
@@ -33,6 +30,7 @@ class Chronicle:
         self.skipped: Counter[str] = Counter()  # cause → rounds, since this daemon began
         self.events: deque[str] = deque(maxlen=SHOWN_EVENTS)
         self.losses: list[tuple[int, float]] = []
+        self.faults: Counter[str] = Counter()  # what went wrong that should not have → times, since this daemon began
         self._tokens_seen = 0  # of the worker's counter, already in `tokens`
 
     def save(self) -> None:
@@ -43,6 +41,22 @@ class Chronicle:
     def happened(self, event: str) -> None:
         """Remember an event, with the time of day."""
         self.events.append(f"{time.strftime('%H:%M:%S')} {event}")
+
+    def round_ended(self, block: str, tick: int, outcome: Outcome, sub_model: str) -> None:
+        """Count a round, and remember how the last one of each block ended."""
+        self.outcomes[block] = (tick, outcome.text)
+        if outcome.cause:
+            self.skipped[outcome.cause] += 1
+        if outcome.is_step and block == sub_model:
+            self.rounds += 1
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Remember a fault of our own: the first of a kind with its traceback in the log, the others as a number."""
+        kind = type(error).__name__
+        self.faults[kind] += 1
+        if self.faults[kind] == 1:
+            log.error("%s; please report it", what, exc_info=error)
+            self.happened(what)
 
     def trained(self, tokens: int, loss: float | None) -> None:
         """Take in the worker's counter, which starts anew with each sub-model and falls when work was dropped."""
@@ -56,34 +70,3 @@ class Chronicle:
     def restarted_counter(self) -> None:
         """Say that the worker counts from zero again."""
         self._tokens_seen = 0
-
-
-def packed_digests(marks: Mapping[str, Sequence[Mark]]) -> dict[str, list[tuple[int, str]]]:
-    """Return the last digests of each block, as a member record carries them."""
-    return {block: [(m.version, m.digest) for m in list(past)[-SHOWN_DIGESTS:]] for block, past in marks.items()}
-
-
-def peer_status(peer_id: str, report: Report, seen_tick: int) -> PeerStatus:
-    """Return what a peer has published of itself."""
-    digests = {
-        block: [DigestMark(version=version, digest=digest) for version, digest in marks]
-        for block, marks in report.digests.items()
-    }
-    return PeerStatus(peer_id=peer_id, seen_tick=seen_tick, **{**report.model_dump(), "digests": digests})
-
-
-def block_status(
-    block: str, members: Mapping[str, Member], holders: Sequence[str], tick: int, own: tuple[int, int] | None
-) -> BlockStatus:
-    """Return how a block stands by the members' records; `own` is this peer's version and age of it."""
-    keeping = {peer: m.record for peer, m in members.items() if block in m.record.keeps and not m.record.is_leaving}
-    histories = {peer: m.record.report.digests.get(block, []) for peer, m in members.items()}
-    version, age = own or (0, 0)
-    return BlockStatus(
-        block=block,
-        holders=list(holders),
-        keepers=sorted(peer for peer in keeping if peer not in holders),
-        version=max([version, *(record.keeps[block] for record in keeping.values())]),
-        age=max([age, *(record.ages.get(block, 0) for record in keeping.values())]),
-        agreement=agreement(histories, holders),
-    )

@@ -1,5 +1,6 @@
 """Whether this peer's rounds are sealed together with others, and, if not, what a person should know about it."""
 
+import logging
 import os
 import time
 from collections import Counter, deque
@@ -9,7 +10,11 @@ from dataclasses import dataclass, field
 from configs.cores import usable_cores
 from peer.block.exchange import BEHIND, UNFETCHED
 from peer.block.stride import Trial
+from peer.block.timing import group_stride, round_seconds
+from peer.member.report import Parts
 from protocols.sealing import UNHEARD, UNNAMED
+
+log = logging.getLogger(__name__)
 
 ALONE_S, ALONE_ROUNDS = 60.0, 5  # without a round that was sealed with others; then it is said
 ROUNDS_OF_ALONE_S = 2  # that must fit into these seconds
@@ -38,6 +43,7 @@ class Company:
         self._failed: deque[str] = deque(maxlen=KEPT)  # causes
         self._count = 0
         self._last: Trial | None = None
+        self.present = ""  # the warning, as long as it holds
 
     def ended(self, trial: Trial, cause: str) -> None:
         """Take in how a round with others ended: `cause` is empty if it was sealed."""
@@ -52,6 +58,21 @@ class Company:
         """Count from now on: a round was sealed, or there is nobody to seal one with."""
         self._since, self._count = self._now(), 0
         self._failed.clear()
+
+    def see(self, met: Circumstances | None) -> str:
+        """Look at what rounds meet now, None for a peer that has none; return a warning when it is new, else nothing.
+
+        `present` stays what is wrong until it is over.
+        """
+        before = self.present
+        if met is None or met.others < 1:
+            self.begin()
+            self.present = ""
+            return ""
+        self.present = self.warning(met)
+        if before and not self.present:
+            log.info("a round was sealed with others again")
+        return "" if before else self.present
 
     def warning(self, met: Circumstances) -> str:
         """Say that this peer trains alone although there are others, why, and what helps; nothing if it does not."""
@@ -90,3 +111,18 @@ class Company:
             case [(cause, _)] if cause == BEHIND:
                 return "the others' state could not be fetched; the log says why"
         return "no round has ended yet"
+
+
+def circumstances(parts: Parts, tick: int) -> Circumstances | None:
+    """Return what the rounds of this peer meet at `tick`; None while it takes part in none."""
+    facts, membership, replicas = parts.facts, parts.membership, parts.session.replicas
+    blocks = [block for block, replica in replicas.items() if not replica.state.is_final]
+    if not blocks or not parts.activity.takes_part():
+        return None
+    strides = membership.strides(blocks[0], tick)
+    stride = max(strides.get(facts.me, 1), group_stride(strides))
+    return Circumstances(
+        others=max(len(membership.view(block, tick)) - 1 for block in blocks),
+        round_s=round_seconds(facts.spec, replicas[blocks[0]].state.age, stride),
+        step_s=parts.session.progress.step_s,
+    )

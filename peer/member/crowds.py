@@ -5,22 +5,19 @@ it comes to its bucket, and reads a tick ahead who else does, so all have been d
 holders there are is estimated from what is found there: nobody lists them all.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
 from dht.addresses import MAX_ADDRESSES
 from dht.buckets import Buckets
-from dht.membership import ACT_TICKS
+from dht.membership import ACT_TICKS, Membership
+from dht.network import Network
+from peer.block.replica import Replica
 from peer.block.timing import due
+from peer.member.facts import Facts
 from protocols.grouping import Census, begin, bits_for, draw, group, revised, sought
-
-if TYPE_CHECKING:
-    from peer.daemon import Daemon
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +27,19 @@ LISTED = 128  # peers of a large swarm whose member records are in the DHT, abou
 class Crowds:
     """Counts the holders of the blocks in training here; a block is a crowd when they are too many for one group."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._buckets = Buckets(daemon.network, daemon.spec.run_id, daemon.clock)
-        self._group_size = daemon.spec.rounds.group_size
+    def __init__(
+        self,
+        facts: Facts,
+        network: Network,
+        membership: Membership,
+        replicas: Mapping[str, Replica],
+        takes_part: Callable[[str], bool],
+        addresses: Callable[[], Sequence[str]],
+    ) -> None:
+        self._facts, self._network, self._membership, self._replicas = facts, network, membership, replicas
+        self._takes_part, self._addresses = takes_part, addresses
+        self._buckets = Buckets(network, facts.spec.run_id, facts.clock)
+        self._group_size = facts.spec.rounds.group_size
         self._census: dict[str, Census] = {}
         self._bits: dict[tuple[str, int], int] = {}  # block and tick → bits of the bucket that was announced
         self._groups: dict[tuple[str, int], Sequence[str]] = {}  # block and tick → who exchanges there
@@ -65,15 +71,14 @@ class Crowds:
 
     async def keep_up(self, tick: int) -> None:
         """Count, say where this peer will be two ticks from now, and read who comes to its bucket in the next one."""
-        replicas = self._daemon.session.replicas
         for block in list(self._census):
-            if block not in replicas:
+            if block not in self._replicas:
                 del self._census[block]
-        for block in list(replicas):
+        for block in list(self._replicas):
             self._count(block, tick)
         self._groups = {at: members for at, members in self._groups.items() if at[1] >= tick}
         self._bits = {at: bits for at, bits in self._bits.items() if at[1] >= tick}
-        crowds = [block for block in replicas if self.is_crowd(block)]
+        crowds = [block for block in self._replicas if self.is_crowd(block)]
         async with asyncio.TaskGroup() as tasks:
             for block in crowds:
                 tasks.create_task(self._announce(block, tick + ACT_TICKS))
@@ -83,9 +88,8 @@ class Crowds:
         """Take in how many holders the members' records name, as long as that is how they are known."""
         if self.is_crowd(block):
             return
-        membership = self._daemon.membership
-        view = membership.view(block, tick)
-        records = [membership.record(peer) for peer in membership.members(tick) if peer != self._daemon.me]
+        view = self._membership.view(block, tick)
+        records = [self._membership.record(peer) for peer in self._membership.members(tick) if peer != self._facts.me]
         told = [record.crowds[block] for record in records if record is not None and block in record.crowds]
         if told and 2 * len(told) >= len(view):
             self._census[block] = begin(median(told), self._group_size)
@@ -98,14 +102,13 @@ class Crowds:
             log.info("%s has about %.0f holders: from now on it is exchanged in random groups", block, holders)
 
     async def _announce(self, block: str, tick: int) -> None:
-        daemon = self._daemon
-        replica, census = daemon.session.replicas.get(block), self._census.get(block)
-        if replica is None or census is None or not daemon.exchanges.takes_part(block):
+        replica, census = self._replicas.get(block), self._census.get(block)
+        if replica is None or census is None or not self._takes_part(block):
             return
-        if not due(daemon.spec, {block: replica.state.age}, tick):
+        if not due(self._facts.spec, {block: replica.state.age}, tick):
             return
         self._bits[block, tick] = census.bits
-        addresses = daemon.standing.addresses[:MAX_ADDRESSES]
+        addresses = self._addresses()[:MAX_ADDRESSES]
         prefix = self._draw(block, tick)[: census.bits]
         await self._buckets.announce(block, tick, prefix, holders=census.holders, addresses=addresses)
 
@@ -114,19 +117,18 @@ class Crowds:
         bits = self._bits.get((block, tick))
         if bits is None:
             return
-        daemon = self._daemon
         own = self._draw(block, tick)
         found = await self._buckets.read(block, tick, own[:bits])
         if block not in self._census:  # put away meanwhile
             return
-        told = {peer: record.holders for peer, record in found.items()} | {daemon.me: self.holders(block)}
+        told = {peer: record.holders for peer, record in found.items()} | {self._facts.me: self.holders(block)}
         draws = {peer: self._draw(block, tick, peer) for peer in told}
-        members = group(daemon.me, draws, bits, self._group_size)
+        members = group(self._facts.me, draws, bits, self._group_size)
         self._groups[block, tick] = members
         for peer in members:
-            if peer != daemon.me:
-                await daemon.network.remember(peer, found[peer].addresses)
-        others = [told[peer] for peer in told if peer != daemon.me and draws[peer].startswith(own[:bits])]
+            if peer != self._facts.me:
+                await self._network.remember(peer, found[peer].addresses)
+        others = [told[peer] for peer in told if peer != self._facts.me and draws[peer].startswith(own[:bits])]
         await self._revise(block, tick, {bits: others}, [told[peer] for peer in members])
 
     async def _revise(self, block: str, tick: int, found: dict[int, list[float]], told: Sequence[float]) -> None:
@@ -137,10 +139,12 @@ class Crowds:
         while more := sought(census, found):
             for bits in more:
                 records = await self._buckets.read(block, tick, own[:bits])
-                found[bits] = [record.holders for peer, record in records.items() if peer != self._daemon.me]
+                found[bits] = [record.holders for peer, record in records.items() if peer != self._facts.me]
+        if self._census.get(block) is not census:  # a later reading has revised it while this one looked up
+            return
         self._census[block] = revised(census, found, told, self._group_size)
         if not self.is_crowd(block):
             log.info("%s has about %.0f holders: from now on they are one group", block, self.holders(block))
 
     def _draw(self, block: str, tick: int, peer: str = "") -> str:
-        return draw(self._daemon.spec.run_id, block, tick, peer or self._daemon.me)
+        return draw(self._facts.spec.run_id, block, tick, peer or self._facts.me)

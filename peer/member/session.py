@@ -18,13 +18,13 @@ from peer.block.store import BlockStore
 from peer.member.library import Library
 from peer.train.outer import OuterState, unwritten
 from peer.train.partition import Layout, Strategy
-from peer.workers.supervisor import Workers
+from peer.workers.supervisor import Progress, Workers
 
 PAUSE_S = 5.0  # for the end of a step, when a sub-model is put away
 
 
 @dataclass(frozen=True)
-class Cut:
+class Snapshots:
     """What was copied out of the worker at a round's end."""
 
     works: Mapping[str, Work]  # block → θ, tokens, domain
@@ -71,28 +71,33 @@ class Session:
             if not self._is_paused:
                 await self._workers.resume()
 
+    @property
+    def progress(self) -> Progress:
+        """How the training goes."""
+        return self._workers.progress
+
     async def refresh_sources(self) -> None:
         """Sample from all the text that lies here by now."""
         if self._library is not None and self.sub_model:
             await self._workers.set_sources(self._library.sources(self._strategy, self.sub_model))
 
-    async def cut(self, blocks: Sequence[str]) -> Cut:
+    async def take_snapshots(self, blocks: Sequence[str]) -> Snapshots:
         """Copy θ of `blocks` out at their round's end; the worker goes on at once."""
         async with self._lock:
-            return await self._cut(blocks)
+            return await self._take(blocks)
 
-    async def rebase(self, block: str, before: OuterState, cut: Cut, *, is_step: bool) -> None:
+    async def rebase(self, block: str, before: OuterState, snapshots: Snapshots, *, is_step: bool) -> None:
         """Bring the worker to the replica's new anchor.
 
-        After a step θ is rebased from what was cut; after a mere repair, or when the worker went back to the old
+        After a step θ is rebased from the snapshot; after a mere repair, or when the worker went back to the old
         anchor meanwhile, from the old anchor.
         """
         async with self._lock:
             if block not in self._layout.blocks or block not in self.replicas:
                 return
-            has_cut = is_step and cut.epoch == self._workers.epoch
+            has_snapshot = is_step and snapshots.epoch == self._workers.epoch
             span = self._layout.span(block)
-            base = cut.works[block].theta if has_cut else before.phi
+            base = snapshots.works[block].theta if has_snapshot else before.phi
             await asyncio.to_thread(self._write, span, base, self.replicas[block].state.phi)
             await self._workers.apply(self._ages([block]))
 
@@ -120,19 +125,27 @@ class Session:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_S):
                     await self._workers.pause()
-            cut = await self._cut(self._layout.blocks)
+            snapshots = await self._take(self._layout.blocks)
             for block in self._layout.blocks:
-                self.replicas[block].put_off(cut.works[block].theta, cut.works[block].tokens)
+                self.replicas[block].put_off(snapshots.works[block].theta, snapshots.works[block].tokens)
                 # A rank that dies while all is put away comes back with this work.
-                self._workers.anchor[self._layout.span(block)] = cut.works[block].theta
+                self._workers.anchor[self._layout.span(block)] = snapshots.works[block].theta
+
+    async def save(self, replica: Replica) -> None:
+        """Store a replica's state."""
+        await asyncio.to_thread(self._store.save, replica)
+
+    def serve(self) -> None:
+        """Train nothing from now on."""
+        self.sub_model = ""
 
     async def drop(self, blocks: Sequence[str]) -> None:
         """Save the replicas of `blocks` and let go of them; they stay stored."""
         for block in blocks:
-            await asyncio.to_thread(self._store.save, self.replicas[block])
+            await self.save(self.replicas[block])
             del self.replicas[block]
 
-    async def _cut(self, blocks: Sequence[str]) -> Cut:
+    async def _take(self, blocks: Sequence[str]) -> Snapshots:
         snapshot = await self._workers.take_snapshot()
         epoch = self._workers.epoch
         thetas = await asyncio.to_thread(lambda: [self._read(block) for block in blocks])
@@ -140,7 +153,7 @@ class Session:
             block: Work(theta, self._before[block] + snapshot.tokens, self._domain)
             for block, theta in zip(blocks, thetas, strict=True)
         }
-        return Cut(works, epoch)
+        return Snapshots(works, epoch)
 
     def _read(self, block: str) -> Tensor:
         """Copy a block out of the snapshot. In a thread: the loop has others to answer."""

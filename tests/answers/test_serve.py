@@ -112,7 +112,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
                     noted.event.set()
                 yield piece
 
-    monkeypatch.setattr(peer.serve, "Generation", Noted)
+    monkeypatch.setattr(peer.answers.serve, "Generation", Noted)
     return noted
 
 
@@ -205,7 +205,7 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
 def test_what_cannot_be_done_is_said_in_one_line(
     options: dict[str, Any], says: str, param: str, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer.serve, "MAX_PROMPT_TOKENS", 100)
+    monkeypatch.setattr(peer.answers.serve, "MAX_PROMPT_TOKENS", 100)
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(**{"model": "fused", "prompt": "fish", "stream": True, **options})
     told = caught.value.body
@@ -278,7 +278,7 @@ def test_a_client_that_leaves_ends_its_generation(
 
 
 def test_others_are_answered_while_it_writes(model: RoutedModel, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer.serve, "MAX_WAITING", 0)
+    monkeypatch.setattr(peer.answers.serve, "MAX_WAITING", 0)
     with (
         server(model) as url,
         client_of(url) as client,

@@ -31,7 +31,7 @@ def nobody(peer: str) -> Any:
 
 @pytest.fixture
 def daemon(tmp_path: Path, smallest_run: Callable[..., RunSpec]) -> Any:
-    """What a speaker needs of a daemon: a real store with one of two branches, in it for others."""
+    """What a speaker is given: a real store with one of two branches, in it for others."""
     spec, strategy = smallest_run(**BRANCHES), Strategy("branches", 2)
     store = BlockStore(tmp_path / "blocks", spec, strategy, nobody, nobody)
     generator = torch.Generator().manual_seed(0)
@@ -42,9 +42,7 @@ def daemon(tmp_path: Path, smallest_run: Callable[..., RunSpec]) -> Any:
         spec=spec,
         strategy=strategy,
         store=store,
-        is_paused=False,
-        leaving=SimpleNamespace(is_set=lambda: False),
-        session=SimpleNamespace(replicas=store.replicas),
+        declined="",
         library=SimpleNamespace(frozen=lambda: None, domains=domains, tokenizer_json=tokenizer_json()),
     )
 
@@ -54,12 +52,16 @@ def question(**changes: Any) -> AnswerRequest:
     return AnswerRequest(**{**asked, **changes})
 
 
+def speaker_of(daemon: Any) -> Speaker:
+    return Speaker(daemon, daemon.store, daemon.library, lambda: str(daemon.declined))
+
+
 async def told(speaker: Speaker, request: AnswerRequest) -> list[AnswerPart]:
     return [part async for part in speaker.answer(request)]
 
 
 def test_a_peer_answers_with_what_it_stores(daemon: Any) -> None:
-    parts = asyncio.run(told(Speaker(daemon), question()))
+    parts = asyncio.run(told(speaker_of(daemon), question()))
     phi = daemon.store.load("branch.1").phi
     llama = build_llama(daemon.spec, daemon.strategy, {"branch.1": phi}, "branch.1")
     tokenizer = Tokenizer.from_str(tokenizer_json().decode())
@@ -81,11 +83,11 @@ def test_what_a_peer_cannot_answer_it_declines(
     changes: dict[str, Any], error: type[ShoalError], says: str, daemon: Any
 ) -> None:
     with pytest.raises(error, match=says):
-        asyncio.run(told(Speaker(daemon), question(**changes)))
+        asyncio.run(told(speaker_of(daemon), question(**changes)))
 
 
 def test_a_peer_declines_when_paused_busy_or_short_of_memory(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    speaker = Speaker(daemon)
+    speaker = speaker_of(daemon)
 
     async def main() -> None:
         first = speaker.answer(question(max_tokens=512, temperature=0))
@@ -94,10 +96,10 @@ def test_a_peer_declines_when_paused_busy_or_short_of_memory(daemon: Any, monkey
             await told(speaker, question())
         await first.aclose()
         assert await told(speaker, question()), "it is free again"
-        daemon.is_paused = True
+        daemon.declined = "it is paused"
         with pytest.raises(NetworkError, match="it is paused"):
             await told(speaker, question())
-        daemon.is_paused = False
+        daemon.declined = ""
         monkeypatch.setattr("peer.answers.speaker.can_answer", lambda spec: False)
         with pytest.raises(NetworkError, match="too little free memory"):
             await told(speaker, question())

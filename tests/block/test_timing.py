@@ -8,17 +8,8 @@ import pytest
 from configs.load import load
 from configs.run import RunSpec, StrategySpec
 from dht.membership import ACT_TICKS
-from peer.block.timing import (
-    LIST_SHARE,
-    BlockRounds,
-    agreement,
-    due,
-    eta_seconds,
-    group_stride,
-    meeting,
-    round_seconds,
-    round_timing,
-)
+from peer.block.timing import LIST_SHARE, BlockRounds, due, group_stride, meeting, round_seconds, round_timing
+from peer.member.report import agreement, eta_seconds
 from peer.train.partition import REPLICA, Strategy
 
 

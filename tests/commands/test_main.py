@@ -199,7 +199,7 @@ def test_pause_resume_and_leave(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_quick_commands_import_nothing_heavy(tmp_path: Path) -> None:
     program = (
-        "import sys; from peer.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from peer.commands.main import main; code = main(sys.argv[1:]); "
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr); sys.exit(code)"
     )
     with daemon(tmp_path):

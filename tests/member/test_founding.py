@@ -167,7 +167,7 @@ def test_a_newcomer_takes_no_other_beginning(
             facts = {"block": block, "version": 0, "round": 0, "age": 0, "content_id": told.digest}
             return BlockState(**facts, size_bytes=len(told.blob), is_final=False), ["founder"]
 
-        monkeypatch.setattr(peer.blocks, "download_bytes", download)
+        monkeypatch.setattr(peer.block.store, "download_bytes", download)
         monkeypatch.setattr(store, "newest", newest)
         if state is wrong:
             with pytest.raises(PeerError, match="not the parameters that the run begins with"):

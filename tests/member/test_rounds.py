@@ -2,11 +2,10 @@
 
 import asyncio
 import threading
-from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +17,8 @@ from configs.run import RunSpec
 from peer.block.exchange import unbroken
 from peer.block.replica import Replica
 from peer.block.timing import Meeting
-from peer.member import rounds as exchanges
-from peer.member.rounds import FAULTY, Exchanges, is_of_this_machine
+from peer.member import rounds as rounds_module
+from peer.member.rounds import FAULTY, Rounds, is_of_this_machine
 from peer.train.outer import Contribution, new_state
 
 BLOCK = "model"
@@ -38,7 +37,7 @@ class Stage(Enum):
 
 @pytest.mark.parametrize("stage", Stage)
 def test_a_round_that_is_dropped_has_stepped_as_a_whole_or_owes_its_work(
-    daemon: Any, smallest_run: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, stage: Stage
+    rooms: Any, smallest_run: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     """Whatever is cut off: φ₀ − φ, the residual and what θ has beyond φ are together the work that was made, once."""
     spec = smallest_run(outer={"codec": "float32", "alpha": 1.0, "mu": 0.0})
@@ -69,16 +68,15 @@ def test_a_round_that_is_dropped_has_stepped_as_a_whole_or_owes_its_work(
         mine = Contribution("me", replica.pending.decoded, 100, 8.0, "all")
         await unbroken(slowly, replica.advance, 8, [mine], {"me": "0" * 64})
 
-    monkeypatch.setattr(exchanges, "run_round", run_round)
-    daemon.session.replicas[BLOCK], daemon.session.rebase = replica, rebase
-    daemon.store = SimpleNamespace(save=lambda replica: None)
-    rooms = Exchanges(cast(Any, daemon))
+    monkeypatch.setattr(rounds_module, "run_round", run_round)
+    rooms.session.replicas[BLOCK], rooms.session.rebase = replica, rebase
+    of_peer = rounds_of(rooms)
 
     async def main() -> None:
-        cut = cast(Any, SimpleNamespace(works={BLOCK: None}))
-        rooms._under_way[BLOCK] = asyncio.create_task(rooms._exchange(BLOCK, Meeting(8, ("a", "me"), 1), cut))
+        due = Meeting(8, ("a", "me"), 1)
+        of_peer._under_way[BLOCK] = asyncio.create_task(of_peer._exchange(BLOCK, due, snapshots()))
         await at.wait()
-        dropping = asyncio.create_task(rooms.drop())
+        dropping = asyncio.create_task(of_peer.drop())
         await asyncio.sleep(0)
         go_on.set()
         await dropping
@@ -103,43 +101,57 @@ class FakeReplica:
 
 
 @pytest.fixture
-def daemon(smallest_run: Callable[..., RunSpec]) -> Any:
+def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
+    async def nothing(replica: object) -> None:
+        pass
+
+    progress = SimpleNamespace(loss=None, step_s=0.1)
     return SimpleNamespace(
-        spec=smallest_run(),
-        clock=Clock(0.0, 1.0, lambda: 8.0),
-        session=SimpleNamespace(replicas={BLOCK: FakeReplica()}, sub_model=BLOCK),
+        facts=SimpleNamespace(spec=smallest_run(), clock=Clock(0.0, 1.0, lambda: 8.0), me="me"),
+        session=SimpleNamespace(replicas={BLOCK: FakeReplica()}, progress=progress, save=nothing),
         crowds=SimpleNamespace(is_crowd=lambda block: False),
-        chronicle=SimpleNamespace(outcomes={}, skipped=Counter(), rounds=0, happened=lambda event: None),
-        company=SimpleNamespace(ended=lambda trial, cause: None),
-        workers=SimpleNamespace(progress=SimpleNamespace(loss=None, step_s=0.1)),
-        swarm=None,
+        ends=[],
     )
 
 
-def exchange(daemon: Any, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+def rounds_of(rooms: Any) -> Rounds:
+    none: Any = None
+    return Rounds(rooms.facts, none, rooms.session, none, none, rooms.crowds, rooms.ends.append)
+
+
+def snapshots() -> Any:
+    """Return snapshots that have been taken already."""
+    taken = asyncio.get_running_loop().create_future()
+    taken.set_result(SimpleNamespace(works={BLOCK: None}))
+    return taken
+
+
+def exchange(rooms: Any, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run_round(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(exchanges, "run_round", run_round)
-    cut = SimpleNamespace(works={BLOCK: None})
-    due = Meeting(8, ("a", "me"), 1)
-    asyncio.run(Exchanges(cast(Any, daemon))._exchange(BLOCK, due, cast(Any, cut)))
+    async def main() -> None:
+        await rounds_of(rooms)._exchange(BLOCK, Meeting(8, ("a", "me"), 1), snapshots())
+
+    monkeypatch.setattr(rounds_module, "run_round", run_round)
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("error", [ValueError("infinite"), PeerError("it lied"), ExceptionGroup("two", [KeyError(1)])])
 def test_a_round_that_fails_is_skipped_and_said(
-    daemon: Any, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rooms: Any, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    exchange(daemon, error, monkeypatch)
-    assert daemon.session.replicas[BLOCK].skipped == [8]
-    assert daemon.chronicle.skipped == {FAULTY: 1}
+    exchange(rooms, error, monkeypatch)
+    assert rooms.session.replicas[BLOCK].skipped == [8]
+    [end] = rooms.ends
+    assert (end.tick, end.outcome.cause) == (8, FAULTY)
     assert any(record.exc_info for record in caplog.records), "no traceback in the log"
 
 
 @pytest.mark.parametrize("error", [StateError("the disk is full"), ExceptionGroup("", [DeviceError("gone")])])
 def test_what_is_wrong_with_this_machine_ends_the_daemon(
-    daemon: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
+    rooms: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert is_of_this_machine(error)
     with pytest.raises(type(error)):
-        exchange(daemon, error, monkeypatch)
+        exchange(rooms, error, monkeypatch)

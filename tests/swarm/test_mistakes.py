@@ -49,7 +49,7 @@ def test_another_run(founder: Daemon, tmp_path: Path) -> None:
     assert founder.run_id in said and "0" * 32 in said
 
 
-LAUNCHER = "import sys, time, configs.run\n{patch}\nfrom peer.cli import main\nsys.exit(main(sys.argv[1:]))"
+LAUNCHER = "import sys, time, configs.run\n{patch}\nfrom peer.commands.main import main\nsys.exit(main(sys.argv[1:]))"
 LITTLE_MEMORY = """
 import re, resource
 from multiprocessing import forkserver

@@ -1,0 +1,70 @@
+"""What this peer knows of the swarm: who is there, how old the blocks are, who is done. Read only."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from dht.membership import ACT_TICKS, Membership
+from peer.block.store import BlockStore
+from peer.member.facts import Facts
+from peer.train.inner import Schedule
+from peer.train.partition import COMMON, TRUNK
+
+
+class Outlook:
+    """The swarm by its members' records, and by what is stored here."""
+
+    def __init__(self, facts: Facts, membership: Membership, store: BlockStore, dialled: Sequence[str]) -> None:
+        self._facts, self._membership, self._store = facts, membership, store
+        self._dialled = dialled  # at the start, before any record was read
+        self._schedule = Schedule(facts.spec, facts.strategy)
+
+    def others(self) -> list[str]:
+        """Return the other peers that are present, and those that were dialled at the start."""
+        present = [peer for peer in self._membership.members(self._facts.clock.tick()) if peer != self._facts.me]
+        return list(dict.fromkeys([*present, *self._dialled]))
+
+    def members(self) -> Mapping[str, list[str]]:
+        """Return where the members are, for those who join."""
+        known = self._membership.known()
+        return {peer: list(m.record.addresses) for peer, m in known.items() if not m.record.is_leaving}
+
+    def acting_tick(self) -> int:
+        """Return the tick at which what is published now will act."""
+        return self._facts.clock.tick() + ACT_TICKS
+
+    def ages(self) -> dict[str, int]:
+        """Return the age of every block that anybody stores."""
+        ages = self._store.ages()
+        for member in self._membership.known().values():
+            for block, age in member.record.ages.items():
+                ages[block] = max(age, ages.get(block, 0))
+        return ages
+
+    def leased(self) -> Mapping[str, int]:
+        """Return how many other peers train on each data shard, by its content id."""
+        known = self._membership.known().items()
+        return Counter(shard for peer, member in known if peer != self._facts.me for shard in member.record.leases)
+
+    def stores(self, peer: str, block: str) -> bool:
+        """Return whether a peer says that it stores a block."""
+        record = self._membership.record(peer)
+        return record is not None and block in record.keeps
+
+    def is_done(self, sub_model: str) -> bool:
+        """Return whether a sub-model has had all its tokens."""
+        return self.ages().get(sub_model, 0) >= self._schedule.last_age(sub_model)
+
+    def phase(self) -> str:
+        """Return how far the run is: `common`, `parted` or `done`."""
+        sub_models = self._facts.strategy.sub_models
+        if all(map(self.is_done, sub_models)):
+            return "done"
+        ages = self.ages()
+        return "parted" if any(name in ages for name in sub_models if name != COMMON) else "common"
+
+    def swarm_age(self) -> int:
+        """Return the tokens that all blocks together have absorbed, the common ones counted once."""
+        ages = self.ages()
+        common = ages.get(COMMON, 0)
+        parted = [max(0, ages.get(name, 0) - common) for name in self._facts.strategy.sub_models if name != COMMON]
+        return max(common + sum(parted), ages.get(TRUNK, 0))
