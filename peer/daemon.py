@@ -24,6 +24,7 @@ from configs.clock import Clock, SteadyTime
 from configs.files import write_json
 from configs.kept import MACHINE_FILE, to_keep
 from configs.load import Settings
+from configs.machine import PeerConfig
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.membership import Membership
@@ -106,13 +107,15 @@ async def live(settings: Settings) -> None:
             advised = entry.advised(settings)
             workers.configure(advised.peer)
             workers.check(entry.spec)
-            daemon = Daemon(advised, entry, network, workers, book, leaving)
+            facts = facts_of(entry, advised.peer, network.peer_id)
+            daemon = Daemon(facts, entry, network, workers, book, leaving)
             workers.on_event = daemon.on_worker_event
             async with open_http(config, daemon.status, Actions(daemon.leave, daemon.pause, daemon.resume)) as url:
                 await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
                 await daemon.open(url)
+                print("\n".join(greeting(daemon.parts, entry.clock)), flush=True)
                 announce_daemon(config.state_dir, url, identity.peer_id)
                 with open_curves(config.tensorboard) as record_curves:
                     await daemon.train(has_begun, record_curves)
@@ -124,22 +127,19 @@ class Daemon:
 
     def __init__(
         self,
-        settings: Settings,
+        facts: Facts,
         entry: Entry,
         network: Network,
         workers: Workers,
         book: AddressBook,
         leaving: asyncio.Event,
     ) -> None:
-        config, spec, library = settings.peer, entry.spec, entry.library
+        config, spec, strategy, library = facts.config, facts.spec, facts.strategy, entry.library
         self.entry, self.network, self.workers = entry, network, workers
-        strategy = Strategy.of(spec.strategy, len(library.domains))
-        clock = Clock(spec.genesis, spec.rounds.tick_seconds, SteadyTime())
-        facts = Facts(spec, config, strategy, network.peer_id, clock)
         traffic, folder = Traffic(config.up_mbit, config.down_mbit), config.state_dir / "blocks"
         states, shards = self._stub(State), self._stub(Shards)
         store = BlockStore(folder, spec, strategy, states, shards, traffic.received)
-        membership = Membership(network, spec.run_id, clock, book)
+        membership = Membership(network, spec.run_id, facts.clock, book)
         outlook = Outlook(facts, membership, store, entry.peers)
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)
@@ -152,7 +152,7 @@ class Daemon:
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
         self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
         turns = Turns(facts, activity, membership, outlook, session, library)
-        self.changes = Changes(self.parts, self.rounds, turns, self._is_alone, self.offers.forget)
+        self.changes = Changes(self.parts, swarm, self.rounds, turns, self._is_alone, self.offers.forget)
         self.announcer = Announcer(self.parts, self.crowds, self.rounds.held, self.rounds.strides)
         self.keeper = Keeper(facts, membership, store, outlook, states)
         self.company, self.duties = Company(), Duties(chronicle)
@@ -179,7 +179,6 @@ class Daemon:
         await self.network.open_dht(self.entry.peers, spec.run_id)
         await parts.membership.refresh()
         parts.place.url, parts.place.addresses = url, await self.network.addresses()
-        print("\n".join(greeting(parts, self.entry.clock)), flush=True)
 
     async def train(self, has_begun: Callable[[], object], on_tick: OnTick = lambda status: None) -> None:
         """Take a sub-model, say that it `has_begun`, and train it, tick by tick, until told to leave."""
@@ -311,6 +310,13 @@ class Daemon:
 
     def _stub(self, service: Any) -> Callable[[str], Any]:
         return lambda peer_id: self.network.stub(service, peer_id, self.entry.spec.run_id)
+
+
+def facts_of(entry: Entry, config: PeerConfig, me: str) -> Facts:
+    """Return what does not change from now on; the clock begins to count."""
+    spec = entry.spec
+    clock = Clock(spec.genesis, spec.rounds.tick_seconds, SteadyTime())
+    return Facts(spec, config, Strategy.of(spec.strategy, len(entry.library.domains)), me, clock)
 
 
 def data_seed(peer_id: str) -> int:

@@ -21,7 +21,7 @@ from peer.block.replica import Replica, last_common_round, last_common_version, 
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
 from protocols.fetching import Group
 from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
-from protocols.offers import Offers, SealedRound
+from protocols.offers import KEPT_ROUNDS, Offers, SealedRound
 from protocols.parcels import Offer, OfferHeader, sign_offer
 from protocols.sealing import Mark, Standing, compare
 from protocols.shards import download_bytes
@@ -110,6 +110,20 @@ async def run_round(
         replica.skip(round_)
     change = choose_codec(replica, heard) if is_new else ""
     return Outcome("; ".join(part for part in (repaired, reason, change) if part), is_step, cause, offer_s)
+
+
+async def rounds_before(swarm: Swarm, state: OuterState, peers: Sequence[str]) -> list[SealedRound]:
+    """Return the last sealed rounds that lead to a state, by the first peer that knows them; none if nobody does."""
+    for peer in peers:
+        try:
+            rounds = await history(swarm.offers_stub(peer), state.block, max(0, state.version - KEPT_ROUNDS))
+        except (ShoalError, TimeoutError) as error:
+            log.debug("%s does not tell its rounds of %s: %s", peer, state.block, error)
+            continue
+        rounds = [each for each in rounds if each.version <= state.version]
+        if rounds and rounds[-1].digest == state.digest:
+            return rounds
+    return []
 
 
 async def unbroken(function: Callable[..., T], *arguments: Any) -> T:

@@ -209,6 +209,15 @@ class Replica:
         self.lineage.clear()
         self.lineage.extend([*older, *rounds])
 
+    def reconcile(self, rounds: Sequence[SealedRound]) -> None:
+        """Settle what the history that leads to this state has counted of the own offers, after being away.
+
+        `rounds` are its last ones; nothing is settled by a history of another state.
+        """
+        if rounds and rounds[-1].digest == self.state.digest:
+            parents = [Mark(r.version, r.digest) for r in rounds]
+            self.adopt([self.state], rounds, parents, rounds[0].round - 1)
+
     def save_offered(self, folder: Path) -> None:
         """Write what is about to be offered, before anybody sees it. Raises StateError."""
         assert self.pending is not None
@@ -220,7 +229,9 @@ class Replica:
 
     def save(self, folder: Path) -> None:
         """Write the state and what is owed; a crash between two writes costs no work. Raises StateError."""
-        facts = {"round": str(self.offered_round)}  # what was offered up to then is in here
+        # What was offered up to that round is in here. The count stands here, too: a state that is fetched when this
+        # peer comes back replaces the block's other files, and what is owed would then weigh nothing.
+        facts = {"round": str(self.offered_round), "tokens": str(self.tokens)}
         tensors = {}
         if self._origin is not None:
             facts["share"] = str(self._origin.share)
@@ -241,7 +252,7 @@ class Replica:
         offered, offered_facts = read_tensors(folder / f"{self.block}.offered") or ({}, {})
         saved_round, offered_round = int(facts.get("round", -1)), int(offered_facts.get("round", -1))
         saved = read_json(folder / f"{self.block}.json") or {}
-        self.tokens = max(self.tokens, int(saved.get("tokens", 0)))
+        self.tokens = max(self.tokens, int(saved.get("tokens", 0)), int(facts.get("tokens", 0)))
         self._recall_offers(kept)
         if "residual" in kept:
             self.residual = kept["residual"]

@@ -3,13 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from configs.errors import NetworkError, PeerError
+from peer.block.exchange import Swarm, rounds_before
 from peer.member.report import Parts
 from peer.member.rounds import Rounds
 from peer.member.turns import Turns
 from peer.train.outer import OuterState
 from peer.train.partition import COMMON
+from protocols.offers import SealedRound
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +23,13 @@ class Changes:
     def __init__(
         self,
         parts: Parts,
+        swarm: Swarm,
         rounds: Rounds,
         turns: Turns,
         is_alone: Callable[[str], bool],
         forget: Callable[[str], object],
     ) -> None:
-        self._parts, self._rounds, self._turns = parts, rounds, turns
+        self._parts, self._swarm, self._rounds, self._turns = parts, swarm, rounds, turns
         self._is_alone, self._forget = is_alone, forget  # of a block: its offers, when it is put away
         self._under_way: asyncio.Task[None] | None = None
 
@@ -108,10 +112,15 @@ class Changes:
             parts.activity.serve()
             return
         strategy, me = parts.facts.strategy, parts.facts.me
-        await parts.session.start(strategy, sub_model, states, parts.library)
+        for state in states:
+            await parts.session.take_up(state, partial(self._rounds_before, state))
+        await parts.session.start(strategy, sub_model, parts.library)
         parts.activity.train()
         others, refresh = parts.outlook.others(), parts.session.refresh_sources
         tasks.create_task(parts.library.fetch_in_background(strategy, sub_model, me, others, refresh))
+
+    async def _rounds_before(self, state: OuterState) -> Sequence[SealedRound]:
+        return await rounds_before(self._swarm, state, self._parts.outlook.others())
 
     async def _finish_alone(self, blocks: Sequence[str]) -> None:
         """Take the last step of the blocks that nobody else trains, so that their state has all of the work."""

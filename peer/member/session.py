@@ -5,7 +5,7 @@ two inner steps, keeping what the worker has learnt meanwhile: θ ← θ + (φ_n
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from peer.member.library import Library
 from peer.train.outer import OuterState, unwritten
 from peer.train.partition import Layout, Strategy
 from peer.workers.supervisor import Progress, Workers
+from protocols.offers import SealedRound
 
 PAUSE_S = 5.0  # for the end of a step, when a sub-model is put away
 
@@ -47,16 +48,18 @@ class Session:
         self._before: dict[str, int] = {}  # block → this peer's tokens on it before the worker was loaded
         self._lock = asyncio.Lock()  # orders everything that touches the two shared buffers
 
-    async def start(self, strategy: Strategy, sub_model: str, states: Sequence[OuterState], library: Library) -> None:
-        """Begin to train `sub_model`; `states` are those of its blocks that are not in training already.
+    async def take_up(self, state: OuterState, rounds: Callable[[], Awaitable[Sequence[SealedRound]]]) -> None:
+        """Begin to hold a block. `rounds` asks for those that led to its state: old offers of this peer may count there."""
+        replica = Replica(state, self._spec, self._me)
+        await asyncio.to_thread(replica.resume, self._store.folder)
+        if any(round_ <= state.round for round_ in replica.own):
+            past = await rounds()
+            await asyncio.to_thread(replica.reconcile, past)
+        self.replicas[state.block] = replica
 
-        Raises DeviceError, DataError.
-        """
+    async def start(self, strategy: Strategy, sub_model: str, library: Library) -> None:
+        """Begin to train `sub_model`, whose blocks are all held. Raises DeviceError, DataError."""
         async with self._lock:
-            for state in states:
-                replica = Replica(state, self._spec, self._me)
-                await asyncio.to_thread(replica.resume, self._store.folder)
-                self.replicas[state.block] = replica
             self._strategy, self._library, self.sub_model = strategy, library, sub_model
             self._is_put_off = False
             self._layout = strategy.layout(sub_model, self._spec.model)

@@ -149,6 +149,42 @@ def test_unsent_work_is_owed_when_a_block_is_put_away(spec: RunSpec, tmp_path: P
     assert (again.tokens, again.offered_round) == (150, 1)
 
 
+@pytest.mark.parametrize("was_counted", [True, False])
+def test_who_comes_back_to_a_later_state_owes_what_its_history_has_not_counted(
+    spec: RunSpec, tmp_path: Path, was_counted: bool
+) -> None:
+    """It was killed after its offer for round 4; the others went on to round 6, with that offer or without it."""
+    replica = Replica(state(), spec, "me")
+    replica.offer(4, replica.state.phi - progress(1), tokens=700)
+    replica.save_offered(tmp_path)
+    assert replica.pending is not None
+    produced, decoded = replica.pending.produced, replica.pending.decoded
+    now = state(5, version=2, round_=6)
+    offers = [{"me": "0" * 64} if was_counted else {"you": "0" * 64}, {"you": "0" * 64}]
+    digests = ["1" * 64, now.digest]
+    rounds = [
+        SealedRound(version=version, round=2 + 2 * version, offers=offers[version - 1], digest=digests[version - 1])
+        for version in (1, 2)
+    ]
+    again = Replica(now, spec, "me")
+    again.resume(tmp_path)
+    again.reconcile([SealedRound(version=2, round=6, offers={"me": "0" * 64}, digest="2" * 64)])  # of another state
+    assert torch.equal(again.residual, produced)
+    again.reconcile(rounds)
+    torch.testing.assert_close(again.residual, produced - decoded if was_counted else produced)
+    assert [mark.version for mark in again.marks] == [1, 2]
+
+
+def test_the_count_of_tokens_survives_a_state_that_is_fetched_on_return(spec: RunSpec, tmp_path: Path) -> None:
+    replica = Replica(state(), spec, "me")
+    replica.put_off(replica.state.phi - progress(1), tokens=248)
+    replica.save(tmp_path)
+    (tmp_path / "model.json").unlink()  # as good as written anew for the state of the others
+    again = Replica(state(5, version=3, round_=9), spec, "me")
+    again.resume(tmp_path)
+    assert again.tokens == 248
+
+
 class Killed(BaseException):
     """What a test raises where a process would end."""
 

@@ -41,11 +41,15 @@ def test_a_pause_holds_through_a_change_of_sub_model(
     library = SimpleNamespace(sources=lambda strategy, sub_model: [], domains=[])
     session = Session(spec, "me", cast(Any, workers), cast(Any, store))
 
+    async def never() -> list[Any]:
+        raise AssertionError("this peer has offered nothing yet")
+
     async def main() -> None:
         if is_paused:
             await session.pause()  # nothing trains yet
         assert workers.asked == []
-        await session.start(strategy, COMMON, [state], cast(Any, library))
+        await session.take_up(state, never)
+        await session.start(strategy, COMMON, cast(Any, library))
         assert workers.asked == (["load"] if is_paused else ["load", "resume"])
         await session.resume()
         assert workers.asked[-1] == "resume"
