@@ -49,7 +49,7 @@ class Session:
         self._lock = asyncio.Lock()  # orders everything that touches the two shared buffers
 
     async def take_up(self, state: OuterState, rounds: Callable[[], Awaitable[Sequence[SealedRound]]]) -> None:
-        """Begin to hold a block. `rounds` asks for those that led to its state: old offers of this peer may count there."""
+        """Begin to hold a block; `rounds` asks for those that led to its state, as old offers may count there."""
         replica = Replica(state, self._spec, self._me)
         await asyncio.to_thread(replica.resume, self._store.folder)
         if any(round_ <= state.round for round_ in replica.own):
