@@ -162,7 +162,7 @@ class Daemon:
         facts, store = self.parts.facts, self.parts.store
         if self.entry.is_founder and store.load(COMMON) is None:
             first = await asyncio.to_thread(initial_state, facts.spec, facts.strategy, facts.config.init_from)
-            await asyncio.to_thread(store.put, first)
+            await store.put(first)
 
     async def open(self, url: str) -> None:
         """Answer other peers, join the DHT, and say where this peer is."""

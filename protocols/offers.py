@@ -6,7 +6,7 @@ is not there yet waits (long poll) until it is, or until the time it brought is 
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
     def __init__(self, traffic: Traffic, max_bytes: int = 1 << 30) -> None:
         self.traffic = traffic
         self.max_bytes = max_bytes
-        self.lineages: dict[str, deque[SealedRound]] = {}
+        self.lineages: dict[str, Sequence[SealedRound]] = {}  # put in place whole, never changed
         self._books: dict[str, OrderedDict[int, Book]] = {}
         self._changed = asyncio.Condition()
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from configs.errors import PeerError, ShoalError
 from dht.identity import Identity
 from peer.block.codec_choice import COARSE
 from peer.block.replica import Replica, last_common_round, last_common_version, read_offer
+from peer.block.threads import unbroken
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
 from protocols.fetching import Group
 from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
@@ -33,7 +34,6 @@ FAILED = "could not follow the group"
 UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
 
 Read = Callable[[Offer], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ async def run_round(
     """
     swarm.offers.lineages[replica.block] = replica.lineage  # for others' repairs
     if list(view) == [replica.me]:
-        await unbroken(replica.advance_alone, round_, work.theta, work.tokens)
+        await _change(swarm, replica, replica.advance_alone, round_, work.theta, work.tokens)
         return Outcome("alone", True)
     decoded: dict[str, Contribution] = {}
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
@@ -105,7 +105,7 @@ async def run_round(
     is_step = not cause
     if is_step:
         contributions = await _contributions(replica, heard.offers, decoded)
-        await unbroken(replica.advance, round_, contributions, heard.seal.offers)
+        await _change(swarm, replica, replica.advance, round_, contributions, heard.seal.offers)
     else:
         replica.skip(round_)
     change = choose_codec(replica, heard) if is_new else ""
@@ -126,14 +126,12 @@ async def rounds_before(swarm: Swarm, state: OuterState, peers: Sequence[str]) -
     return []
 
 
-async def unbroken(function: Callable[..., T], *arguments: Any) -> T:
-    """Run a function in a thread; a cancellation comes only when it is done, so that it changes all or nothing."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+async def _change(swarm: Swarm, replica: Replica, function: Callable[..., None], *arguments: Any) -> None:
+    """Change the replica in a thread; then, in the loop, let others have the history that it has now."""
     try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
+        await unbroken(function, *arguments)
+    finally:
+        swarm.offers.lineages[replica.block] = replica.lineage
 
 
 def choose_codec(replica: Replica, heard: Heard) -> str:
@@ -232,10 +230,10 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Hea
     rounds = [r for r in rounds if r.version <= target.version]
     leads_there = bool(rounds) and rounds[-1].digest == target.digest
     if base is not None and leads_there and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
-        replica.adopt(states, rounds, marks, base.round)
+        await _change(swarm, replica, replica.adopt, states, rounds, marks, base.round)
         return f"replayed {len(rounds)}"
     state = await _fetch_state(swarm, replica, target, sources, heard)
-    replica.adopt([state], rounds, marks, last_common_round(base, rounds, state))
+    await _change(swarm, replica, replica.adopt, [state], rounds, marks, last_common_round(base, rounds, state))
     return "downloaded the state"
 
 
@@ -284,5 +282,5 @@ async def _merge(swarm: Swarm, replica: Replica, standing: Standing, heard: Hear
             states.append(await _fetch_state(swarm, replica, mark, members, heard))
     merged = await asyncio.to_thread(merge, states)
     parents = [*replica.marks, *(mark for mark, _ in standing.merge)]
-    replica.adopt([merged], [], parents, merged.round)
+    await _change(swarm, replica, replica.adopt, [merged], [], parents, merged.round)
     return f"merged {len(states)} histories"

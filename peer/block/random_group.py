@@ -18,9 +18,9 @@ from peer.block.exchange import (
     choose_codec,
     make_offer,
     open_group,
-    unbroken,
 )
 from peer.block.replica import Replica, read_values
+from peer.block.threads import unbroken
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from protocols.codecs import decode, encode, encoded_size
 from protocols.gossip import Stand, Timing, exchange

@@ -6,7 +6,6 @@ residual follows it.
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +86,7 @@ class Replica:
     """A block that this peer trains.
 
     `previous` is the state before the last step, kept so that a step which the others did not take can be undone.
+    Its methods run in threads; what the loop reads meanwhile is put in place whole, and never changed.
     """
 
     def __init__(self, state: OuterState, spec: RunSpec, me: str) -> None:
@@ -95,8 +95,8 @@ class Replica:
         self.spec = spec
         self.me = me
         self.residual = torch.zeros_like(state.phi)
-        self.marks: deque[Mark] = deque([Mark(state.version, state.digest)], maxlen=MARKS)
-        self.lineage: deque[SealedRound] = deque(maxlen=KEPT_ROUNDS)
+        self.marks: tuple[Mark, ...] = (Mark(state.version, state.digest),)
+        self.lineage: tuple[SealedRound, ...] = ()
         self.own: dict[int, OwnOffer] = {}
         self.pending: Pending | None = None
         self.choice = CodecChoice(spec.outer.codec)
@@ -203,11 +203,10 @@ class Replica:
         self.previous = states[-2] if len(states) > 1 else None
         self.state = states[-1]
         kept = [m for m in parents if m.version < self.state.version]
-        self.marks = deque([*kept, Mark(self.state.version, self.state.digest)], maxlen=MARKS)
+        self.marks = (*kept, Mark(self.state.version, self.state.digest))[-MARKS:]
         versions = {r.version for r in rounds}
         older = [r for r in self.lineage if versions and r.version < min(versions)]
-        self.lineage.clear()
-        self.lineage.extend([*older, *rounds])
+        self.lineage = (*older, *rounds)[-KEPT_ROUNDS:]
 
     def reconcile(self, rounds: Sequence[SealedRound]) -> None:
         """Settle what the history that leads to this state has counted of the own offers, after being away.
@@ -227,8 +226,11 @@ class Replica:
         write_tensors(folder / f"{self.block}.offered", tensors, facts)
         self._origin = Origin(round_, 0.0)
 
-    def save(self, folder: Path) -> None:
-        """Write the state and what is owed; a crash between two writes costs no work. Raises StateError."""
+    def save(self, folder: Path) -> OuterState:
+        """Write the state and what is owed, and return it; a crash between two writes costs no work.
+
+        Raises StateError.
+        """
         # What was offered up to that round is in here. The count stands here, too: a state that is fetched when this
         # peer comes back replaces the block's other files, and what is owed would then weigh nothing.
         facts = {"round": str(self.offered_round), "tokens": str(self.tokens)}
@@ -238,10 +240,11 @@ class Replica:
         else:  # after a restart, θ begins at φ
             tensors["residual"] = self.residual if self.pending is None else self.pending.produced
         write_tensors(folder / f"{self.block}.residual", tensors | self._offers_since(self.state.round), facts)
-        write_file(folder / f"{self.block}.safetensors", self.state.blob)
         state = self.state
+        write_file(folder / f"{self.block}.safetensors", state.blob)
         told = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
         write_json(folder / f"{self.block}.json", {**told, "tokens": self.tokens, "digest": state.digest})
+        return state
 
     def resume(self, folder: Path) -> None:
         """Take up the residual of the last checkpoint, and what was offered in the round that was cut off.
@@ -310,10 +313,9 @@ class Replica:
 
     def _push(self, state: OuterState, sealed: Mapping[str, str]) -> None:
         self.previous, self.state = self.state, state
-        self.marks.append(Mark(state.version, state.digest))
-        self.lineage.append(
-            SealedRound(version=state.version, round=state.round, offers=dict(sealed), digest=state.digest)
-        )
+        self.marks = (*self.marks, Mark(state.version, state.digest))[-MARKS:]
+        sealed_round = SealedRound(version=state.version, round=state.round, offers=dict(sealed), digest=state.digest)
+        self.lineage = (*self.lineage, sealed_round)[-KEPT_ROUNDS:]
 
     def _close(self, round_: int, is_counted: bool) -> None:
         if self.pending is not None and self.pending.round == round_:

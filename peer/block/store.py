@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from configs.errors import DataError, NetworkError, PeerError, ShoalError
 from configs.files import read_json, write_file, write_json
 from configs.run import RunSpec
 from peer.block.replica import Replica, load_state
+from peer.block.threads import unbroken
 from peer.train.model import initial_parameters
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state, unwritten
 from peer.train.partition import COMMON, Strategy
@@ -39,8 +40,16 @@ class Facts:
     digest: str
 
 
+def facts_of(state: OuterState) -> Facts:
+    """Return what is remembered of a state."""
+    return Facts(state.block, state.version, state.round, state.age, state.digest)
+
+
 class BlockStore:
-    """Answers what this peer holds, and fetches what it should hold. Training itself is the session's."""
+    """Answers what this peer holds, and fetches what it should hold. Training itself is the session's.
+
+    What lies here is changed in the event loop only; threads read and write files.
+    """
 
     def __init__(
         self,
@@ -62,7 +71,7 @@ class BlockStore:
         for path in folder.glob("*.json"):
             facts = read_json(path)
             if facts and "digest" in facts and path.with_suffix(".safetensors").exists():
-                self._remember(facts)
+                self.stored[facts["block"]] = Facts(**{key.name: facts[key.name] for key in fields(Facts)})
 
     def size_of(self, block: str) -> int:
         """Return the number of parameters of `block`. Raises PeerError if the run has no such block."""
@@ -85,25 +94,15 @@ class BlockStore:
         """Return the stored state of `block`, or None. Raises StateError if it is damaged."""
         return load_state(self.folder, block, self.size_of(block))
 
-    def save(self, replica: Replica) -> None:
+    async def save(self, replica: Replica) -> None:
         """Write a block in training, with what is private to this peer. Raises StateError."""
-        replica.save(self.folder)
+        state = await unbroken(replica.save, self.folder)
         self._unpin()
-        state = replica.state
-        self.stored[state.block] = Facts(state.block, state.version, state.round, state.age, state.digest)
+        self.stored[state.block] = facts_of(state)
 
-    def put(self, state: OuterState) -> None:
+    async def put(self, state: OuterState) -> None:
         """Write a block that this peer only keeps. Raises StateError."""
-        write_file(self.folder / f"{state.block}.safetensors", state.blob)
-        facts = {
-            "block": state.block,
-            "version": state.version,
-            "round": state.round,
-            "age": state.age,
-            "digest": state.digest,
-        }
-        write_json(self.folder / f"{state.block}.json", facts)
-        self._remember(facts)
+        self.stored[state.block] = await unbroken(self._write, state)
 
     def lookup(self, digest: str) -> Path | memoryview | None:
         """Return the bytes of a state by its digest: of a block in training, now or one step ago, or on disk.
@@ -202,7 +201,7 @@ class BlockStore:
         )
         loaded = await asyncio.to_thread(self._read, data, state.block, size)
         if state.block not in self.replicas:
-            await asyncio.to_thread(self.put, loaded)
+            await self.put(loaded)
         return loaded
 
     def _read(self, data: bytearray, block: str, size: int) -> OuterState:
@@ -212,10 +211,11 @@ class BlockStore:
             raise PeerError(f"state of {block}: these are not the parameters that the run begins with")
         return state
 
-    def _remember(self, facts: dict[str, Any]) -> None:
-        self.stored[facts["block"]] = Facts(
-            facts["block"], facts["version"], facts["round"], facts["age"], facts["digest"]
-        )
+    def _write(self, state: OuterState) -> Facts:
+        facts = facts_of(state)
+        write_file(self.folder / f"{state.block}.safetensors", state.blob)
+        write_json(self.folder / f"{state.block}.json", asdict(facts))
+        return facts
 
     def _is_final(self, block: str, age: int) -> bool:
         common_tokens = common_tokens_of(self._spec, block)

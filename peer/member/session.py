@@ -136,7 +136,7 @@ class Session:
 
     async def save(self, replica: Replica) -> None:
         """Store a replica's state."""
-        await asyncio.to_thread(self._store.save, replica)
+        await self._store.save(replica)
 
     def serve(self) -> None:
         """Train nothing from now on."""

@@ -36,7 +36,7 @@ def daemon(tmp_path: Path, smallest_run: Callable[..., RunSpec]) -> Any:
     store = BlockStore(tmp_path / "blocks", spec, strategy, nobody, nobody)
     generator = torch.Generator().manual_seed(0)
     phi = torch.empty(strategy.layout("branch.1", spec.model).size).normal_(0.0, 0.3, generator=generator)
-    store.put(new_state("branch.1", phi, None, version=3, round_=3, ages={}, is_final=False))
+    asyncio.run(store.put(new_state("branch.1", phi, None, version=3, round_=3, ages={}, is_final=False)))
     domains = [SimpleNamespace(name=name) for name in ("up", "down")]
     return SimpleNamespace(
         spec=spec,

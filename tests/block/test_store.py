@@ -1,5 +1,7 @@
 """What a peer serves of its blocks while they go on changing."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def train(store: BlockStore) -> str:
     replica = store.replicas["model"]
     before = replica.state.digest
     replica.advance_alone(replica.state.round + 1, replica.state.phi - 0.01, 1)
-    store.save(replica)
+    asyncio.run(store.save(replica))
     return before
 
 
@@ -63,3 +65,21 @@ def test_few_states_are_kept_for_others(store: BlockStore) -> None:
         assert store.lookup(digests[-1]) is not None
         train(store)
     assert [store.lookup(digest) is not None for digest in digests[:4]] == [False] * 3 + [True]
+
+
+class Loops(dict[str, Any]):
+    """What only the event loop may change: others iterate it there."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        super().__setitem__(key, value)
+
+
+def test_threads_write_files_and_the_loop_says_what_is_stored(store: BlockStore) -> None:
+    store.stored, store._unpin = Loops(), lambda: store.stored.__setitem__("unpinned", 1)  # type: ignore[method-assign]
+    replica = store.replicas["model"]
+    asyncio.run(store.put(replica.state))
+    assert store.stored.pop("model").version == 0
+    replica.advance_alone(1, replica.state.phi - 0.01, 1)
+    asyncio.run(store.save(replica))
+    assert store.stored["model"].version == 1 and store.stored["unpinned"]

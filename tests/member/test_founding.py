@@ -114,7 +114,8 @@ def test_adapters_are_fused_with_what_the_state_directory_holds(llama: Path, cor
     entry.library.keep_counts()
     state = initial_state(spec, strategy)
     assert state.size < base.size_bytes // 4 and state.is_final
-    BlockStore(tmp_path / "state" / "blocks", spec, strategy, cast(Any, None), cast(Any, None)).put(state)
+    store = BlockStore(tmp_path / "state" / "blocks", spec, strategy, cast(Any, None), cast(Any, None))
+    asyncio.run(store.put(state))
     parts = gather([str(tmp_path / "state")])
     theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
     tokens = torch.randint(0, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(1))

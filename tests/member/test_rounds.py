@@ -14,8 +14,8 @@ from benchmarks.patience import HANG_S
 from configs.clock import Clock
 from configs.errors import DeviceError, PeerError, StateError
 from configs.run import RunSpec
-from peer.block.exchange import unbroken
 from peer.block.replica import Replica
+from peer.block.threads import unbroken
 from peer.block.timing import Meeting
 from peer.member import rounds as rounds_module
 from peer.member.rounds import FAULTY, Rounds, is_of_this_machine
@@ -50,6 +50,9 @@ def test_a_round_that_is_dropped_has_stepped_as_a_whole_or_owes_its_work(
     async def rebase(block: str, before: object, cut: object, *, is_step: bool) -> None:
         rebased.append(is_step)
         theta.add_(replica.state.phi - theta)
+
+    async def save(replica: Replica) -> None:
+        pass
 
     async def run_round(*arguments: object) -> None:
         loop = asyncio.get_running_loop()

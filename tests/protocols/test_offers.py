@@ -536,7 +536,7 @@ def test_a_history_comes_in_order_and_without_gaps(open_peers: Any, identities: 
             member.offers.lineages[BLOCK] = lineage
             assert await history(stub, BLOCK, 4) == lineage[1:]
             for damaged in ([sealed(4), sealed(6)], [sealed(5), sealed(4)], [sealed(4), sealed(4)]):
-                member.offers.lineages[BLOCK] = damaged  # type: ignore[assignment]
+                member.offers.lineages[BLOCK] = damaged
                 with pytest.raises(PeerError, match="gaps"):
                     await history(stub, BLOCK, 0)
 

@@ -1,0 +1,75 @@
+"""What the event loop does in an exchange, and what its threads do."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from configs.run import RunSpec
+from peer.block import exchange
+from peer.block.exchange import Swarm, Work, run_round
+from peer.block.replica import Replica
+from peer.train.outer import OuterState, new_state
+from protocols.sealing import Mark, Standing
+
+SIZE = 64
+
+
+def state(value: float, version: int) -> OuterState:
+    phi = torch.full((SIZE,), value)
+    return new_state("model", phi, None, version=version, round_=version, ages={}, is_final=False)
+
+
+@pytest.fixture
+def replica(smallest_run: Callable[..., RunSpec]) -> Replica:
+    return Replica(state(0.0, 0), smallest_run(), "me")
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Swarm:
+    offers = SimpleNamespace(lineages={})
+    return Swarm("run", cast(Any, None), cast(Any, offers), cast(Any, None), cast(Any, None), tmp_path)
+
+
+def test_a_history_may_grow_while_somebody_reads_it(replica: Replica) -> None:
+    replica.advance_alone(1, torch.ones(SIZE), 1)
+    for past in (replica.lineage, replica.marks):
+        reading = iter(past)
+        next(reading)
+        replica.advance_alone(replica.state.round + 1, torch.ones(SIZE), 1)
+        assert len(list(reading)) == len(past) - 1
+
+
+def test_others_can_have_the_history_of_the_step_that_was_just_taken(replica: Replica, swarm: Swarm) -> None:
+    for round_ in (1, 2):
+        work = Work(torch.full((SIZE,), float(round_)), round_, "all")
+        outcome = asyncio.run(run_round(swarm, replica, round_, ["me"], work, cast(Any, None)))
+        assert outcome.is_step
+        assert [sealed.version for sealed in swarm.offers.lineages["model"]] == list(range(1, round_ + 1))
+
+
+def test_following_another_history_is_work_of_a_thread(
+    replica: Replica, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The own offers that it counts otherwise are decoded for that; others' heartbeats wait for the loop."""
+    worked: list[threading.Thread] = []
+    adopt, theirs = Replica.adopt, state(2.0, 0)
+
+    def watched(replica: Replica, *arguments: Any) -> None:
+        worked.append(threading.current_thread())
+        adopt(replica, *arguments)
+
+    async def fetch(*arguments: object) -> OuterState:
+        return theirs
+
+    monkeypatch.setattr(Replica, "adopt", watched)
+    monkeypatch.setattr(exchange, "_fetch_state", fetch)
+    marks = [(Mark(0, each.digest), (peer,)) for each, peer in ((replica.state, "me"), (theirs, "you"))]
+    words = asyncio.run(exchange._merge(swarm, replica, Standing(merge=tuple(marks)), cast(Any, None)))
+    assert words == "merged 2 histories" and torch.equal(replica.state.phi, torch.ones(SIZE))
+    assert worked and threading.main_thread() not in worked
