@@ -16,7 +16,8 @@ from protocols.wire import Message, printable
 log = logging.getLogger(__name__)
 
 CALL_S = 15.0
-KEEP_S = 600.0  # for a keeper to fetch one block
+KEEP_S = 60.0  # that the smallest blob has to be fetched and stored
+SLOW_MBIT = 10.0  # of a link that is not faster, or has rounds to carry as well
 MAX_BLOCKS = 512
 MAX_KEEPS = 4  # that are being fetched at the same time
 
@@ -66,7 +67,7 @@ class Provider(Protocol):
         """Return the newest state of each block that can be had here."""
 
     async def keep(self, state: BlockState, from_peer: str) -> None:
-        """Fetch a state from a peer and store it. Raises ShoalError to decline."""
+        """Fetch a state from a peer and store it, within a deadline of its own. Raises ShoalError to decline."""
 
 
 class State(ServicerBase):  # type: ignore[misc]
@@ -86,10 +87,9 @@ class State(ServicerBase):  # type: ignore[misc]
             return Ack(is_stored=False, reason=f"busy with {self._num_keeps} other blocks; ask again later")
         self._num_keeps += 1
         try:
-            async with asyncio.timeout(KEEP_S):
-                await self._provider.keep(request.state, context.remote_id.to_base58())
+            await self._provider.keep(request.state, context.remote_id.to_base58())
         except (ShoalError, TimeoutError) as error:
-            reason = str(error) or f"not fetched within {KEEP_S:.0f} s"
+            reason = str(error) or "not fetched in time"
             log.info("does not keep %s version %d: %s", request.state.block, request.state.version, reason)
             return Ack(is_stored=False, reason=reason[:400])
         finally:
@@ -106,11 +106,23 @@ async def ask_blocks(stub: Any, timeout_s: float = CALL_S) -> list[BlockState]:
     return states
 
 
-async def ask_keep(stub: Any, state: BlockState, timeout_s: float = KEEP_S) -> None:
-    """Hand a state over to a keeper and wait until it is stored. Raises NetworkError with the reason if it is not."""
-    answer = await _call(stub.rpc_keep, KeepRequest(state=state), timeout_s)
+async def ask_keep(stub: Any, state: BlockState, timeout_s: float | None = None) -> None:
+    """Hand a state over to a keeper and wait until it is stored, as long as its size needs unless told otherwise.
+
+    Raises NetworkError with the reason if it is not.
+    """
+    patience_s = keep_seconds(state.size_bytes, None) if timeout_s is None else timeout_s
+    answer = await _call(stub.rpc_keep, KeepRequest(state=state), patience_s)
     if not answer.is_stored:
         raise NetworkError(f"{state.block} version {state.version} is not kept: {printable(answer.reason)}")
+
+
+def keep_seconds(size_bytes: int, mbit: float | None) -> float:
+    """Return how long a blob may take to whoever keeps it, behind a cap of `mbit` (None: there is none).
+
+    That is twice what a slow link needs for it, or a slower cap, and a minute.
+    """
+    return KEEP_S + 2 * 8 * size_bytes / (1e6 * min(SLOW_MBIT, mbit or SLOW_MBIT))
 
 
 async def _call(rpc: Any, request: Message, timeout_s: float) -> Any:

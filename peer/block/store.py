@@ -3,28 +3,31 @@
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
+from configs.content import content_id_of
 from configs.errors import DataError, NetworkError, PeerError, ShoalError
 from configs.files import read_json, write_file, write_json
 from configs.run import RunSpec
+from peer.block.duties import Duties, vouched
 from peer.block.replica import Replica, load_state
 from peer.block.threads import unbroken
 from peer.train.model import initial_parameters
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state, unwritten
 from peer.train.partition import COMMON, Strategy
 from peer.train.pretrained import parameters_id, read_parameters
-from protocols.shards import OnBytes, download_bytes
-from protocols.state import BlockState, ask_blocks
+from protocols.shards import OnBytes, download
+from protocols.state import BlockState, ask_blocks, keep_seconds
 
 log = logging.getLogger(__name__)
 
-DOWNLOAD_S = 600.0
 PIN_S = 60.0  # that a state stays after somebody has asked for a piece of it
 MAX_PINNED = 4
 
@@ -38,6 +41,9 @@ class Facts:
     round: int
     age: int
     digest: str
+
+
+EVERYBODY = Duties()
 
 
 def facts_of(state: OuterState) -> Facts:
@@ -59,6 +65,9 @@ class BlockStore:
         state_stub: Callable[[str], Any],
         shards_stub: Callable[[str], Any],
         on_bytes: OnBytes | None = None,
+        *,
+        down_mbit: float | None = None,  # the cap behind which states are fetched
+        duties: Duties = EVERYBODY,
     ) -> None:
         self.folder = folder
         self.replicas: dict[str, Replica] = {}  # in training
@@ -67,6 +76,9 @@ class BlockStore:
         self._spec = spec
         self._strategy = strategy
         self._state_stub, self._shards_stub, self._on_bytes = state_stub, shards_stub, on_bytes
+        self._down_mbit, self._duties = down_mbit, duties
+        self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # block → one write at a time
+        self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # digest → one download
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.json"):
             facts = read_json(path)
@@ -96,13 +108,20 @@ class BlockStore:
 
     async def save(self, replica: Replica) -> None:
         """Write a block in training, with what is private to this peer. Raises StateError."""
-        state = await unbroken(replica.save, self.folder)
-        self._unpin()
-        self.stored[state.block] = facts_of(state)
+        async with self._writing[replica.block]:
+            state = await unbroken(replica.save, self.folder)
+            self._unpin()
+            self.stored[state.block] = facts_of(state)
 
-    async def put(self, state: OuterState) -> None:
-        """Write a block that this peer only keeps. Raises StateError."""
-        self.stored[state.block] = await unbroken(self._write, state)
+    async def put(self, state: OuterState, file: Path | None = None) -> None:
+        """Store a block that this peer only keeps; an older state never replaces a newer one. Raises StateError.
+
+        The state is written, unless it has been already, into `file`, in the same folder.
+        """
+        async with self._writing[state.block]:
+            here = self.stored.get(state.block)
+            if state.block not in self.replicas and (here is None or here.version <= state.version):
+                self.stored[state.block] = await unbroken(self._write, state, file)
 
     def lookup(self, digest: str) -> Path | memoryview | None:
         """Return the bytes of a state by its digest: of a block in training, now or one step ago, or on disk.
@@ -142,19 +161,33 @@ class BlockStore:
         ]  # fmt: skip
 
     async def keep(self, state: BlockState, from_peer: str) -> None:
-        """Fetch a block's state from a peer that asks for it to be kept. Raises PeerError, NetworkError."""
-        if state.block in self.replicas or state.version <= self.versions().get(state.block, -1):
-            return
-        await self._download(state, [from_peer])
+        """Fetch a block's state from a peer that asks for it to be kept.
+
+        Raises PeerError, NetworkError to decline, and StateError (the disk).
+        """
+        self._duties.check(state.block, from_peer)
+        await self.keep_from(state, [from_peer])
+
+    async def keep_from(self, state: BlockState, peers: Sequence[str]) -> None:
+        """Fetch a state that `peers` have and store it, if it is newer than what lies here; in training, nothing is.
+
+        What a try that failed has left on disk is taken up by the next one. Raises as `keep`.
+        """
+        if state.block not in self.replicas and state.version > self.versions().get(state.block, -1):
+            await self._download(state, peers)
 
     async def newest(self, block: str, peers: Sequence[str]) -> tuple[BlockState, list[str]] | None:
-        """Ask `peers` where `block` stands; return the newest state with the peers that have it, or None."""
+        """Ask `peers` where `block` stands; return the newest state with the peers that have it, or None.
+
+        Its holders vouch for it, if there are any among `peers`: what its keepers have is older.
+        """
         answers = await self.ask(peers)
-        found = [(state, peer) for peer, states in answers.items() for state in states if state.block == block]
-        if not found:
+        named = {peer: state for peer, states in answers.items() for state in states if state.block == block}
+        if not named:
             return None
-        best = max((state for state, _ in found), key=lambda s: (s.version, s.content_id))
-        return best, [peer for state, peer in found if state.content_id == best.content_id]
+        holders = self._duties.holders(block)
+        best = vouched([state for peer, state in named.items() if peer in holders] or list(named.values()))
+        return best, [peer for peer, state in named.items() if state.content_id == best.content_id]
 
     async def ask(self, peers: Sequence[str]) -> dict[str, list[BlockState]]:
         """Return what each of `peers` stores; those that do not answer are left out."""
@@ -193,27 +226,50 @@ class BlockStore:
         return await asyncio.to_thread(derive, self._strategy, block, common, self._spec)
 
     async def _download(self, state: BlockState, peers: Sequence[str]) -> OuterState:
+        """Fetch a state by way of a file beside, check it, store it if nothing newer is here, and return it."""
         size = self.size_of(state.block)
         if state.size_bytes > 8 * size + MAX_HEADER_BYTES:
             raise PeerError(f"state of {state.block}: {state.size_bytes} bytes are too many for {size} parameters")
-        data = await download_bytes(
-            self._shards_stub, peers, state.content_id, state.size_bytes, deadline_s=DOWNLOAD_S, on_bytes=self._on_bytes
-        )
-        loaded = await asyncio.to_thread(self._read, data, state.block, size)
-        if state.block not in self.replicas:
-            await self.put(loaded)
-        return loaded
+        lock = self._fetching.setdefault(state.content_id, asyncio.Lock())
+        async with lock:
+            file = self.folder / f".{state.content_id}.{state.block}.fetched"
+            under_way = [digest for digest, each in self._fetching.items() if each.locked()]
+            await asyncio.to_thread(self._forget_others, state.block, under_way)
+            deadline_s = keep_seconds(state.size_bytes, self._down_mbit)
+            await download(
+                self._shards_stub, peers, state.content_id, state.size_bytes, file, deadline_s=deadline_s,
+                on_bytes=self._on_bytes,
+            )  # fmt: skip
+            try:
+                loaded = await asyncio.to_thread(self._read, file, state, size)
+                await self.put(loaded, file)
+            finally:
+                await asyncio.to_thread(file.unlink, missing_ok=True)
+            return loaded
 
-    def _read(self, data: bytearray, block: str, size: int) -> OuterState:
-        state = read_state(data, block, size)
+    def _forget_others(self, block: str, under_way: Sequence[str]) -> None:
+        """Delete what is left of downloads of other states of a block: whoever had them has gone on since."""
+        for left in self.folder.glob(f".{'?' * len(content_id_of(b''))}.{block}.fetched*"):
+            if not left.name.startswith(tuple(f".{digest}." for digest in under_way)):
+                left.unlink(missing_ok=True)
+
+    def _read(self, file: Path, claimed: BlockState, size: int) -> OuterState:
+        """Read what was fetched. Raises PeerError if it is not the state that was claimed."""
+        block = claimed.block
+        state = read_state(file.read_bytes(), block, size)
+        if state.version != claimed.version:
+            raise PeerError(f"state of {block}: it is of version {state.version}, not {claimed.version}")
         is_known = block == COMMON and state.version == 0 and not self._spec.is_seeded
         if is_known and parameters_id([state.phi]) != self._spec.initial_id:
             raise PeerError(f"state of {block}: these are not the parameters that the run begins with")
         return state
 
-    def _write(self, state: OuterState) -> Facts:
-        facts = facts_of(state)
-        write_file(self.folder / f"{state.block}.safetensors", state.blob)
+    def _write(self, state: OuterState, file: Path | None) -> Facts:
+        path, facts = self.folder / f"{state.block}.safetensors", facts_of(state)
+        if file is None:
+            write_file(path, state.blob)
+        else:
+            file.replace(path)
         write_json(self.folder / f"{state.block}.json", asdict(facts))
         return facts
 

@@ -25,7 +25,6 @@ from peer.member.library import Library
 from peer.train.outer import OuterState
 from peer.train.partition import Strategy
 from peer.visit.visit import Counts, open_visit
-from protocols.state import BlockState
 
 log = logging.getLogger(__name__)
 
@@ -94,16 +93,11 @@ async def _from_peers(addresses: Sequence[str]) -> Parts:
 
 async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterState]:
     """Download the newest state of every block that any of `peers` stores."""
-    answers = await store.ask(peers)
-    best: dict[str, tuple[BlockState, list[str]]] = {}
-    for peer, states in answers.items():
+    sources: dict[str, list[str]] = {}
+    for peer, states in (await store.ask(peers)).items():
         for state in states:
-            known = best.get(state.block)
-            if known is None or state.version > known[0].version:
-                best[state.block] = (state, [peer])
-            elif state.content_id == known[0].content_id:
-                known[1].append(peer)
-    return {block: await store.obtain(block, sources) for block, (_, sources) in best.items()}
+            sources.setdefault(state.block, []).append(peer)
+    return {block: await store.obtain(block, having) for block, having in sources.items()}
 
 
 def _base(libraries: Sequence[Library]) -> Tensor | None:

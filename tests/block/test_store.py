@@ -77,9 +77,10 @@ class Loops(dict[str, Any]):
 
 def test_threads_write_files_and_the_loop_says_what_is_stored(store: BlockStore) -> None:
     store.stored, store._unpin = Loops(), lambda: store.stored.__setitem__("unpinned", 1)  # type: ignore[method-assign]
-    replica = store.replicas["model"]
+    replica = store.replicas.pop("model")
     asyncio.run(store.put(replica.state))
     assert store.stored.pop("model").version == 0
+    store.replicas["model"] = replica
     replica.advance_alone(1, replica.state.phi - 0.01, 1)
     asyncio.run(store.save(replica))
     assert store.stored["model"].version == 1 and store.stored["unpinned"]

@@ -10,7 +10,7 @@ from hivemind.p2p import P2P, P2PContext
 
 from benchmarks.patience import HANG_S
 from configs.errors import NetworkError, PeerError, StateError
-from protocols.state import MAX_KEEPS, BlocksRequest, BlockState, State, ask_blocks, ask_keep
+from protocols.state import KEEP_S, MAX_KEEPS, BlocksRequest, BlockState, State, ask_blocks, ask_keep, keep_seconds
 from protocols.wire import Frame
 
 
@@ -120,3 +120,11 @@ def test_hostile_answers_are_peer_errors(open_peers: Any) -> None:
                     await ask_blocks(stub(client, server))
 
     uvloop.run(main())
+
+
+def test_how_long_keeping_may_take_follows_the_size_and_the_cap() -> None:
+    assert keep_seconds(0, None) == KEEP_S
+    small = keep_seconds(880_000_000, None)
+    assert 880_000_000 * 8 / 20e6 < small < 3600.0  # it comes through a link of 20 Mbit/s, and is of this day
+    assert keep_seconds(880_000_000, 100.0) == small  # the other side's uplink is not faster for that
+    assert keep_seconds(880_000_000, 2.0) > 880_000_000 * 8 / 2e6
