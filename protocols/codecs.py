@@ -88,22 +88,22 @@ def _encode(codec: str, values: Tensor, decoded: Tensor | None) -> bytes:
         quantized.encode(GRIDS[codec], values, payload, decoded)
     else:
         encoded = payload.view(FLOATS[codec]).copy_(values)
-        if not _is_finite(encoded):
+        if not is_finite(encoded):
             raise ValueError("values to send are not finite")
         if decoded is not None:
             decoded.copy_(encoded)
     return payload.numpy().tobytes()
 
 
-def _checked(values: Tensor) -> Tensor:
-    if not _is_finite(values):
-        raise PeerError("values that are not finite")
-    return values
-
-
-def _is_finite(values: Tensor) -> bool:
+def is_finite(values: Tensor) -> bool:
     """Return whether no value is NaN or infinite: five times faster than `isfinite().all()`."""
     return not values.numel() or all(bool(torch.isfinite(extreme)) for extreme in values.aminmax())
+
+
+def _checked(values: Tensor) -> Tensor:
+    if not is_finite(values):
+        raise PeerError("values that are not finite")
+    return values
 
 
 def _values(codec: str, size: int) -> Tensor:

@@ -29,7 +29,7 @@ from peer.train.outer import (
     read_state,
     unwritten,
 )
-from protocols.codecs import decode, roundtrip
+from protocols.codecs import decode, is_finite, roundtrip
 from protocols.offers import KEPT_ROUNDS, SealedRound
 from protocols.parcels import Offer, OfferHeader
 from protocols.sealing import MARKS, Mark
@@ -137,7 +137,9 @@ class Replica:
         self.pending = None
 
     def advance_alone(self, round_: int, theta: Tensor, tokens: int) -> None:
-        """Take the step of a round with one holder: φ ← θ."""
+        """Take the step of a round with one holder: φ ← θ. Raises ValueError, and takes none, if θ is not finite."""
+        if not is_finite(theta):  # this may be the only copy of the block
+            raise ValueError(f"what was trained of {self.block} alone is not finite")
         self.tokens = max(self.tokens, tokens)
         common = common_tokens_of(self.spec, self.block)
         theta = theta - self.residual  # what could not be sent while there were others is not lost
@@ -169,9 +171,15 @@ class Replica:
         self._close(round_, False)
 
     def put_off(self, theta: Tensor, tokens: int) -> None:
-        """Owe all that `theta`, (N,), has beyond φ; to be sent when this peer returns to the block."""
-        self.residual, self._origin = self.residual + (self.state.phi - theta), None
-        self.tokens = max(self.tokens, tokens)
+        """Owe all that `theta`, (N,), has beyond φ; to be sent when this peer returns to the block.
+
+        Of a `theta` that is not finite nothing could ever be sent: then what was offered last is owed, and no more.
+        """
+        if is_finite(theta):
+            self.residual, self._origin = self.residual + (self.state.phi - theta), None
+            self.tokens = max(self.tokens, tokens)
+        elif self.pending is not None:
+            self.residual, self._origin = self.pending.produced, None
         self.pending = None
 
     def base_in(self, marks: Sequence[Mark]) -> OuterState | None:
