@@ -1,7 +1,9 @@
 """Work is neither lost nor counted twice: over rounds, repairs, and kills between any two writes."""
 
+import math
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +12,36 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.content import content_id_of
+from configs.buffers import GRAIN_BYTES
+from configs.content import CHUNK_BYTES, content_id_of
 from configs.errors import PeerError, StateError
+from configs.files import LARGE_BYTES
 from configs.run import RunSpec
 from peer.block.codec_choice import COARSE
 from peer.block.replica import SAVED_OFFERS, Replica, load_state, read_offer
 from peer.train.mixing import Mixed
-from peer.train.outer import Contribution, OuterState, new_state
+from peer.train.outer import TILE, Contribution, OuterState, new_state
 from protocols.codecs import CODECS, decode, encode
 from protocols.offers import SealedRound
 from protocols.parcels import Offer, OfferHeader
 
-SIZE = 4096
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Values of a block: below and above what the code does otherwise with larger ones.
+SMALL, LARGE = 4096, LARGE_BYTES // 4 + 4096
+SIZE = SMALL
+
+
+@pytest.fixture(autouse=True, params=[SMALL, LARGE], ids=["small", "large"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every law be one of small and of large blocks: tiles, chunks, files written over, buffers used again."""
+    monkeypatch.setattr(sys.modules[__name__], "SIZE", request.param)
+
+
+def test_the_sizes_are_on_both_sides_of_every_threshold() -> None:
+    """A state has 8 bytes for a value, the smallest file that a large block must have written over has 4."""
+    for threshold in (4 * TILE, LARGE_BYTES, CHUNK_BYTES, GRAIN_BYTES):
+        assert 8 * SMALL < threshold < 4 * LARGE
 
 
 @pytest.fixture
@@ -52,7 +72,7 @@ def test_nothing_is_lost_or_counted_twice_over_many_rounds(spec: RunSpec, codec:
     made = torch.zeros(SIZE, dtype=torch.float64)
     counts = {"sealed": 0, "without the own offer": 0, "skipped": 0}
     start = replica.state.phi.double()
-    for round_ in range(1, 101):
+    for round_ in range(1, 101 if SIZE == SMALL else 21):
         step = progress(round_)
         theta, made = theta - step, made + step.double()
         replica.offer(round_, theta, tokens=100 * round_)
@@ -133,6 +153,24 @@ def test_one_holder_puts_what_it_still_owed_into_the_block(spec: RunSpec) -> Non
     replica.advance_alone(1, theta, tokens=50)
     torch.testing.assert_close(replica.state.phi, theta - progress(2))
     assert not replica.residual.any() and replica.state.age == 50
+
+
+def test_training_that_is_not_finite_is_written_over_no_state(spec: RunSpec, tmp_path: Path) -> None:
+    """Neither alone, where the state may be the only one, nor as what is owed when the block is put away."""
+    replica = Replica(state(), spec, "me")
+    replica.save(tmp_path)
+    sound, lost = replica.state.phi - progress(1), replica.state.phi.clone()
+    lost[SIZE // 2] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        replica.advance_alone(1, lost, tokens=50)
+    assert (replica.state.version, replica.tokens) == (0, 0)
+    replica.offer(1, sound, tokens=100)
+    replica.skip(1)
+    replica.put_off(lost, tokens=150)
+    replica.save(tmp_path)
+    again = resumed(spec, tmp_path)
+    torch.testing.assert_close(again.residual, progress(1), atol=1e-6, rtol=0)
+    assert (again.state.version, again.tokens) == (0, 100)
 
 
 def test_unsent_work_is_owed_when_a_block_is_put_away(spec: RunSpec, tmp_path: Path) -> None:
@@ -240,7 +278,7 @@ def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
     theta = mine.state.phi.clone()
     made, seen, applied = (torch.zeros(SIZE, dtype=torch.float64) for _ in range(3))
     missed = 0  # rounds since the last repair: how many own offers survive a death is bounded
-    for round_ in range(1, 101):
+    for round_ in range(1, 101 if SIZE == SMALL else 41):
         theta, made = theta - progress(round_), made + progress(round_).double()
         fate = chance.choice(FATES) if missed < SAVED_OFFERS else "agrees"
         is_step = chance.random() < 0.8 or fate == "seals another set"
@@ -304,14 +342,15 @@ def signed(values: Tensor, norm: float, codec: str = "float32") -> Offer:
 
 def test_an_offer_counts_only_with_its_true_norm() -> None:
     values = torch.ones(SIZE)
-    assert read_offer(signed(values, 64.0), SIZE).norm == 64.0
-    for norm in (0.0, 63.0, 65.0, 1e30):
+    norm = math.sqrt(SIZE)
+    assert read_offer(signed(values, norm), SIZE).norm == pytest.approx(norm)
+    for lie in (0.0, 0.98 * norm, 1.02 * norm, 1e30):
         with pytest.raises(PeerError, match="norm"):
-            read_offer(signed(values, norm), SIZE)
+            read_offer(signed(values, lie), SIZE)
     with pytest.raises(PeerError, match="norm"):
         read_offer(signed(1e25 * values, 1.0), SIZE)  # its norm is beyond float32: infinite, and no signed one is near
     with pytest.raises(PeerError):
-        read_offer(signed(values, 64.0), SIZE + 1)
+        read_offer(signed(values, norm), SIZE + 1)
 
 
 def test_a_damaged_state_is_said_in_one_line(tmp_path: Path) -> None:
