@@ -116,7 +116,7 @@ class Changes:
             await parts.session.take_up(state, partial(self._rounds_before, state))
         await parts.session.start(strategy, sub_model, parts.library)
         parts.activity.train()
-        others, refresh = parts.outlook.others(), parts.session.refresh_sources
+        others, refresh = parts.outlook.others, parts.session.refresh_sources
         tasks.create_task(parts.library.fetch_in_background(strategy, sub_model, me, others, refresh))
 
     async def _rounds_before(self, state: OuterState) -> Sequence[SealedRound]:

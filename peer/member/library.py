@@ -5,11 +5,14 @@ How blobs travel is `protocols/shards.py`'s; what is in them is `peer/corpus/dat
 
 import asyncio
 import hashlib
+import heapq
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -23,10 +26,13 @@ from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source
 from peer.train.adapters import base_bytes, map_base
 from peer.train.partition import COMMON, Strategy
 from protocols.shards import OnBytes, download
+from protocols.state import keep_seconds
 
 log = logging.getLogger(__name__)
 
-DOWNLOAD_S = 3600.0
+RETRY_S = 3600.0  # at most, until what could not be had is asked for again
+MAX_DOUBLINGS = 10  # of the time until then: `RETRY_S` is reached before
+FIRST_TRIES = 8  # shards that are asked for one after the other where one is enough to begin
 MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
 SPARE_SHARDS = 32  # of other domains, so that whoever brought them may leave
 
@@ -51,6 +57,7 @@ class Library:
         self.corpus = corpus
         self._shards_stub = shards_stub
         self.on_bytes: OnBytes | None = None  # of what is fetched
+        self.down_mbit: float | None = None  # the cap behind which it is fetched
         self.leased: Callable[[], Mapping[str, int]] = dict  # content id → other peers that train on that shard
         # What adapters are trained on; every peer has it.
         self.base = (
@@ -59,7 +66,8 @@ class Library:
             else None
         )
         self._tokenizer_id = ""
-        self._fetching = asyncio.Lock()  # one download for one file
+        self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # one download for one file
+        self._background = 0  # how often fetching in the background has been begun: only the last goes on
         (folder / BLOBS).mkdir(parents=True, exist_ok=True)
 
     @property
@@ -151,18 +159,21 @@ class Library:
         return [shard for shard in mixed if self.path(shard) is None]
 
     async def fetch(self, blobs: Sequence[ShardInfo], peers: Sequence[str]) -> None:
-        """Fetch blobs from whoever has them. Raises NetworkError if one cannot be had, StateError on a full disk."""
+        """Fetch blobs from whoever has them, each as long as its size needs.
+
+        Raises NetworkError if one cannot be had, StateError on a full disk.
+        """
         for blob in blobs:
-            target = self.folder / BLOBS / blob.content_id
-            async with self._fetching:
+            lock = self._fetching.setdefault(blob.content_id, asyncio.Lock())
+            async with lock:
                 if self.path(blob) is None:
                     await download(
                         self._shards_stub,
                         peers,
                         blob.content_id,
                         blob.size_bytes,
-                        target,
-                        deadline_s=DOWNLOAD_S,
+                        self.folder / BLOBS / blob.content_id,
+                        deadline_s=keep_seconds(blob.size_bytes, self.down_mbit),
                         on_bytes=self.on_bytes,
                     )
 
@@ -184,22 +195,43 @@ class Library:
         return self.path(self.base)
 
     async def fetch_in_background(
-        self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str], arrived: Callable[[], Any]
+        self,
+        strategy: Strategy,
+        sub_model: str,
+        me: str,
+        peers: Callable[[], Sequence[str]],
+        arrived: Callable[[], Awaitable[None]],
     ) -> None:
         """Fetch the rest of the shards for `sub_model`, then what keeps the text of the others in the swarm.
 
-        `arrived` is called after each shard of `sub_model`. Raises StateError on a full disk.
+        What nobody among `peers` has now delays nothing else: it is tried again later, less and less often, until all
+        is here or this is begun anew, for another sub-model. `arrived` is called after each shard of `sub_model`.
+        Raises StateError on a full disk.
         """
-        try:
-            for shard in self.wanted(strategy, sub_model, me):
-                await self.fetch([shard], peers)
-                await arrived()
-            await self.fetch([domain.counts for domain in self.domains], peers)
-            await self.fetch(self.wanted(strategy, COMMON, me)[:SPARE_SHARDS], peers)
-        except StateError:
-            raise
-        except (ShoalError, TimeoutError) as error:
-            log.info("some of the corpus could not be fetched yet: %s", error)
+        self._background += 1
+        begun = self._background
+        mine = self.wanted(strategy, sub_model, me)
+        spare = [shard for shard in self.wanted(strategy, COMMON, me) if shard not in mine][:SPARE_SHARDS]
+        blobs = [*mine, *(domain.counts for domain in self.domains), *spare]
+        queue = [(0.0, index, 0) for index in range(len(blobs))]  # when it is tried, which, how often it was tried
+        while queue:
+            due_s, index, tries = heapq.heappop(queue)
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            if begun != self._background:
+                return
+            blob = blobs[index]
+            try:
+                await self.fetch([blob], peers())
+            except StateError:
+                raise
+            except (ShoalError, TimeoutError) as error:
+                delay_s = retry_seconds(blob.size_bytes, tries)
+                heapq.heappush(queue, (time.monotonic() + delay_s, index, tries + 1))
+                level = logging.DEBUG if tries else logging.INFO
+                log.log(level, "a part of the corpus could not be fetched, again in %.0f s: %s", delay_s, error)
+            else:
+                if index < len(mine):
+                    await arrived()
 
     async def fetch_first(self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str]) -> None:
         """Fetch just enough to begin: one shard. Raises NetworkError if `sub_model` has no text that can be had."""
@@ -209,7 +241,21 @@ class Library:
         if not wanted:
             names = ", ".join(domain.name for domain in self.trains(strategy, sub_model))
             raise NetworkError(f"no text for {sub_model}: domain {names} is private; bring your own with --data DIR")
-        await self.fetch([min(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes)], peers)
+        first = sorted(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes)
+        *others, last = [*first, *wanted[len(self.domains) :]][:FIRST_TRIES]
+        for shard in others:
+            try:
+                await self.fetch([shard], peers)
+            except NetworkError as error:
+                log.info("another part of the corpus will do to begin: %s", error)
+            else:
+                return
+        await self.fetch([last], peers)
+
+
+def retry_seconds(size_bytes: int, tries: int) -> float:
+    """Return after how long a blob that nobody had is asked for again: as long as it may take, then twice that, …"""
+    return min(RETRY_S, keep_seconds(size_bytes, None) * 2.0 ** min(tries, MAX_DOUBLINGS))
 
 
 def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[DomainInfo]:
@@ -244,7 +290,7 @@ async def tokenizer_from(
 ) -> bytes:
     """Download the run's tokenizer from the peer that described the run."""
     target = folder / f"{content_id}.part.json"
-    await download(shards_stub, [peer], content_id, size_bytes, target, deadline_s=60.0)
+    await download(shards_stub, [peer], content_id, size_bytes, target, deadline_s=keep_seconds(size_bytes, None))
     data = await asyncio.to_thread(target.read_bytes)
     target.unlink()
     return data

@@ -1,17 +1,21 @@
 """Which text a peer fetches: what the fewest others train on, one shard of each domain before a second of any."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import peer.member.library
+from benchmarks.patience import HANG_S
 from configs.errors import DataError, NetworkError
 from configs.load import load
 from peer.corpus.data import open_corpus
 from peer.corpus.examples import Example
 from peer.corpus.prepare import Plan, prepare_texts
-from peer.member.library import Library, match
+from peer.member.library import FIRST_TRIES, RETRY_S, Library, match, retry_seconds
 from peer.train.partition import COMMON, Strategy
+from protocols.state import keep_seconds
 
 
 def nobody(peer: str) -> Any:
@@ -38,6 +42,85 @@ def test_what_the_fewest_others_train_on_comes_first(library: Library) -> None:
     library.leased = lambda: dict.fromkeys(taken, 1)
     wanted = [shard.content_id for shard in library.wanted(strategy, "expert.0", "me")]
     assert set(wanted[-len(taken) :]) == taken and set(wanted) == set(free)
+
+
+def fetched_by(library: Library, monkeypatch: pytest.MonkeyPatch, lost: set[str]) -> list[str]:
+    """Let downloads succeed at once, save those of `lost`; return the list of what was tried."""
+    tried: list[str] = []
+
+    async def download(*given: Any, **options: float) -> None:
+        _, _, wanted, size_bytes, target = given
+        tried.append(wanted)
+        assert options["deadline_s"] == keep_seconds(size_bytes, None)
+        if wanted in lost:
+            raise NetworkError("nobody has it")
+        target.write_bytes(b"")
+
+    monkeypatch.setattr(peer.member.library, "download", download)
+    return tried
+
+
+@pytest.mark.parametrize("kind", ["experts", "replicas"])
+def test_a_shard_that_nobody_has_delays_no_other_and_is_tried_again(
+    library: Library, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    strategy = Strategy("experts" if kind == "experts" else "replicas", 2)
+    sub_model = "expert.0" if kind == "experts" else COMMON
+    first = library.wanted(strategy, sub_model, "me")
+    lost = {first[0].content_id}
+    tried, arrivals = fetched_by(library, monkeypatch, lost), 0
+    monkeypatch.setattr(peer.member.library, "retry_seconds", lambda size_bytes, tries: 0.0)
+
+    async def arrived() -> None:
+        nonlocal arrivals
+        arrivals += 1
+        if arrivals == len(first) - 1:
+            assert library.path(first[0]) is None
+            lost.clear()  # somebody comes who has it
+
+    fetching = library.fetch_in_background(strategy, sub_model, "me", lambda: ["anybody"], arrived)
+    asyncio.run(asyncio.wait_for(fetching, HANG_S))
+    assert arrivals == len(first) and tried.count(first[0].content_id) >= 2
+    everything = [blob for domain in library.domains for blob in (*domain.shards, domain.counts)]
+    assert all(library.path(blob) is not None for blob in everything)
+
+
+def test_only_the_last_begun_goes_on_in_the_background(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = Strategy("experts", 2)
+    lost = {library.domains[0].shards[0].content_id}
+    fetched_by(library, monkeypatch, lost)
+    monkeypatch.setattr(peer.member.library, "retry_seconds", lambda size_bytes, tries: 0.001)
+
+    async def arrived() -> None:
+        pass
+
+    async def main() -> None:
+        before = asyncio.create_task(library.fetch_in_background(strategy, "expert.0", "me", list, arrived))
+        await asyncio.sleep(0)
+        after = asyncio.create_task(library.fetch_in_background(strategy, "expert.1", "me", list, arrived))
+        await asyncio.wait_for(before, HANG_S)
+        lost.clear()
+        await asyncio.wait_for(after, HANG_S)
+
+    asyncio.run(main())
+
+
+def test_to_begin_any_shard_will_do(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = Strategy("experts", 2)
+    wanted = [shard.content_id for shard in library.wanted(strategy, "expert.0", "me")][:FIRST_TRIES]
+    tried = fetched_by(library, monkeypatch, set(wanted[:-1]))
+    asyncio.run(library.fetch_first(strategy, "expert.0", "me", ["anybody"]))
+    assert sorted(tried) == sorted(wanted)
+    library.domains[0] = library.domains[1]
+    fetched_by(library, monkeypatch, {shard.content_id for shard in library.domains[1].shards})
+    with pytest.raises(NetworkError, match="nobody has it"):
+        asyncio.run(library.fetch_first(strategy, "expert.1", "me", ["anybody"]))
+
+
+def test_what_could_not_be_had_is_asked_for_less_and_less_often() -> None:
+    assert retry_seconds(1000, 0) == keep_seconds(1000, None) < retry_seconds(10**8, 0)
+    delays = [retry_seconds(1000, tries) for tries in range(20)]
+    assert delays == sorted(delays) and delays[1] == 2 * delays[0] and delays[-1] == RETRY_S
 
 
 def test_domains_take_turns(library: Library) -> None:
