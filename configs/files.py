@@ -13,48 +13,78 @@ from configs.errors import StateError
 LARGE_BYTES = 1 << 20  # from which on a file's last content is kept as a spare, to be written over
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a disk has no room left, or this user's part of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
-def disk_errors(out: Path) -> Iterator[None]:
-    """Turn the errors of a disk that is full or read-only into a StateError."""
+def disk_errors(path: Path, size_bytes: int = 0) -> Iterator[None]:
+    """Turn what the disk refuses while `path` is being written, of `size_bytes` if that is known, into a StateError."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
+            room = f"at least {max(1, size_bytes >> 20)} MiB" if size_bytes else "some space"
             raise StateError(
-                f"the disk is full, so {out} was not written; free space or choose another place"
+                f"the disk is full, so {path} was not written; free {room}, then start again: what was saved is intact"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
-            raise StateError(f"cannot write {out}: {error.strerror}; choose another place") from None
-        raise
+        where = f" ({error.filename})" if error.filename not in (None, path, str(path)) else ""
+        raise StateError(
+            f"cannot write {path}: {error.strerror}{where}; check its folder and its disk, or choose another place"
+        ) from None
 
 
-def write_file(path: Path, *pieces: bytes | bytearray | memoryview) -> None:
+def write_file(path: Path, *pieces: bytes | bytearray | memoryview, mode: int = 0o666, is_new: bool = False) -> None:
     """Replace `path` atomically by these bytes: whoever reads it, now or after a crash, finds the old or the new.
 
+    `mode` is as for `open`. If it `is_new`, what another process has written meanwhile stands.
     Raises StateError if the disk is full or refuses; the old content stays.
     """
     size = sum(memoryview(piece).nbytes for piece in pieces)
-    is_large = size >= LARGE_BYTES
+    is_large = size >= LARGE_BYTES and not is_new
     beside = path.with_name(f".{path.name}.{'spare' if is_large else f'{os.getpid()}.part'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("r+b" if is_large and beside.exists() else "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-        if is_large:
-            _exchange(beside, path)
-        else:
-            beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = f"free at least {max(1, size >> 20)} MiB; the last checkpoint is intact"
-            raise StateError(f"the disk that holds {path.parent} is full; {needed}") from None
-        raise StateError(f"cannot write {path}: {error.strerror}") from None
+    with disk_errors(path, size):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | (0 if is_large else os.O_TRUNC)
+            with os.fdopen(os.open(beside, flags, mode), "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.truncate()
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                _link(beside, path)
+            elif is_large:
+                _exchange(beside, path)
+            else:
+                beside.replace(path)
+            sync_folder(path.parent)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink()
+            raise
+
+
+def put_in_place(beside: Path, path: Path) -> None:
+    """Let a file that was written beside, and synced, appear as `path`, for good. Raises OSError."""
+    beside.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a power cut must not bring an old one back. Not every file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _link(beside: Path, path: Path) -> None:
+    with suppress(FileExistsError):
+        os.link(beside, path)
+    beside.unlink()
 
 
 def _exchange(beside: Path, path: Path) -> None:

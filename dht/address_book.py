@@ -2,13 +2,12 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from configs.errors import StateError
+from configs.files import write_file
 from dht.addresses import MAX_ADDRESSES, addresses_of
 from dht.records import Address, PeerIdText
 
@@ -64,13 +63,4 @@ class AddressBook:
     def save(self) -> None:
         """Write the book: complete, or not at all. Raises StateError when the disk refuses."""
         data = json.dumps({"peers": {peer: entry.model_dump() for peer, entry in self._peers.items()}}, indent=1)
-        partial = self._path.with_name(f"{self._path.name}.partial")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
-        except OSError as error:
-            raise StateError(f"cannot write the address book {self._path}: {error.strerror}") from error
+        write_file(self._path, data.encode())

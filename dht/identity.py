@@ -1,8 +1,6 @@
 """Who this peer is: an RSA key in libp2p's file format, its peer id, and signatures that others can check."""
 
-import contextlib
 import logging
-import os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +12,7 @@ from hivemind.p2p import PeerID
 from hivemind.proto import crypto_pb2
 
 from configs.errors import StateError
+from configs.files import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,8 @@ class Identity:
         """
         try:
             if not path.exists():
-                _write_private(path, _new_key_file())
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                write_file(path, _new_key_file(), mode=0o600, is_new=True)
             if path.stat().st_mode & 0o077:
                 logger.warning("%s could be read by other users; it is the owner's alone now", path)
                 path.chmod(0o600)
@@ -107,18 +107,3 @@ def _new_key_file() -> bytes:
         serialization.Encoding.DER, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
     return bytes(crypto_pb2.PrivateKey(key_type=crypto_pb2.KeyType.RSA, data=der).SerializeToString())
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read: complete, or not at all, and never over another."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was first: its key stands
-            os.link(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,15 +1,13 @@
 """Where the chunks of a download go until it is whole: memory, or a partial file that survives an interruption."""
 
-import errno
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
 from configs.content import CHUNK_BYTES, Buffer, hash_chunk
-from configs.errors import StateError
+from configs.files import disk_errors, put_in_place
 
 
 class Sink(Protocol):
@@ -50,7 +48,7 @@ class FileSink:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        with DiskErrors(self._partial):
+        with disk_errors(self._partial):
             self._partial.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
         return self
@@ -61,13 +59,13 @@ class FileSink:
 
     def start(self, hashes: Sequence[bytes], size_bytes: int) -> set[int]:
         """Give the file its length, and return the chunks that an earlier download left, by reading it."""
-        with self._lock, DiskErrors(self._partial):
+        with self._lock, disk_errors(self._partial):
             self._file.truncate(size_bytes)
         return {index for index, expected in enumerate(hashes) if hash_chunk(self._read(index)) == expected}
 
     def write(self, index: int, chunk: Buffer) -> None:
         """Write a chunk to its place. Raises StateError, and ValueError once the file is closed."""
-        with self._lock, DiskErrors(self._partial):
+        with self._lock, disk_errors(self._partial):
             self._file.seek(index * CHUNK_BYTES)
             view = memoryview(chunk)
             while view:
@@ -75,33 +73,11 @@ class FileSink:
 
     def finish(self) -> None:
         """Make the complete file durable, then let it appear under its name."""
-        with self._lock, DiskErrors(self._partial):
+        with self._lock, disk_errors(self._partial):
             os.fsync(self._file.fileno())
-            self._partial.replace(self._destination)
-            directory = os.open(self._destination.parent, os.O_RDONLY)
-            with suppress(OSError):  # not every file system can
-                os.fsync(directory)
-            os.close(directory)
+            put_in_place(self._partial, self._destination)
 
     def _read(self, index: int) -> bytes:
-        with self._lock, DiskErrors(self._partial):
+        with self._lock, disk_errors(self._partial):
             self._file.seek(index * CHUNK_BYTES)
             return self._file.read(CHUNK_BYTES)
-
-
-class DiskErrors:
-    """Turns what the disk refuses into a StateError with its remedy."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StateError(
-                    f"the disk that holds {self._path.parent} is full; free some space, then start again"
-                ) from None
-            raise StateError(f"cannot use {self._path}: {error.strerror}; check the state directory") from None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from configs.content import content_id_of
 from configs.errors import DataError, NetworkError, PeerError, ShoalError
-from configs.files import read_json, write_file, write_json
+from configs.files import disk_errors, put_in_place, read_json, write_file, write_json
 from configs.run import RunSpec
 from peer.block.duties import Duties, vouched
 from peer.block.replica import Replica, load_state
@@ -269,7 +269,8 @@ class BlockStore:
         if file is None:
             write_file(path, state.blob)
         else:
-            file.replace(path)
+            with disk_errors(path):
+                put_in_place(file, path)
         write_json(self.folder / f"{state.block}.json", asdict(facts))
         return facts
 

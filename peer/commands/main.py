@@ -4,7 +4,6 @@ Commands that talk to a running daemon never import torch, transformers or hivem
 progress to stderr. `main` turns every `ShoalError` into one line; anything else is a bug and keeps its traceback.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from configs.errors import ConfigError, DataError, ShoalError, UsageError
+from configs.files import is_full
 from peer import __version__
 from peer.commands import logs, models
 from peer.commands.options import Config, InitFrom, Json, StateDir, takes_peer_options
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             return _complain("the disk is full; free some space, then try again: what was saved is intact", 1)
         if not isinstance(error, BrokenPipeError):
             raise

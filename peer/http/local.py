@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from configs.errors import NetworkError, StateError, UsageError
+from configs.files import write_json
 
 if TYPE_CHECKING:
     from urllib.error import HTTPError
@@ -62,15 +63,7 @@ def hold_state_dir(state_dir: Path) -> Iterator[None]:
 def announce_daemon(state_dir: Path, url: str, peer_id: str) -> None:
     """Say where the daemon of this process answers; needs `hold_state_dir`. Raises StateError if it cannot."""
     daemon = LocalDaemon(os.getpid(), url.rstrip("/"), peer_id)
-    beside = state_dir / f".{DAEMON_FILE}.part"
-    try:
-        beside.write_text(json.dumps(asdict(daemon)), encoding="utf-8")
-        beside.replace(state_dir / DAEMON_FILE)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StateError(
-            f"cannot write {state_dir / DAEMON_FILE}: {error.strerror}; check the state directory and its disk"
-        ) from None
+    write_json(state_dir / DAEMON_FILE, asdict(daemon))
 
 
 def find_daemon(state_dir: Path) -> LocalDaemon:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from configs.content import content_id_of_pieces
 from configs.errors import DataError
-from configs.files import disk_errors
+from configs.files import disk_errors, put_in_place
 from configs.load import describe
 from configs.run import ModelSpec
 from peer.corpus.data import TOKENIZER_FILE, Corpus
@@ -122,7 +122,7 @@ def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
                 name = parameters_id(_written(read_parameters(folder, model), file))
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(blobs / name)
+            put_in_place(fresh, blobs / name)
         finally:
             fresh.unlink(missing_ok=True)
     return name

@@ -229,7 +229,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Let the n-th write from now on be the last thing that happens; None lets all happen."""
+    """Let the n-th half of a write from now on, bytes or name, be the last thing that happens; None lets all happen."""
     left: list[int | None] = [None]
     fsync = os.fsync
 
@@ -287,7 +287,7 @@ def test_repairs_and_kills_at_any_point_neither_lose_work_nor_count_it_twice(
         fates[fate] += 1
         is_offered = False
         try:
-            kill_at(chance.randrange(2, 8) % 5 if fate == "dies in a write" else None)  # the later ones more often
+            kill_at(chance.randrange(4, 15) % 9 if fate == "dies in a write" else None)  # the later ones more often
             mine.offer(round_, theta, tokens=100 * round_)
             offer = contribution(mine)
             mine.save_offered(tmp_path)

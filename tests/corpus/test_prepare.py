@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 
     texts = {"cod": passages("cod")}
     message = refusal(lambda: prepare_texts(texts, tmp_path / "c", Plan(300, context_length=16), full), StateError)
-    assert "free space" in message
+    assert "free some space" in message
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     assert "cannot write" in refusal(lambda: prepare_texts(texts, tmp_path / "file" / "c"), StateError)

@@ -15,8 +15,9 @@ from hivemind.p2p import P2P, P2PContext, PeerID
 from benchmarks.patience import HANG_S
 from configs.content import CHUNK_BYTES, content_id_of
 from configs.errors import NetworkError, StateError
+from configs.files import disk_errors
 from protocols.shards import ChunkRequest, ManifestRequest, Shards, download, download_bytes
-from protocols.sinks import DiskErrors, FileSink
+from protocols.sinks import FileSink
 from protocols.traffic import Traffic
 from protocols.wire import Frame, Frames, frames_of
 
@@ -245,13 +246,13 @@ def test_without_sources_the_error_says_so(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_a_state_error(tmp_path: Path) -> None:
     full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
-    with full, pytest.raises(StateError, match="free some space"), DiskErrors(tmp_path):
+    with full, pytest.raises(StateError, match="free some space"), disk_errors(tmp_path):
         full.write(b"x")
 
 
 def test_a_place_that_cannot_be_written_is_a_state_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StateError, match="check the state directory"), FileSink(tmp_path / "file" / "blob"):
+    with pytest.raises(StateError, match="check its folder"), FileSink(tmp_path / "file" / "blob"):
         pass
 
 
@@ -263,7 +264,7 @@ def test_the_disk_ends_a_download_at_once(open_peers: Any) -> None:
             await serve(server)
 
             async def fail(count: int) -> None:
-                with DiskErrors(Path("blob")):
+                with disk_errors(Path("blob")):
                     raise OSError(errno.ENOSPC, "No space left on device")
 
             with pytest.raises(StateError, match="free some space"):
