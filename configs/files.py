@@ -6,10 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from configs.errors import StateError
+from configs.errors import ShoalError, StateError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel  # not imported: commands must answer at once
+
+M = TypeVar("M", bound="BaseModel")
+
+ELSEWHERE = "move it away, the swarm still has what it held"
 LARGE_BYTES = 1 << 20  # from which on a file's last content is kept as a spare, to be written over
 
 
@@ -108,22 +114,57 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_file(path, json.dumps(value, indent=1, sort_keys=True).encode())
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in `path`, or None if there is none. Raises StateError if it is damaged."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+def make_folder(path: Path) -> None:
+    """Make the folder `path` if it is not there. Raises StateError: something else is in its place, or the disk."""
+    if path.exists() and not path.is_dir():
+        raise StateError(f"{path} is a file where a folder should be; move it away")
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def read_model(path: Path, kind: type[M], remedy: str = ELSEWHERE, error: type[ShoalError] = StateError) -> M | None:
+    """Return the JSON in `path` as a pydantic model of this kind, or None if there is no such file.
+
+    Raises an `error`, which names the file, what is wrong with it, and the `remedy`.
+    """
+    data = read_bytes(path, remedy, error)
+    if data is None:
         return None
-    except (OSError, ValueError) as error:
-        raise StateError(f"{path} cannot be read ({error}); move it away, the swarm still has what it held") from None
+    try:
+        return kind.model_validate_json(bytes(data))
+    except ValueError as problem:  # pydantic's own is one
+        raise error(f"{path} is damaged ({first_problem(problem)}); {remedy}") from None
+
+
+def read_json(path: Path, remedy: str = ELSEWHERE, error: type[ShoalError] = StateError) -> dict[str, Any] | None:
+    """Return the object in `path`, or None if there is no such file. Raises an `error` as `read_model`."""
+    data = read_bytes(path, remedy, error)
+    if data is None:
+        return None
+    try:
+        value = json.loads(data)
+    except ValueError as problem:
+        raise error(f"{path} is not JSON ({problem}); {remedy}") from None
     if not isinstance(value, dict):
-        raise StateError(f"{path} is damaged; move it away, the swarm still has what it held")
+        raise error(f"{path} is damaged (it holds no object); {remedy}")
     return value
 
 
-def read_bytes(path: Path) -> bytearray | None:
-    """Return the content of `path`, or None if there is none."""
+def read_bytes(path: Path, remedy: str = ELSEWHERE, error: type[ShoalError] = StateError) -> bytearray | None:
+    """Return the content of `path`, or None if there is no such file. Raises an `error` with the `remedy`."""
     try:
         return bytearray(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as problem:
+        raise error(f"{path} cannot be read ({problem.strerror}); {remedy}") from None
+
+
+def first_problem(error: ValueError) -> str:
+    """Return the first thing that a validation has found, in one line: where it is, and what is wrong."""
+    problems = getattr(error, "errors", None)
+    if problems is None:
+        return str(error)
+    problem = problems()[0]
+    where = ".".join(map(str, problem["loc"])) or "it"
+    return f"{where}: {problem['msg']}"

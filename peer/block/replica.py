@@ -7,6 +7,7 @@ residual follows it.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from configs.content import Buffer
 from configs.errors import PeerError, StateError
-from configs.files import read_bytes, read_json, write_file, write_json
+from configs.files import write_file, write_json
 from configs.run import RunSpec
 from peer.block.codec_choice import CodecChoice
-from peer.train.checkpoint import read_tensors, write_tensors
+from peer.block.saved import facts_of, load_owed, read_block_facts
+from peer.train.checkpoint import write_tensors
 from peer.train.mixing import Mixed, mixed_step, owed
 from peer.train.outer import (
     Contribution,
@@ -26,7 +28,6 @@ from peer.train.outer import (
     common_tokens_of,
     lone_step,
     outer_step,
-    read_state,
     unwritten,
 )
 from protocols.codecs import decode, is_finite, roundtrip
@@ -239,41 +240,46 @@ class Replica:
 
         Raises StateError.
         """
+        state = self.state
         # What was offered up to that round is in here. The count stands here, too: a state that is fetched when this
         # peer comes back replaces the block's other files, and what is owed would then weigh nothing.
-        facts = {"round": str(self.offered_round), "tokens": str(self.tokens)}
+        facts = {"round": str(self.offered_round), "tokens": str(self.tokens), "digest": state.digest}
         tensors = {}
         if self._origin is not None:
             facts["share"] = str(self._origin.share)
         else:  # after a restart, θ begins at φ
             tensors["residual"] = self.residual if self.pending is None else self.pending.produced
         write_tensors(folder / f"{self.block}.residual", tensors | self._offers_since(self.state.round), facts)
-        state = self.state
         write_file(folder / f"{self.block}.safetensors", state.blob)
-        told = {"block": self.block, "version": state.version, "round": state.round, "age": state.age}
-        write_json(folder / f"{self.block}.json", {**told, "tokens": self.tokens, "digest": state.digest})
+        write_json(folder / f"{self.block}.json", facts_of(state, self.tokens).model_dump())
         return state
 
     def resume(self, folder: Path) -> None:
         """Take up the residual of the last checkpoint, and what was offered in the round that was cut off.
 
         That round may have counted for the others: its work stays in the residual until their history says so.
+        Raises StateError if a file is damaged.
         """
-        kept, facts = read_tensors(folder / f"{self.block}.residual") or ({}, {})
-        offered, offered_facts = read_tensors(folder / f"{self.block}.offered") or ({}, {})
-        saved_round, offered_round = int(facts.get("round", -1)), int(offered_facts.get("round", -1))
-        saved = read_json(folder / f"{self.block}.json") or {}
-        self.tokens = max(self.tokens, int(saved.get("tokens", 0)), int(facts.get("tokens", 0)))
+        kept, facts = load_owed(folder / f"{self.block}.residual", self.size)
+        offered, offered_facts = load_owed(folder / f"{self.block}.offered", self.size)
+        saved_round = -1 if facts.round is None else facts.round
+        offered_round = -1 if offered_facts.round is None else offered_facts.round
+        with suppress(StateError):  # then the block's own ages say what has counted
+            saved = read_block_facts(folder, self.block)
+            self.tokens = max(self.tokens, 0 if saved is None else saved.tokens)
+        self.tokens = max(self.tokens, facts.tokens or 0)
         self._recall_offers(kept)
         if "residual" in kept:
             self.residual = kept["residual"]
-        if offered and (offered_round > saved_round or (offered_round == saved_round and "residual" not in kept)):
+        if "produced" in offered and (
+            offered_round > saved_round or (offered_round == saved_round and "residual" not in kept)
+        ):
             self._recall_offers(offered)
-            self.tokens = max(self.tokens, int(offered_facts["tokens"]))
+            self.tokens = max(self.tokens, offered_facts.tokens)
             self.residual, self.offered_round = offered["produced"], max(offered_round, self.offered_round)
-            codec = offered_facts["codec"]
+            codec = offered_facts.codec
             payload, decoded = roundtrip(codec, self.residual)
-            share = float(facts["share"]) if offered_round == saved_round else 0.0
+            share = facts.share if offered_round == saved_round else 0.0
             self.own[offered_round] = OwnOffer(codec, payload, share > 0)
             self._origin = Origin(offered_round, share)
             self.residual = owed(self.residual, decoded, share)
@@ -340,16 +346,3 @@ def last_common_version(base: OuterState | None, target: Mark, marks: Sequence[M
 def last_common_round(base: OuterState | None, rounds: Sequence[SealedRound], state: OuterState) -> int:
     """Return the tick since which the history that leads to `state` by `rounds` may differ from this peer's own."""
     return base.round if base else min((r.round for r in rounds), default=state.round + 1) - 1
-
-
-def load_state(folder: Path, block: str, size: int) -> OuterState | None:
-    """Return the state of `block` in `folder`, or None if there is none. Raises StateError if it is damaged."""
-    data = read_bytes(folder / f"{block}.safetensors")
-    if data is None:
-        return None
-    try:
-        return read_state(data, block, size)
-    except PeerError as error:
-        raise StateError(
-            f"{folder / block}.safetensors is damaged ({error}); move it away to download it again"
-        ) from None

@@ -5,7 +5,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -13,11 +13,12 @@ from weakref import WeakValueDictionary
 from torch import Tensor
 
 from configs.content import content_id_of
-from configs.errors import DataError, NetworkError, PeerError, ShoalError
-from configs.files import disk_errors, put_in_place, read_json, write_file, write_json
+from configs.errors import DataError, NetworkError, PeerError, ShoalError, StateError
+from configs.files import disk_errors, make_folder, put_in_place, write_file, write_json
 from configs.run import RunSpec
 from peer.block.duties import Duties, vouched
-from peer.block.replica import Replica, load_state
+from peer.block.replica import Replica
+from peer.block.saved import Facts, facts_of, load_facts, load_state
 from peer.block.threads import unbroken
 from peer.train.model import initial_parameters
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state, unwritten
@@ -32,23 +33,7 @@ PIN_S = 60.0  # that a state stays after somebody has asked for a piece of it
 MAX_PINNED = 4
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a stored block without reading it."""
-
-    block: str
-    version: int
-    round: int
-    age: int
-    digest: str
-
-
 EVERYBODY = Duties()
-
-
-def facts_of(state: OuterState) -> Facts:
-    """Return what is remembered of a state."""
-    return Facts(state.block, state.version, state.round, state.age, state.digest)
 
 
 class BlockStore:
@@ -79,11 +64,12 @@ class BlockStore:
         self._down_mbit, self._duties = down_mbit, duties
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # block → one write at a time
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # digest → one download
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for path in folder.glob("*.json"):
-            facts = read_json(path)
-            if facts and "digest" in facts and path.with_suffix(".safetensors").exists():
-                self.stored[facts["block"]] = Facts(**{key.name: facts[key.name] for key in fields(Facts)})
+            with suppress(PeerError):  # no block of this run
+                facts = load_facts(folder, path.stem, self.size_of(path.stem))
+                if facts is not None:
+                    self.stored[facts.block] = facts
 
     def size_of(self, block: str) -> int:
         """Return the number of parameters of `block`. Raises PeerError if the run has no such block."""
@@ -207,19 +193,28 @@ class BlockStore:
     async def obtain(self, block: str, peers: Sequence[str]) -> OuterState:
         """Return the newest state of `block`: from here, from the swarm, or derived from the common phase.
 
-        What was downloaded is stored. Raises NetworkError if nobody has it and it cannot be derived.
+        What was downloaded is stored. Raises NetworkError if nobody has it and it cannot be derived, StateError if
+        what is here is damaged and nobody else has it.
         """
-        here = await asyncio.to_thread(self.load, block)
+        here, damage = None, None
+        try:
+            here = await asyncio.to_thread(self.load, block)
+        except StateError as error:
+            log.warning("%s", error)
+            damage = error
+            self.stored.pop(block, None)
         found = await self.newest(block, peers)
         if found is not None and (here is None or found[0].version > here.version):
             try:
                 return await self._download(*found)
             except (ShoalError, TimeoutError) as error:
                 log.warning("%s could not be downloaded: %s", block, error)
-                if here is None:
+                if here is None and damage is None:
                     raise
         if here is not None:
             return here
+        if damage is not None:
+            raise damage
         if block == COMMON:
             raise NetworkError(f"nobody in the swarm has block {block}; start a peer whose state directory has it")
         common = await self.obtain(COMMON, peers)
@@ -271,7 +266,7 @@ class BlockStore:
         else:
             with disk_errors(path):
                 put_in_place(file, path)
-        write_json(self.folder / f"{state.block}.json", asdict(facts))
+        write_json(self.folder / f"{state.block}.json", facts.model_dump())
         return facts
 
     def _is_final(self, block: str, age: int) -> bool:

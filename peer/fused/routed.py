@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import torch
 import transformers
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from configs.corpus import MAX_DOMAINS, TaskFormat
 from configs.errors import DataError
+from configs.files import read_model
 from configs.run import Frozen
 from peer.corpus.data import Array
 from peer.fused.router import Router, mix
@@ -225,14 +226,10 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "JSON"
-        raise DataError(f"{path} is damaged: {where}: {problem['msg']}; fuse again") from None
+    manifest = read_model(path, Manifest, "fuse again", DataError)
+    if manifest is None:
+        raise DataError(f"{path} is missing; fuse again")
+    return manifest
 
 
 def _read_counts(path: Path) -> np.ndarray:
@@ -255,14 +252,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _read_task(folder: Path) -> TaskFormat | None:
-    path = folder / TASK
-    if not path.is_file():
-        return None
-    try:
-        return TaskFormat.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise DataError(f"{path} is damaged: {reason}; fuse again") from None
+    return read_model(folder / TASK, TaskFormat, "fuse again", DataError)
 
 
 def _check_end_of_text(path: Path, end_of_text: object, vocab_size: int) -> None:

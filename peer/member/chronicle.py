@@ -4,8 +4,11 @@ import logging
 import time
 from collections import Counter, deque
 from pathlib import Path
+from typing import Annotated
 
-from configs.files import read_json, write_json
+from pydantic import BaseModel, ConfigDict, Field
+
+from configs.files import read_model, write_json
 from peer.block.exchange import Outcome
 
 log = logging.getLogger(__name__)
@@ -15,16 +18,26 @@ SHOWN_EVENTS = 50
 MAX_LOSSES = 200
 
 
+class Counters(BaseModel):
+    """What is in `peer.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    rounds: Annotated[int, Field(ge=0)] = 0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    sub_model: str = ""  # that was trained last
+    starts: Annotated[int, Field(ge=0)] = 0
+
+
 class Chronicle:
     """Counts rounds and tokens since the peer first joined, and remembers what a person would want to know."""
 
     def __init__(self, state_dir: Path) -> None:
+        """Take up what was counted before. Raises StateError if its file is damaged."""
         self._path = state_dir / FILE
-        saved = read_json(self._path) or {}
-        self.rounds = int(saved.get("rounds", 0))
-        self.tokens = int(saved.get("tokens", 0))
-        self.sub_model = str(saved.get("sub_model", ""))
-        self.restarts = int(saved.get("starts", 0))
+        saved = read_model(self._path, Counters, "delete it: it only holds what this peer has counted") or Counters()
+        self.rounds, self.tokens, self.sub_model = saved.rounds, saved.tokens, saved.sub_model
+        self.restarts = saved.starts
         self.starts = self.restarts + 1
         self.outcomes: dict[str, tuple[int, str]] = {}  # block → tick and words of the last round
         self.skipped: Counter[str] = Counter()  # cause → rounds, since this daemon began
@@ -35,8 +48,8 @@ class Chronicle:
 
     def save(self) -> None:
         """Write the counters. Raises StateError."""
-        facts = {"rounds": self.rounds, "tokens": self.tokens, "sub_model": self.sub_model, "starts": self.starts}
-        write_json(self._path, facts)
+        counters = Counters(rounds=self.rounds, tokens=self.tokens, sub_model=self.sub_model, starts=self.starts)
+        write_json(self._path, counters.model_dump())
 
     def happened(self, event: str) -> None:
         """Remember an event, with the time of day."""

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from configs.corpus import DomainInfo
-from configs.errors import ConfigError, DataError, NetworkError, StateError
-from configs.files import read_bytes, read_json, write_file, write_json
+from configs.errors import ConfigError, DataError, NetworkError, PeerError, ShoalError, StateError
+from configs.files import read_bytes, read_model, write_file, write_json
 from configs.kept import spell
 from configs.load import Settings
 from configs.machine import NO_HINTS, Hints, PeerConfig
@@ -39,6 +37,7 @@ log = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 DOMAINS_FILE = "domains.bin"
 HINTS_FILE = "hints.json"
+REMEDY = "restore it, or start while another peer of the run is there"
 
 
 @dataclass(frozen=True)
@@ -145,15 +144,38 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
 
 
 async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Sequence[str]) -> Entry:
-    records = saved_records(config.state_dir)
-    library = _library(config, network, spec, read_domains(records, spec))
-    library.set_tokenizer(library.tokenizer_json)
     try:
         peers = await network.connect(known) if known else []
     except NetworkError:
         log.warning("none of the %d known peers answers; going on alone, and looking for them", len(known))
         peers = []
+    try:
+        records = saved_records(config.state_dir)
+        domains = read_domains(records, spec)
+    except StateError as error:
+        description, _ = await _described_again(network, spec, peers, error)
+        records = description.domains
+        domains = read_domains(records, spec)
+    library = _library(config, network, spec, domains)
+    if not library.has_tokenizer:
+        lost = StateError(f"{library.folder / TOKENIZER_FILE} is missing or damaged; {REMEDY}")
+        description, peer = await _described_again(network, spec, peers, lost)
+        library.set_tokenizer(await _tokenizer(description, network, spec, peer, library.folder))
+    library.set_tokenizer(library.tokenizer_json)
     return Entry(spec, records, library, tuple(peers), False, hints=saved_hints(config.state_dir))
+
+
+async def _described_again(
+    network: Network, spec: RunSpec, peers: Sequence[str], lost: ShoalError
+) -> tuple[Description, str]:
+    """Ask for the run once more, as part of it was lost here; return who answered, too. Raises `lost` if nobody did."""
+    log.warning("%s", lost)
+    for peer in peers:
+        try:
+            return await describe(network.stub(Describe, peer), expected_run_id=spec.run_id), peer
+        except ShoalError as error:
+            log.warning("%s does not describe the run: %s", peer, error)
+    raise lost
 
 
 def _library(config: PeerConfig, network: Network, spec: RunSpec, domains: list[DomainInfo]) -> Library:
@@ -220,36 +242,35 @@ def read_domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
 
 def saved_spec(state_dir: Path) -> RunSpec | None:
     """Return the run that a state directory belongs to, or None. Raises StateError if it is damaged."""
-    data = read_bytes(state_dir / RUN_FILE)
-    if data is None:
-        return None
-    try:
-        return RunSpec.model_validate_json(bytes(data))
-    except ValidationError as error:
-        raise StateError(
-            f"{state_dir / RUN_FILE} is not a run of this version of shoal ({error.error_count()} problems); "
-            "give another --state-dir"
-        ) from None
+    return read_model(
+        state_dir / RUN_FILE, RunSpec, "this version of shoal knows no such run: give another --state-dir"
+    )
 
 
 def saved_records(state_dir: Path) -> tuple[bytes, ...]:
-    """Return the signed domain records in a state directory, in their order."""
-    data = bytes(read_bytes(state_dir / DOMAINS_FILE) or b"")
-    records, at = [], 0
+    """Return the signed domain records in a state directory, in their order. Raises StateError if it is damaged."""
+    path = state_dir / DOMAINS_FILE
+    data = read_bytes(path, REMEDY)
+    if not data:
+        raise StateError(f"{path} is missing or empty; {REMEDY}")
+    records, at = list[bytes](), 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
-        records.append(data[at + 4 : at + 4 + size])
+        record = bytes(data[at + 4 : at + 4 + size])
+        try:
+            open_record(record, "domain", DomainRecord)
+        except PeerError as error:
+            reason = "it is cut off" if at + 4 + size > len(data) else error
+            raise StateError(f"{path} is damaged ({reason}); {REMEDY}") from None
+        records.append(record)
         at += 4 + size
     return tuple(records)
 
 
 def saved_hints(state_dir: Path) -> Hints:
     """Return what the founder of a state directory's run suggests. Raises StateError if it is damaged."""
-    path = state_dir / HINTS_FILE
-    try:
-        return Hints.model_validate(read_json(path) or {})
-    except ValidationError:
-        raise StateError(f"{path} is damaged; delete it, it only holds what the run's founder suggests") from None
+    remedy = "delete it, it only holds what the run's founder suggests"
+    return read_model(state_dir / HINTS_FILE, Hints, remedy) or NO_HINTS
 
 
 def _other_state(state_dir: Path, saved: str, asked: str) -> str:

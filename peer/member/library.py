@@ -19,7 +19,7 @@ from torch import Tensor
 from configs.content import content_id_of
 from configs.corpus import DomainInfo, ShardInfo
 from configs.errors import DataError, NetworkError, ShoalError, StateError
-from configs.files import write_file
+from configs.files import make_folder, read_bytes, write_file
 from configs.run import RunSpec
 from dht.leases import choose_shards
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source
@@ -68,12 +68,16 @@ class Library:
         self._tokenizer_id = ""
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # one download for one file
         self._background = 0  # how often fetching in the background has been begun: only the last goes on
-        (folder / BLOBS).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / BLOBS)
 
     @property
     def tokenizer_json(self) -> bytes:
-        """The run's tokenizer."""
-        return (self.folder / TOKENIZER_FILE).read_bytes()
+        """The run's tokenizer. Raises StateError if it is not here any more."""
+        path = self.folder / TOKENIZER_FILE
+        data = read_bytes(path)
+        if data is None:
+            raise StateError(f"{path} is missing; start again while another peer of the run is there, to fetch it")
+        return bytes(data)
 
     @property
     def has_tokenizer(self) -> bool:
@@ -101,11 +105,11 @@ class Library:
         return self._tokenizer_id or content_id_of(self.tokenizer_json)
 
     def path(self, blob: ShardInfo) -> Path | None:
-        """Return where a blob lies on this machine, or None if it does not."""
+        """Return where a blob lies on this machine, or None if it does not: one that was cut off is fetched again."""
         places = [self.folder / BLOBS / blob.content_id]
         if self.corpus is not None:
             places.append(self.corpus.blob(blob.content_id))
-        return next((place for place in places if place.is_file()), None)
+        return next((place for place in places if place.is_file() and place.stat().st_size == blob.size_bytes), None)
 
     def lookup(self, content_id: str) -> Path | None:
         """Return the file of a blob that may leave this machine: private text never does."""

@@ -55,6 +55,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         raise StateError(f"{path} cannot be read ({error}); move it away, the swarm still has what it held") from None
 
 
+def read_facts(path: Path) -> dict[str, str]:
+    """Return the facts in `path` alone; none if there is no such file, or a damaged one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
 def same(left: Tensor, right: Tensor) -> bool:
     """Return whether two float32 tensors hold the same bits."""
     return torch.equal(left.view(torch.int32), right.view(torch.int32))

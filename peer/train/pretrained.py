@@ -5,7 +5,6 @@ else train another model than the one that it was given.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from configs.content import content_id_of_pieces
 from configs.errors import DataError
-from configs.files import disk_errors, put_in_place
+from configs.files import disk_errors, put_in_place, read_json
 from configs.load import describe
 from configs.run import ModelSpec
 from peer.corpus.data import TOKENIZER_FILE, Corpus
@@ -213,14 +212,8 @@ def _read_tensor(folder: Path, file: Any, name: str, shape: tuple[int, ...]) -> 
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}; name the directory of a Hugging Face model"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} must hold a table")
+    remedy = "name the directory of a Hugging Face model"
+    value = read_json(path, remedy, DataError)
+    if value is None:
+        raise DataError(f"{path} cannot be read: there is no such file; {remedy}")
     return value

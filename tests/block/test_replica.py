@@ -18,7 +18,8 @@ from configs.errors import PeerError, StateError
 from configs.files import LARGE_BYTES
 from configs.run import RunSpec
 from peer.block.codec_choice import COARSE
-from peer.block.replica import SAVED_OFFERS, Replica, load_state, read_offer
+from peer.block.replica import SAVED_OFFERS, Replica, read_offer
+from peer.block.saved import load_state
 from peer.train.mixing import Mixed
 from peer.train.outer import TILE, Contribution, OuterState, new_state
 from protocols.codecs import CODECS, decode, encode

@@ -54,7 +54,7 @@ def fetched_by(library: Library, monkeypatch: pytest.MonkeyPatch, lost: set[str]
         assert options["deadline_s"] == keep_seconds(size_bytes, None)
         if wanted in lost:
             raise NetworkError("nobody has it")
-        target.write_bytes(b"")
+        target.write_bytes(bytes(size_bytes))
 
     monkeypatch.setattr(peer.member.library, "download", download)
     return tried

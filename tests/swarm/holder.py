@@ -21,7 +21,8 @@ from configs.run import RunSpec
 from dht.identity import Identity
 from dht.network import open_network
 from peer.block.exchange import Swarm, Work, run_round
-from peer.block.replica import Replica, load_state
+from peer.block.replica import Replica
+from peer.block.saved import load_state
 from peer.commands import logs
 from peer.train.outer import new_state
 from protocols.codecs import decode

@@ -12,7 +12,7 @@ import pytest
 from mistake import MICRO, Daemon, mistake, running, shoal, the_line, until_status
 
 from benchmarks.patience import HANG_S
-from peer.block.replica import load_state
+from peer.block.saved import load_state
 from peer.member.entry import saved_spec
 from peer.train.outer import OuterState
 from peer.train.partition import COMMON, Strategy

@@ -1,0 +1,162 @@
+"""A damaged state directory starts all the same if others have what was in it; else one line says what is wrong."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from configs.errors import NetworkError, StateError
+from configs.load import Settings, load
+from configs.machine import PeerConfig
+from dht.address_book import AddressBook
+from dht.identity import Identity
+from peer.corpus.data import BLOBS, TOKENIZER_FILE
+from peer.corpus.prepare import Plan, prepare_texts
+from peer.member.chronicle import FILE, Chronicle
+from peer.member.entry import DOMAINS_FILE, HINTS_FILE, RUN_FILE, Entry, enter, saved_hints, saved_spec
+from protocols.describe import Describe
+from protocols.shards import Shards
+from protocols.traffic import Traffic
+
+ADDRESS = "/ip4/127.0.0.1/tcp/4001"
+
+
+class Stub:
+    """Calls a service that lives in this process."""
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+
+    async def rpc_describe(self, request: Any) -> Any:
+        return await self._service.rpc_describe(request, None)
+
+    async def rpc_manifest(self, request: Any) -> Any:
+        return self._service.rpc_manifest(request, None)
+
+    async def rpc_chunks(self, request: Any) -> Any:
+        return self._service.rpc_chunks(request, None)
+
+
+class FakeNetwork:
+    """A network of one other peer, which has `entry`; of nobody if that is None."""
+
+    def __init__(self, entry: Entry | None) -> None:
+        self._entry = entry
+
+    async def connect(self, addresses: Any) -> list[str]:
+        if self._entry is None:
+            raise NetworkError("nobody answers")
+        return ["other"]
+
+    def stub(self, service: Any, peer: str, run_id: str = "") -> Any:
+        assert self._entry is not None
+        library = self._entry.library
+        if service is Shards:
+            return Stub(Shards(library.lookup, Traffic()))
+        tokenizer = library.tokenizer_id, len(library.tokenizer_json)
+        records = self._entry.domain_records
+        return Stub(Describe(self._entry.spec, tokenizer, lambda: records, dict, "0"))
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    return Identity.load_or_create(tmp_path_factory.mktemp("keys") / "identity.key")
+
+
+@pytest.fixture
+def again(tmp_path: Path, key: Identity) -> Callable[[bool], Entry]:
+    """Found a run in the folder "mine", and return what starts there again, with or without the other peer."""
+    texts = {name: [f"{name} {n} " * 40 for n in range(60)] for name in ("up", "down")}
+    prepare_texts(texts, tmp_path / "corpus", Plan(vocab_size=300, context_length=16, shard_tokens=1000))
+    plan = load("tiny").run
+    assert plan is not None
+    rounds = plan.rounds.model_copy(update={"tick_seconds": 1.0})
+    inner = plan.inner.model_copy(update={"batch_tokens": 64})
+    model = plan.model.model_copy(update={"context_length": 16})
+    plan = plan.model_copy(update={"model": model, "rounds": rounds, "inner": inner})
+
+    def start(folder: str, network: FakeNetwork, **given: Any) -> Entry:
+        config = PeerConfig(state_dir=tmp_path / folder, **given)
+        book = AddressBook(tmp_path / "book.json")
+        book.note("12D3KooWGjMmYBVzWvJmYvKhNyQyYv5LrmPFMfQzyPKwmbVCgfNo", [ADDRESS], 1.0)
+        book.peers = lambda: {"other": [ADDRESS]}  # type: ignore[method-assign]
+        return asyncio.run(enter(Settings(run=plan, peer=config), key, cast(Any, network), book))
+
+    other = start("other", FakeNetwork(None), data=tmp_path / "corpus")
+    other.save(tmp_path / "mine")
+    (tmp_path / "mine" / "corpus" / BLOBS).mkdir(parents=True)
+    (tmp_path / "mine" / "corpus" / TOKENIZER_FILE).write_bytes(other.library.tokenizer_json)
+    return lambda with_other: start("mine", FakeNetwork(other if with_other else None))
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", [DOMAINS_FILE, f"corpus/{TOKENIZER_FILE}"])
+@pytest.mark.parametrize("damage", [cut_off, empty, Path.unlink])
+def test_what_others_have_is_fetched_again(
+    tmp_path: Path, again: Callable[[bool], Entry], name: str, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "mine" / name
+    sound = again(False)
+    before = path.read_bytes()
+    damage(path)
+    with pytest.raises(StateError, match=r"restore it, or start while another peer") as error:
+        again(False)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    entry = again(True)
+    assert entry.domain_records == sound.domain_records and entry.library.has_tokenizer
+    entry.save(tmp_path / "mine")
+    assert path.read_bytes() == before
+
+
+def test_a_blob_that_was_cut_off_is_wanted_again(tmp_path: Path, again: Callable[[bool], Entry]) -> None:
+    library = again(False).library
+    shard = library.domains[0].shards[0]
+    path = tmp_path / "mine" / "corpus" / BLOBS / shard.content_id
+    path.write_bytes(bytes(shard.size_bytes))
+    assert library.path(shard) == path
+    cut_off(path)
+    assert library.path(shard) is None
+
+
+def test_a_tokenizer_that_vanishes_is_one_line(tmp_path: Path, again: Callable[[bool], Entry]) -> None:
+    library = again(False).library
+    (tmp_path / "mine" / "corpus" / TOKENIZER_FILE).unlink()
+    with pytest.raises(StateError, match="is missing; start again"):
+        _ = library.tokenizer_json
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"rounds": "many"}', b'{"tokens": -1}', b'{"starts": 1.5}', b"\xff"]
+)
+def test_counters_that_are_none_are_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(StateError, match=r"is damaged .*; delete it") as error:
+        Chronicle(tmp_path)
+    assert str(tmp_path / FILE) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_counters_come_back(tmp_path: Path) -> None:
+    first = Chronicle(tmp_path)
+    first.trained(70, None)
+    first.sub_model = "expert.1"
+    first.save()
+    second = Chronicle(tmp_path)
+    assert (second.tokens, second.sub_model, second.restarts) == (70, "expert.1", 1)
+
+
+def test_other_files_that_are_damaged_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / RUN_FILE).write_bytes(b"{}")
+    with pytest.raises(StateError, match="another --state-dir"):
+        saved_spec(tmp_path)
+    (tmp_path / HINTS_FILE).write_bytes(b'{"threads": "many"}')
+    with pytest.raises(StateError, match="delete it"):
+        saved_hints(tmp_path)
