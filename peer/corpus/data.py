@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from configs.corpus import CorpusInfo, DomainInfo, ShardInfo
 from configs.errors import DataError
 from configs.run import ModelSpec
+from peer.corpus.source import Source as Source
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ class Corpus:
         assert domain.task is None
         return open_tokens(self.blob(domain.heldout.content_id), self.info.vocab_size)
 
-    def sources(self, domain: DomainInfo) -> list["Source"]:
+    def sources(self, domain: DomainInfo) -> list[Source]:
         """Return the shards of `domain` to sample from; several domains together weigh the same."""
         size, is_task = self.info.vocab_size, domain.task is not None
         return [
@@ -157,16 +158,6 @@ def read_counts(path: Path, vocab_size: int) -> NDArray[np.uint64]:
     if counts.size != vocab_size:
         raise DataError(f"{path} does not hold the counts of {vocab_size} tokens; fetch or prepare it again")
     return counts
-
-
-@dataclass(frozen=True)
-class Source:
-    """A token file to sample from, and how often compared with the others."""
-
-    path: str
-    vocab_size: int
-    weight: float = 1.0
-    is_task: bool = False
 
 
 class Sampler:

@@ -1,4 +1,4 @@
-"""Messages between the daemon and a worker: length-prefixed msgpack over a socket pair. This is the worker's end.
+"""Carries messages between the daemon and a worker: length-prefixed msgpack over a socket pair. The worker's end of it.
 
 No torch here: the daemon starts its workers' fork server before it imports anything heavy.
 """
@@ -6,26 +6,29 @@ No torch here: the daemon starts its workers' fork server before it imports anyt
 import socket
 import struct
 import threading
-from typing import Any
+from typing import Annotated
 
 import msgpack
+from pydantic import Field, TypeAdapter
 
-Message = dict[str, Any]
+from peer.train.messages import Message
+
 MAX_MESSAGE_BYTES = 1 << 20
 PREFIX_BYTES = 4
+
+_MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
 def packed(message: Message) -> bytes:
     """Return a message as it goes over the socket."""
-    data: bytes = msgpack.packb(message)
+    data: bytes = msgpack.packb(message.model_dump())
     assert len(data) <= MAX_MESSAGE_BYTES
     return struct.pack(">I", len(data)) + data
 
 
 def unpacked(data: bytes) -> Message:
     """Return the message in `data`, which comes without its prefix."""
-    message: Message = msgpack.unpackb(data)
-    return message
+    return _MESSAGES.validate_python(msgpack.unpackb(data))
 
 
 class Channel:

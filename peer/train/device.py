@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Literal
 
 import torch
 
@@ -29,7 +30,7 @@ def open_device(setup: Setup) -> torch.device:
     return device
 
 
-def kind_of(error: Exception) -> str:
+def kind_of(error: Exception) -> Literal["memory", "device", "other"]:
     """Sort an error by what helps: `memory` (a smaller micro-batch), `device` (nothing here), `other` (a restart)."""
     if isinstance(error, DeviceError):
         return "device"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from configs.errors import DeviceError
+from configs.machine import PeerConfig
 from configs.run import RunPlan
 
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ class Setup:
     precision: Literal["auto", "float32", "bfloat16"]
     micro_batch: int
     base: Path | None = None  # the blob of the frozen model, if adapters are trained
+
+
+def devices_of(config: PeerConfig) -> tuple[str, ...]:
+    """Return the devices that a peer trains on: those it was told, or every GPU, or the CPU."""
+    import torch
+
+    return config.devices or tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or ("cpu",)
 
 
 def check_devices(devices: Sequence[str]) -> None:

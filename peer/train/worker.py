@@ -1,21 +1,13 @@
 """The worker: one process for each device, which trains and does nothing else.
 
-One thread trains, another listens to what the daemon asks over a socket. The state
-travels through two flat float32 buffers shared with the daemon: the *anchor*, which the daemon writes, and the
-*snapshot*, which the worker writes. The daemon's side is `peer/workers/supervisor.py`.
+One thread trains, another listens to what the daemon asks over a socket (`messages.py`). The state travels through two
+flat float32 buffers shared with the daemon: the *anchor*, which the daemon writes, and the *snapshot*, which the worker
+writes. The daemon's side is `peer/workers/supervisor.py`.
 
-Asked (each answered by every rank with `done`), and answered at once, whatever a step is at:
-    snapshot   snapshot ← θ; the answer says what it contains
-    apply      θ ← θ + anchor − snapshot, for these blocks; the daemon may have written another base into snapshot
-Asked, and answered between two inner steps:
-    load       θ ← anchor, as this sub-model, from these sources
-    sources    sample from these token files from now on
-    pause, resume
-    measure    how long a step takes; the next request must be `load`
-    save, restore   Adam's moments, to and from files of a directory
-Told, by rank 0: ready, progress, diverged, stalled. Told by any rank before it ends: error.
+Every rank answers every request. `AT_ONCE` says which are answered whatever a step is at; the others come between two
+inner steps.
 
-θ goes back to the anchor by itself when training diverges. An *epoch* counts these returns, so that an `apply` that
+θ goes back to the anchor by itself when training diverges. An *epoch* counts these returns, so that an `Apply` that
 was meant for what θ was before is noticed: then θ ← anchor.
 """
 
@@ -27,22 +19,48 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from configs.errors import ShoalError, StateError
-from peer.corpus.data import Sampler, Source
-from peer.train.channel import Channel, Message
+from configs.errors import ShoalError
+from peer.corpus.data import Sampler
+from peer.corpus.source import Source
+from peer.train.channel import Channel
 from peer.train.device import kind_of, open_device
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
 from peer.train.launch import Setup
 from peer.train.memory import fit, free_bytes
+from peer.train.messages import (
+    Answer,
+    Answered,
+    Apply,
+    Asked,
+    Diverged,
+    Done,
+    Failed,
+    Load,
+    Measure,
+    Measured,
+    Pause,
+    Place,
+    Ready,
+    Refused,
+    Request,
+    Resume,
+    SetSources,
+    Snapshot,
+    Stalled,
+    Stepped,
+    TakeSnapshot,
+    Told,
+)
 from peer.train.neighbours import NAME, fair_threads
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded, fill_base
@@ -54,6 +72,9 @@ MEASURE_S = 2.0  # for steps that are taken to be measured
 MIN_MEASURED_STEPS = 3  # however long they take
 MAX_FAILURES = 3  # returns to the anchor without RAMP_STEPS good steps between them
 OOM_SCORE = 500  # the kernel, short of memory, kills a worker before it kills a daemon
+
+AT_ONCE = (TakeSnapshot, Apply)  # answered whatever a step is at
+FIRST = (Load, Measure)  # done before the next request is read, which is meant for what θ will be
 
 
 def work(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
@@ -81,7 +102,7 @@ def _reporting(channel: Channel) -> Iterator[None]:
         named = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"[:2000]
         message = "out of memory" if kind == "memory" else named  # how many bytes of which pool is in the detail
         with suppress(OSError):
-            channel.send({"type": "error", "kind": kind, "message": message, "detail": traceback.format_exc()[-8000:]})
+            channel.send(Failed(kind=kind, reason=message, detail=traceback.format_exc()[-8000:]))
         os._exit(1)  # a broken process group can hang an orderly exit
 
 
@@ -137,7 +158,7 @@ class Worker:
 
     def run(self) -> None:
         """Train, and between two steps do what was asked. Ends with the process, when the daemon is gone."""
-        self._tell({"type": "ready", "micro_batch": self._fit.micro_batch, "is_sharded": self._fit.is_sharded})
+        self._tell(Ready(micro_batch=self._fit.micro_batch))
         threading.Thread(target=self._listen, name="listener", daemon=True).start()
         while True:
             self._do_what_was_asked()
@@ -153,20 +174,18 @@ class Worker:
         """Take in one request after the other, in a thread of its own."""
         with _reporting(self._channel):
             while True:
-                request = self._channel.receive()
-                match request["type"]:
-                    case "snapshot":
-                        with self._lock:
-                            self._answer(request, self._on_snapshot)
-                    case "apply":
-                        with self._lock:
-                            self._answer(request, self._on_apply)
+                asked = self._channel.receive()
+                assert isinstance(asked, Asked)
+                if isinstance(asked.request, AT_ONCE):
+                    with self._lock:
+                        self._answer(asked)
+                    if isinstance(asked.request, Apply):
                         self._ask_trainer(self._take_up)
-                    case kind:
-                        is_done = threading.Event()
-                        self._ask_trainer(partial(self._do, request, getattr(self, f"_on_{kind}"), is_done))
-                        if kind in ("load", "measure"):
-                            is_done.wait()  # what is asked next is meant for what θ will be
+                else:
+                    is_done = threading.Event()
+                    self._ask_trainer(partial(self._do, asked, is_done))
+                    if isinstance(asked.request, FIRST):
+                        is_done.wait()
 
     def _ask_trainer(self, task: Callable[[], None]) -> None:
         """Let the thread that trains do something between two steps."""
@@ -188,85 +207,87 @@ class Worker:
             self._tasks.get()()
             self._done += 1
 
-    def _do(self, request: Message, action: Callable[..., Message | None], is_done: threading.Event) -> None:
+    def _do(self, asked: Asked, is_done: threading.Event) -> None:
         with self._lock:
-            self._answer(request, action)
+            self._answer(asked)
             self._shown_at = 0.0  # what was not training must not count in the speed
         is_done.set()
 
-    def _answer(self, request: Message, action: Callable[..., Message | None]) -> None:
-        answer: Message = {"type": "done", "id": request.pop("id")}
-        del request["type"]
+    def _answer(self, asked: Asked) -> None:
         try:
-            answer.update(action(**request) or {})
+            answer = HANDLERS[type(asked.request)](self, asked.request)
         except ShoalError as error:
-            answer["error"] = str(error)
-            answer["error_type"] = type(error).__name__
-        self._channel.send(answer)
+            answer = Refused.of(error)
+        self._channel.send(Answered(id=asked.id, answer=answer))
 
     @property
     def _is_training(self) -> bool:
         return self._sampler is not None and not self._is_paused and not self._is_stalled
 
-    def _on_snapshot(self) -> Message:
+    def _on_snapshot(self, _: TakeSnapshot) -> Snapshot:
         self._theta.read(self._snapshot)
         self._descends = True
         self._snapshot_tokens = self._tokens
-        loss = sum(self._losses) / len(self._losses) if self._losses else None
-        steps, self._losses = len(self._losses), []
-        return {
-            "tokens": self._tokens,
-            "steps": steps,
-            "loss": loss,
-            "position": self._position,
-        }
+        losses, self._losses = self._losses, []
+        mean = sum(losses) / len(losses) if losses else None
+        return Snapshot(tokens=self._tokens, steps=len(losses), loss=mean, position=self._position)
 
-    def _on_apply(self, ages: dict[str, int], epoch: int) -> None:
+    def _on_apply(self, new: Apply) -> Done:
         """Count the new anchor from now on; θ follows when the step is over, see `_take_up`."""
-        if epoch == self._epoch:
-            self._theta.shift_later(self._anchor, self._snapshot, ages)
+        if new.epoch == self._epoch:
+            self._theta.shift_later(self._anchor, self._snapshot, new.ages)
         else:
-            self._theta.replace_later(self._anchor, ages)
+            self._theta.replace_later(self._anchor, new.ages)
         if not self._descends:  # what the snapshot contained was dropped here, and comes back with the anchor
             self._tokens += self._snapshot_tokens - self._anchor_tokens
             self._descends = True
         self._anchor_tokens = self._snapshot_tokens
-        self._ages.update(ages)
+        self._ages.update(new.ages)
+        return Done()
 
     def _take_up(self) -> None:
         with self._lock:
             self._theta.take_up()
             self._is_stalled = False
 
-    def _on_load(self, sub_model: str, num_domains: int, sources: list[Message], place: Message) -> None:
-        self._on_sources(sources)
-        self._schedule = Schedule(self._plan, Strategy.of(self._plan.strategy, num_domains))
-        self._layout = self._schedule.strategy.layout(sub_model, self._plan.model)
+    def _on_load(self, new: Load) -> Done:
+        self._sample_from(new.sources)
+        self._schedule = Schedule(self._plan, Strategy.of(self._plan.strategy, new.num_domains))
+        self._layout = self._schedule.strategy.layout(new.sub_model, self._plan.model)
         self._rows = Rows(self._module, self._layout)
         self._theta = Theta(self._rows)
         # Adam's moments stay true when a sub-model grows out of the common model, not between two experts.
-        self._inner.use(self._layout, is_fresh=self._sub_model not in (COMMON, sub_model))
-        self._sub_model = sub_model
+        self._inner.use(self._layout, is_fresh=self._sub_model not in (COMMON, new.sub_model))
+        self._sub_model = new.sub_model
         self._theta.replace(self._anchor, self._layout.blocks)
-        self._ages, self._epoch, self._position = place["ages"], place["epoch"], place["position"]
-        self._tokens = self._anchor_tokens = place["tokens"]
-        self._snapshot_tokens = place["snapshot_tokens"]
+        self._begin_at(new.place)
+        return Done()
+
+    def _begin_at(self, place: Place) -> None:
+        self._ages, self._epoch, self._position = dict(place.ages), place.epoch, place.position
+        self._tokens = self._anchor_tokens = place.tokens
+        self._snapshot_tokens = place.snapshot_tokens
         self._losses, self._descends = [], False
 
-    def _on_sources(self, sources: list[Message]) -> None:
+    def _on_sources(self, new: SetSources) -> Done:
+        self._sample_from(new.sources)
+        return Done()
+
+    def _sample_from(self, sources: Sequence[Source]) -> None:
         self._sampler = None
-        length = self._plan.model.context_length
-        self._sampler = Sampler([Source(**source) for source in sources], length, self._seed)
+        self._sampler = Sampler(sources, self._plan.model.context_length, self._seed)
         self._watch = Watch()
         self._is_stalled = False
 
-    def _on_pause(self) -> None:
+    def _on_pause(self, _: Pause) -> Done:
         self._is_paused = True
+        return Done()
 
-    def _on_resume(self) -> None:
+    def _on_resume(self, _: Resume) -> Done:
         self._is_paused = False
+        return Done()
 
-    def _on_measure(self) -> Message:
+    def _on_measure(self, _: Measure) -> Measured:
         """Take steps on tokens drawn at random, at a rate of almost nothing; the median time is what one takes."""
         model, taken_s = self._plan.model, list[float]()
         windows = torch.randint(model.vocab_size, (self._batch, model.context_length + 1))
@@ -278,20 +299,7 @@ class Worker:
             self._inner.step(windows, self._fit.micro_batch, dict.fromkeys(self._layout.blocks, 1e-9))
             taken_s.append(time.monotonic() - step_began)
         self._inner.use(self._layout, is_fresh=True)
-        return {"step_s": median(taken_s[1:])}  # the first one finds its memory
-
-    def _on_save(self, directory: str) -> None:
-        self._inner.save(self._moments_file(directory), self._rows)
-
-    def _on_restore(self, directory: str) -> Message:
-        try:
-            return {"is_restored": self._inner.restore(self._moments_file(directory))}
-        except StateError:  # damaged: a new optimizer does as well
-            return {"is_restored": False}
-
-    def _moments_file(self, directory: str) -> Path:
-        share = f"{self._ranks.index}-of-{self._ranks.count}" if self._fit.is_sharded else "whole"
-        return Path(directory) / f"moments-{self._sub_model}-{share}.safetensors"
+        return Measured(step_s=median(taken_s[1:]))  # the first one finds its memory
 
     # Training
 
@@ -327,7 +335,7 @@ class Worker:
         self._losses, self._descends = [], False
         self._epoch += 1
         self._good_steps, self._failures = 0, self._failures + 1
-        self._tell({"type": "diverged", "loss": loss, "position": self._position, "epoch": self._epoch})
+        self._tell(Diverged(loss=loss, position=self._position, epoch=self._epoch))
         if self._failures >= MAX_FAILURES:
             self._failures = 0
             self._stall("the loss is not a number or jumps, again and again, even from the anchor")
@@ -335,7 +343,7 @@ class Worker:
     def _stall(self, reason: str) -> None:
         """Stop training until the next anchor, sources or sub-model."""
         self._is_stalled = True
-        self._tell({"type": "stalled", "message": reason})
+        self._tell(Stalled(reason=reason))
 
     def _show(self, loss: float) -> None:
         now = time.monotonic()
@@ -349,16 +357,26 @@ class Worker:
         speed = (self._tokens - self._shown_tokens) / seconds if self._shown_at else None
         self._shown_at, self._shown_tokens = now, self._tokens
         self._tell(
-            {
-                "type": "progress",
-                "position": self._position,
-                "loss": loss,
-                "tokens": self._tokens,
-                "tokens_per_s": speed,
-                "step_s": self._step_s,
-            }
+            Stepped(
+                position=self._position,
+                loss=loss,
+                tokens=self._tokens,
+                tokens_per_s=speed,
+                step_s=self._step_s,
+            )
         )
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, told: Told) -> None:
         if self._ranks.index == 0:
-            self._channel.send(message)
+            self._channel.send(told)
+
+
+HANDLERS: Mapping[type[Request], Callable[[Worker, Any], Answer]] = {
+    TakeSnapshot: Worker._on_snapshot,
+    Apply: Worker._on_apply,
+    Load: Worker._on_load,
+    SetSources: Worker._on_sources,
+    Pause: Worker._on_pause,
+    Resume: Worker._on_resume,
+    Measure: Worker._on_measure,
+}

@@ -13,10 +13,10 @@ from configs.errors import DeviceError
 from configs.machine import PeerConfig
 from configs.run import RoundPlan, RunPlan
 from peer.train.channel import packed
-from peer.train.launch import Setup, shared
+from peer.train.launch import Setup, devices_of, shared
+from peer.train.messages import Answered, Asked, Failed, Measure, Measured
 from peer.train.partition import COMMON, Strategy
 from peer.workers.ranks import Rank, open_ranks, preload
-from peer.workers.supervisor import devices_of
 from protocols.codecs import encoded_size, roundtrip
 
 MIN_TICK_S, MAX_TICK_S = 1.0, 300.0  # bounds of a tick that nobody named
@@ -84,12 +84,13 @@ async def _slowest(ranks: Sequence[Rank]) -> float:
 
 
 async def _ask(rank: Rank) -> float:
-    rank.writer.write(packed({"type": "measure", "id": 0}))
+    rank.writer.write(packed(Asked(id=0, request=Measure())))
     async for message in rank.messages():
-        if message["type"] == "error":
-            raise DeviceError(message["message"])
-        if message["type"] == "done":
-            return float(message["step_s"])
+        match message:
+            case Failed(reason=reason):
+                raise DeviceError(reason)
+            case Answered(answer=Measured(step_s=step_s)):
+                return step_s
     raise DeviceError(f"{rank.name} ended while a step was measured")
 
 

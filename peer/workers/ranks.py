@@ -17,8 +17,9 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
-from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, Message, unpacked
+from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, unpacked
 from peer.train.launch import MODULES, Setup
+from peer.train.messages import Answer, Answered, Failed, Message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +64,8 @@ class Rank:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)  # request → its answer
-    error: Message | None = None  # what it said before it ended
+    waiting: dict[int, asyncio.Future[Answer]] = field(default_factory=dict)  # request → its answer
+    failure: Failed | None = None  # what it said before it ended
     is_ended: bool = False
 
     async def messages(self) -> AsyncIterator[Message]:
@@ -75,7 +76,7 @@ class Rank:
                 yield unpacked(await self.reader.readexactly(min(size, MAX_MESSAGE_BYTES)))
 
     @contextmanager
-    def expecting(self, request: int) -> Iterator[asyncio.Future[Message]]:
+    def expecting(self, request: int) -> Iterator[asyncio.Future[Answer]]:
         """Yield the answer to a request, which is to be asked only then. It raises RankDiedError when the rank ends."""
         if self.is_ended:
             raise RankDiedError(self)
@@ -87,11 +88,11 @@ class Rank:
             if not future.cancel() and not future.cancelled():
                 future.exception()  # that another rank ended, too, is no news
 
-    def answered(self, message: Message) -> None:
+    def answered(self, message: Answered) -> None:
         """Hand an answer to who waits for it, unless that was given up."""
-        future = self.waiting.get(message["id"])
+        future = self.waiting.get(message.id)
         if future is not None and not future.done():
-            future.set_result(message)
+            future.set_result(message.answer)
 
     def ended(self) -> None:
         """Let nobody wait any longer."""

@@ -13,22 +13,42 @@ import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from configs import errors
 from configs.errors import DeviceError, ShoalError
 from configs.machine import PeerConfig
 from configs.run import RunSpec
-from peer.train.channel import Message, packed
-from peer.train.launch import Setup, check_devices, shared
+from peer.train.channel import packed
+from peer.train.launch import Setup, check_devices, devices_of, shared
+from peer.train.messages import (
+    Answer,
+    Answered,
+    Apply,
+    Asked,
+    Diverged,
+    Failed,
+    Load,
+    Message,
+    Pause,
+    Place,
+    Ready,
+    Refused,
+    Request,
+    Resume,
+    SetSources,
+    Snapshot,
+    Stalled,
+    Stepped,
+    TakeSnapshot,
+)
 from peer.workers.ranks import Rank, RankDiedError, open_ranks, preload
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from peer.corpus.data import Source
+    from peer.corpus.source import Source
     from peer.train.partition import Strategy
 
 log = logging.getLogger(__name__)
@@ -45,15 +65,6 @@ class Progress:
     tokens: int = 0  # since `load`, dropped ones excluded
     tokens_per_s: float = 0.0
     step_s: float | None = None  # the last inner step
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a snapshot of θ contains."""
-
-    tokens: int  # since `load`, dropped ones excluded
-    steps: int  # since the snapshot before
-    loss: float | None  # nats per token, the mean of these steps
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class Workers:
         self._ready = asyncio.Event()  # the ranks answer, or `_failure` says why they never will
         self._failure: ShoalError | None = None
         self._last_id = 0
-        self._loaded: Message | None = None  # what to load after a restart
+        self._loaded: Load | None = None  # what to load after a restart
         self._is_paused = False
         self._anchor_tokens = self._snapshot_tokens = 0
         self._supervision: asyncio.Task[None] | None = None
@@ -157,23 +168,19 @@ class Workers:
         self.progress = replace(
             self.progress, tokens=0, position=self.progress.position if position is None else position
         )
-        message: Message = {
-            "type": "load",
-            "sub_model": sub_model,
-            "num_domains": strategy.num_domains,
-            "sources": [asdict(source) for source in sources],
-            "place": self._place(ages),
-        }
-        self._loaded = message
-        await self._ask(message)
-        self.epoch = message["place"]["epoch"]
+        loaded = self._loaded = Load(
+            sub_model=sub_model, num_domains=strategy.num_domains, sources=tuple(sources), place=self._place(ages)
+        )
+        await self._ask(loaded)
+        self.epoch = loaded.place.epoch
 
     async def take_snapshot(self) -> Snapshot:
         """snapshot ← θ as it is now, also in the midst of a step, which goes on; unfinished steps are not in it."""
-        answer = await self._ask({"type": "snapshot"})
-        self._snapshot_tokens = answer["tokens"]
-        self.progress = replace(self.progress, tokens=answer["tokens"], position=answer["position"])
-        return Snapshot(answer["tokens"], answer["steps"], answer["loss"])
+        taken = await self._ask(TakeSnapshot())
+        assert isinstance(taken, Snapshot)
+        self._snapshot_tokens = taken.tokens
+        self.progress = replace(self.progress, tokens=taken.tokens, position=taken.position)
+        return taken
 
     async def apply(self, ages: Mapping[str, int]) -> None:
         """θ ← θ + anchor − snapshot for the blocks in `ages`, which have these ages now; waits for no step.
@@ -182,36 +189,28 @@ class Workers:
         caller may write another base than θ into the snapshot first. If θ went back to the anchor meanwhile, unseen by
         the caller: θ ← anchor.
         """
-        message = {"type": "apply", "ages": dict(ages), "epoch": self.epoch}
-        await self._ask(message)
+        await self._ask(Apply(ages=dict(ages), epoch=self.epoch))
         self._anchor_tokens = self._snapshot_tokens
         if self._loaded is not None:
-            self._loaded["place"]["ages"].update(ages)
+            place = self._place({**self._loaded.place.ages, **ages})
+            self._loaded = self._loaded.model_copy(update={"place": place})
 
     async def set_sources(self, sources: Sequence[Source]) -> None:
         """Sample from these token files from the next step on. Raises DataError; training then waits for others."""
-        named = [asdict(source) for source in sources]
+        request = SetSources(sources=tuple(sources))
         if self._loaded is not None:
-            self._loaded["sources"] = named
-        await self._ask({"type": "sources", "sources": named})
+            self._loaded = self._loaded.model_copy(update={"sources": request.sources})
+        await self._ask(request)
 
     async def pause(self) -> None:
         """Stop training between two steps; everything else goes on."""
         self._is_paused = True
-        await self._ask({"type": "pause"})
+        await self._ask(Pause())
 
     async def resume(self) -> None:
         """Go on training."""
         self._is_paused = False
-        await self._ask({"type": "resume"})
-
-    async def save(self, directory: str) -> None:
-        """Write Adam's moments of the loaded sub-model into files of `directory`. Raises StateError."""
-        await self._ask({"type": "save", "directory": directory})
-
-    async def restore(self, directory: str) -> bool:
-        """Read what `save` wrote for the loaded sub-model; return False if there is nothing that fits."""
-        return bool((await self._ask({"type": "restore", "directory": directory}))["is_restored"])
+        await self._ask(Resume())
 
     async def close(self) -> None:
         """End the workers and wait for that; requests raise DeviceError from now on."""
@@ -221,15 +220,14 @@ class Workers:
         with suppress(asyncio.CancelledError):
             await self._supervision
 
-    def _place(self, ages: Mapping[str, int]) -> Message:
-        """Where training begins: at the anchor, and after the data that was already taken."""
-        return {
-            "ages": dict(ages),
-            "epoch": self.epoch + 1,
-            "position": self.progress.position,
-            "tokens": self._anchor_tokens,
-            "snapshot_tokens": self._snapshot_tokens,
-        }
+    def _place(self, ages: Mapping[str, int]) -> Place:
+        return Place(
+            ages=dict(ages),
+            epoch=self.epoch + 1,
+            position=self.progress.position,
+            tokens=self._anchor_tokens,
+            snapshot_tokens=self._snapshot_tokens,
+        )
 
     async def _live(self) -> list[Rank]:
         await self._ready.wait()
@@ -237,24 +235,24 @@ class Workers:
             raise self._failure
         return self._ranks
 
-    async def _ask(self, message: Message) -> Message:
+    async def _ask(self, request: Request) -> Answer:
         """Ask all ranks, again after each restart; return rank 0's answer. Nobody waits for what others ask."""
         while True:
             ranks = await self._live()
             with suppress(RankDiedError):
-                return await self._ask_ranks(ranks, message)
+                return await self._ask_ranks(ranks, request)
 
-    async def _ask_ranks(self, ranks: Sequence[Rank], message: Message) -> Message:
+    async def _ask_ranks(self, ranks: Sequence[Rank], request: Request) -> Answer:
         self._last_id += 1
-        data = packed({**message, "id": self._last_id})
+        data = packed(Asked(id=self._last_id, request=request))
         with ExitStack() as stack:
             futures = [stack.enter_context(rank.expecting(self._last_id)) for rank in ranks]
             for rank in ranks:
                 rank.writer.write(data)
             answers = [await future for future in futures]
         for answer in answers:
-            if "error" in answer:
-                raise getattr(errors, answer["error_type"])(answer["error"])
+            if isinstance(answer, Refused):
+                raise answer.error()
         return answers[0]
 
     async def _supervise(self, setup: Setup) -> None:
@@ -315,10 +313,10 @@ class Workers:
             finally:
                 self._ready.clear()
             # A rank that fails takes the others' process group down: the reason is the first that gives one.
-            told = next((rank.error for rank in ranks if rank.error), None)
-            if told is not None:
-                log.debug("worker: %s", told["detail"])
-                return told["message"], told["kind"]
+            failure = next((rank.failure for rank in ranks if rank.failure), None)
+            if failure is not None:
+                log.debug("worker: %s", failure.detail)
+                return failure.reason, failure.kind
             reason = await asyncio.to_thread(dead[0].why_ended)
         is_memory = "SIGKILL" in reason and out_of_memory_kills() > kills
         return (f"{reason}, for memory", "memory") if is_memory else (reason, "other")
@@ -326,15 +324,16 @@ class Workers:
     async def _take_up(self, ranks: Sequence[Rank]) -> None:
         """Bring a new generation to where the one before was."""
         if self._is_paused:
-            await self._ask_ranks(ranks, {"type": "pause"})
+            await self._ask_ranks(ranks, Pause())
         if self._loaded is None:
             return
-        self._loaded["place"] = self._place(self._loaded["place"]["ages"])
+        place = self._place(self._loaded.place.ages)
+        self._loaded = self._loaded.model_copy(update={"place": place})
         try:
             await self._ask_ranks(ranks, self._loaded)
         except ShoalError as error:
             self._tell(Event("stalled", str(error)))
-        self.epoch = self._loaded["place"]["epoch"]
+        self.epoch = place.epoch
 
     async def _listen(self, rank: Rank) -> None:
         """Take in what a rank says, until it ends: then raises RankDiedError."""
@@ -347,38 +346,32 @@ class Workers:
         raise RankDiedError(rank)
 
     def _hear(self, rank: Rank, message: Message) -> None:
-        match message["type"]:
-            case "done":
+        match message:
+            case Answered():
                 rank.answered(message)
-            case "progress":
-                speed = message["tokens_per_s"]
+            case Stepped(tokens_per_s=speed):
                 self.progress = Progress(
-                    message["position"],
-                    message["loss"],
-                    message["tokens"],
+                    message.position,
+                    message.loss,
+                    message.tokens,
                     self.progress.tokens_per_s if speed is None else speed,
-                    message["step_s"],
+                    message.step_s,
                 )
-            case "ready":
-                self.micro_batch = message["micro_batch"]
+            case Ready():
+                self.micro_batch = message.micro_batch
                 rank.ready.set()
-            case "diverged":
-                self.epoch = message["epoch"]
-                self.progress = replace(self.progress, position=message["position"], tokens=self._anchor_tokens)
-                self._tell(Event("diverged", f"the loss became {message['loss']:.3g}; went back to the last anchor"))
-            case "stalled":
-                self._tell(Event("stalled", message["message"]))
-            case "error":
-                rank.error = message
+            case Diverged():
+                self.epoch = message.epoch
+                self.progress = replace(self.progress, position=message.position, tokens=self._anchor_tokens)
+                self._tell(Event("diverged", f"the loss became {message.loss:.3g}; went back to the last anchor"))
+            case Stalled():
+                self._tell(Event("stalled", message.reason))
+            case Failed():
+                rank.failure = message
+            case Asked():
+                raise AssertionError("a worker asks nothing")
 
     def _tell(self, event: Event) -> None:
         if event.kind != "failed":  # that is raised
             log.warning("worker %s: %s", event.kind, event.reason)
         self.on_event(event)
-
-
-def devices_of(config: PeerConfig) -> tuple[str, ...]:
-    """Return the devices that a peer trains on: those it was told, or every GPU, or the CPU."""
-    import torch
-
-    return config.devices or tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or ("cpu",)

@@ -1,7 +1,7 @@
 """Two ranks, replicated or sharded, train like one, and copy their rows in and out of the same flat tensors."""
 
 import multiprocessing
-import socket
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from benchmarks.patience import HANG_S
 from configs.run import InnerSpec, ModelSpec
-from peer.train.channel import Channel
 from peer.train.inner import Inner
 from peer.train.launch import shared
 from peer.train.model import initial_parameters
@@ -41,7 +40,7 @@ def start_of(spec: ModelSpec) -> Tensor:
     return torch.cat([named[slot.name].reshape(-1) for slot in Strategy("experts", 1).layout(COMMON, spec).slots])
 
 
-def train(ranks: Ranks, spec: ModelSpec, optimizer: str, is_sharded: bool, flat: Tensor, folder: Path) -> list[float]:
+def train(ranks: Ranks, spec: ModelSpec, optimizer: str, is_sharded: bool, flat: Tensor) -> list[float]:
     """Train from `flat` for a few steps on fixed batches, adding 0.01 to θ halfway; leave θ in `flat`."""
     torch.set_num_threads(1)
     layout = Strategy("experts", 1).layout("expert.0", spec)
@@ -58,11 +57,6 @@ def train(ranks: Ranks, spec: ModelSpec, optimizer: str, is_sharded: bool, flat:
             theta = Theta(rows)
             theta.shift_later(torch.full_like(flat, 0.01), torch.zeros_like(flat), ["trunk"])
             theta.take_up()
-            file = folder / f"moments-{ranks.index}-{is_sharded}.safetensors"
-            inner.save(file, rows)
-            inner.use(layout, is_fresh=True)
-            assert not inner.restore(folder / "missing")
-            assert inner.restore(file)
         windows = torch.randint(0, spec.vocab_size, (5, 17), generator=torch.Generator().manual_seed(step))
         losses.append(inner.step(windows, 2, {"trunk": 0.003, "expert.0": 0.002}))
     ranks.sum(0)  # everybody has read the start
@@ -72,11 +66,11 @@ def train(ranks: Ranks, spec: ModelSpec, optimizer: str, is_sharded: bool, flat:
 
 
 def be_rank(
-    sock: socket.socket, index: int, spec: ModelSpec, optimizer: str, is_sharded: bool, flat: Tensor, folder: Path
+    ours: Connection, index: int, spec: ModelSpec, optimizer: str, is_sharded: bool, flat: Tensor, folder: Path
 ) -> None:
     ranks = Ranks(index, 2, torch.device("cpu"))
     ranks.join(str(folder / "rendezvous"))
-    Channel(sock).send({"losses": train(ranks, spec, optimizer, is_sharded, flat, folder)})
+    ours.send(train(ranks, spec, optimizer, is_sharded, flat))
 
 
 @pytest.mark.parametrize(
@@ -94,9 +88,9 @@ def test_two_ranks_train_like_one(tmp_path: Path, optimizer: str, is_sharded: bo
     spec = spec_of(tied)
     alone, together = start_of(spec), shared(start_of(spec).numel())
     together.copy_(alone)
-    expected = train(Ranks(0, 1, torch.device("cpu")), spec, optimizer, False, alone, tmp_path)
+    expected = train(Ranks(0, 1, torch.device("cpu")), spec, optimizer, False, alone)
     context = multiprocessing.get_context("forkserver")
-    pairs = [socket.socketpair() for _ in range(2)]
+    pairs = [context.Pipe() for _ in range(2)]
     processes = [
         context.Process(target=be_rank, args=(pairs[index][1], index, spec, optimizer, is_sharded, together, tmp_path))
         for index in range(2)
@@ -105,8 +99,8 @@ def test_two_ranks_train_like_one(tmp_path: Path, optimizer: str, is_sharded: bo
         process.start()
         pair[1].close()
     for pair in pairs:
-        pair[0].settimeout(HANG_S)
-        assert Channel(pair[0]).receive()["losses"] == pytest.approx(expected, abs=TOLERANCE)
+        assert pair[0].poll(HANG_S)
+        assert pair[0].recv() == pytest.approx(expected, abs=TOLERANCE)
         pair[0].close()
     for process in processes:
         process.join()
