@@ -4,9 +4,8 @@ Also the schedule, which follows a block's age, and the watch that notices when 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +14,14 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from configs.run import InnerSpec, RunPlan
-from peer.train.checkpoint import read_tensors, write_tensors
 from peer.train.model import TokenLoss
-from peer.train.muon import MOMENTUM_KEY, Muon
+from peer.train.muon import Muon
 from peer.train.partition import TRUNK, Layout, Strategy
-from peer.train.sharded import Ranks, Rows
+from peer.train.sharded import Ranks
 
 RAMP_STEPS = 20  # of a new optimizer, over which its rate rises: its moments are rough at first
 JUMP_NATS = 1.5  # rise of the smoothed loss over its best that counts as a jump
 SMOOTHING = 0.1  # weight of the newest loss
-ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def learning_rate(inner: InnerSpec, age: float, total_tokens: int) -> float:
@@ -177,59 +174,3 @@ class Inner:
             total += loss.detach()
             (loss * (ranks.count / counted)).backward()  # type: ignore[no-untyped-call]  # fully_shard takes the mean over the ranks
         return ranks.sum(total.item()) / counted
-
-    def save(self, path: Path, rows: Rows) -> None:
-        """Write this rank's share of the moments, atomically. Raises StateError."""
-        tensors = {"ramp": torch.tensor(self._ramp)}
-        for optimizer in self._optimizers:
-            for parameter, state in optimizer.state.items():
-                for key, value in state.items():
-                    tensors[f"{self._names[parameter]}/{key}"] = _local(value).cpu().contiguous()
-        write_tensors(path, tensors, {"blocks": ",".join(dict.fromkeys(piece.block for piece in rows.pieces))})
-
-    def restore(self, path: Path) -> bool:
-        """Read what `save` wrote; return False, changing nothing, if it does not fit. Raises StateError."""
-        tensors, _ = read_tensors(path) or ({}, {})
-        found = [
-            {
-                parameter: self._moments(
-                    parameter, tensors, (MOMENTUM_KEY,) if isinstance(optimizer, Muon) else ADAM_KEYS
-                )
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-            }
-            for optimizer in self._optimizers
-        ]
-        if "ramp" not in tensors or not all(all(states.values()) for states in found):
-            return False
-        for optimizer, states in zip(self._optimizers, found, strict=True):
-            optimizer.state.update(states)
-        self._ramp = int(tensors["ramp"])
-        return True
-
-    def _moments(
-        self, parameter: nn.Parameter, tensors: Mapping[str, Tensor], keys: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """Return the state of one parameter from a file; nothing if it is missing or of another shape."""
-        name, shape = self._names[parameter], _local(parameter).shape
-        moments = {}
-        for key in keys:
-            value = tensors.get(f"{name}/{key}")
-            if value is None or (value.shape != shape and key != "step"):
-                return {}
-            moments[key] = value.to(self._ranks.device)
-            if isinstance(parameter, DTensor) and key != "step":
-                moments[key] = DTensor.from_local(
-                    moments[key],
-                    parameter.device_mesh,
-                    parameter.placements,
-                    run_check=False,
-                    shape=parameter.shape,
-                    stride=parameter.stride(),
-                )
-        return moments
-
-
-def _local(value: Tensor) -> Tensor:
-    """Return the part of a tensor that lies on this rank."""
-    return value.to_local() if isinstance(value, DTensor) else value
