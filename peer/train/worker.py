@@ -12,17 +12,12 @@ was meant for what θ was before is noticed: then θ ← anchor.
 """
 
 import math
-import os
 import queue
-import signal
 import socket
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -33,9 +28,10 @@ from configs.errors import ShoalError
 from peer.corpus.data import Sampler
 from peer.corpus.source import Source
 from peer.train.channel import Channel
-from peer.train.device import kind_of, open_device
+from peer.train.device import open_device
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
 from peer.train.launch import Setup
+from peer.train.ledger import TokenLedger
 from peer.train.memory import fit, free_bytes
 from peer.train.messages import (
     Answer,
@@ -44,12 +40,10 @@ from peer.train.messages import (
     Asked,
     Diverged,
     Done,
-    Failed,
     Load,
     Measure,
     Measured,
     Pause,
-    Place,
     Ready,
     Refused,
     Request,
@@ -61,8 +55,9 @@ from peer.train.messages import (
     TakeSnapshot,
     Told,
 )
-from peer.train.neighbours import NAME, fair_threads
+from peer.train.neighbours import fair_threads
 from peer.train.partition import COMMON, Strategy
+from peer.train.process import become_worker, reporting
 from peer.train.sharded import Ranks, Rows, build_sharded, fill_base
 from peer.train.theta import Theta
 
@@ -71,7 +66,6 @@ THREADS_S = 10.0  # between two looks at how many workers share this machine
 MEASURE_S = 2.0  # for steps that are taken to be measured
 MIN_MEASURED_STEPS = 3  # however long they take
 MAX_FAILURES = 3  # returns to the anchor without RAMP_STEPS good steps between them
-OOM_SCORE = 500  # the kernel, short of memory, kills a worker before it kills a daemon
 
 AT_ONCE = (TakeSnapshot, Apply)  # answered whatever a step is at
 FIRST = (Load, Measure)  # done before the next request is read, which is meant for what θ will be
@@ -79,31 +73,10 @@ FIRST = (Load, Measure)  # done before the next request is read, which is meant 
 
 def work(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:
     """Be one rank until the daemon closes the socket. Ends with exit code 1 after reporting an error."""
-    # A Ctrl-C or a service's stop reaches the whole process group; only the daemon decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with suppress(OSError):  # elsewhere than on Linux there are no such files
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-        Path("/proc/self/comm").write_text(NAME)
+    become_worker()
     channel = Channel(sock)
-    with _reporting(channel):
+    with reporting(channel):
         Worker(channel, setup, snapshot, anchor).run()
-
-
-@contextmanager
-def _reporting(channel: Channel) -> Iterator[None]:
-    """End this process when the daemon is gone, and with exit code 1, once it is told, when anything else fails."""
-    try:
-        yield
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(0)
-    except Exception as error:
-        kind = kind_of(error)
-        named = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"[:2000]
-        message = "out of memory" if kind == "memory" else named  # how many bytes of which pool is in the detail
-        with suppress(OSError):
-            channel.send(Failed(kind=kind, reason=message, detail=traceback.format_exc()[-8000:]))
-        os._exit(1)  # a broken process group can hang an orderly exit
 
 
 class Worker:
@@ -143,13 +116,10 @@ class Worker:
         self._sampler: Sampler | None = None
         self._watch = Watch()
         self._ages: dict[str, int] = {}
-        self._tokens = 0  # trained since `load`, without what was dropped
-        self._anchor_tokens = 0  # of these, what is safe in the anchor
-        self._snapshot_tokens = 0  # of these, what was in the snapshot when it was taken
+        self._ledger = TokenLedger()
         self._epoch = 0
         self._position = 0  # inner steps of the data, dropped ones included
         self._losses: list[float] = []  # since the last snapshot
-        self._descends = False  # whether θ contains what the last snapshot contained
         self._is_paused = self._is_stalled = False
         self._good_steps, self._failures = 0, 0
         self._step_s: float | None = None  # of the last step
@@ -172,7 +142,7 @@ class Worker:
 
     def _listen(self) -> None:
         """Take in one request after the other, in a thread of its own."""
-        with _reporting(self._channel):
+        with reporting(self._channel):
             while True:
                 asked = self._channel.receive()
                 assert isinstance(asked, Asked)
@@ -226,11 +196,10 @@ class Worker:
 
     def _on_snapshot(self, _: TakeSnapshot) -> Snapshot:
         self._theta.read(self._snapshot)
-        self._descends = True
-        self._snapshot_tokens = self._tokens
+        self._ledger.snapshot()
         losses, self._losses = self._losses, []
         mean = sum(losses) / len(losses) if losses else None
-        return Snapshot(tokens=self._tokens, steps=len(losses), loss=mean, position=self._position)
+        return Snapshot(tokens=self._ledger.tokens, steps=len(losses), loss=mean, position=self._position)
 
     def _on_apply(self, new: Apply) -> Done:
         """Count the new anchor from now on; θ follows when the step is over, see `_take_up`."""
@@ -238,10 +207,7 @@ class Worker:
             self._theta.shift_later(self._anchor, self._snapshot, new.ages)
         else:
             self._theta.replace_later(self._anchor, new.ages)
-        if not self._descends:  # what the snapshot contained was dropped here, and comes back with the anchor
-            self._tokens += self._snapshot_tokens - self._anchor_tokens
-            self._descends = True
-        self._anchor_tokens = self._snapshot_tokens
+        self._ledger.rebased()
         self._ages.update(new.ages)
         return Done()
 
@@ -260,14 +226,11 @@ class Worker:
         self._inner.use(self._layout, is_fresh=self._sub_model not in (COMMON, new.sub_model))
         self._sub_model = new.sub_model
         self._theta.replace(self._anchor, self._layout.blocks)
-        self._begin_at(new.place)
-        return Done()
-
-    def _begin_at(self, place: Place) -> None:
+        place = new.place
         self._ages, self._epoch, self._position = dict(place.ages), place.epoch, place.position
-        self._tokens = self._anchor_tokens = place.tokens
-        self._snapshot_tokens = place.snapshot_tokens
-        self._losses, self._descends = [], False
+        self._ledger = TokenLedger(place.tokens, place.snapshot_tokens)
+        self._losses = []
+        return Done()
 
     def _on_sources(self, new: SetSources) -> Done:
         self._sample_from(new.sources)
@@ -314,11 +277,11 @@ class Worker:
             if self._watch.is_bad(loss):
                 self._go_back(loss)
                 return
-            since = self._tokens - self._anchor_tokens + self._batch_tokens  # the ages are the anchor's
+            since = self._ledger.since_anchor + self._batch_tokens  # the ages are the anchor's
             rates = {block: self._schedule.rate(block, self._ages[block] + since) for block in self._layout.blocks}
             self._inner.update(rates)
             self._theta.updated()
-            self._tokens += self._batch_tokens
+            self._ledger.trained(self._batch_tokens)
             self._losses.append(loss)
             self._step_s = time.monotonic() - began
         self._good_steps += 1
@@ -331,8 +294,8 @@ class Worker:
         self._theta.replace(self._anchor, self._layout.blocks)
         self._inner.use(self._layout, is_fresh=True)
         self._watch = Watch()
-        self._tokens = self._anchor_tokens
-        self._losses, self._descends = [], False
+        self._ledger.reset()
+        self._losses = []
         self._epoch += 1
         self._good_steps, self._failures = 0, self._failures + 1
         self._tell(Diverged(loss=loss, position=self._position, epoch=self._epoch))
@@ -354,13 +317,13 @@ class Worker:
             self._counted_at = now
             torch.set_num_threads(fair_threads())
         # After an answer the speed is not known: it is measured from here.
-        speed = (self._tokens - self._shown_tokens) / seconds if self._shown_at else None
-        self._shown_at, self._shown_tokens = now, self._tokens
+        speed = (self._ledger.tokens - self._shown_tokens) / seconds if self._shown_at else None
+        self._shown_at, self._shown_tokens = now, self._ledger.tokens
         self._tell(
             Stepped(
                 position=self._position,
                 loss=loss,
-                tokens=self._tokens,
+                tokens=self._ledger.tokens,
                 tokens_per_s=speed,
                 step_s=self._step_s,
             )

@@ -10,16 +10,16 @@ import multiprocessing
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
-from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, unpacked
+from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, packed, unpacked
 from peer.train.launch import MODULES, Setup
-from peer.train.messages import Answer, Answered, Failed, Message
+from peer.train.messages import Answer, Answered, Asked, Failed, Message, Refused, Request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,8 @@ class Rank:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: dict[int, asyncio.Future[Answer]] = field(default_factory=dict)  # request → its answer
+    waiting: dict[int, asyncio.Future[Answer]] = field(default_factory=dict)  # a request's number → its answer
+    asked: int = 0  # requests so far
     failure: Failed | None = None  # what it said before it ended
     is_ended: bool = False
 
@@ -76,15 +77,18 @@ class Rank:
                 yield unpacked(await self.reader.readexactly(min(size, MAX_MESSAGE_BYTES)))
 
     @contextmanager
-    def expecting(self, request: int) -> Iterator[asyncio.Future[Answer]]:
-        """Yield the answer to a request, which is to be asked only then. It raises RankDiedError when the rank ends."""
+    def asking(self, request: Request) -> Iterator[asyncio.Future[Answer]]:
+        """Ask; yield the future answer. It raises RankDiedError when the rank ends."""
         if self.is_ended:
             raise RankDiedError(self)
-        future = self.waiting[request] = asyncio.get_running_loop().create_future()
+        self.asked += 1
+        number = self.asked
+        future = self.waiting[number] = asyncio.get_running_loop().create_future()
+        self.writer.write(packed(Asked(id=number, request=request)))
         try:
             yield future
         finally:
-            del self.waiting[request]
+            del self.waiting[number]
             if not future.cancel() and not future.cancelled():
                 future.exception()  # that another rank ended, too, is no news
 
@@ -108,6 +112,17 @@ class Rank:
         if code is not None and code < 0:
             return f"{self.name} was ended by {signal.Signals(-code).name}"
         return f"{self.name} ended with exit code {code}"
+
+
+async def ask_all(ranks: Sequence[Rank], request: Request) -> Answer:
+    """Ask all ranks; return the first one's answer. Raises RankDiedError, or the error that a rank refuses with."""
+    with ExitStack() as stack:
+        futures = [stack.enter_context(rank.asking(request)) for rank in ranks]
+        answers = [await future for future in futures]
+    for answer in answers:
+        if isinstance(answer, Refused):
+            raise answer.error()
+    return answers[0]
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal
 from configs.errors import DeviceError, ShoalError
 from configs.machine import PeerConfig
 from configs.run import RunSpec
-from peer.train.channel import packed
 from peer.train.launch import Setup, check_devices, devices_of, shared
+from peer.train.ledger import TokenLedger
 from peer.train.messages import (
     Answer,
     Answered,
@@ -34,7 +34,6 @@ from peer.train.messages import (
     Pause,
     Place,
     Ready,
-    Refused,
     Request,
     Resume,
     SetSources,
@@ -43,7 +42,9 @@ from peer.train.messages import (
     Stepped,
     TakeSnapshot,
 )
-from peer.workers.ranks import Rank, RankDiedError, open_ranks, preload
+from peer.workers.progress import Progress
+from peer.workers.ranks import Rank, RankDiedError, ask_all, open_ranks, preload
+from peer.workers.restarts import Death, Restarts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,19 +53,6 @@ if TYPE_CHECKING:
     from peer.train.partition import Strategy
 
 log = logging.getLogger(__name__)
-
-MAX_DEATHS = 3  # one after the other without a step between them
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far training is."""
-
-    position: int = 0  # inner steps taken through the data, dropped ones included
-    loss: float | None = None  # nats per token, of the last step
-    tokens: int = 0  # since `load`, dropped ones excluded
-    tokens_per_s: float = 0.0
-    step_s: float | None = None  # the last inner step
 
 
 @dataclass(frozen=True)
@@ -115,20 +103,20 @@ class Workers:
         self._config = config
         self._folder = folder
         self.on_event = on_event
-        self._most = config.micro_batch  # for the next generation
+        self._restarts = Restarts(config.micro_batch)
         self._generation = 0
         self._ranks: list[Rank] = []
         self._ready = asyncio.Event()  # the ranks answer, or `_failure` says why they never will
         self._failure: ShoalError | None = None
-        self._last_id = 0
         self._loaded: Load | None = None  # what to load after a restart
         self._is_paused = False
-        self._anchor_tokens = self._snapshot_tokens = 0
+        self._ledger = TokenLedger()  # of rank 0, by what it tells
         self._supervision: asyncio.Task[None] | None = None
 
     def configure(self, config: PeerConfig) -> None:
         """Take these settings from `start` on: what the run's founder suggests is known only once the run is."""
         self._config = config
+        self._restarts = Restarts(config.micro_batch)
 
     def check(self, spec: RunSpec) -> None:
         """Raise DeviceError, before anything is allocated, if a device is missing or the run's model is too large."""
@@ -148,7 +136,7 @@ class Workers:
         size = Strategy.of(spec.strategy, 1).layout(COMMON, spec.model).size
         self.anchor, self.snapshot = (shared(size) for _ in range(2))
         config = self._config
-        setup = Setup(spec, devices_of(config), 0, "", seed, config.threads, config.precision, self._most, base)
+        setup = Setup(spec, devices_of(config), 0, "", seed, config.threads, config.precision, 0, base)
         self._supervision = asyncio.create_task(self._supervise(setup))
         await self._live()
 
@@ -164,10 +152,9 @@ class Workers:
 
         `position`: inner steps of the data to leave out; None goes on from where this peer is. Raises DataError.
         """
-        self._anchor_tokens = self._snapshot_tokens = 0
-        self.progress = replace(
-            self.progress, tokens=0, position=self.progress.position if position is None else position
-        )
+        self._ledger = TokenLedger()
+        begun_at = self.progress.position if position is None else position
+        self.progress = replace(self.progress, tokens=0, position=begun_at)
         loaded = self._loaded = Load(
             sub_model=sub_model, num_domains=strategy.num_domains, sources=tuple(sources), place=self._place(ages)
         )
@@ -178,7 +165,8 @@ class Workers:
         """snapshot ← θ as it is now, also in the midst of a step, which goes on; unfinished steps are not in it."""
         taken = await self._ask(TakeSnapshot())
         assert isinstance(taken, Snapshot)
-        self._snapshot_tokens = taken.tokens
+        self._ledger.trained(taken.tokens - self._ledger.tokens)
+        self._ledger.snapshot()
         self.progress = replace(self.progress, tokens=taken.tokens, position=taken.position)
         return taken
 
@@ -190,7 +178,7 @@ class Workers:
         the caller: θ ← anchor.
         """
         await self._ask(Apply(ages=dict(ages), epoch=self.epoch))
-        self._anchor_tokens = self._snapshot_tokens
+        self._ledger.rebased()
         if self._loaded is not None:
             place = self._place({**self._loaded.place.ages, **ages})
             self._loaded = self._loaded.model_copy(update={"place": place})
@@ -225,8 +213,8 @@ class Workers:
             ages=dict(ages),
             epoch=self.epoch + 1,
             position=self.progress.position,
-            tokens=self._anchor_tokens,
-            snapshot_tokens=self._snapshot_tokens,
+            tokens=self._ledger.in_anchor,
+            snapshot_tokens=self._ledger.in_snapshot,
         )
 
     async def _live(self) -> list[Rank]:
@@ -240,20 +228,7 @@ class Workers:
         while True:
             ranks = await self._live()
             with suppress(RankDiedError):
-                return await self._ask_ranks(ranks, request)
-
-    async def _ask_ranks(self, ranks: Sequence[Rank], request: Request) -> Answer:
-        self._last_id += 1
-        data = packed(Asked(id=self._last_id, request=request))
-        with ExitStack() as stack:
-            futures = [stack.enter_context(rank.expecting(self._last_id)) for rank in ranks]
-            for rank in ranks:
-                rank.writer.write(data)
-            answers = [await future for future in futures]
-        for answer in answers:
-            if isinstance(answer, Refused):
-                raise answer.error()
-        return answers[0]
+                return await ask_all(ranks, request)
 
     async def _supervise(self, setup: Setup) -> None:
         """Run one generation after the other until closed or until it is pointless."""
@@ -264,40 +239,34 @@ class Workers:
             self._ready.set()
 
     async def _run_generations(self, setup: Setup) -> None:
-        deaths = 0
         while True:
             began = self.progress.position
             try:
-                reason, kind = await self._run_generation(setup)
+                death = await self._run_generation(setup)
             except OSError as error:
-                reason, kind = f"a worker cannot be started: {error}", "other"
+                death = Death(f"a worker cannot be started: {error}")
             except EOFError:
-                reason, kind = "a worker cannot be started: the fork server, which imports its modules, ended", "other"
-            deaths = 1 if self.progress.position > began else deaths + 1
-            self.progress = replace(self.progress, tokens=self._anchor_tokens, tokens_per_s=0.0)
-            if kind == "memory" and self.micro_batch > 1:
-                self._most = self.micro_batch // 2
-                reason += f"; now with a micro-batch of {self._most}"
-            elif kind == "device":
-                return self._fail(reason)
-            elif deaths >= MAX_DEATHS:
-                if kind == "memory":
-                    reason += " even with one sequence at a time"
-                remedy = "give more memory or another device" if kind == "memory" else "see the log for the first error"
-                return self._fail(f"training ended {deaths} times before a step: {reason}; {remedy}, then start again")
+                death = Death("a worker cannot be started: the fork server, which imports its modules, ended")
+            self._ledger.reset()
+            has_stepped = self.progress.position > began
+            self.progress = replace(self.progress, tokens=self._ledger.tokens, tokens_per_s=0.0)
+            try:
+                reason = self._restarts.after(death, has_stepped=has_stepped, micro_batch=self.micro_batch)
+            except DeviceError as error:
+                self._failure = error
+                self._tell(Event("failed", str(error)))
+                return
             self._tell(Event("restarted", reason))
 
-    def _fail(self, reason: str) -> None:
-        self._failure = DeviceError(reason)
-        self._tell(Event("failed", reason))
-
-    async def _run_generation(self, setup: Setup) -> tuple[str, str]:
-        """Start all ranks, bring them to where training was, and wait until one ends; return why, and the kind."""
+    async def _run_generation(self, setup: Setup) -> Death:
+        """Start all ranks, bring them to where training was, and wait until one ends; return why."""
         from peer.train.memory import out_of_memory_kills
 
         self._generation += 1
         kills = out_of_memory_kills()
-        setup = replace(setup, rendezvous=str(self._folder / str(self._generation)), micro_batch=self._most)
+        setup = replace(
+            setup, rendezvous=str(self._folder / str(self._generation)), micro_batch=self._restarts.micro_batch
+        )
         dead: list[Rank] = []
         async with open_ranks(setup, self.snapshot, self.anchor) as ranks:
             try:
@@ -316,21 +285,21 @@ class Workers:
             failure = next((rank.failure for rank in ranks if rank.failure), None)
             if failure is not None:
                 log.debug("worker: %s", failure.detail)
-                return failure.reason, failure.kind
+                return Death(failure.reason, failure.kind)
             reason = await asyncio.to_thread(dead[0].why_ended)
         is_memory = "SIGKILL" in reason and out_of_memory_kills() > kills
-        return (f"{reason}, for memory", "memory") if is_memory else (reason, "other")
+        return Death(f"{reason}, for memory", "memory") if is_memory else Death(reason)
 
     async def _take_up(self, ranks: Sequence[Rank]) -> None:
         """Bring a new generation to where the one before was."""
         if self._is_paused:
-            await self._ask_ranks(ranks, Pause())
+            await ask_all(ranks, Pause())
         if self._loaded is None:
             return
         place = self._place(self._loaded.place.ages)
         self._loaded = self._loaded.model_copy(update={"place": place})
         try:
-            await self._ask_ranks(ranks, self._loaded)
+            await ask_all(ranks, self._loaded)
         except ShoalError as error:
             self._tell(Event("stalled", str(error)))
         self.epoch = place.epoch
@@ -349,20 +318,16 @@ class Workers:
         match message:
             case Answered():
                 rank.answered(message)
-            case Stepped(tokens_per_s=speed):
-                self.progress = Progress(
-                    message.position,
-                    message.loss,
-                    message.tokens,
-                    self.progress.tokens_per_s if speed is None else speed,
-                    message.step_s,
-                )
+            case Stepped():
+                self._ledger.trained(message.tokens - self._ledger.tokens)
+                self.progress = self.progress.stepped(message)
             case Ready():
                 self.micro_batch = message.micro_batch
                 rank.ready.set()
             case Diverged():
                 self.epoch = message.epoch
-                self.progress = replace(self.progress, position=message.position, tokens=self._anchor_tokens)
+                self._ledger.reset()
+                self.progress = replace(self.progress, position=message.position, tokens=self._ledger.tokens)
                 self._tell(Event("diverged", f"the loss became {message.loss:.3g}; went back to the last anchor"))
             case Stalled():
                 self._tell(Event("stalled", message.reason))
