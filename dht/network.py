@@ -14,7 +14,7 @@ from typing import Any
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
-from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, PeerID, ServicerBase
+from hivemind.p2p import P2P, PeerID, ServicerBase
 from hivemind.proto import dht_pb2
 from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind.utils.multiaddr import Multiaddr
@@ -30,7 +30,7 @@ from dht.addresses import (
     reachable_first,
 )
 from dht.identity import Identity
-from dht.p2pd import CLOSE_S, p2pd_broken, start_p2pd, stop_p2pd
+from dht.p2pd import CLOSE_S, FAILURES, p2pd_broken, start_p2pd, stop_p2pd
 from dht.validator import RecordValidator
 
 __all__ = ["Network", "open_network", "parse_address"]
@@ -43,7 +43,6 @@ REFRESH_S = 60.0  # between two look-ups that keep the routing table alive
 REDIAL_S = 10.0  # before a peer that could not be dialled is tried again
 PATIENCE_S = (0.2, 0.5, 1.0, 2.0, 0.0)  # after each greeting: the other may have started this very second
 MAX_SKEW_S = 3.0  # hivemind's own bound on the difference of two clocks
-_FAILURES = (P2PDaemonError, P2PHandlerError, OSError, EOFError)  # of a call through p2pd
 
 
 @asynccontextmanager
@@ -95,7 +94,7 @@ class Network:
         """Return the addresses of this peer, those that most others can reach first."""
         try:
             found = await self.p2p.get_visible_maddrs(latest=True)
-        except (ValueError, *_FAILURES):  # ValueError: it has none at the moment
+        except (ValueError, *FAILURES):  # ValueError: it has none at the moment
             found = []
         return reachable_first(str(address) for address in found)[:MAX_ADDRESSES]
 
@@ -128,7 +127,7 @@ class Network:
         """Return the ids of the peers to which there is a connection now."""
         try:
             return {info.peer_id.to_base58() for info in await self.p2p.list_peers()}
-        except _FAILURES:
+        except FAILURES:
             return set()
 
     async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
@@ -216,7 +215,7 @@ class Network:
                 await self.p2p._client.connect(PeerID.from_base58(peer_id), targets)
         except TimeoutError:
             return f"no answer within {timeout_s:.0f} s"
-        except _FAILURES as error:
+        except FAILURES as error:
             return str(error) or "p2pd has ended"
         return None
 
@@ -238,7 +237,7 @@ class Network:
             try:
                 answer = await protocol.get_stub(peer).rpc_ping(request, timeout=RPC_S)
                 break
-            except (TimeoutError, *_FAILURES):
+            except FAILURES:
                 await asyncio.sleep(pause_s)
         else:
             return f"peer {peer_id} does not answer as a DHT node; is it still running, and of the same version?"
@@ -281,7 +280,7 @@ class Network:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(TimeoutError, *_FAILURES):
+        with suppress(*FAILURES):
             async with asyncio.timeout(CLOSE_S):
                 if self.node is not None:
                     await self.node.shutdown()

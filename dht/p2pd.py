@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from hivemind.p2p import P2P, P2PDaemonError, p2p_daemon
+from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, p2p_daemon
 
 from configs.errors import NetworkError, UsageError
 
@@ -21,6 +21,9 @@ START_S = 120.0  # p2pd says itself when it is ready; this only ends a start tha
 ORPHAN_S = 10  # after which p2pd ends by itself when its daemon was killed
 CLOSE_S = 5.0
 SETTLE_S = 1.0  # a p2pd that dies closes its connections first
+
+# All that a call through p2pd may fail with; anything else is a mistake of ours. TimeoutError is an OSError.
+FAILURES = (P2PDaemonError, P2PHandlerError, OSError, EOFError)
 
 
 def _out_of_reach() -> ModuleType:

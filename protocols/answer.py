@@ -12,7 +12,7 @@ from pydantic import Field
 
 from configs.errors import NetworkError, PeerError, ShoalError
 from protocols.state import BlockName
-from protocols.wire import FRAME_S, Frame, Frames, Message, each_frame, end_of_stream, printable
+from protocols.wire import FRAME_S, Frame, Frames, Message, call, each_frame, end_of_stream, printable
 
 log = logging.getLogger(__name__)
 
@@ -92,25 +92,20 @@ async def ask_answer(
     reason why it was declined), PeerError (nonsense, or more than was asked for).
     """
     limit_s, left = first_s, request.max_tokens + 2  # the rest of a character, and the end
-    try:
-        async with asyncio.timeout(first_s):
-            stream = await stub.rpc_answer(request)
-        async with aclosing(each_frame(stream, first_s)) as frames:  # type: ignore[type-var]
-            while True:
+    stream = await call(stub.rpc_answer, request, first_s)
+    async with aclosing(each_frame(stream, first_s)) as frames:  # type: ignore[type-var]
+        while True:
+            try:
                 async with asyncio.timeout(limit_s):
                     frame = await anext(frames, None)
-                if frame is None or not left:
-                    raise PeerError("the answer has no end")
-                part = AnswerPart.FromString(bytes(frame.data))
-                if part.end == "refused":
-                    raise NetworkError(printable(part.text))
-                limit_s, left = part_s, left - 1
-                yield part
-                if part.end:
-                    return
-    except ShoalError:
-        raise
-    except TimeoutError:
-        raise NetworkError(f"no answer within {limit_s:.0f} s") from None
-    except Exception as error:  # libp2p's own errors have no common root
-        raise NetworkError(f"no answer: {printable(error)}") from None
+            except TimeoutError:
+                raise NetworkError(f"no answer within {limit_s:g} s") from None
+            if frame is None or not left:
+                raise PeerError("the answer has no end")
+            part = AnswerPart.FromString(bytes(frame.data))
+            if part.end == "refused":
+                raise NetworkError(printable(part.text))
+            limit_s, left = part_s, left - 1
+            yield part
+            if part.end:
+                return

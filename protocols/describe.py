@@ -4,7 +4,6 @@ A joining peer knows an address and perhaps a run id. Everything that it hears i
 domain records, which `dht/records.py` opens, and the tokenizer, whose SHA-256 stands in the spec.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from configs.corpus import MAX_DOMAINS, Digest
 from configs.errors import NetworkError, PeerError, UsageError
 from configs.machine import NO_HINTS, Hints
 from configs.run import PROTOCOL_VERSION, RunSpec
-from protocols.wire import Message, printable
+from protocols.wire import Message, call, printable
 
 CALL_S = 15.0
 MAX_CLOCK_OFFSET_S = 3.0  # Hivemind's DHT works up to here
@@ -123,16 +122,9 @@ async def describe(
     """
     asked = now()
     try:
-        async with asyncio.timeout(timeout_s):
-            answer = await stub.rpc_describe(DescribeRequest(knows_hints=True))
-    except PeerError:
-        raise
-    except TimeoutError:
-        raise NetworkError(f"the peer was reached but did not describe its run within {timeout_s:.0f} s") from None
-    except Exception as error:  # libp2p's own errors have no common root
-        raise NetworkError(
-            f"the peer was reached but cannot describe its run ({printable(error)}); is it a shoal peer?"
-        ) from None
+        answer = await call(stub.rpc_describe, DescribeRequest(knows_hints=True), timeout_s)
+    except NetworkError as error:
+        raise NetworkError(f"the peer was reached but cannot describe its run ({error}); is it a shoal peer?") from None
     answered = now()
     spec = _checked_spec(answer.spec)
     if expected_run_id is not None and spec.run_id != expected_run_id:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.content import HASH_BYTES
-from configs.errors import PeerError
+from configs.errors import NetworkError, PeerError
 from protocols.offers import COUNT_BYTES, MAX_WAIT_S, OfferRequest, Offers
 from protocols.parcels import Offer, Parcel, describe, in_order, open_parcel, packed, unpacked
-from protocols.wire import Frames, each_frame
+from protocols.wire import Frames, call, each_frame
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +131,12 @@ class Fetch:
                 if source == self._peer:  # who lies about its own offer has none
                     self._end()
                 return
-            except Exception as error:  # libp2p's own errors have no common root
+            except NetworkError as error:
                 log.debug("will ask %s again: %s", source, error)
                 self._needs_help.set()
+            except Exception:  # a mistake of ours: it costs this source, and asking again would not mend it
+                log.exception("%s could not be asked for the offer of %s", source, self._peer)
+                break
             await asyncio.sleep(min(RETRY_S, max(0.0, deadline - loop.time())))
         self._needs_help.set()
 
@@ -143,13 +146,15 @@ class Fetch:
 
     async def _stream(self, source: str, left_s: float, *, is_relay: bool) -> bool:
         """Take what the source has of what is lacking; return whether all is there now."""
-        async with asyncio.timeout(left_s + RETRY_S):
-            stream = await self._group.stub(source).rpc_offer(self._request(left_s, is_relay=is_relay))
+        request = self._request(left_s, is_relay=is_relay)
+        stream = await call(self._group.stub(source).rpc_offer, request, left_s + RETRY_S)
         async with aclosing(each_frame(stream, MAX_WAIT_S)) as frames:  # type: ignore[type-var]  # run has a deadline
-            envelope = await anext(frames, None)
+            envelope, manifest = await anext(frames, None), await anext(frames, None)
             if envelope is None:
                 return False
-            parcel, coming = self._open(bytes(envelope.data), bytes((await anext(frames)).data))
+            if manifest is None:
+                raise PeerError(f"an offer of {self._peer} without its chunks' hashes")
+            parcel, coming = self._open(bytes(envelope.data), bytes(manifest.data))
             claims = coming - parcel.held if is_relay else set()
             parcel.claimed |= claims
             try:

@@ -18,6 +18,7 @@ from protocols.fetching import RETRY_S, Fetch, Group
 from protocols.offers import MAX_WAIT_S, HistoryRequest, ListRequest, OfferList, Offers, SealedRound
 from protocols.parcels import Offer
 from protocols.sealing import Mark, Seal, seal
+from protocols.wire import call
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +107,9 @@ async def history(stub: Any, block: str, after_version: int) -> list[SealedRound
     Raises PeerError if they do not follow, NetworkError if it does not answer.
     """
     try:
-        answer = await stub.rpc_history(HistoryRequest(block=block, after_version=after_version), timeout=CALL_S)
-    except PeerError:
-        raise
-    except Exception as error:  # libp2p's own errors have no common root
-        raise NetworkError(f"a member does not tell the history of {block}: {error}") from error
+        answer = await call(stub.rpc_history, HistoryRequest(block=block, after_version=after_version), CALL_S)
+    except NetworkError as error:
+        raise NetworkError(f"a member does not tell the history of {block}: {error}") from None
     versions = [r.version for r in answer.rounds]
     if versions and versions != list(range(versions[0], versions[0] + len(versions))):
         raise PeerError(f"history of {block} has gaps")
@@ -132,7 +131,7 @@ async def _gather(group: Group, offers: Offers, cut: float) -> None:
 async def _hear(group: Group, peer: str, end: float, lists: dict[str, OfferList]) -> None:
     async def ask(left: float) -> bool:
         request = ListRequest(block=group.block, round=group.round, wait_s=min(left, MAX_WAIT_S))
-        answer = await group.stub(peer).rpc_list(request, timeout=left + RETRY_S)
+        answer = await call(group.stub(peer).rpc_list, request, left + RETRY_S)
         if answer.marks:
             lists[peer] = answer
         return bool(answer.marks)
@@ -150,8 +149,11 @@ async def _until(deadline: float, attempt: Callable[[float], Awaitable[bool]]) -
         except PeerError as error:
             log.warning("%s", error)
             return
-        except Exception as error:  # libp2p's own errors have no common root
+        except NetworkError as error:
             log.debug("will try again: %s", error)
+        except Exception:  # a mistake of ours: it costs one member, and trying again would not mend it
+            log.exception("a member could not be asked")
+            return
         await asyncio.sleep(min(RETRY_S, max(0.0, deadline - loop.time())))
 
 

@@ -37,10 +37,10 @@ from protocols.wire import (
     Frame,
     Frames,
     Message,
+    call,
     each_frame,
     end_of_stream,
     frames_of,
-    printable,
     read_stream,
 )
 
@@ -200,17 +200,19 @@ class _Download:
                 self.failures[peer] = str(error)
                 log.warning("content %s: %s: %s", self.wanted[:12], peer, error)
                 return
-            except Exception as error:  # libp2p's own errors have no common root
-                is_silent = isinstance(error, TimeoutError)
-                self.failures[peer] = "it fell silent" if is_silent else printable(error) or repr(error)
-                log.debug("content %s: %s: %s", self.wanted[:12], peer, self.failures[peer])
+            except NetworkError as error:
+                self.failures[peer] = str(error)
+                log.debug("content %s: %s: %s", self.wanted[:12], peer, error)
+            except Exception:  # a mistake of ours: it costs this source, and asking again would not mend it
+                self.failures[peer] = "it could not be asked; see the log"
+                log.exception("content %s: %s could not be asked", self.wanted[:12], peer)
+                return
             else:
                 return
 
     async def _start(self, peer: str) -> None:
         """Let a source show that it has the blob; the first one that does tells size and chunk hashes."""
-        async with asyncio.timeout(self._frame_s):
-            stream = await self._stub(peer).rpc_manifest(ManifestRequest(content_id=self.wanted))
+        stream = await call(self._stub(peer).rpc_manifest, ManifestRequest(content_id=self.wanted), self._frame_s)
         limit = SIZE_BYTES + HASH_BYTES * num_chunks(self._max_bytes)
         manifest = await read_stream(stream, limit, self._frame_s)
         if not manifest:
@@ -245,8 +247,7 @@ class _Download:
             self._fetchers[index].append(peer)
         request = ChunkRequest(content_id=self.wanted, first=run.start, count=len(run))
         try:
-            async with asyncio.timeout(self._frame_s):
-                stream = await self._stub(peer).rpc_chunks(request)
+            stream = await call(self._stub(peer).rpc_chunks, request, self._frame_s)
             async with aclosing(each_frame(stream, self._frame_s)) as frames:  # type: ignore[type-var]
                 for index in run:
                     frame = await anext(frames, None)

@@ -1,6 +1,5 @@
 """Who has which state of which block, and the hand-over to keepers. The state's bytes travel by `shards.py`."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from configs.corpus import Digest
 from configs.errors import NetworkError, PeerError, ShoalError
-from protocols.wire import Message, printable
+from protocols.wire import Message, call, printable
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ class State(ServicerBase):  # type: ignore[misc]
 
 async def ask_blocks(stub: Any, timeout_s: float = CALL_S) -> list[BlockState]:
     """Return the states that a peer has. Raises NetworkError without an answer, PeerError for nonsense."""
-    answer = await _call(stub.rpc_blocks, BlocksRequest(), timeout_s)
+    answer = await call(stub.rpc_blocks, BlocksRequest(), timeout_s)
     states: list[BlockState] = answer.blocks
     if len({state.block for state in states}) < len(states):
         raise PeerError("a peer tells of two states of one block")
@@ -112,7 +111,7 @@ async def ask_keep(stub: Any, state: BlockState, timeout_s: float | None = None)
     Raises NetworkError with the reason if it is not.
     """
     patience_s = keep_seconds(state.size_bytes, None) if timeout_s is None else timeout_s
-    answer = await _call(stub.rpc_keep, KeepRequest(state=state), patience_s)
+    answer = await call(stub.rpc_keep, KeepRequest(state=state), patience_s)
     if not answer.is_stored:
         raise NetworkError(f"{state.block} version {state.version} is not kept: {printable(answer.reason)}")
 
@@ -123,15 +122,3 @@ def keep_seconds(size_bytes: int, mbit: float | None) -> float:
     That is twice what a slow link needs for it, or a slower cap, and a minute.
     """
     return KEEP_S + 2 * 8 * size_bytes / (1e6 * min(SLOW_MBIT, mbit or SLOW_MBIT))
-
-
-async def _call(rpc: Any, request: Message, timeout_s: float) -> Any:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await rpc(request)
-    except PeerError:
-        raise
-    except TimeoutError:
-        raise NetworkError(f"no answer within {timeout_s:.0f} s") from None
-    except Exception as error:  # libp2p's own errors have no common root
-        raise NetworkError(f"no answer: {printable(error)}") from None

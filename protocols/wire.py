@@ -1,9 +1,12 @@
-"""What every message has in common: its shape, its limits, its version. Which messages there are stands elsewhere.
+"""What every message and every call has in common: shape, limits, version, errors. Which there are stands elsewhere.
 
 Hivemind's `ServicerBase` asks of a message type only `SerializeToString` and `FromString`. Two kinds fit in:
 
     Message   a strict pydantic model, as msgpack: requests and small answers
     Frame     raw bytes: a piece of a tensor or of a file, in a stream
+
+Whatever goes wrong with a `call`, or with the stream that it opens, is a NetworkError or a PeerError; any other error
+is a mistake of ours, which nobody should try again.
 
 Two faults of the pinned Hivemind are mended here. It reads from a stream as many bytes as the other side announces,
 which lets any peer fill our memory: importing this module replaces that one function (`P2P.receive_protobuf`) by one
@@ -13,17 +16,20 @@ on loopback), which looks like a regular end: so a stream has an end mark, and i
 
 import asyncio
 import typing
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, ClassVar, Self
 
 import msgpack
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from hivemind.p2p import P2P
 from hivemind.proto.p2pd_pb2 import RPCError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from configs.content import Buffer
-from configs.errors import PeerError
+from configs.errors import NetworkError, PeerError
 from configs.run import PROTOCOL_VERSION
+from dht.p2pd import FAILURES
 
 MAX_MESSAGE_BYTES = 1 << 20
 FRAME_BYTES = 1 << 18
@@ -98,6 +104,20 @@ class Frame:
         return cls(data)
 
 
+async def call(rpc: Callable[[Any], Awaitable[Any]], request: Message, timeout_s: float) -> Any:
+    """Ask a peer, by one of a stub's methods, and return its answer, or its stream once that is open.
+
+    Raises NetworkError (no answer within `timeout_s` seconds, or why there is none) or PeerError (nonsense).
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await rpc(request)
+    except TimeoutError:
+        raise NetworkError(f"no answer within {timeout_s:g} s") from None
+    except FAILURES as error:
+        raise NetworkError(f"no answer: {printable(error) or type(error).__name__}") from None
+
+
 def printable(value: object) -> str:
     """Show what a peer said in a message for people: one short line of plain characters, whatever it is."""
     return ascii(str(value)[:200])[1:-1]
@@ -126,8 +146,8 @@ async def end_of_stream() -> Frames:
 async def each_frame(stream: Frames, frame_s: float = FRAME_S) -> Frames:
     """Pass on the frames of a stub's stream up to the end mark, and close it then, or however this ends.
 
-    Close this iterator too (`contextlib.aclosing`) where it may be left early. Raises TimeoutError when no frame
-    has come for `frame_s` seconds, ConnectionError when the stream ends without the mark.
+    Close this iterator too (`contextlib.aclosing`) where it may be left early. Raises NetworkError when no frame has
+    come for `frame_s` seconds, when the stream ends without the mark, or when its sender fails.
     """
     async with aclosing(stream):  # type: ignore[type-var]  # hivemind's streams are generators
         while True:
@@ -135,7 +155,11 @@ async def each_frame(stream: Frames, frame_s: float = FRAME_S) -> Frames:
                 async with asyncio.timeout(frame_s):
                     frame = await anext(stream)
             except StopAsyncIteration:
-                raise ConnectionResetError("the stream broke off") from None
+                raise NetworkError("the stream broke off") from None
+            except TimeoutError:
+                raise NetworkError(f"the stream was silent for {frame_s:g} s") from None
+            except FAILURES as error:
+                raise NetworkError(f"the stream failed: {printable(error) or type(error).__name__}") from None
             if not frame.data:
                 return
             yield frame
@@ -165,7 +189,10 @@ async def _receive_bounded(message_type: Any, reader: asyncio.StreamReader) -> t
     if marker == P2P.MESSAGE_MARKER:
         return message_type.FromString(data), None
     if marker == P2P.ERROR_MARKER:
-        return None, RPCError.FromString(data)
+        try:
+            return None, RPCError.FromString(data)
+        except DecodeError:
+            raise PeerError("stream holds an error that cannot be read") from None
     raise PeerError(f"stream holds neither a message nor an error, but {marker!r}")
 
 

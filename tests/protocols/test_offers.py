@@ -303,6 +303,7 @@ class Fault(Enum):
     MISSING = "leaves a chunk out and goes on"
     TOO_LARGE = "signs more than is allowed"
     GARBAGE = "sends no envelope"
+    ALONE = "sends the envelope alone"
     SILENT = "stops in the middle"
 
 
@@ -317,8 +318,11 @@ class Bad(Watched):
         envelope, payload = self._forge(request)
         hashes = chunk_hashes(payload if self.fault is Fault.OTHER_HASHES else PAYLOAD)
         yield Frame(envelope)
-        yield Frame(len(hashes).to_bytes(COUNT_BYTES, "big") + b"".join(hashes) + packed(range(4), 4))
+        if self.fault is not Fault.ALONE:
+            yield Frame(len(hashes).to_bytes(COUNT_BYTES, "big") + b"".join(hashes) + packed(range(4), 4))
         for index in in_order(range(4), 4, request.start, is_backwards=request.is_backwards):
+            if self.fault is Fault.ALONE:
+                break
             if self.fault is Fault.SILENT:
                 await asyncio.Event().wait()
             if self.fault is not Fault.MISSING or index != 2:
@@ -519,6 +523,33 @@ def test_who_is_asked_for_its_history_may_be_gone_by_then(open_peers: Any, ident
                 await history(stub, BLOCK, 0)
 
     asyncio.run(main())
+
+
+def test_a_mistake_of_ours_is_logged_once_and_costs_one_member(
+    identities: list[Identity], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Trying again five times a second, without a word, would hide it."""
+    asked: list[str] = []
+
+    class Mistaken:
+        async def rpc_offer(self, request: OfferRequest) -> Any:
+            asked.append("offer")
+            raise TypeError("a mistake of ours")
+
+        async def rpc_list(self, request: ListRequest) -> Any:
+            asked.append("list")
+            raise TypeError("a mistake of ours")
+
+    async def main() -> None:
+        me, other = (identity.peer_id for identity in identities[:2])
+        group = Group(RUN, BLOCK, 1, me, [me, other], 1 << 20, lambda peer: Mistaken(), accept)
+        offers = Offers(Traffic())
+        await offers.put(offer_of(identities[0]))
+        heard = await exchange(group, offers, Stand([MARK], 800), Timing(cut_s=5.0, end_s=6.0))
+        assert asked == ["offer", "list"] and heard.lists.keys() == {me}
+
+    asyncio.run(main())
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, True]
 
 
 def sealed(version: int) -> SealedRound:

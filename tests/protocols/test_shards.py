@@ -244,6 +244,15 @@ def test_without_sources_the_error_says_so(tmp_path: Path) -> None:
         asyncio.run(download(stub, [], WANTED, 1, tmp_path / "blob", deadline_s=1.0))
 
 
+def test_a_mistake_of_ours_is_logged_once_and_costs_one_source(caplog: pytest.LogCaptureFixture) -> None:
+    def stub(peer: str) -> Any:
+        raise TypeError("a mistake of ours")
+
+    with pytest.raises(NetworkError, match="ann: it could not be asked"):
+        asyncio.run(download_bytes(stub, ["ann"], WANTED, 1, deadline_s=HANG_S))
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
 def test_a_full_disk_is_a_state_error(tmp_path: Path) -> None:
     full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
     with full, pytest.raises(StateError, match="free some space"), disk_errors(tmp_path):

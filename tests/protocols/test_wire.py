@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import msgpack
 import pytest
 import uvloop
-from hivemind.p2p import P2PContext
-from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
+from hivemind.p2p import P2P, P2PContext, P2PDaemonError, P2PHandlerError
 from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
 from benchmarks.patience import HANG_S, patience
-from configs.errors import PeerError
+from configs.errors import NetworkError, PeerError
 from configs.run import PROTOCOL_VERSION
 from protocols.wire import (
     FRAME_BYTES,
@@ -22,6 +21,7 @@ from protocols.wire import (
     Frame,
     Frames,
     Message,
+    call,
     each_frame,
     frames_of,
     printable,
@@ -142,7 +142,7 @@ def test_a_stream_that_breaks_off_is_not_taken_for_whole() -> None:
         yield Frame(b"x")
 
     async def main() -> None:
-        with pytest.raises(ConnectionError, match="broke off"):
+        with pytest.raises(NetworkError, match="broke off"):
             await read_stream(broken(), 10)
 
     asyncio.run(main())
@@ -154,8 +154,62 @@ def test_a_silent_stream_ends() -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(NetworkError, match="silent"):
             await read_stream(silent(), 10, frame_s=0.01)
+
+    asyncio.run(main())
+
+
+FAILED = [P2PHandlerError("a\nb"), P2PDaemonError(""), ConnectionResetError(), asyncio.IncompleteReadError(b"", 1)]
+
+
+@pytest.mark.parametrize("failure", FAILED, ids=lambda failure: type(failure).__name__)
+def test_whatever_fails_in_a_call_or_its_stream_is_one_line_of_the_network(failure: Exception) -> None:
+    async def fail(request: Message) -> Any:
+        raise failure
+
+    async def failing() -> Frames:
+        yield Frame(b"x")
+        raise failure
+
+    async def main() -> None:
+        with pytest.raises(NetworkError, match=r"^no answer: \w.+$"):
+            await call(fail, Greeting(name="ann"), HANG_S)
+        with pytest.raises(NetworkError, match=r"^the stream failed: \w.+$"):
+            await read_stream(failing(), 10)
+
+    asyncio.run(main())
+
+
+def test_a_call_says_that_it_took_too_long_and_passes_on_what_is_not_the_network_s() -> None:
+    async def hang(request: Message) -> Any:
+        await asyncio.Event().wait()
+
+    async def nonsense(request: Message) -> Any:
+        raise PeerError("nonsense")
+
+    async def mistake(request: Message) -> Any:
+        raise TypeError("a mistake of ours")
+
+    async def main() -> None:
+        with pytest.raises(NetworkError, match=r"within 0\.01 s"):
+            await call(hang, Greeting(name="ann"), 0.01)
+        with pytest.raises(PeerError, match="nonsense"):
+            await call(nonsense, Greeting(name="ann"), HANG_S)
+        with pytest.raises(TypeError):
+            await call(mistake, Greeting(name="ann"), HANG_S)
+
+    asyncio.run(main())
+
+
+def test_an_error_that_cannot_be_read_is_a_peer_error() -> None:
+    """A stream's sender says by a mark that what follows is an error; protobuf's own errors are of no common kind."""
+
+    async def main() -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(P2P.ERROR_MARKER + (3).to_bytes(P2P.HEADER_LEN, P2P.BYTEORDER) + b"\xff\xff\xff")
+        with pytest.raises(PeerError, match="cannot be read"):
+            await P2P.receive_protobuf(Frame, reader)
 
     asyncio.run(main())
 
