@@ -18,7 +18,8 @@ from peer.block.store import BlockStore
 from peer.member.library import Library
 from peer.train.outer import OuterState, unwritten
 from peer.train.partition import Layout, Strategy
-from peer.workers.supervisor import Progress, Workers
+from peer.workers.progress import Progress
+from peer.workers.supervisor import Workers
 from protocols.offers import SealedRound
 
 PAUSE_S = 5.0  # for the end of a step, when a sub-model is put away

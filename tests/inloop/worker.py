@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from peer.train.partition import COMMON, Strategy
-from peer.workers.supervisor import Progress, Snapshot
+from peer.workers.progress import Progress
+from peer.workers.supervisor import Snapshot
 
 
 class FakeWorkers:
