@@ -47,7 +47,7 @@ from peer.member.crowds import Crowds
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter
 from peer.member.facts import Facts
-from peer.member.keeper import Keeper
+from peer.member.keeper import Keeper, rules_of
 from peer.member.outlook import Outlook
 from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
@@ -138,8 +138,8 @@ class Daemon:
         self.entry, self.network, self.workers = entry, network, workers
         traffic, folder = Traffic(config.up_mbit, config.down_mbit), config.state_dir / "blocks"
         states, shards = self._stub(State), self._stub(Shards)
-        store = BlockStore(folder, spec, strategy, states, shards, traffic.received)
         membership = Membership(network, spec.run_id, facts.clock, book)
+        store = BlockStore(folder, spec, strategy, states, shards, traffic, rules_of(facts, membership))
         outlook = Outlook(facts, membership, store, entry.peers)
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)

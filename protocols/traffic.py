@@ -37,6 +37,7 @@ class Traffic:
     def __init__(self, up_mbit: float | None = None, down_mbit: float | None = None) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
+        self.down_mbit = down_mbit
         self.up, self.down = Pace(None if up_mbit is None else UP_SHARE * up_mbit), Pace(down_mbit)
         self._lanes = 0
 

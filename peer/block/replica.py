@@ -67,6 +67,14 @@ class Origin:
     share: float
 
 
+@dataclass(frozen=True)
+class LoneWork:
+    """What steps without others have put into the block since `round`, as long as the others may have gone on, too."""
+
+    round: int
+    work: Tensor  # φ before them − φ after them, (N,)
+
+
 def read_offer(offer: Offer, size: int) -> Contribution:
     """Decode a checked offer of a block of `size` parameters. Raises PeerError if it is not one of a complete group."""
     if offer.header.fragment is not None:
@@ -103,6 +111,7 @@ class Replica:
         self.choice = CodecChoice(spec.outer.codec)
         self.offered_round = state.round  # no second offer is ever signed for one round
         self.tokens = state.ages.get(me, 0)  # cumulative, of this peer on this block, in its last offer
+        self._lone: LoneWork | None = None
         self._origin: Origin | None = None  # of the residual, as long as the disk has what it is made of
 
     @property
@@ -135,19 +144,22 @@ class Replica:
         self._push(self._stepped(self.state, round_, contributions), sealed)
         self._settle(round_, float(is_counted))
         self._close(round_, is_counted)
-        self.pending = None
+        self.pending, self._lone = None, None
 
     def advance_alone(self, round_: int, theta: Tensor, tokens: int) -> None:
         """Take the step of a round with one holder: φ ← θ. Raises ValueError, and takes none, if θ is not finite."""
         if not is_finite(theta):  # this may be the only copy of the block
             raise ValueError(f"what was trained of {self.block} alone is not finite")
         self.tokens = max(self.tokens, tokens)
-        common = common_tokens_of(self.spec, self.block)
+        common, before = common_tokens_of(self.spec, self.block), self.state.phi
         theta = theta - self.residual  # what could not be sent while there were others is not lost
         self.residual, self._origin = torch.zeros_like(theta), None
         self._push(lone_step(self.state, theta, self.me, self.tokens, round_=round_, common_tokens=common), {})
         self._close(round_, False)
         self.pending = None
+        if self.state.ages.keys() - {self.me}:  # others, who could not be heard, may have gone on without this work
+            earlier = self._lone or LoneWork(round_, torch.zeros_like(theta))
+            self._lone = replace(earlier, work=earlier.work + (before - self.state.phi))
 
     def mix(
         self,
@@ -209,6 +221,9 @@ class Replica:
                 decoded = decode(mine.codec, mine.payload, self.size)
                 self._owe(-decoded if is_counted else decoded)
                 mine.is_counted = is_counted
+        if self._lone is not None and since_round < self._lone.round:
+            self._owe(self._lone.work)
+            self._lone = None
         self.previous = states[-2] if len(states) > 1 else None
         self.state = states[-1]
         kept = [m for m in parents if m.version < self.state.version]

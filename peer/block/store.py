@@ -16,7 +16,7 @@ from configs.content import content_id_of
 from configs.errors import DataError, NetworkError, PeerError, ShoalError, StateError
 from configs.files import disk_errors, make_folder, put_in_place, write_file, write_json
 from configs.run import RunSpec
-from peer.block.duties import Duties, vouched
+from peer.block.keeping import KeepRules, vouched
 from peer.block.replica import Replica
 from peer.block.saved import Facts, facts_of, load_facts, load_state
 from peer.block.threads import unbroken
@@ -24,8 +24,9 @@ from peer.train.model import initial_parameters
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state, unwritten
 from peer.train.partition import COMMON, Strategy
 from peer.train.pretrained import parameters_id, read_parameters
-from protocols.shards import OnBytes, download
+from protocols.shards import download
 from protocols.state import BlockState, ask_blocks, keep_seconds
+from protocols.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ PIN_S = 60.0  # that a state stays after somebody has asked for a piece of it
 MAX_PINNED = 4
 
 
-EVERYBODY = Duties()
+EVERYBODY = KeepRules()
 
 
 class BlockStore:
@@ -49,10 +50,8 @@ class BlockStore:
         strategy: Strategy,
         state_stub: Callable[[str], Any],
         shards_stub: Callable[[str], Any],
-        on_bytes: OnBytes | None = None,
-        *,
-        down_mbit: float | None = None,  # the cap behind which states are fetched
-        duties: Duties = EVERYBODY,
+        traffic: Traffic | None = None,  # which counts what is fetched, and holds it to its cap
+        rules: KeepRules = EVERYBODY,
     ) -> None:
         self.folder = folder
         self.replicas: dict[str, Replica] = {}  # in training
@@ -60,8 +59,8 @@ class BlockStore:
         self._pinned: dict[str, tuple[memoryview, float]] = {}  # digest → state, and when it was last asked for
         self._spec = spec
         self._strategy = strategy
-        self._state_stub, self._shards_stub, self._on_bytes = state_stub, shards_stub, on_bytes
-        self._down_mbit, self._duties = down_mbit, duties
+        self._state_stub, self._shards_stub = state_stub, shards_stub
+        self._traffic, self._rules = traffic or Traffic(), rules
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # block → one write at a time
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # digest → one download
         make_folder(folder)
@@ -151,7 +150,7 @@ class BlockStore:
 
         Raises PeerError, NetworkError to decline, and StateError (the disk).
         """
-        self._duties.check(state.block, from_peer)
+        self._rules.check(state.block, from_peer)
         await self.keep_from(state, [from_peer])
 
     async def keep_from(self, state: BlockState, peers: Sequence[str]) -> None:
@@ -171,7 +170,7 @@ class BlockStore:
         named = {peer: state for peer, states in answers.items() for state in states if state.block == block}
         if not named:
             return None
-        holders = self._duties.holders(block)
+        holders = self._rules.holders(block)
         best = vouched([state for peer, state in named.items() if peer in holders] or list(named.values()))
         return best, [peer for peer, state in named.items() if state.content_id == best.content_id]
 
@@ -230,10 +229,10 @@ class BlockStore:
             file = self.folder / f".{state.content_id}.{state.block}.fetched"
             under_way = [digest for digest, each in self._fetching.items() if each.locked()]
             await asyncio.to_thread(self._forget_others, state.block, under_way)
-            deadline_s = keep_seconds(state.size_bytes, self._down_mbit)
+            deadline_s = keep_seconds(state.size_bytes, self._traffic.down_mbit)
             await download(
                 self._shards_stub, peers, state.content_id, state.size_bytes, file, deadline_s=deadline_s,
-                on_bytes=self._on_bytes,
+                on_bytes=self._traffic.received,
             )  # fmt: skip
             try:
                 loaded = await asyncio.to_thread(self._read, file, state, size)

@@ -8,6 +8,7 @@ from typing import Any
 from configs.errors import ShoalError
 from dht.leases import keepers
 from dht.membership import Membership
+from peer.block.keeping import KeepRules
 from peer.block.store import BlockStore
 from peer.member.facts import Facts
 from peer.member.outlook import Outlook
@@ -15,7 +16,23 @@ from protocols.state import BlockState, ask_keep
 
 log = logging.getLogger(__name__)
 
-KEEP_S = 60.0  # for one block that is fetched for keeping
+
+def rules_of(facts: Facts, membership: Membership) -> KeepRules:
+    """Return who may ask this peer to keep a block, by the members' records of now."""
+
+    def holders(block: str) -> Sequence[str]:
+        return membership.view(block, facts.clock.tick())
+
+    def is_keeper(block: str, gone: str) -> bool:
+        left = [peer for peer in holders(block) if peer != gone]
+        others = [peer for peer in membership.members(facts.clock.tick()) if peer != gone]
+        return facts.me in keepers(block, left, others, facts.config.copies)
+
+    def stores(block: str, peer: str) -> bool:
+        record = membership.record(peer)
+        return record is not None and block in record.keeps
+
+    return KeepRules(holders, stores, is_keeper)
 
 
 class Keeper:
@@ -51,9 +68,8 @@ class Keeper:
                 continue
             sources = [peer for peer in members if peer != self._facts.me and self._outlook.stores(peer, block)]
             try:
-                async with asyncio.timeout(KEEP_S):
-                    if found := await self._store.newest(block, sources):
-                        await self._store.keep(found[0], found[1][0])
+                if found := await self._store.newest(block, sources):
+                    await self._store.keep_from(*found)
             except (ShoalError, TimeoutError) as error:
                 log.info("%s is not kept yet: %s", block, error)
 

@@ -188,6 +188,27 @@ def test_unsent_work_is_owed_when_a_block_is_put_away(spec: RunSpec, tmp_path: P
     assert (again.tokens, again.offered_round) == (150, 1)
 
 
+@pytest.mark.parametrize("others_follow", [True, False])
+def test_what_was_learnt_cut_off_from_the_others_is_owed_when_they_went_on_without_it(
+    spec: RunSpec, others_follow: bool
+) -> None:
+    """Two rounds alone, after the others were heard no more; then their history counts, or this peer's does."""
+    begun = new_state("model", state().phi, None, version=3, round_=3, ages={"you": 50}, is_final=False)
+    replica = Replica(begun, spec, "me")
+    for round_ in (5, 6):
+        replica.advance_alone(round_, replica.state.phi - progress(round_), tokens=100 * round_)
+    if others_follow:
+        mine = Contribution("you", progress(1), 900, float(progress(1).norm()), "all")
+        replica.advance(8, [mine], {"you": "0" * 64})
+    other = state(7, version=5, round_=9)
+    rounds = [
+        SealedRound(version=v, round=r, offers={"you": "0" * 64}, digest=other.digest) for v, r in ((4, 7), (5, 9))
+    ]
+    replica.adopt([other], rounds, [], since_round=8 if others_follow else 3)
+    expected = torch.zeros(SIZE) if others_follow else progress(5) + progress(6)
+    torch.testing.assert_close(replica.residual, expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("was_counted", [True, False])
 def test_who_comes_back_to_a_later_state_owes_what_its_history_has_not_counted(
     spec: RunSpec, tmp_path: Path, was_counted: bool

@@ -105,6 +105,7 @@ def stranded(swarm: InLoopSwarm) -> list[str]:
     """Return who is not in its place: in training, counted by the others, and in rounds that go on."""
     found = []
     for member in swarm.members:
+        found += [f"member {member.index} ended: {error!r}" for error in member.errors]
         if member.daemon is None:
             found.append(f"member {member.index} is away")
             continue

@@ -48,7 +48,7 @@ class FakeWorkers:
     async def take_snapshot(self) -> Snapshot:
         self.look()
         self.snapshot.copy_(self.theta)
-        return Snapshot(self.progress.tokens, 0, None)
+        return Snapshot(tokens=self.progress.tokens, steps=0, loss=None, position=0)
 
     async def apply(self, ages: Mapping[str, int]) -> None:
         self.look()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from configs.errors import NetworkError
+from configs.errors import NetworkError, PeerError
 from configs.run import RunSpec
 from dht.leases import keepers
-from peer.member.keeper import Keeper
+from peer.member.keeper import Keeper, rules_of
 
 MEMBERS = ("a", "b", "c", "me")
 
@@ -24,7 +24,7 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
             raise NetworkError("nobody answers")
         return SimpleNamespace(block=block), sources
 
-    async def keep(state: Any, source: str) -> None:
+    async def keep_from(state: Any, sources: list[str]) -> None:
         kept.append(state.block)
 
     ages = {"held": 1, "unreachable": 1, "wanted": 1}
@@ -33,7 +33,7 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
         kept=kept,
         facts=SimpleNamespace(me="me", config=SimpleNamespace(copies=4, keep_ticks=8)),
         membership=SimpleNamespace(view=lambda block, tick: views[block], members=lambda tick: MEMBERS),
-        store=SimpleNamespace(newest=newest, keep=keep),
+        store=SimpleNamespace(newest=newest, keep_from=keep_from),
         outlook=SimpleNamespace(ages=lambda: ages, stores=lambda peer, block: True),
     )
 
@@ -73,3 +73,17 @@ def test_one_keeper_that_fails_keeps_no_other_from_taking_over(
     asyncio.run(keeper_of(rooms, lambda peer: peer).hand_over(8))
     assert sorted(asked) == ["b", "c"], "a holds it"
     assert "could not hand wanted over to b: gone" in caplog.text
+
+
+def test_only_who_holds_a_block_may_ask_a_keeper_of_it(rooms: Any) -> None:
+    rooms.facts.clock = SimpleNamespace(tick=lambda: 8)
+    rules = rules_of(rooms.facts, rooms.membership)
+    keeps = {"c": ("wanted",)}
+    rooms.membership.record = lambda peer: SimpleNamespace(keeps=keeps.get(peer, ()))
+    for peer in ("a", "c"):  # it holds the block; it keeps it, and leaves
+        rules.check("wanted", peer)
+    with pytest.raises(PeerError, match="b neither holds nor keeps wanted"):
+        rules.check("wanted", "b")
+    rooms.facts.config.copies = 1
+    with pytest.raises(PeerError, match="none of the keepers"):
+        rules.check("held", "a")  # the other holder, me, is copy enough

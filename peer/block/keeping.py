@@ -11,10 +11,11 @@ FEW_SOURCES = 3  # from which on a majority vouches for a state; of fewer, what 
 
 
 @dataclass(frozen=True)
-class Duties:
+class KeepRules:
     """What the members' records say of who has to do with a block; unless told otherwise, everybody may ask."""
 
     holders: Callable[[str], Collection[str]] = lambda block: ()  # the peers in its view; empty: nobody is known
+    stores: Callable[[str, str], bool] = lambda block, peer: False  # whether a peer says that it keeps the block
     is_keeper: Callable[[str, str], bool] = lambda block, gone: True  # whether this peer keeps it when `gone` has left
 
     def check(self, block: str, from_peer: str) -> None:
@@ -23,8 +24,8 @@ class Duties:
         Where nobody holds a block any more, whoever has it may hand it over.
         """
         holders = self.holders(block)
-        if holders and from_peer not in holders:
-            raise PeerError(f"{from_peer} does not hold {block}, and others do")
+        if holders and from_peer not in holders and not self.stores(block, from_peer):
+            raise PeerError(f"{from_peer} neither holds nor keeps {block}, and others do")
         if not self.is_keeper(block, from_peer):
             raise PeerError(f"this peer is none of the keepers of {block}")
 
