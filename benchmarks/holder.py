@@ -20,6 +20,7 @@ import uvloop
 from torch import Tensor
 
 from benchmarks.usage import cpu_seconds, peak_mib
+from configs.allocator import keep_pages
 from configs.clock import Clock
 from configs.run import RunSpec
 from dht.identity import Identity
@@ -170,6 +171,7 @@ async def main(plan: dict[str, Any], index: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logs.configure("info")
-    gc.freeze()  # as the daemon does
+    keep_pages()  # as the daemon does
+    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])))

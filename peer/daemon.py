@@ -20,6 +20,7 @@ from typing import Any
 
 import uvloop
 
+from configs.allocator import keep_pages
 from configs.clock import Clock, SteadyTime
 from configs.files import write_json
 from configs.kept import MACHINE_FILE, to_keep
@@ -80,6 +81,7 @@ def run(settings: Settings) -> None:
 
     Raises ShoalError: one line that says what is wrong and what to do.
     """
+    keep_pages()
     gc.freeze()  # what was imported stays: looking through it for garbage took a tenth of a round's CPU time
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

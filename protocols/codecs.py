@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs import buffers
 from configs.content import Buffer
 from configs.errors import PeerError
 from configs.run import OuterSpec
@@ -115,4 +114,4 @@ def _values(codec: str, size: int) -> Tensor:
 
 def _bytes(size: int) -> Tensor:
     """Return bytes yet to be written."""
-    return torch.from_numpy(buffers.take(size or 1))[:size]  # nothing of an empty array could be viewed
+    return torch.from_numpy(np.empty(size or 1, dtype=np.uint8))[:size]  # nothing of an empty array could be viewed

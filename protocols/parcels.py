@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
-from configs import buffers
 from configs.content import CHUNK_BYTES, HASH_BYTES, Buffer, content_id, hash_chunk, num_chunks, split_hashes
 from configs.errors import PeerError
 from dht.identity import Identity, verify
@@ -79,7 +79,7 @@ class Parcel:
     claimed: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.payload = buffers.take(self.header.size_bytes).data
+        self.payload = np.empty(self.header.size_bytes, dtype=np.uint8).data
 
     @property
     def is_complete(self) -> bool:

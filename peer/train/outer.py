@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from configs import buffers
 from configs.content import content_id_of
 from configs.errors import PeerError
 from configs.run import OuterSpec, RunSpec
@@ -167,7 +167,7 @@ def nesterov(
 
 def unwritten(size: int) -> Tensor:
     """Return `size` float32 values yet to be written."""
-    return torch.from_numpy(buffers.take(4 * size)).view(torch.float32)
+    return torch.from_numpy(np.empty(size, dtype=np.float32))  # NumPy asks for huge pages
 
 
 def tiles(size: int) -> Iterator[slice]:
@@ -281,7 +281,7 @@ def _blank_state(
 ) -> OuterState:
     """Return a state whose values are yet to be written."""
     header = _header(block, size, version, round_, ages, is_final)
-    blob = buffers.take(8 + len(header) + 8 * size).data
+    blob = np.empty(8 + len(header) + 8 * size, dtype=np.uint8).data
     blob[:8] = len(header).to_bytes(8, "little")
     blob[8 : 8 + len(header)] = header
     phi, momentum = _views(blob, 8 + len(header), size)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.buffers import GRAIN_BYTES
 from configs.content import CHUNK_BYTES, content_id_of
 from configs.errors import PeerError, StateError
 from configs.files import LARGE_BYTES
@@ -35,13 +34,13 @@ SIZE = SMALL
 
 @pytest.fixture(autouse=True, params=[SMALL, LARGE], ids=["small", "large"])
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every law be one of small and of large blocks: tiles, chunks, files written over, buffers used again."""
+    """Let every law be one of small and of large blocks: tiles, chunks, files that are written over."""
     monkeypatch.setattr(sys.modules[__name__], "SIZE", request.param)
 
 
 def test_the_sizes_are_on_both_sides_of_every_threshold() -> None:
     """A state has 8 bytes for a value, the smallest file that a large block must have written over has 4."""
-    for threshold in (4 * TILE, LARGE_BYTES, CHUNK_BYTES, GRAIN_BYTES):
+    for threshold in (4 * TILE, LARGE_BYTES, CHUNK_BYTES):
         assert 8 * SMALL < threshold < 4 * LARGE
 
 
