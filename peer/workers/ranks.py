@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+END_S = 10.0  # seconds that a killed process has to end, after which it is left to the kernel
+
+
 def preload() -> None:
     """Start the fork server, which imports what workers need; returns at once. For the main thread.
 
@@ -66,8 +69,9 @@ class Rank:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: dict[int, asyncio.Future[Answer]] = field(default_factory=dict)  # a request's number → its answer
     asked: int = 0  # requests so far
-    failure: Failed | None = None  # what it said before it ended
+    failure: Failed | None = None  # why it ends: what it said itself, or that it was silent
     is_ended: bool = False
+    is_given_up: bool = False  # it was silent for too long
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what the rank says until it ends."""
@@ -105,6 +109,13 @@ class Rank:
             if not future.done():
                 future.set_exception(RankDiedError(self))
 
+    def give_up(self, reason: str) -> None:
+        """Kill a process that is silent, and hear no more of it: one that hangs in a driver may outlive its kill."""
+        self.is_given_up = True
+        self.failure = Failed(kind="other", reason=reason)
+        self.process.kill()
+        self.writer.transport.abort()
+
     def why_ended(self) -> str:
         """Say how the process ended. Blocks until it has."""
         self.process.join(5)
@@ -114,11 +125,22 @@ class Rank:
         return f"{self.name} ended with exit code {code}"
 
 
-async def ask_all(ranks: Sequence[Rank], request: Request) -> Answer:
-    """Ask all ranks; return the first one's answer. Raises RankDiedError, or the error that a rank refuses with."""
+async def ask_all(ranks: Sequence[Rank], request: Request, patience_s: float) -> Answer:
+    """Ask all ranks; return the first one's answer. Raises RankDiedError, or the error that a rank refuses with.
+
+    Ranks that have not answered after `patience_s` are killed.
+    """
     with ExitStack() as stack:
         futures = [stack.enter_context(rank.asking(request)) for rank in ranks]
-        answers = [await future for future in futures]
+        try:
+            async with asyncio.timeout(patience_s):
+                answers = await asyncio.gather(*futures)
+        except TimeoutError:
+            silent = [rank for rank, future in zip(ranks, futures, strict=True) if future.cancelled()]
+            names = " and ".join(rank.name for rank in silent)
+            for rank in silent:
+                rank.give_up(f"{names} did not answer for {patience_s:.0f} s and was ended")
+            raise RankDiedError(silent[0]) from None
     for answer in answers:
         if isinstance(answer, Refused):
             raise answer.error()
@@ -147,4 +169,4 @@ async def open_ranks(setup: Setup, snapshot: Tensor, anchor: Tensor) -> AsyncIte
                 rank.process.kill()
         for rank in ranks:
             if rank.process.pid is not None:
-                await asyncio.to_thread(rank.process.join)
+                await asyncio.to_thread(rank.process.join, END_S)

@@ -3,7 +3,7 @@
 The daemon never dies of a worker. When a rank ends, all ranks are started again from the anchor (a new
 *generation*), with half of the micro-batch if memory was the reason, and what was being asked is asked again.
 
-Nothing heavy is imported at the top, so that `peer.ranks.preload` can run before everything else.
+Nothing heavy is imported at the top, so that `preload` can run before everything else.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Seconds that workers have for an answer: so many inner steps, since most requests wait for the end of one, but never
+# less than the least, and more while no step has ended and nobody knows how long one takes.
+ANSWER_STEPS, LEAST_ANSWER_S, FIRST_ANSWER_S = 10, 60.0, 600.0
+
 
 @dataclass(frozen=True)
 class Event:
@@ -89,8 +93,8 @@ class Workers:
 
     `anchor` and `snapshot` are flat float32 tensors shared with the ranks, in the layout of the sub-model that is
     loaded: write the anchor before `load` and `apply`, read the snapshot after `take_snapshot`. `epoch` changes
-    whenever θ went back to the anchor. Requests wait while workers are started again; all raise DeviceError once
-    that has failed too often. Cancelling a request leaves the workers usable.
+    whenever θ went back to the anchor. Workers that do not answer are started again, and requests wait meanwhile; all
+    raise DeviceError once that has failed too often. Cancelling a request leaves the workers usable.
     """
 
     anchor: Tensor
@@ -100,8 +104,7 @@ class Workers:
         self.progress = Progress()
         self.epoch = 0
         self.micro_batch = 0  # sequences in one forward pass of a rank, as found
-        self._config = config
-        self._folder = folder
+        self._config, self._folder = config, folder
         self.on_event = on_event
         self._restarts = Restarts(config.micro_batch)
         self._generation = 0
@@ -228,7 +231,12 @@ class Workers:
         while True:
             ranks = await self._live()
             with suppress(RankDiedError):
-                return await ask_all(ranks, request)
+                return await ask_all(ranks, request, self._patience_s)
+
+    @property
+    def _patience_s(self) -> float:
+        step_s = self.progress.step_s
+        return FIRST_ANSWER_S if step_s is None else max(LEAST_ANSWER_S, ANSWER_STEPS * step_s)
 
     async def _supervise(self, setup: Setup) -> None:
         """Run one generation after the other until closed or until it is pointless."""
@@ -282,8 +290,8 @@ class Workers:
             finally:
                 self._ready.clear()
             # A rank that fails takes the others' process group down: the reason is the first that gives one.
-            failure = next((rank.failure for rank in ranks if rank.failure), None)
-            if failure is not None:
+            failures = [rank.failure for rank in sorted(ranks, key=lambda rank: not rank.is_given_up) if rank.failure]
+            for failure in failures:
                 log.debug("worker: %s", failure.detail)
                 return Death(failure.reason, failure.kind)
             reason = await asyncio.to_thread(dead[0].why_ended)
@@ -293,13 +301,13 @@ class Workers:
     async def _take_up(self, ranks: Sequence[Rank]) -> None:
         """Bring a new generation to where the one before was."""
         if self._is_paused:
-            await ask_all(ranks, Pause())
+            await ask_all(ranks, Pause(), self._patience_s)
         if self._loaded is None:
             return
         place = self._place(self._loaded.place.ages)
         self._loaded = self._loaded.model_copy(update={"place": place})
         try:
-            await ask_all(ranks, self._loaded)
+            await ask_all(ranks, self._loaded, self._patience_s)
         except ShoalError as error:
             self._tell(Event("stalled", str(error)))
         self.epoch = place.epoch

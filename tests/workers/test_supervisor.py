@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.patience import HANG_S, until_async
+from benchmarks.patience import HANG_S, patience, until_async
 from configs.errors import DataError, DeviceError
 from configs.machine import PeerConfig
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
 from peer.corpus.data import Source
 from peer.train.model import initial_parameters
 from peer.train.partition import COMMON, TRUNK, Strategy
+from peer.workers import supervisor
 from peer.workers.supervisor import Event, Workers, open_workers
 
 STRATEGY = Strategy("experts", 2)
@@ -241,6 +242,44 @@ def test_a_cancelled_request_leaves_the_workers_usable(tmp_path: Path) -> None:
             assert (await workers.take_snapshot()).tokens >= 0
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
+def test_a_worker_that_does_not_answer_is_started_again(
+    tmp_path: Path, devices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with training(tmp_path, devices) as (workers, events):
+            await trained(workers, 2 * BATCH_TOKENS)
+            snapshot = await workers.take_snapshot()
+            workers.anchor.copy_(workers.snapshot)
+            await workers.apply({COMMON: snapshot.tokens})
+            silent = pids(workers)[-1]
+
+            def told(event: Event) -> None:
+                monkeypatch.undo()  # those that are started now have the time that they need on a busy machine
+                events.put_nowait(event)
+
+            workers.on_event = told
+            await until_async(anything, lambda _: workers.progress.step_s is not None, "a step whose length is told")
+            monkeypatch.setattr(supervisor, "LEAST_ANSWER_S", 1.0)
+            monkeypatch.setattr(supervisor, "ANSWER_STEPS", 0)  # the first step of two ranks may take seconds
+            os.kill(silent, signal.SIGSTOP)
+            async with patience("the worker to be given up"):
+                while events.empty():  # it may answer once more before it stops
+                    asked = await workers.take_snapshot()
+            event = events.get_nowait()
+            assert event.kind == "restarted"
+            assert re.fullmatch(r"the worker on cpu did not answer for \d+ s and was ended", event.reason)
+            assert asked.tokens >= snapshot.tokens  # what was asked was asked again
+            assert silent not in pids(workers)
+            await trained(workers, snapshot.tokens + 2 * BATCH_TOKENS)
+
+    asyncio.run(main())
+
+
+async def anything() -> None:
+    """Ask nothing of the workers."""
 
 
 def long_windows(sequences: int, length: int) -> RunSpec:
