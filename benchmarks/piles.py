@@ -12,6 +12,7 @@ from statistics import fmean
 from benchmarks.quality_cells import PEERS, Cell, Trials
 from benchmarks.routes import DEFAULT
 from benchmarks.text import prepared
+from peer.corpus.prepare import Plan
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ def train_on_pile(
     """Find domains in `sources` taken together, and train each row's `cells` on them."""
     out = cache / f"pile-{name}"
     model = next(iter(cells.values()))[0].model
-    sizes = {"vocab_size": model.vocab_size, "context_length": model.context_length}
-    corpus = prepared(sources, out / "corpus", domains=PEERS, **sizes)
+    plan = Plan(vocab_size=model.vocab_size, context_length=model.context_length, domains=PEERS)
+    corpus = prepared(sources, out / "corpus", plan)
     trained = Trials(corpus.path, out, jobs).outcomes(cell for row in cells.values() for cell in row)
     losses = {row: [fmean(trained[cell]["losses"][DEFAULT].values()) for cell in of] for row, of in cells.items()}
     return Pile(name, losses)

@@ -34,6 +34,7 @@ from benchmarks.routes import DEFAULT, ORACLE
 from benchmarks.text import DATA, DOMAINS, corpus_for, prepared
 from configs.run import InnerSpec, ModelSpec
 from peer.corpus.data import TOKENIZER_FILE, Corpus, open_corpus
+from peer.corpus.prepare import Plan
 from peer.fused.fuse import Parts
 
 LATE = "shakespeare"  # of the same text
@@ -212,7 +213,7 @@ def _forms(trials: Trials, cells: Mapping[str, Sequence[Cell]], rows: Rows, data
         out = trials.cache / f"{trials.corpus_path.name}-late"
         sources = [folder / domain / "train.txt" for domain in (*DOMAINS, LATE)]
         tokenizer, length = corpus.path / TOKENIZER_FILE, cell.model.context_length
-        wider = prepared(sources, out, tokenizer=tokenizer, context_length=length)
+        wider = prepared(sources, out, Plan(tokenizer=tokenizer, context_length=length))
         late = late_domain(cell.spec(corpus), corpus, wider, trials.blocks(cell), cell.scale.held_out)
         found["late_domain"] = asdict(late)
         what = f"{LATE} joins late: worst ratio of another domain's loss; its own: {late.loss_before:.3f} before, "

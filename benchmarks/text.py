@@ -3,12 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from configs.run import ModelSpec
 from peer.corpus.builtin import built_in_corpus
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
-from peer.corpus.prepare import prepare
+from peer.corpus.prepare import Plan, prepare
 
 DATA = Path("../shared/data/lm")
 DOMAINS = ("wiki", "novel", "science", "tech_pep", "law_en", "dialogue")  # of that folder: those in English
@@ -23,11 +22,11 @@ def corpus_for(data: Path | None, cache: Path, model: ModelSpec) -> Corpus:
     out = cache / f"corpus-{hashlib.sha256(f'{folder} {vocab_size}'.encode()).hexdigest()[:8]}"
     known = [folder / domain / "train.txt" for domain in DOMAINS]
     sources = known if all(path.is_file() for path in known) else [folder]
-    return prepared(sources, out, vocab_size=vocab_size, context_length=length)
+    return prepared(sources, out, Plan(vocab_size=vocab_size, context_length=length))
 
 
-def prepared(sources: Sequence[Path], out: Path, **options: Any) -> Corpus:
-    """Return the corpus `out`, made of `sources` with `prepare`'s options unless it is there already."""
+def prepared(sources: Sequence[Path], out: Path, plan: Plan) -> Corpus:
+    """Return the corpus `out`, made of `sources` by `plan` unless it is there already."""
     if not (out / CORPUS_FILE).exists():
-        prepare(sources, out, **options)
+        prepare(sources, out, plan)
     return open_corpus(out)

@@ -8,7 +8,7 @@ import torch
 
 from configs.run import InnerSpec, ModelSpec
 from peer.corpus.data import Corpus, Sampler, Source, open_corpus
-from peer.corpus.prepare import prepare
+from peer.corpus.prepare import Plan, prepare
 from peer.train.inner import Inner
 from peer.train.model import TokenLoss, initial_parameters
 from peer.train.partition import COMMON, Strategy
@@ -41,7 +41,7 @@ def mixed_corpus(folder: Path) -> Corpus:
     task_file(folder / "texts" / "colours.jsonl", records(has_options=True))
     tales = (f"a tale of {number} fish and a bird " * 40 for number in range(20))
     (folder / "texts" / "tales.txt").write_text("\n\n".join(tales), encoding="utf-8")
-    prepare([folder / "texts"], folder / "corpus", vocab_size=300, context_length=WINDOW, shard_tokens=4000)
+    prepare([folder / "texts"], folder / "corpus", Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000))
     return open_corpus(folder / "corpus")
 
 

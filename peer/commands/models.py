@@ -1,7 +1,7 @@
 """The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +13,8 @@ from configs.text import printable
 from peer.commands.options import Device, Json, ModelDir
 
 if TYPE_CHECKING:
-    from configs.corpus import TaskFormat
+    from configs.corpus import CorpusInfo, TaskFormat
+    from peer.corpus.prepare import Plan
 
 MODEL = "Data and models"
 
@@ -62,68 +63,33 @@ def prepare(
     for source in sources:
         if not source.exists():
             raise DataError(f"there is nothing at {source}; give text files or folders of them")
-    from dht.addresses import is_address
+    if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
+        raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
     from peer.commands import terminal
     from peer.corpus import prepare as preparing
+    from peer.corpus.documents import Columns
 
-    with ExitStack() as stack:
-        known = None
+    plan = preparing.Plan(
+        vocab_size,
+        tokenizer,
+        context_length=context_length or DEFAULT_CONTEXT,
+        heldout_share=heldout_share,
+        shard_tokens=shard_tokens,
+        is_private=private,
+        domains=domains,
+    )
+    if prompt_format is not None:
+        plan = replace(plan, prompt=prompt_format.replace("\\n", "\n"))
+    with TemporaryDirectory() as folder:
         if like is not None:
-            if any(option is not None for option in (vocab_size, tokenizer, domains)):
-                raise UsageError(
-                    "--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains"
-                )
-            from peer.visit.likeness import likeness_of
-
-            likeness = likeness_of(like)
-            known, context_length = likeness.counts, context_length or likeness.context_length
-            tokenizer = Path(stack.enter_context(TemporaryDirectory()), "tokenizer.json")
-            tokenizer.write_bytes(likeness.tokenizer_json)
-        context_length = context_length or DEFAULT_CONTEXT
-        report = stack.enter_context(terminal.progress())
-        corpus = preparing.prepare(
-            sources,
-            out,
-            vocab_size=vocab_size,
-            tokenizer=tokenizer,
-            text_column=text_column,
-            domain_column=domain_column,
-            context_length=context_length,
-            prompt=None if prompt_format is None else prompt_format.replace("\\n", "\n"),
-            heldout_share=heldout_share,
-            shard_tokens=shard_tokens,
-            private=private,
-            domains=domains,
-            known=known,
-            progress=report,
-        )
+            plan = _alike(like, plan, Path(folder), context_length)
+        with terminal.progress() as report:
+            corpus = preparing.prepare(sources, out, plan, Columns(text_column, domain_column), report)
     if as_json:
         print(corpus.model_dump_json(indent=1, exclude_defaults=True))
-        return
-    words: dict[str, list[str]] = {}
-    if domains is not None:
-        from peer.corpus.data import open_corpus
-        from peer.corpus.domains import typical_words
-
-        words = typical_words(open_corpus(out))
-    for domain in corpus.domains:
-        size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
-        if domain.task is not None:
-            size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
-        typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
-        print(f"{domain.name}: {size}, {held_out} held out{typical}")
-        if domain.task is not None and domain.task.cut + domain.task.left_out:
-            print(
-                f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
-                f"were left out, to fit into {context_length} tokens; --context-length takes longer ones"
-            )
-    if like is not None and is_address(like):
-        print(f"train on it with: shoal join {like} --data {out}{' --private' if private else ''}")
-        return
-    setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={context_length} " if corpus.task_format is not None else ""
-    print(
-        f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: {setting}shoal start --config tiny --data {out}"
-    )
+    else:
+        _show_corpus(corpus, out, plan)
+        print(_way_to_train(corpus, out, plan, like))
 
 
 @app.command(rich_help_panel=MODEL)
@@ -283,6 +249,53 @@ def ask(
     import peer.visit.ask
 
     peer.visit.ask.ask(address, run, peer.visit.ask.Question(prompt, task, max_tokens, temperature, top_k, seed))
+
+
+def _alike(like: str, plan: "Plan", folder: Path, context_length: int | None) -> "Plan":
+    """Return the plan with the tokens and domains of a run or corpus; its tokenizer is written into `folder`.
+
+    `context_length` is what was given, and goes over the run's.
+    """
+    from peer.visit.likeness import likeness_of
+
+    likeness = likeness_of(like)
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_bytes(likeness.tokenizer_json)
+    length = context_length or likeness.context_length or plan.context_length
+    return replace(plan, known=likeness.counts, tokenizer=tokenizer, context_length=length)
+
+
+def _show_corpus(corpus: "CorpusInfo", out: Path, plan: "Plan") -> None:
+    """Print what each domain holds, and what tells it from the others if it was found in the text."""
+    words: dict[str, list[str]] = {}
+    if plan.domains is not None:
+        from peer.corpus.data import open_corpus
+        from peer.corpus.domains import typical_words
+
+        words = typical_words(open_corpus(out))
+    for domain in corpus.domains:
+        size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
+        if domain.task is not None:
+            size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
+        typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
+        print(f"{domain.name}: {size}, {held_out} held out{typical}")
+        if domain.task is not None and domain.task.cut + domain.task.left_out:
+            print(
+                f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
+                f"were left out, to fit into {plan.context_length} tokens; --context-length takes longer ones"
+            )
+
+
+def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | None) -> str:
+    """Return the line that says how to train on a corpus."""
+    from dht.addresses import is_address
+
+    if like is not None and is_address(like):
+        return f"train on it with: shoal join {like} --data {out}{' --private' if plan.is_private else ''}"
+    setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={plan.context_length} " if corpus.task_format is not None else ""
+    return (
+        f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: {setting}shoal start --config tiny --data {out}"
+    )
 
 
 def _of(domain: str, report: Report) -> Report:

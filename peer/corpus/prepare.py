@@ -117,42 +117,19 @@ class _Extent:
 def prepare(
     sources: Sequence[Path],
     out: Path,
-    *,
-    vocab_size: int | None = None,
-    tokenizer: Path | None = None,
-    text_column: str = "text",
-    domain_column: str | None = None,
-    context_length: int = 128,
-    prompt: str | None = None,
-    heldout_share: float = 0.05,
-    shard_tokens: int = 4 << 20,
-    private: bool = False,
-    domains: int | None = None,
-    known: Mapping[str, np.ndarray] | None = None,
-    seed: int = 0,
+    plan: Plan | None = None,
+    columns: Columns | None = None,
     progress: Progress | None = None,
 ) -> CorpusInfo:
-    """Prepare text files, JSON lines, Parquet files or folders of them as the corpus `out`; see `Plan`.
+    """Prepare text files, JSON lines, Parquet files or folders of them as the corpus `out`.
 
-    The domains are those of `documents.find_files`, or what `domain_column` names, or as many as `domains` says, found
-    in the text of all sources together, or those that are `known`. `out` appears when it is complete.
+    The domains are those of `documents.find_files`, or what the domain column names, or those that the plan finds or
+    knows, in the text of all sources together. `out` appears when it is complete.
     Raises DataError (what to mend in the text or the options) or StateError (the disk is full or read-only).
     """
-    plan = Plan(
-        vocab_size,
-        tokenizer,
-        context_length=context_length,
-        prompt=DEFAULT_PROMPT if prompt is None else prompt,
-        heldout_share=heldout_share,
-        shard_tokens=shard_tokens,
-        is_private=private,
-        domains=domains,
-        seed=seed,
-        known=known,
-    )
-    if plan.is_pooled and domain_column is not None:
+    plan, columns = plan or Plan(), columns or Columns()
+    if plan.is_pooled and columns.domain is not None:
         raise DataError("--domains and --like find domains and --domain-column names them; leave one of them out")
-    columns = Columns(text_column, domain_column)
     files = find_files(sources, may_share_names=plan.is_pooled)
 
     def documents() -> Iterator[tuple[str, Document]]:

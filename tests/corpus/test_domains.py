@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from peer.corpus.data import open_corpus
-from peer.corpus.documents import cut_text
+from peer.corpus.documents import Columns, cut_text
 from peer.corpus.domains import enough, typical_words
 from peer.corpus.mixture import BOUNDS, Mixture, Passages, Prices, choose, fit, log_unigrams_of, settle
 from peer.corpus.prepare import Plan, prepare, prepare_texts
@@ -138,10 +139,10 @@ def test_files_and_folders_do_not_matter(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n\n".join(texts[part * 60 : part * 60 + 60]), encoding="utf-8")
     twins = [tmp_path / "texts" / half / "train.txt" for half in ("a", "b")]
-    options = {"vocab_size": 400, "context_length": 16}
-    assert len(prepare([tmp_path / "texts"], tmp_path / "one", domains=3, **options).domains) == 3  # type: ignore[arg-type]
-    assert len(prepare(twins, tmp_path / "two", domains=2, **options).domains) == 2  # type: ignore[arg-type]
-    assert len(prepare(twins, tmp_path / "all", domains=1, **options).domains) == 1  # type: ignore[arg-type]
+    plan = Plan(vocab_size=400, context_length=16)
+    assert len(prepare([tmp_path / "texts"], tmp_path / "one", replace(plan, domains=3)).domains) == 3
+    assert len(prepare(twins, tmp_path / "two", replace(plan, domains=2)).domains) == 2
+    assert len(prepare(twins, tmp_path / "all", replace(plan, domains=1)).domains) == 1
 
 
 def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
@@ -154,11 +155,11 @@ def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
     assert "too much alike for 4 domains" in message
     rows = [json.dumps({"text": text, "kind": "a"}) for text in mixed()]
     (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, domain_column="kind", domains=2))
+    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, Plan(domains=2), Columns(domain="kind")))
     assert "leave one of them out" in both
     examples = [json.dumps({"input": f"{n} fish", "target": str(n)}) for n in range(50)]
     (tmp_path / "qa.jsonl").write_text("\n".join(examples), encoding="utf-8")
-    assert "'qa' is a task" in refusal(lambda: prepare([tmp_path / "qa.jsonl"], out, domains=2))
+    assert "'qa' is a task" in refusal(lambda: prepare([tmp_path / "qa.jsonl"], out, Plan(domains=2)))
     assert not out.exists()
 
 

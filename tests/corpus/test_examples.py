@@ -60,7 +60,9 @@ def test_windows_hold_whole_examples_of_which_the_targets_count(corpus: Corpus) 
 
 def test_the_same_examples_give_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
     folder = corpus.path.parent
-    info = prepare([folder / "texts"], tmp_path / "again", vocab_size=300, context_length=WINDOW, shard_tokens=4000)
+    info = prepare(
+        [folder / "texts"], tmp_path / "again", Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000)
+    )
     assert info == corpus.info
 
 
@@ -137,7 +139,9 @@ def test_an_input_loses_its_beginning_for_the_target_to_fit(corpus: Corpus) -> N
 
 def test_examples_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     lines = [*records(60), {"input": "long", "target": "z q " * 100}, {"input": "fish " * 60, "target": "many"}]
-    info = prepare([task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", vocab_size=300, context_length=WINDOW)
+    info = prepare(
+        [task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", Plan(vocab_size=300, context_length=WINDOW)
+    )
     task = info.domains[0].task
     assert task is not None and task.left_out == 1 and task.cut == 1
     assert task.examples + info.domains[0].heldout.tokens == 61
@@ -145,7 +149,7 @@ def test_examples_that_do_not_fit_are_counted(tmp_path: Path) -> None:
 
 def test_special_tokens_in_examples_are_text(tmp_path: Path) -> None:
     lines = [*records(60), *({"input": f"<|endoftext|> {n}", "target": "<|endoftext|>"} for n in range(9))]
-    prepare([task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", vocab_size=300, context_length=64)
+    prepare([task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", Plan(vocab_size=300, context_length=64))
     corpus = open_corpus(tmp_path / "corpus")
     shard = open_tokens(corpus.blob(corpus.info.domains[0].shards[0].content_id), 300, is_task=True)
     assert (shard == corpus.info.end_of_text).sum() == corpus.info.domains[0].task.examples
@@ -155,7 +159,7 @@ def test_held_out_examples_keep_references_and_options(tmp_path: Path) -> None:
     lines = records(40, has_options=True)
     for line in lines:
         line["targets"] = [line["target"], "another"]
-    prepare([task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", vocab_size=300, context_length=64)
+    prepare([task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", Plan(vocab_size=300, context_length=64))
     corpus = open_corpus(tmp_path / "corpus")
     example = heldout_examples(corpus, corpus.info.domains[0], 1)[0]
     assert example.references == (example.target, "another") and len(example.options) == 4
@@ -169,7 +173,7 @@ def test_held_out_examples_keep_references_and_options(tmp_path: Path) -> None:
 def test_a_prompt_format_must_have_one_input_and_be_short(tmp_path: Path, prompt: str) -> None:
     source = task_file(tmp_path / "a.jsonl", records(40))
     with pytest.raises(DataError, match="prompt format") as caught:
-        prepare([source], tmp_path / "corpus", vocab_size=300, context_length=WINDOW, prompt=prompt)
+        prepare([source], tmp_path / "corpus", Plan(vocab_size=300, context_length=WINDOW, prompt=prompt))
     assert "\n" not in str(caught.value)
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from configs.content import content_id_of
 from configs.errors import DataError, StateError
 from configs.files import disk_errors
 from peer.corpus.data import open_corpus, open_tokens
-from peer.corpus.documents import split_lines
+from peer.corpus.documents import Columns, split_lines
 from peer.corpus.prepare import Plan, prepare, prepare_texts
 
-OPTIONS = {"vocab_size": 300, "context_length": 16}
+PLAN = Plan(vocab_size=300, context_length=16)
 
 
 def passages(word: str, count: int = 30) -> list[str]:
@@ -54,16 +55,16 @@ def test_a_folder_holds_a_domain_in_each_entry(tmp_path: Path) -> None:
     text_file(tmp_path / "texts" / "flat.txt", "herring")
     (tmp_path / "texts" / ".hidden").mkdir()
     (tmp_path / "texts" / "logo.png").write_bytes(b"\x89PNG")
-    info = prepare([tmp_path / "texts"], tmp_path / "corpus", **OPTIONS)
+    info = prepare([tmp_path / "texts"], tmp_path / "corpus", PLAN)
     assert [domain.name for domain in info.domains] == ["deep", "flat"]
     assert open_corpus(tmp_path / "corpus").info == info
 
 
 def test_several_sources_are_a_domain_each(tmp_path: Path) -> None:
     files = [text_file(tmp_path / name / "train.txt", name) for name in ("cod", "eel")]
-    info = prepare(files, tmp_path / "corpus", **OPTIONS)
+    info = prepare(files, tmp_path / "corpus", PLAN)
     assert [domain.name for domain in info.domains] == ["cod", "eel"]
-    info = prepare([file.parent for file in files], tmp_path / "again", **OPTIONS)
+    info = prepare([file.parent for file in files], tmp_path / "again", PLAN)
     assert [domain.name for domain in info.domains] == ["cod", "eel"]
 
 
@@ -71,10 +72,10 @@ def test_a_column_names_the_domain(tmp_path: Path) -> None:
     rows = [{"body": text, "kind": kind} for kind in ("sea fish", "bird") for text in passages(kind)]
     lines = json_lines(tmp_path / "all.jsonl", rows)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "all.parquet")
-    columns = {"text_column": "body", "domain_column": "kind", **OPTIONS}
-    info = prepare([lines], tmp_path / "a", **columns)
+    columns = Columns("body", "kind")
+    info = prepare([lines], tmp_path / "a", PLAN, columns)
     assert [domain.name for domain in info.domains] == ["sea-fish", "bird"]
-    assert prepare([tmp_path / "all.parquet"], tmp_path / "b", **columns) == info
+    assert prepare([tmp_path / "all.parquet"], tmp_path / "b", PLAN, columns) == info
 
 
 def test_tokens_decode_to_the_documents_and_none_is_lost(tmp_path: Path) -> None:
@@ -126,8 +127,8 @@ def test_a_tokenizer_can_be_brought(tmp_path: Path) -> None:
 
 def test_private_domains_say_so(tmp_path: Path) -> None:
     file = text_file(tmp_path / "cod.txt", "cod")
-    assert not prepare([file], tmp_path / "a", private=True, **OPTIONS).domains[0].is_public
-    assert prepare([file], tmp_path / "b", **OPTIONS).domains[0].is_public
+    assert not prepare([file], tmp_path / "a", replace(PLAN, is_private=True)).domains[0].is_public
+    assert prepare([file], tmp_path / "b", PLAN).domains[0].is_public
 
 
 def test_paragraphs_are_joined_until_they_are_long_enough() -> None:
@@ -178,8 +179,8 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
 )
 def test_text_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
-    options = {"vocab_size": 300, "context_length": 16_384}
-    message = refusal(lambda: prepare([tmp_path / name], tmp_path / "corpus", **options))
+    plan = Plan(vocab_size=300, context_length=16_384)
+    message = refusal(lambda: prepare([tmp_path / name], tmp_path / "corpus", plan))
     assert words in message
     assert [path.name for path in tmp_path.iterdir()] == [name]  # nothing half-done is left behind
 
@@ -189,42 +190,42 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"body": ["a"], "kind": [None]}), tmp_path / "a.parquet")
     assert "no column 'text'; the columns are: body" in refusal(lambda: prepare([tmp_path / "a.parquet"], out))
     lines = json_lines(tmp_path / "a.jsonl", [{"text": "a", "kind": ""}])
-    assert "no column 'topic'" in refusal(lambda: prepare([lines], out, domain_column="topic"))
-    assert "column 'kind' is empty" in refusal(lambda: prepare([lines], out, domain_column="kind"))
+    assert "no column 'topic'" in refusal(lambda: prepare([lines], out, columns=Columns(domain="topic")))
+    assert "column 'kind' is empty" in refusal(lambda: prepare([lines], out, columns=Columns(domain="kind")))
     file = text_file(tmp_path / "cod.txt", "cod")
-    assert "use JSON lines or Parquet" in refusal(lambda: prepare([file], out, domain_column="kind"))
+    assert "use JSON lines or Parquet" in refusal(lambda: prepare([file], out, columns=Columns(domain="kind")))
     many = json_lines(tmp_path / "many.jsonl", [{"text": "a", "url": index} for index in range(65)])
-    assert "more than 64 domains" in refusal(lambda: prepare([many], out, domain_column="url"))
+    assert "more than 64 domains" in refusal(lambda: prepare([many], out, columns=Columns(domain="url")))
 
 
 def test_options_that_make_no_sense(tmp_path: Path) -> None:
     file, out = text_file(tmp_path / "cod.txt", "cod"), tmp_path / "corpus"
-    assert "choose from 258" in refusal(lambda: prepare([file], out, vocab_size=10))
-    assert "held-out share" in refusal(lambda: prepare([file], out, heldout_share=1.0))
-    assert "make them longer" in refusal(lambda: prepare([file], out, shard_tokens=10))
+    assert "choose from 258" in refusal(lambda: prepare([file], out, Plan(vocab_size=10)))
+    assert "held-out share" in refusal(lambda: prepare([file], out, Plan(heldout_share=1.0)))
+    assert "make them longer" in refusal(lambda: prepare([file], out, Plan(shard_tokens=10)))
 
 
 def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     file, out = text_file(tmp_path / "cod.txt", "cod"), tmp_path / "corpus"
     path = tmp_path / "tokenizer.json"
-    assert "cannot read the tokenizer" in refusal(lambda: prepare([file], out, tokenizer=path))
+    assert "cannot read the tokenizer" in refusal(lambda: prepare([file], out, Plan(tokenizer=path)))
     path.write_text("{}", encoding="utf-8")
-    assert "not a Hugging Face tokenizer.json" in refusal(lambda: prepare([file], out, tokenizer=path))
-    prepare([file], tmp_path / "other", vocab_size=300, context_length=16)
+    assert "not a Hugging Face tokenizer.json" in refusal(lambda: prepare([file], out, Plan(tokenizer=path)))
+    prepare([file], tmp_path / "other", Plan(vocab_size=300, context_length=16))
     raw = (tmp_path / "other" / "tokenizer.json").read_text(encoding="utf-8")
     path.write_text(raw.replace("<|endoftext|>", "<|unheard|>"), encoding="utf-8")
-    assert "no token that ends a text" in refusal(lambda: prepare([file], out, tokenizer=path))
+    assert "no token that ends a text" in refusal(lambda: prepare([file], out, Plan(tokenizer=path)))
     path.write_text(raw, encoding="utf-8")
-    assert "raise --vocab-size" in refusal(lambda: prepare([file], out, tokenizer=path, vocab_size=258))
+    assert "raise --vocab-size" in refusal(lambda: prepare([file], out, Plan(tokenizer=path, vocab_size=258)))
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     file, out = text_file(tmp_path / "cod.txt", "cod"), tmp_path / "corpus"
     out.mkdir()
-    prepare([file], out, **OPTIONS)  # an empty folder is fine
+    prepare([file], out, PLAN)  # an empty folder is fine
     before = contents(out)
-    assert "exists and is not empty" in refusal(lambda: prepare([file], out, **OPTIONS))
-    assert "exists and is not empty" in refusal(lambda: prepare([file], file, **OPTIONS))
+    assert "exists and is not empty" in refusal(lambda: prepare([file], out, PLAN))
+    assert "exists and is not empty" in refusal(lambda: prepare([file], file, PLAN))
     assert contents(out) == before
 
 
@@ -259,7 +260,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_text_and_examples_are_no_domain_together(tmp_path: Path) -> None:
     text_file(tmp_path / "texts" / "both" / "a.txt", "cod")
     json_lines(tmp_path / "texts" / "both" / "b.jsonl", [{"input": "cod", "target": "fish"}])
-    said = refusal(lambda: prepare([tmp_path / "texts"], tmp_path / "corpus", **OPTIONS))
+    said = refusal(lambda: prepare([tmp_path / "texts"], tmp_path / "corpus", PLAN))
     assert "domain 'both' has both text and examples; make them two domains" in said
 
 
@@ -267,7 +268,7 @@ def test_examples_beside_a_text_column_are_text(tmp_path: Path) -> None:
     rows: list[object] = [{"text": text, "input": "x", "target": "y"} for text in passages("cod")]
     plain: list[object] = [{"text": text} for text in passages("cod")]
     found = [
-        prepare([json_lines(tmp_path / f"{name}.jsonl", lines)], tmp_path / name, **OPTIONS).domains[0].shards
+        prepare([json_lines(tmp_path / f"{name}.jsonl", lines)], tmp_path / name, PLAN).domains[0].shards
         for name, lines in (("a", rows), ("b", plain))
     ]
     assert found[0] == found[1]
