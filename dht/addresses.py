@@ -16,6 +16,8 @@ MAX_ADDRESS_CHARS = 256
 
 EXAMPLE = "/ip4/203.0.113.7/tcp/4000/p2p/Qm…"
 _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
+# What p2pd dials and Hivemind's multiaddrs know; the library that parses here knows more.
+_DIALLED = {*_HOSTS, "tcp", "udp", "quic", "quic-v1", "tls", "ws", "wss", "p2p", "p2p-circuit"}
 _HOST_PORT = re.compile(r"^(?:\w+://)?\[?([\w.:-]+?)\]?:(\d+)/?$")
 
 
@@ -113,8 +115,8 @@ def _parse(text: str) -> Multiaddr:
         raise UsageError(
             f"'{text}' is not a multiaddr; write /{family}/{host_port[1]}/tcp/{host_port[2]}/p2p/ and the peer id"
         )
-    if not text.startswith("/") or len(text) > MAX_ADDRESS_CHARS:
-        raise UsageError(f"'{text[:MAX_ADDRESS_CHARS]}' is not a multiaddr; it should look like {EXAMPLE}")
+    if not text.startswith("/") or len(text) > MAX_ADDRESS_CHARS or not text.isprintable():
+        raise UsageError(f"{text[:MAX_ADDRESS_CHARS]!r} is not a multiaddr; it should look like {EXAMPLE}")
     if text.startswith("/ip/"):
         raise UsageError(f"the address '{text}' begins with /ip/; write /ip4/ (or /ip6/) instead")
     try:
@@ -122,12 +124,14 @@ def _parse(text: str) -> Multiaddr:
         parts = [(protocol.name, value) for protocol, value in address.items()]
     except (MultiaddrError, ValueError, LookupError) as error:
         raise UsageError(f"the address '{text}' is wrong: {_reason(error)}; it should look like {EXAMPLE}") from None
-    if parts[0][0] not in _HOSTS:
+    if not parts or parts[0][0] not in _HOSTS:
         raise UsageError(f"the address '{text}' must begin with one of /{'/, /'.join(_HOSTS)}/, as in {EXAMPLE}")
     if len(parts) < 2 or parts[1][0] not in ("tcp", "udp"):
         raise UsageError(
             f"the address '{text}' names no port; write /tcp/ and the port after the host, as in {EXAMPLE}"
         )
+    if unknown := [name for name, _ in parts if name not in _DIALLED]:
+        raise UsageError(f"the address '{text}' cannot be dialled: it has /{unknown[0]} in it; use one as in {EXAMPLE}")
     return address
 
 

@@ -54,6 +54,9 @@ class Buckets:
             except PeerError as error:
                 logger.debug("a group record was refused: %s", error)
                 continue
+            except Exception:  # a mistake of ours: it costs this record and no other
+                logger.exception("the group record of %s cannot be used", peer)
+                continue
             if signer == peer and record.key == key and issued <= self._clock.now() + MAX_SKEW_S:
                 records[peer] = record
         return records

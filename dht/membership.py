@@ -7,11 +7,12 @@ different moments still agree. The rules are pure functions; `Membership` reads,
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from configs.clock import Clock
 from configs.errors import NetworkError, PeerError, StateError
 from dht.address_book import AddressBook
+from dht.addresses import addresses_of
 from dht.network import Network
 from dht.records import MemberRecord, member_key, open_record, sign_record
 
@@ -25,6 +26,9 @@ MIN_LIFETIME_S = 60.0  # of a record in the DHT; longer than any difference of c
 MAX_SKEW_S = 10.0  # a record from further in the future is not believed
 MAX_MEMBERS = 1024
 REDIAL_PEERS = 16  # of the address book, beside the members
+AHEAD = 1.25  # times what the next one tells of a block's age, up to which one peer alone is believed
+ALL_LISTED = 64  # members below which all holders of every block are listed; in larger swarms some are not
+MAX_HOLDERS = 2.0**20  # of a block, that are believed of a swarm in which not all are listed
 
 Span = tuple[int, int]  # from_tick (included), until_tick (excluded)
 Strides = tuple[tuple[int, int], ...]  # (from_tick, factor), oldest first
@@ -99,6 +103,31 @@ def present(members: Mapping[str, Member], tick: int) -> tuple[str, ...]:
     return tuple(sorted(p for p, m in members.items() if not m.record.is_leaving and tick < m.issued_tick + HOLD_TICKS))
 
 
+def credible(members: Mapping[str, Member]) -> dict[str, Member]:
+    """Return the members with what one of them alone says beyond all measure cut down: its signature proves nothing.
+
+    Of a block's age, of which several tell, nobody is believed much more than the next one says: else one record would
+    end everybody's training. There are no more holders than members, as long as all members are listed.
+    """
+    told: dict[str, list[int]] = {}
+    for member in members.values():
+        for block, age in member.record.ages.items():
+            told.setdefault(block, []).append(age)
+    oldest = {block: int(AHEAD * sorted(ages)[-2]) for block, ages in told.items() if len(ages) > 1}
+    most = MAX_HOLDERS if len(members) >= ALL_LISTED else float(max(1, len(members)))
+    return {peer: _cut(member, oldest, most) for peer, member in members.items()}
+
+
+def _cut(member: Member, oldest: Mapping[str, int], most: float) -> Member:
+    """Return a member that tells of no age beyond `oldest` and of no more than `most` holders."""
+    record = member.record
+    ages = {block: min(age, oldest.get(block, age)) for block, age in record.ages.items()}
+    crowds = {block: min(holders, most) for block, holders in record.crowds.items()}
+    if (ages, crowds) == (record.ages, record.crowds):
+        return member
+    return replace(member, record=record.model_copy(update={"ages": ages, "crowds": crowds}))
+
+
 def _covers(span: Span | None, tick: int) -> bool:
     return span is not None and span[0] <= tick < span[1]
 
@@ -126,6 +155,7 @@ class Membership:
         self._clock = clock
         self._book = book
         self._members: dict[str, Member] = {}
+        self._believed: Mapping[str, Member] | None = None  # what is credible of them; None: to be reckoned anew
         self._last_expiration = 0.0
 
     async def publish(self, record: MemberRecord, *, is_listed: bool = True) -> bool:
@@ -154,13 +184,16 @@ class Membership:
         except NetworkError as error:
             logger.debug("membership was not read: %s", error)
             found = {}
-        has_news = [self._read(peer_id, data) for peer_id, data in found.items()]
+        has_news = [self._read_safely(peer_id, data) for peer_id, data in found.items()]
         self._forget()
         # Also peers of the book that no record names: they may be the other half of a divided swarm.
         wanted = dict(list(self._book.peers().items())[:REDIAL_PEERS])
         wanted |= {p: m.record.addresses for p, m in self._members.items() if not m.record.is_leaving}
         for peer_id in wanted.keys() - connected:
-            await self._network.remember(peer_id, wanted[peer_id])
+            try:
+                await self._network.remember(peer_id, wanted[peer_id])
+            except Exception:  # a mistake of ours, which what one stranger says must not turn into everybody's
+                logger.exception("the addresses of %s cannot be used", peer_id)
         if any(has_news):
             try:
                 await asyncio.to_thread(self._book.save)
@@ -180,18 +213,32 @@ class Membership:
         return present(self._members, tick)
 
     def record(self, peer_id: str) -> MemberRecord | None:
-        """Return the last good record of a peer."""
-        member = self._members.get(peer_id)
+        """Return the last good record of a peer, as far as it is `credible`."""
+        member = self._credible().get(peer_id)
         return None if member is None else member.record
 
     def known(self) -> dict[str, Member]:
-        """Return all peers of which anything is remembered, with the tick of their last record."""
-        return dict(self._members)
+        """Return all peers of which anything is remembered, with the tick of their last record, if `credible`."""
+        return dict(self._credible())
+
+    def _credible(self) -> Mapping[str, Member]:
+        """Return what is credible of the members, reckoned anew when one of them has changed."""
+        if self._believed is None:
+            self._believed = credible(self._members)
+        return self._believed
 
     def holdings(self) -> Mapping[str, Span]:
         """Return what this peer holds by its last published record: the `previous` of `hold`."""
         own = self._members.get(self._network.peer_id)
         return {} if own is None else own.holdings
+
+    def _read_safely(self, peer_id: str, data: bytes) -> bool:
+        """Take in one entry as `_read` does; a mistake of ours costs this entry and no other."""
+        try:
+            return self._read(peer_id, data)
+        except Exception:
+            logger.exception("the member record of %s cannot be used", peer_id)
+            return False
 
     def _read(self, peer_id: str, data: bytes) -> bool:
         """Take in one entry of the DHT; return whether a peer or an address is new."""
@@ -210,13 +257,16 @@ class Membership:
         if known is not None and issued <= known.issued:
             return False
         self._take(peer_id, record, issued)
-        return bool(record.addresses) and self._book.note(peer_id, record.addresses, issued)
+        addresses = addresses_of(peer_id, record.addresses)
+        return bool(addresses) and self._book.note(peer_id, addresses, issued)
 
     def _take(self, peer_id: str, record: MemberRecord, issued: float) -> None:
         tick = max(0, int((issued - self._clock.genesis) // self._clock.tick_seconds))
         self._members[peer_id] = absorb(self._members.get(peer_id), record, issued, tick)
+        self._believed = None
 
     def _forget(self) -> None:
         tick = self._clock.tick()
         for peer_id in [p for p, m in self._members.items() if tick >= m.issued_tick + FORGET_TICKS]:
             del self._members[peer_id]
+            self._believed = None

@@ -16,6 +16,7 @@ from typing import Any
 from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, p2p_daemon
 
 from configs.errors import NetworkError, UsageError
+from dht.streams import raise_limit
 
 START_S = 120.0  # p2pd says itself when it is ready; this only ends a start that will never come to an end
 ORPHAN_S = 10  # after which p2pd ends by itself when its daemon was killed
@@ -61,6 +62,7 @@ async def start_p2pd(identity_path: Path, *, host: str, port: int, announce: lis
 
     Raises NetworkError (the port is taken, it does not start) or UsageError (a host that is no IP address).
     """
+    raise_limit()
     _end_orphan(_pid_file(identity_path), identity_path)
     _check_port(host, port)
     family = "ip6" if ":" in host else "ip4"

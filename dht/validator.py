@@ -2,15 +2,20 @@
 
 A reader drops a whole dictionary for one entry that its validator refuses, so nodes must never disagree: the answer is
 a pure function of the record, without a clock, a view or a version. Too old and too new is `membership.py`'s to judge.
+
+Hivemind decodes before it asks a validator, and decodes extensions that lie in one another by calling itself: some
+thousand of them, in 18 kB, overflow the stack and end the process. Importing this module bounds that.
 """
 
 import logging
+import threading
 from functools import lru_cache
 from typing import Any
 
 import msgpack
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
+from hivemind.utils import MSGPackSerializer
 
 from configs.errors import PeerError
 from dht.records import (
@@ -26,6 +31,8 @@ from dht.records import (
 )
 
 logger = logging.getLogger(__name__)
+
+MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
 MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "domain": DomainRecord, "group": GroupRecord}
 
@@ -76,3 +83,26 @@ def _unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, max_bin_len=MAX_RECORD_BYTES, max_str_len=128, max_ext_len=0, max_array_len=0)
     except Exception as error:
         raise PeerError(f"not msgpack: {type(error).__name__}") from None
+
+
+class _Nesting(threading.local):
+    """How many extensions this thread is decoding, one in the other."""
+
+    depth = 0
+
+
+_nesting, _decode_extension = _Nesting(), MSGPackSerializer._decode_ext_types
+
+
+def _decode_bounded(type_code: int, data: bytes) -> Any:
+    """Decode an extension, as `MSGPackSerializer` does. Raises ValueError where too many lie in one another."""
+    if _nesting.depth >= MAX_NESTED:
+        raise ValueError(f"more than {MAX_NESTED} extensions lie in one another")
+    _nesting.depth += 1
+    try:
+        return _decode_extension(type_code, data)
+    finally:
+        _nesting.depth -= 1
+
+
+MSGPackSerializer._decode_ext_types = staticmethod(_decode_bounded)

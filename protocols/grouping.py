@@ -26,6 +26,7 @@ GAIN = 1 / 16  # of one bucket's count in the estimate
 FAST_GAIN = 1 / 4  # of a count that contradicts the estimate: the swarm has shrunk or grown at once
 THIN, CROWDED = 1 / 4, 5 / 2  # a count contradicts an estimate that is beyond these factors
 ALONE = 2  # rounds without anybody, after which a peer looks under every number of bits
+FAR = 64  # times what the buckets show, up to which others' word for the number of holders is taken
 MAX_SOUGHT = 16  # numbers of bits that are looked under: enough for half a million holders
 
 
@@ -120,14 +121,16 @@ def sought(census: Census, found: Found) -> list[int]:
 def revised(census: Census, found: Found, told: Sequence[float], group_size: int) -> Census:
     """Return the census after a round in which nothing more is `sought`.
 
-    `told` is what the members of the group take the number of holders to be, this one too.
+    `told` is what the members of the group take the number of holders to be, this one too. It is believed as far as
+    buckets so full may be: in a small group one stranger is half of the median.
     """
     most = max(found, key=lambda bits: (len(found[bits]), bits == census.bits))
     if len(found[most]) > len(found[census.bits]):
-        return Census(median(found[most]), median(found[most]), most)  # it had strayed from the others
+        holders = min(median(found[most]), FAR * _shown(most, found))
+        return Census(holders, holders, most)  # it had strayed from the others
     counted = {bits: len(others) for bits, others in found.items()}
     count = 1 + sum(others * 2.0**bits for bits, others in counted.items())  # unbiased: each stands for 2^bits holders
-    agreed = median(told)
+    agreed = min(median(told), FAR * max(_shown(bits, found) for bits in found))
     if census.bits == 0:
         gain = 1.0  # everybody was seen
     elif census.is_thin(counted[census.bits]) or counted[census.bits] > CROWDED * census.expected:
@@ -140,6 +143,11 @@ def revised(census: Census, found: Found, told: Sequence[float], group_size: int
     stays = decisive <= full * STICKY and (census.bits == 0 or decisive > full / 2 / STICKY)
     bits = census.bits if stays else bits_for(decisive, group_size)
     return Census(holders, decisive, bits, 0 if any(counted.values()) else census.alone + 1)
+
+
+def _shown(bits: int, found: Found) -> float:
+    """Return how many holders there are if all buckets of so many bits are as full as the one that was read."""
+    return (1 + len(found[bits])) * 2.0**bits
 
 
 def counted_share(me: str, sealed: Mapping[str, str], lists: Mapping[str, Mapping[str, str]]) -> float:

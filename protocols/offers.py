@@ -6,11 +6,11 @@ is not there yet waits (long poll) until it is, or until the time it brought is 
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
@@ -36,6 +36,8 @@ MAX_WAIT_S = 600.0
 KEPT_ROUNDS = 24  # of a block, for others' repairs
 MAX_SEALED = 64  # offers in a sealed set
 COUNT_BYTES = 4  # of the number of chunks, in an answer
+MAX_POLLS = 1024  # requests that wait here at the same time; whoever comes then is answered with what there is
+MAX_POLLS_OF_PEER = 128  # of one peer: an offer of each member of two of the largest groups
 
 Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
 PackedMark = Annotated[tuple[Tick, Hash], Field(strict=False)]  # version, digest
@@ -113,6 +115,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
         self.lineages: dict[str, Sequence[SealedRound]] = {}  # put in place whole, never changed
         self._books: dict[str, OrderedDict[int, Book]] = {}
         self._changed = asyncio.Condition()
+        self._polls: Counter[Any] = Counter()  # peer → its requests that wait
 
     def book(self, block: str, round_: int) -> Book:
         """Return the book of a round, opening it if need be and closing the oldest over the limits."""
@@ -151,7 +154,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
 
     async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> Frames:
         """Answer with what is here of an offer and not there; with nothing if it never came."""
-        await self._wait(lambda: bool(self._lacking(request)), request.wait_s)
+        await self._wait(lambda: bool(self._lacking(request)), request.wait_s, context.remote_id)
         found = self._found(request)
         if found is not None:
             count = len(found.hashes)
@@ -168,7 +171,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
 
     async def rpc_list(self, request: ListRequest, context: P2PContext) -> OfferList:
         """Answer once gathering is closed here; an empty list says that it never was."""
-        await self._wait(lambda: self._list(request) is not None, request.wait_s)
+        await self._wait(lambda: self._list(request) is not None, request.wait_s, context.remote_id)
         return self._list(request) or OfferList(offers={}, marks=[], state_bytes=0)
 
     async def rpc_history(self, request: HistoryRequest, context: P2PContext) -> History:
@@ -184,10 +187,18 @@ class Offers(ServicerBase):  # type: ignore[misc]
         """Return the book of a round if there is one."""
         return self._books.get(block, OrderedDict()).get(round_)
 
-    async def _wait(self, is_there: Callable[[], bool], wait_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s), self._changed:
-                await self._changed.wait_for(is_there)
+    async def _wait(self, is_there: Callable[[], bool], wait_s: float, peer: Any) -> None:
+        """Wait until it is there or the time is over; not at all for who, or where all, have too many that wait."""
+        if self._polls[peer] >= MAX_POLLS_OF_PEER or self._polls.total() >= MAX_POLLS:
+            return
+        self._polls[peer] += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s), self._changed:
+                    await self._changed.wait_for(is_there)
+        finally:
+            self._polls[peer] -= 1
+            self._polls += Counter()  # drops those who have none
 
     async def wake(self) -> None:
         """Let those look again who wait for something."""

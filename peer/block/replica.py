@@ -331,14 +331,7 @@ class Replica:
             self.pending = replace(self.pending, produced=self.pending.produced + work)
 
     def _stepped(self, base: OuterState, round_: int, contributions: Sequence[Contribution]) -> OuterState:
-        return outer_step(
-            base,
-            contributions,
-            self.spec.outer,
-            round_=round_,
-            max_tokens=self.spec.rounds.max_tokens,
-            common_tokens=common_tokens_of(self.spec, self.block),
-        )
+        return outer_step(base, contributions, self.spec, round_=round_)
 
     def _push(self, state: OuterState, sealed: Mapping[str, str]) -> None:
         self.previous, self.state = self.state, state

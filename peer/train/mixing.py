@@ -16,7 +16,7 @@ different bits anyway, so a norm may be a reduction here; one that does not exce
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_low
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from peer.train.outer import (
     SWARM,
     Contribution,
     OuterState,
+    believed,
     capped,
     common_tokens_of,
     nesterov,
@@ -74,7 +75,7 @@ def mixed_step(
     ordered = sorted(offers, key=lambda offer: offer.contribution.peer_id)
     contributions = [offer.contribution for offer in ordered]
     shares = [scale / len(ordered) for scale in norm_scales(contributions)]
-    age = max(state.age, grown_age(ordered, holders, spec.rounds.max_tokens))
+    age = max(state.age, grown_age(ordered, holders, spec))
     common = common_tokens_of(spec, state.block)
     counted = [c.tokens for c in contributions if c.peer_id == me]
     mine = min(age, state.ages.get(me, 0) + sum(counted))  # it goes on from there where groups are complete again
@@ -111,12 +112,11 @@ def owed(produced: Tensor, decoded: Tensor, share: float) -> Tensor:
     return torch.sub(produced, decoded, alpha=share, out=unwritten(produced.numel()))
 
 
-def grown_age(offers: Sequence[Mixed], holders: float, max_tokens: int) -> int:
+def grown_age(offers: Sequence[Mixed], holders: float, spec: RunSpec) -> int:
     """Return the block's age after the round: that of the group, and what all holders will have added by now.
 
-    The median age, so that no liar ends anybody's schedule; new tokens are capped as weights are.
+    The median age, of two the lower one, so that no liar ends anybody's schedule; new tokens are capped as weights are.
     """
-    fresh = [min(max(offer.contribution.tokens, 0), max_tokens) for offer in offers]
-    gained = sum(capped(fresh))
-    age = int(median(offer.age for offer in offers)) + int(holders / len(offers) * gained)
+    gained = sum(capped(believed([offer.contribution.tokens for offer in offers], spec)))
+    age = int(median_low(offer.age for offer in offers)) + int(holders / len(offers) * gained)
     return min(age, MAX_COUNT - 1)

@@ -25,6 +25,7 @@ from configs.run import OuterSpec, RunSpec
 from peer.train.checkpoint import tensors_header
 
 WEIGHT_CAP = 4.0  # times the group's median token count, inside a domain
+PARTS = 16  # of a run's tokens, of which one offer alone may claim one: no signature proves that they were trained
 NORM_CAP = 2.0  # times the group's median norm, in groups of three or more
 MAX_HEADER_BYTES = 1 << 20
 MAX_PEERS = 4096  # in a block's age
@@ -123,20 +124,16 @@ def read_state(data: bytes | bytearray, block: str, size: int) -> OuterState:
 def outer_step(
     state: OuterState,
     contributions: Sequence[Contribution],
-    outer: OuterSpec,
+    spec: RunSpec,
     *,
     round_: int,
-    max_tokens: int,
-    common_tokens: int | None,
 ) -> OuterState:
-    """Return the state after one round: b ← μb + Δ̄, φ ← φ − α(Δ̄ + μb), Nesterov as in DiLoCo (2311.08105, 2).
-
-    `common_tokens` is the age at which the common phase ends, for the block that it trains; None for all others.
-    """
+    """Return the state after one round: b ← μb + Δ̄, φ ← φ − α(Δ̄ + μb), Nesterov as in DiLoCo (2311.08105, 2)."""
     ordered = sorted(contributions, key=lambda c: c.peer_id)
-    shares = weights(state, ordered, max_tokens)
-    ages = grown(state.ages, ordered, max_tokens)
-    return nesterov(state, ordered, shares, outer, round_=round_, ages=ages, common_tokens=common_tokens)
+    fresh = believed([c.tokens - state.ages.get(c.peer_id, 0) for c in ordered], spec)
+    ages = grown(state.ages, ordered, fresh)
+    common = common_tokens_of(spec, state.block)
+    return nesterov(state, ordered, weights(ordered, fresh), spec.outer, round_=round_, ages=ages, common_tokens=common)
 
 
 def nesterov(
@@ -149,7 +146,10 @@ def nesterov(
     ages: Mapping[str, int],
     common_tokens: int | None,
 ) -> OuterState:
-    """Return the state after a step with the contributions, every one multiplied with its share; its ages are given."""
+    """Return the state after a step with the contributions, every one multiplied with its share; its ages are given.
+
+    `common_tokens` is the age at which the common phase ends, for the block that it trains; None for all others.
+    """
     is_final = common_tokens is not None and sum(ages.values()) >= common_tokens
     after = _blank_state(state.block, state.size, state.version + 1, round_, ages, is_final)
     for span in tiles(state.size):
@@ -214,12 +214,11 @@ def merge(states: Sequence[OuterState]) -> OuterState:
     )
 
 
-def weights(state: OuterState, ordered: Sequence[Contribution], max_tokens: int) -> list[float]:
-    """Return what each contribution is multiplied with.
+def weights(ordered: Sequence[Contribution], fresh: Sequence[int]) -> list[float]:
+    """Return what each contribution, of so many new tokens, is multiplied with.
 
     Domains weigh the same; inside one, by new tokens, capped; an outlying norm is scaled down to the cap.
     """
-    fresh = [_fresh_tokens(state.ages, c, max_tokens) for c in ordered]
     counted = capped(fresh)
     totals: dict[str, float] = {}
     for contribution, tokens in zip(ordered, counted, strict=True):
@@ -230,6 +229,20 @@ def weights(state: OuterState, ordered: Sequence[Contribution], max_tokens: int)
         share = tokens / totals[contribution.domain] / active if tokens else 0.0
         shares.append(share * scale)
     return shares
+
+
+def believed(claimed: Sequence[int], spec: RunSpec) -> list[int]:
+    """Return how many of the new tokens that each offer of a group claims are believed: never more than the run's cap.
+
+    What is more than one of `PARTS` of the whole run is believed as far as it is like what the others bring. So one
+    offer does not end the run; honest tokens beyond that count in the rounds that follow.
+    """
+    part = max(1, spec.total_tokens // PARTS)
+    limits = []
+    for index in range(len(claimed)):
+        others = [tokens for other, tokens in enumerate(claimed) if other != index and tokens > 0]
+        limits.append(min(spec.rounds.max_tokens, max(part, int(WEIGHT_CAP * median(others or [0])))))
+    return [min(max(tokens, 0), limit) for tokens, limit in zip(claimed, limits, strict=True)]
 
 
 def capped(fresh: Sequence[int]) -> list[float]:
@@ -244,20 +257,13 @@ def norm_scales(ordered: Sequence[Contribution]) -> list[float]:
     return [limit / c.norm if c.norm > limit else 1.0 for c in ordered]
 
 
-def grown(ages: Mapping[str, int], contributions: Sequence[Contribution], max_tokens: int) -> dict[str, int]:
-    """Return the ages after `contributions`: a grow-only counter, each increment capped."""
+def grown(ages: Mapping[str, int], contributions: Sequence[Contribution], fresh: Sequence[int]) -> dict[str, int]:
+    """Return the ages after `contributions` of so many new tokens: a grow-only counter."""
     after = dict(ages)
-    for contribution in contributions:
-        known = contribution.peer_id in after or len(after) < MAX_PEERS
-        if known:
-            after[contribution.peer_id] = after.get(contribution.peer_id, 0) + _fresh_tokens(
-                ages, contribution, max_tokens
-            )
+    for contribution, tokens in zip(contributions, fresh, strict=True):
+        if contribution.peer_id in after or len(after) < MAX_PEERS:
+            after[contribution.peer_id] = after.get(contribution.peer_id, 0) + tokens
     return after
-
-
-def _fresh_tokens(ages: Mapping[str, int], contribution: Contribution, max_tokens: int) -> int:
-    return min(max(contribution.tokens - ages.get(contribution.peer_id, 0), 0), max_tokens)
 
 
 def _header(block: str, size: int, version: int, round_: int, ages: Mapping[str, int], is_final: bool) -> bytes:

@@ -40,6 +40,7 @@ def test_what_strangers_call_an_address_cannot_spoil_the_next_start(tmp_path: Pa
     book = AddressBook(tmp_path / "peers.json")
     book.note(PEERS[0], ["junk", *at("1.2.3.4", PEERS[1]), *at("1.2.3.4", PEERS[0])], now=1.0)
     book.note(PEERS[1], ["/ip4/1.2.3.4"], now=2.0)
+    book.note(PEERS[2], ["/", f"/ip4/1.2.3.4/tcp/1/noise/p2p/{PEERS[2]}"], now=2.0)
     assert book.peers() == {PEERS[0]: at("1.2.3.4", PEERS[0])}
 
 

@@ -1,7 +1,8 @@
 import pytest
+from hivemind.utils.multiaddr import protocols
 
 from configs.errors import UsageError
-from dht.addresses import explain, parse_address, parse_announce, reachable_first
+from dht.addresses import _DIALLED, addresses_of, explain, parse_address, parse_announce, reachable_first
 
 PEER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 OTHER = "QmZypX5vhPhZeKTFcvgyx88rJow7GSmp5VEgKdZ7jDJJvt"
@@ -37,6 +38,11 @@ def test_good_addresses_are_taken(host: str) -> None:
         ("1.2.3.4:4000", "write /ip4/1.2.3.4/tcp/4000/p2p/"),
         ("http://box.example:4000", "write /dns4/box.example/tcp/4000/p2p/"),
         ("[::1]:4000", "write /ip6/::1/tcp/4000/p2p/"),
+        ("/", "must begin with one of"),
+        ("//", "must begin with one of"),
+        (f"/ip4/1.2.3.4/tcp/1/noise/p2p/{PEER}", "cannot be dialled: it has /noise in it"),
+        (f"/ip4/1.2.3.4/udp/1/quic-v1/webtransport/p2p/{PEER}", "cannot be dialled: it has /webtransport in it"),
+        (f"/dns/a\x1b[31m\nb/tcp/1/p2p/{PEER}", "is not a multiaddr"),
         ("box", "is not a multiaddr"),
         ("", "is not a multiaddr"),
         ("/" + "x" * 10_000, "is not a multiaddr"),
@@ -47,6 +53,16 @@ def test_typing_errors_are_named_in_one_line(text: str, says: str) -> None:
         parse_address(text)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
+
+
+def test_strangers_addresses_that_nobody_can_dial_are_left_out() -> None:
+    good = f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}"
+    assert addresses_of(PEER, ["/", f"/ip4/1.2.3.4/tcp/1/noise/p2p/{PEER}", good, f"/p2p/{PEER}", ""]) == [good]
+
+
+@pytest.mark.parametrize("name", sorted(_DIALLED))
+def test_what_may_be_in_an_address_is_known_to_who_dials_it(name: str) -> None:
+    assert protocols.protocol_with_name(name)
 
 
 def test_announced_addresses_get_the_own_peer_id() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -7,7 +8,21 @@ import uvloop
 from configs.clock import Clock
 from dht.address_book import AddressBook
 from dht.identity import Identity
-from dht.membership import ACT_TICKS, HOLD_TICKS, Member, Membership, Span, absorb, hold, present, strides_of, view_of
+from dht.membership import (
+    ACT_TICKS,
+    ALL_LISTED,
+    HOLD_TICKS,
+    MAX_HOLDERS,
+    Member,
+    Membership,
+    Span,
+    absorb,
+    credible,
+    hold,
+    present,
+    strides_of,
+    view_of,
+)
 from dht.network import Network, open_network
 from dht.records import MemberRecord, sign_record
 
@@ -110,6 +125,71 @@ def test_present_are_those_heard_of_lately() -> None:
     members = {"b": says(10), "a": says(12), "c": says(12, leaving=True)}
     assert present(members, 12) == ("a", "b")
     assert present(members, 10 + HOLD_TICKS) == ("a",)
+
+
+def tells(**fields: object) -> Member:
+    return Member(MemberRecord(run_id=RUN, **fields), 10.0, 10, {})  # type: ignore[arg-type]
+
+
+def test_nobody_s_word_alone_makes_a_block_old() -> None:
+    """An age of 2⁴⁸ in one signed record would end everybody's training."""
+    members = {
+        "a": tells(ages={"model": 1000, "alone": 500}),
+        "b": tells(ages={"model": 1100}),
+        "liar": tells(ages={"model": 2**48}),
+    }
+    found = {peer: member.record.ages for peer, member in credible(members).items()}
+    assert found["liar"] == {"model": 1375}
+    assert (found["a"], found["b"]) == ({"model": 1000, "alone": 500}, {"model": 1100})
+
+
+def test_there_are_no_more_holders_than_members_where_all_are_listed() -> None:
+    liar = tells(crowds={"model": 2.0**32})
+    assert credible({"a": tells(), "liar": liar})["liar"].record.crowds == {"model": 2.0}
+    large = {str(number): tells(crowds={"model": 5000.0}) for number in range(ALL_LISTED)}
+    found = credible({**large, "liar": liar})
+    assert found["0"] is large["0"] and found["liar"].record.crowds == {"model": MAX_HOLDERS}
+
+
+def test_a_mistake_of_ours_about_one_record_costs_no_other(
+    identity_paths: list[Path], run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what reads records in the background would end the daemon."""
+
+    async def main() -> None:
+        clock = Clock(Clock(0.0, 1.0).now() - 100.0, 1.0)
+        async with (
+            open_network(identity_paths[0], host="127.0.0.1") as one,
+            open_network(identity_paths[1], host="127.0.0.1") as two,
+            open_network(identity_paths[2], host="127.0.0.1") as three,
+        ):
+            await one.open_dht([], run_id)
+            for network in (two, three):
+                await network.open_dht(await network.connect(await one.addresses()), run_id)
+                there = Membership(network, run_id, clock, AddressBook(tmp_path / network.peer_id))
+                assert await there.publish(MemberRecord(run_id=run_id, addresses=await network.addresses()))
+
+            mistakes = [IndexError("a mistake of ours")]
+
+            def absorb_but_one(*arguments: Any) -> Member:
+                if mistakes:
+                    raise mistakes.pop()
+                return absorb(*arguments)
+
+            async def connected() -> set[str]:
+                return set()
+
+            async def remember(peer_id: str, addresses: object) -> None:
+                raise IndexError("another one")
+
+            monkeypatch.setattr("dht.membership.absorb", absorb_but_one)
+            monkeypatch.setattr(one, "connected", connected)
+            monkeypatch.setattr(one, "remember", remember)
+            here = Membership(one, run_id, clock, AddressBook(tmp_path / "0.json"))
+            await here.refresh()
+            assert len(here.known().keys() & {two.peer_id, three.peer_id}) == 1
+
+    uvloop.run(main())
 
 
 class Time:

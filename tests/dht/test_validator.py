@@ -1,5 +1,7 @@
 import msgpack
+import pytest
 from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
 
@@ -65,3 +67,24 @@ def test_other_values_are_refused(identities: list[Identity], run_id: str) -> No
         assert not validator.validate(entry(identities[0], run_id, value=value))
     # A kind that a key cannot hold: a member record where a domain should be.
     assert DomainRecord.max_bytes > MemberRecord.max_bytes
+
+
+def nested(depth: int) -> bytes:
+    """Return so many extensions, each of which is the only thing in the next."""
+    data = b"\xc0"
+    for _ in range(depth):
+        size = len(data) + 1
+        code = b"\xc8" + size.to_bytes(2, "big") if size > 255 else b"\xc7" + size.to_bytes(1, "big")
+        data = code + bytes([MSGPackSerializer._TUPLE_EXT_TYPE_CODE]) + b"\x91" + data
+    return data
+
+
+def test_extensions_in_one_another_are_refused_before_they_fill_the_stack() -> None:
+    with pytest.raises(ValueError, match="in one another"):
+        MSGPackSerializer.loads(nested(10))
+    with pytest.raises(ValueError, match="in one another"):  # without a bound this ends the process
+        MSGPackSerializer.loads(nested(3600))
+    assert MSGPackSerializer.loads(nested(2)) == ((None,),)
+    dictionary = DictionaryDHTValue()
+    dictionary.store("peer", b"record", NOW)
+    assert MSGPackSerializer.loads(MSGPackSerializer.dumps(dictionary)).packb() == dictionary.packb()

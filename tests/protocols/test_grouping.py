@@ -203,3 +203,11 @@ def test_what_fewer_members_have_counts_less_and_all_of_it_counts_once() -> None
     assert shares == {"a": pytest.approx(12 / 9), "b": pytest.approx(1.0), "c": pytest.approx(6 / 9), "d": 0.0}
     everything = dict.fromkeys("abc", sealed)
     assert [counted_share(peer, sealed, everything) for peer in sealed] == [1.0] * 3
+
+
+def test_one_stranger_does_not_make_a_small_bucket_a_crowd_of_millions() -> None:
+    census = Census(30.0, 30.0, 1)
+    one = revised(census, {1: [2.0**32]}, [30.0, 2.0**32], SIZE)
+    strayed = revised(census, {1: [], 0: [2.0**32]}, [30.0], SIZE)
+    assert one.agreed <= 256 and strayed.agreed <= 128
+    assert max(one.bits, strayed.bits) <= 5

@@ -24,6 +24,7 @@ from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, histo
 from protocols.offers import (
     COUNT_BYTES,
     KEPT_ROUNDS,
+    MAX_WAIT_S,
     HistoryRequest,
     ListRequest,
     OfferList,
@@ -290,6 +291,41 @@ def test_a_request_waits_until_the_answer_is_there_or_its_time_is_over(
 
 def offer_of_id(member: Member) -> str:
     return member.offers.held(BLOCK, 1)[member.peer_id].offer_id
+
+
+def test_requests_that_wait_are_bounded_for_each_peer_and_for_all(
+    open_peers: Any, identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has too many of them is answered at once with what there is: nothing."""
+    monkeypatch.setattr("protocols.offers.MAX_POLLS", 3)
+    monkeypatch.setattr("protocols.offers.MAX_POLLS_OF_PEER", 2)
+
+    async def main() -> None:
+        async with open_peers(3) as (server, one, two), asyncio.TaskGroup() as asked:
+            member = Member(identities[0], server)
+            await member.serve()
+            request = ListRequest(block=BLOCK, round=1, wait_s=MAX_WAIT_S)
+
+            def ask(host: P2P) -> Any:
+                return Offers.get_stub(host, server.peer_id).rpc_list(request)
+
+            async def poll(host: P2P, count: int) -> None:
+                asked.create_task(ask(host))
+                async with patience("the request to wait"):
+                    while member.offers._polls.total() < count:
+                        await asyncio.sleep(0.01)
+
+            await poll(one, 1)
+            await poll(one, 2)
+            async with patience("an answer at once", most_s=HANG_S / 4):
+                assert not (await ask(one)).marks
+                await poll(two, 3)
+                assert not (await ask(two)).marks
+            await member.offers.publish(BLOCK, 1, [MARK], 800)
+            assert (await ask(one)).marks
+        assert not member.offers._polls
+
+    uvloop.run(main())
 
 
 class Fault(Enum):

@@ -55,8 +55,9 @@ def test_equal_replicas_take_the_step_of_one_group(spec: RunSpec) -> None:
     reference = outer_step(
         state(values(0)),
         [Contribution(o.contribution.peer_id, o.contribution.values, 100, o.contribution.norm, "all") for o in offers],
-        spec.outer, round_=6, max_tokens=1000, common_tokens=None,
-    )  # fmt: skip
+        spec,
+        round_=6,
+    )
     assert torch.equal(after.phi, reference.phi) and torch.equal(after.momentum, reference.momentum)
     assert (after.version, after.round) == (4, 6)
 
@@ -127,17 +128,19 @@ def test_the_residual_keeps_what_was_not_used() -> None:
     torch.testing.assert_close(owed(produced, decoded, 0.75), produced - 0.75 * decoded)
 
 
-def test_age_grows_by_what_all_holders_add() -> None:
+def test_age_grows_by_what_all_holders_add(spec: RunSpec) -> None:
     zero = torch.zeros(1)
     offers = [mixed(peer, zero, zero, tokens, age) for peer, tokens, age in (("a", 100, 1000), ("b", 300, 1200))]
-    assert grown_age(offers, 8.0, 1000) == 1100 + 8 // 2 * 400
+    assert grown_age(offers, 8.0, spec) == 1000 + 8 // 2 * 400
 
 
-def test_a_liar_ages_nobody() -> None:
+def test_a_liar_ages_nobody(spec: RunSpec) -> None:
     zero = torch.zeros(1)
     honest = [mixed(peer, zero, zero, 100, 1000) for peer in "abcd"]
-    assert grown_age([*honest, mixed("e", zero, zero, 2**40, 2**47)], 10.0, 2**48) == 1000 + 2 * (400 + 400)
-    assert grown_age([*honest, mixed("e", zero, zero, -5, 0)], 10.0, 2**48) == 1000 + 2 * 400
+    assert grown_age([*honest, mixed("e", zero, zero, 2**40, 2**47)], 10.0, spec) == 1000 + 2 * (400 + 400)
+    assert grown_age([*honest, mixed("e", zero, zero, -5, 0)], 10.0, spec) == 1000 + 2 * 400
+    pair = [honest[0], mixed("e", zero, zero, 2**40, 2**47)]
+    assert grown_age(pair, 2.0, spec) < spec.total_tokens / 8
 
 
 def test_age_never_falls_and_ends_the_common_phase(spec: RunSpec) -> None:

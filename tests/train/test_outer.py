@@ -9,7 +9,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from configs.errors import PeerError
-from configs.run import OuterSpec
+from configs.run import OuterSpec, RunSpec
 from peer.train.outer import (
     SWARM,
     Contribution,
@@ -24,6 +24,8 @@ from peer.train.outer import (
 
 SIZE = 1000
 OUTER = OuterSpec(alpha=0.7, mu=0.5)
+SIZES = {"vocab_size": 300, "hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8,
+         "context_length": 8}  # fmt: skip
 
 
 def values(seed: int) -> Tensor:
@@ -38,8 +40,26 @@ def begin(**ages: int) -> OuterState:
     return new_state("model", values(0), None, version=0, round_=0, ages=ages, is_final=False)
 
 
+def run(common: int | None = None, total: int = 10**9) -> RunSpec:
+    """Return a run whose offers count for at most 1,000 tokens, and whose common phase ends at the age `common`."""
+    strategy = {"kind": "replicas"} if common is None else {"kind": "experts", "common_tokens": common}
+    return RunSpec.model_validate(
+        {
+            "total_tokens": total,
+            "model": SIZES,
+            "strategy": strategy,
+            "inner": {"learning_rate": 0.1, "batch_tokens": 8},
+            "outer": OUTER.model_dump(),
+            "rounds": {"tick_seconds": 1, "double_tokens": 10**9, "max_tokens": 1000 if total == 10**9 else 2**32},
+            "genesis": 0.0,
+            "tokenizer_sha256": "0" * 64,
+            "end_of_text": 0,
+        }
+    )
+
+
 def step(state: OuterState, *contributions: Contribution, common: int | None = None) -> OuterState:
-    return outer_step(state, contributions, OUTER, round_=state.round + 1, max_tokens=1000, common_tokens=common)
+    return outer_step(state, contributions, run(common), round_=state.round + 1)
 
 
 def test_it_is_diloco_s_nesterov() -> None:
@@ -76,18 +96,20 @@ def test_domains_weigh_the_same_and_tokens_count_inside_one() -> None:
         offered("b", 2, 100, domain="x"),
         offered("c", 3, 100, domain="y"),
     ]
-    assert weights(begin(), contributions, 1000) == pytest.approx([0.375, 0.125, 0.5])
+    assert weights(contributions, [300, 100, 100]) == pytest.approx([0.375, 0.125, 0.5])
 
 
 def test_a_fast_peer_is_capped_and_an_outlying_norm_scaled_down() -> None:
     fast = [offered("a", 1, 900), offered("b", 2, 100), offered("c", 3, 100)]
-    assert weights(begin(), fast, 1000) == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+    assert weights(fast, [900, 100, 100]) == pytest.approx([4 / 6, 1 / 6, 1 / 6])
     loud = [offered("a", 1, norm=100.0), offered("b", 2), offered("c", 3)]
-    assert weights(begin(), loud, 1000)[0] == pytest.approx(1 / 3 * 2 / 100)
+    assert weights(loud, [100, 100, 100])[0] == pytest.approx(1 / 3 * 2 / 100)
 
 
 def test_who_brings_no_new_tokens_weighs_nothing() -> None:
-    assert weights(begin(a=100), [offered("a", 1, 100), offered("b", 2, 50)], 1000) == pytest.approx([0.0, 1.0])
+    assert weights([offered("a", 1, 100), offered("b", 2, 50)], [0, 50]) == pytest.approx([0.0, 1.0])
+    state = step(begin(a=100), offered("a", 1, 100), offered("b", 2, 50))
+    assert torch.equal(state.momentum, values(2))
 
 
 def test_age_only_grows_by_at_most_the_cap_and_ends_the_common_phase() -> None:
@@ -95,6 +117,22 @@ def test_age_only_grows_by_at_most_the_cap_and_ends_the_common_phase() -> None:
     assert state.ages == {"a": 1_100, "b": 30}
     assert state.is_final
     assert step(begin(a=100), offered("a", 1, 40), common=101).ages == {"a": 100}
+
+
+def test_one_offer_does_not_end_the_run_whatever_it_claims() -> None:
+    """Of a run of 16,000 tokens: a lie counts for a part of it, and what all others bring as well for all it is."""
+    spec = run(total=16_000)
+
+    def ages(*tokens: int) -> list[int]:
+        offers = [offered(peer, seed, count) for seed, (peer, count) in enumerate(zip("abcd", tokens, strict=False))]
+        return list(outer_step(begin(), offers, spec, round_=1).ages.values())
+
+    assert ages(2**32) == [1000]
+    assert ages(2**32, 10) == [1000, 10] and ages(2**32, 10, 0) == [1000, 10, 0]
+    assert ages(8_000, 2_000) == [8_000, 2_000]  # a fast peer, not a liar
+    assert ages(900, 1) == [900, 1]
+    later = outer_step(begin(a=1000), [offered("a", 1, 1500)], spec, round_=1)
+    assert later.ages == {"a": 1500}  # what did not count at once
 
 
 def test_one_holder_takes_theta_and_forgets_the_momentum() -> None:
