@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 VENV := .venv
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-benchmarks lint tools picture
+.PHONY: install demo test test-long test-benchmarks lint tools picture
 
 install: $(STAMP)
 
@@ -27,6 +27,11 @@ demo: install
 
 test: install tools
 	$(VENV)/bin/python -m pytest
+
+# Real swarms for minutes, and many more schedules of the swarms in one event loop.
+test-long: install tools
+	$(VENV)/bin/python -m pytest -m long
+	SHOAL_SCHEDULES=5000 $(VENV)/bin/python -m pytest -n auto tests/inloop
 
 # What tests the benchmarks' own tools, not the product.
 test-benchmarks: install tools

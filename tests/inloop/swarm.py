@@ -1,6 +1,7 @@
 """A whole swarm in one event loop: real daemons, a fake worker each, a network in memory, faults as data."""
 
 import asyncio
+import json
 import random
 import shutil
 from collections import Counter
@@ -114,6 +115,13 @@ class Ledger:
         monkeypatch.setattr(replica_module, "outer_step", stepped)
         monkeypatch.setattr(replica_module, "lone_step", alone)
 
+    def leads_to(self, state: OuterState, digest: str) -> bool:
+        """Return whether the history of a state goes through the state with this digest."""
+        at: str | None = state.digest
+        while at is not None and at != digest:
+            at = self.steps.get((state.block, at), (None, {}))[0]
+        return at == digest
+
     def counted(self, state: OuterState) -> dict[str, torch.Tensor] | None:
         """Return what the history of a state counted of each peer; None if histories were merged in it."""
         sums: dict[str, torch.Tensor] = {}
@@ -140,6 +148,7 @@ class Member:
         self.workers: FakeWorkers | None = None
         self.task: asyncio.Task[None] | None = None
         self.errors: list[BaseException] = []
+        self.stored: dict[str, str] = {}  # block → digest of its state when this peer came back last
         self.chance = random.Random(index)
         self._directions: dict[int, torch.Tensor] = {}
 
@@ -156,6 +165,9 @@ class Member:
 
     def start(self, others: list[str], *, is_founder: bool) -> None:
         loop = asyncio.get_running_loop()
+        self.stored = {}
+        for path in (self.folder / "blocks").glob("*.json"):
+            self.stored[path.stem] = json.loads(path.read_text())["digest"]
         self.clock_set_s = 0.0  # with a wrong clock it would not be let in
         steady = SteadyTime(wall=lambda: GENESIS + loop.time() + self.clock_set_s, steady=lambda: GENESIS + loop.time())
         now = SteadyTime(wall=lambda: GENESIS + loop.time(), steady=loop.time)
@@ -282,14 +294,15 @@ class InLoopSwarm:
                 await asyncio.sleep(fault.seconds)
                 self.air.lost.discard(member.peer_id)
             case Kind.SLOW:
-                assert member.workers is not None
+                workers = member.workers
+                assert workers is not None
                 self.air.slow[member.peer_id] = 20.0
-                member.workers.look()
-                member.workers.step_s *= 10
+                workers.look()
+                workers.step_s = 10 * member.step_s
                 await asyncio.sleep(fault.seconds)
-                self.air.slow.pop(member.peer_id)
-                member.workers.look()
-                member.workers.step_s /= 10
+                self.air.slow.pop(member.peer_id, None)
+                workers.look()
+                workers.step_s = member.step_s
             case Kind.CLOCK:
                 member.clock_set_s += self.chance.choice((-1, 1)) * fault.seconds
 

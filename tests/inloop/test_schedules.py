@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,30 +23,17 @@ from dht.identity import Identity
 SCHEDULES = int(os.environ.get("SHOAL_SCHEDULES", "200"))
 FIRST_SEED = int(os.environ.get("SHOAL_SEED", "0"))
 PARTS = 8  # tests that the schedules are dealt to
-MOST = 12  # members of a swarm
+MOST = 12  # members of a swarm, as many as there are identities
 TICKS = 24  # in which faults happen
 SETTLE_ROUNDS = 20  # after the last fault, until all agree
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def identities(tmp_path_factory: pytest.TempPathFactory) -> list[Identity]:
-    folder = tmp_path_factory.mktemp("keys")
-    return [Identity.load_or_create(folder / f"{n}.key") for n in range(MOST)]
-
-
-@pytest.fixture
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No power is cut here: what a kill leaves is what was renamed."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    yield
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_disk")
 
 
 def schedule(seed: int, make: Callable[..., RunSpec]) -> tuple[RunSpec, int, list[Fault]]:
     """Return a run, how many members it has, and what befalls them."""
     chance = random.Random(seed)
-    members = chance.choice((3, 3, 3, 4, 4, 5, 6, 8, MOST)) if seed % 10 == 0 else chance.choice((3, 3, 4, 5))
+    members = chance.choice((6, 8, MOST)) if seed % 25 == 0 else chance.choice((3, 3, 4, 5))
     parts = chance.random() < 0.5
     strategy = {"kind": "branches", "common_tokens": 600 * members} if parts else {"kind": "replicas"}
     spec = make(
@@ -140,6 +127,10 @@ def check(swarm: InLoopSwarm, ledger: Ledger, told: Counter[str]) -> None:
             applied = counted.get(member.peer_id, torch.zeros_like(made))
             away = float((applied + left - made).abs().max())
             tokens = away / float(member.direction(replica.size).abs().max())
+            digest = member.stored.get(block)
+            if digest is not None and not ledger.leads_to(replica.state, digest):
+                told["left behind"] += 1  # it went while another was just taking the block over from an older state
+                continue
             assert away <= 1e-3 * float(made.abs().max()) + 1e-5, (
                 f"member {member.index}: {block} is {tokens:.1f} tokens away from the {parts.chronicle.tokens} made: "
                 f"{parts.chronicle.events}, {parts.chronicle.skipped}"
@@ -154,7 +145,6 @@ def test_swarms_live_through_random_faults(
     identities: list[Identity],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    quick_disk: None,
 ) -> None:
     told: Counter[str] = Counter()
     for seed in range(FIRST_SEED + part, FIRST_SEED + SCHEDULES, PARTS):
@@ -169,4 +159,4 @@ def test_swarms_live_through_random_faults(
                 print(f"seed {seed}: {schedule(seed, smallest_run)[1:]}")
                 raise
     print(dict(told))
-    assert not told or told["adds up"] > told["merged"]
+    assert told["merged"] + told["left behind"] <= 0.2 * told["adds up"] + 3, told

@@ -108,6 +108,7 @@ def marks(status: Status, block: str) -> dict[str, dict[int, str]]:
     }
 
 
+@pytest.mark.long
 def test_two_replicas_have_equal_digests_for_twenty_rounds(tmp_path: Path, corpus: Path) -> None:
     async def main() -> None:
         async with open_processes() as processes:
@@ -142,6 +143,7 @@ def test_two_replicas_have_equal_digests_for_twenty_rounds(tmp_path: Path, corpu
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_a_replica_in_parts_takes_turns_and_is_one_model_again(tmp_path: Path, corpus: Path) -> None:
     """Four parts, one of them exchanged at each tick; a newcomer begins with them, and they are fused into a Llama."""
     environment = {
@@ -220,6 +222,7 @@ def test_a_killed_peer_comes_back_and_the_founder_is_nobody_special(tmp_path: Pa
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_a_peer_that_is_too_slow_leaves_the_group_and_comes_back(tmp_path: Path, corpus: Path) -> None:
     """Behind its line a round of three takes longer than a tick; the other two must not wait for its word."""
 
@@ -273,6 +276,7 @@ def test_rounds_are_sealed_although_a_step_is_longer_than_a_round(tmp_path: Path
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_again(
     tmp_path: Path, corpus: Path
 ) -> None:
