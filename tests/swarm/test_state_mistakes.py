@@ -108,7 +108,7 @@ def test_a_disk_that_fills_up_in_mid_run(corpus: Path, tmp_path: Path) -> None:
             print(f"gone {time.monotonic() - began:.1f} s after the disk began to fill up")
         assert daemon.process.returncode == 1
         said = the_line(daemon.log)
-        assert "full" in said and "the last checkpoint is intact" in said
+        assert "full" in said and "what was saved is intact" in said
         saved = checkpoint(daemon.state_dir)
         # A round is logged when all of its files are written; its state may be, and a later file not.
         assert saved is not None and saved.version - versions(daemon)[-1] in (0, 1)
