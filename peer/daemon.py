@@ -148,7 +148,7 @@ class Daemon:
         self.parts = Parts(
             facts, activity, membership, store, outlook, session, library, chronicle, traffic, place=Place()
         )
-        library.on_bytes, library.leased = traffic.received, outlook.leased
+        library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
         self.offers = Offers(traffic)
         swarm = Swarm(spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder)
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)

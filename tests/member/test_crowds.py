@@ -1,0 +1,60 @@
+"""How many holders a block has, and whether they are one group."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configs.clock import Clock
+from configs.run import RunSpec
+from peer.member.crowds import Crowds
+
+
+@pytest.fixture
+def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
+    spec = smallest_run(rounds={"tick_seconds": 1, "double_tokens": 10**9, "group_size": 4})
+    rooms = SimpleNamespace(view=("me",), told={})
+    rooms.facts = SimpleNamespace(spec=spec, clock=Clock(0.0, 1.0, lambda: 8.0), me="me")
+    rooms.membership = SimpleNamespace(
+        view=lambda block, tick: rooms.view,
+        members=lambda tick: rooms.view,
+        record=lambda peer: SimpleNamespace(crowds=rooms.told.get(peer, {})),
+    )
+    rooms.replicas = {"model": SimpleNamespace(state=SimpleNamespace(age=0))}
+    return rooms
+
+
+def crowds_of(rooms: Any) -> Crowds:
+    network: Any = None
+    return Crowds(rooms.facts, network, rooms.membership, rooms.replicas, lambda block: False, list)
+
+
+@pytest.mark.parametrize(("holders", "is_crowd"), [(1, False), (4, False), (40, True)])
+def test_a_block_is_a_crowd_when_its_holders_are_more_than_a_group(rooms: Any, holders: int, is_crowd: bool) -> None:
+    rooms.view = (*tuple(f"peer{n}" for n in range(holders - 1)), "me")
+    crowds = crowds_of(rooms)
+    asyncio.run(crowds.keep_up(8))
+    assert crowds.is_crowd("model") == is_crowd
+    assert bool(crowds.told()) == is_crowd
+    if not is_crowd:
+        assert crowds.is_listed(), "who is in one group is known by its record"
+
+
+def test_a_newcomer_takes_the_word_of_those_who_have_counted(rooms: Any) -> None:
+    rooms.view = ("a", "b", "me")
+    rooms.told = {"a": {"model": 900.0}, "b": {"model": 1100.0}}
+    crowds = crowds_of(rooms)
+    asyncio.run(crowds.keep_up(8))
+    assert crowds.is_crowd("model")
+    assert crowds.holders("model") == pytest.approx(1000.0, rel=0.2)
+
+
+def test_a_block_that_was_put_away_is_counted_no_more(rooms: Any) -> None:
+    rooms.view = (*tuple(f"peer{n}" for n in range(39)), "me")
+    crowds = crowds_of(rooms)
+    asyncio.run(crowds.keep_up(8))
+    rooms.replicas.clear()
+    asyncio.run(crowds.keep_up(9))
+    assert not crowds.is_crowd("model") and crowds.told() == {}
