@@ -1,6 +1,7 @@
 """What the tests of mistakes share: a daemon to make them with, and the one line that each must give."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.patience import HANG_S, until
 from configs.errors import NetworkError
+from peer.commands.main import main
 from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.local import fetch_status
 from peer.http.status import Status
@@ -59,8 +61,17 @@ def shoal(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "peer", *arguments, *local]
 
 
+def refusal(*arguments: str) -> str:
+    """Call, in this process, a command that must fail before there is a daemon; return the one line that it says."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(shoal(*arguments)[3:])
+    assert code in (1, 2), (code, said.getvalue())
+    return the_line(said.getvalue())
+
+
 def mistake(command: Sequence[str], **environment: str) -> str:
-    """Run a command that must fail, and return the one line that it says."""
+    """Run a command that must fail, in a process of its own, and return the one line that it says."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=HANG_S, env={**os.environ, **environment}
