@@ -21,9 +21,11 @@ from protocols.wire import Frames, call, each_frame
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
-PATIENCE_SHARE = 0.3  # of the time there is, after which it is seen whether the first source will be done in time
-WORTH_S, WORTH_CHUNKS = 1.0, 4  # what must be left for others to help: what both send in the end is sent twice
-ATTEMPTS = 3  # for a source that should have what is wanted
+PATIENCE_SHARE = 0.3  # the share of the time after which one sees whether the first source will be done in time
+# Relays join only while more than this is missing (seconds at the present rate; chunks): near the end both sources
+# would send the same chunks.
+WORTH_S, WORTH_CHUNKS = 1.0, 4
+ATTEMPTS = 3  # times that a source is asked which should have what is wanted
 
 Check = Callable[[Offer], Awaitable[None]]
 
@@ -62,7 +64,8 @@ class Fetch:
     def __init__(self, group: Group, offers: Offers, peer: str, wanted: str | None = None) -> None:
         self._group, self._offers, self._peer, self._wanted = group, offers, peer, wanted
         self._start = group.start(peer)
-        self._needs_help = asyncio.Event()  # the others need not be spared any longer
+        # Set when the maker alone will not be done by the cut, or has failed: relays may start.
+        self._needs_help = asyncio.Event()
         self._finishing = asyncio.Lock()
         self._lanes: list[asyncio.Task[None]] = []
         self._began = 0.0

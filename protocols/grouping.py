@@ -22,9 +22,11 @@ from statistics import median
 DRAWN_BITS = 64
 FULL = 9 / 8  # times group_size: buckets have at most so many members on average, and at least half of it
 STICKY = 1.1  # the number of bits stays while the holders are within this factor of its range
-GAIN = 1 / 16  # of one bucket's count in the estimate
-FAST_GAIN = 1 / 4  # of a count that contradicts the estimate: the swarm has shrunk or grown at once
-THIN, CROWDED = 1 / 4, 5 / 2  # a count contradicts an estimate that is beyond these factors
+GAIN = 1 / 16  # weight of one bucket's count in the estimate
+FAST_GAIN = 1 / 4  # weight in the estimate of a count that contradicts it, see THIN
+# A bucket with under 1/4 or over 5/2 of its expected members: the swarm has shrunk or grown suddenly, and the count is
+# trusted more.
+THIN, CROWDED = 1 / 4, 5 / 2
 ALONE = 2  # rounds without anybody, after which a peer looks under every number of bits
 FAR = 64  # times what the buckets show, up to which others' word for the number of holders is taken
 MAX_SOUGHT = 16  # numbers of bits that are looked under: enough for half a million holders

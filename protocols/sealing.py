@@ -68,8 +68,8 @@ def compare(me: str, view: Sequence[str], histories: Mapping[str, Sequence[Mark]
 
     `histories` maps each member that was heard (oneself too) to its last marks, oldest first. A member whose newest
     mark lies in another's past is only late; of histories that have parted, the majority's is followed; without one,
-    all are merged. Where somebody of the view was not heard, who may have made a majority, others may see one: nobody
-    merges then, and that of the least digest is followed.
+    all are merged. If a member of the view was not heard, others may see a majority that we do not. So nobody merges;
+    the history with the smallest digest is followed.
     """
     newest = {member: marks[-1] for member, marks in histories.items() if marks}
     if me not in newest or len(set(newest.values())) == 1:

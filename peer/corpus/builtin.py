@@ -19,10 +19,10 @@ from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
 from peer.corpus.documents import Progress, split_lines
 from peer.corpus.prepare import Plan, prepare_texts
 
-MAX_BYTES = 2_000_000  # of each domain
-MAX_FILE_BYTES = 60_000  # larger sources are mostly generated tables
+MAX_BYTES = 2_000_000  # bytes of text of each domain, at most
+MAX_FILE_BYTES = 60_000  # bytes of a source, at most; larger ones are mostly generated tables
 TOKENIZER_CHARACTERS = 1_500_000
-SHARD_TOKENS = 1 << 17  # small, so that a few peers can lease different ones
+SHARD_TOKENS = 1 << 17  # tokens of a shard: few, so that a few peers can lease different ones
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "pydoc_data", "encodings"}
 
 _DOCSTRING = re.compile(r'^[ \t]*[rR]?"""(.*?)"""[ \t]*\n', re.DOTALL | re.MULTILINE)

@@ -35,7 +35,7 @@ BLOBS = "blobs"
 CYCLE = 4096  # samples after which the order of the sources repeats
 
 Array = NDArray[np.float64]
-SMOOTHING = 0.5  # added to each count, so that a token that a domain never had does not decide alone
+SMOOTHING = 0.5  # occurrences added to each count, so that a token that a domain never had does not decide alone
 Tokens = NDArray[np.integer[Any]]  # uint16 or uint32; int16 or int32 where some may be marked
 
 

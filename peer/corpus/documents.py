@@ -20,18 +20,18 @@ TEXT = {".txt", ".text", ".md", ".rst"}
 JSON_LINES = {".jsonl", ".ndjson"}
 PARQUET = {".parquet"}
 KNOWN = TEXT | JSON_LINES | PARQUET
-MIN_CHARACTERS = 1000  # of a document in a text file; shorter paragraphs are joined with those that follow
-PARQUET_ROWS = 1024  # read at once
+MIN_CHARACTERS = 1000  # characters of a document in a text file; shorter paragraphs are joined with those that follow
+PARQUET_ROWS = 1024  # rows that are read at once
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 EXAMPLE_KEYS = {"input", "target"}
 
-BATCH_CHARACTERS = 1 << 20  # encoded at once
+BATCH_CHARACTERS = 1 << 20  # characters that are encoded at once
 
 Document = str | Example
 Documents = Callable[[], Iterator[tuple[str, Document]]]  # yields (domain, document) from the start, at each call
 Progress = Callable[[str, int, int], None]  # stage, characters done, characters in all (0: not known yet)
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _files(root: Path) -> list[Path]:
     inside = [path for path in sorted(root.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(root))]
     files = [path for path in inside if path.suffix.lower() in KNOWN]
     if len(files) < len(inside):
-        logger.warning("%s: %d files of another kind were passed over", root, len(inside) - len(files))
+        log.warning("%s: %d files of another kind were passed over", root, len(inside) - len(files))
     return files
 
 

@@ -21,11 +21,12 @@ from peer.corpus.examples import Example
 from peer.corpus.mixture import Mixture, Passages, fit, log_unigrams_of
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer
 
-PASSAGE_CHARACTERS = 4096  # at most, about a thousand tokens: a long document is no unit that belongs to one domain
-SAMPLE_CHARACTERS = 16 << 20  # that clusters are fitted on: some 5 M tokens, 200 MB while they are fitted
+# Characters of a passage, at most, about a thousand tokens: a long document is no unit that belongs to one domain.
+PASSAGE_CHARACTERS = 4096
+SAMPLE_CHARACTERS = 16 << 20  # characters that clusters are fitted on: some 5 M tokens, 200 MB meanwhile
 POOL = "all"
-PASSAGES, WINDOWS = 4, 8  # that a known domain needs of a text, for a part of it to be held out
-SHORTEST_WORD = 3  # letters; shorter ones name nothing
+PASSAGES, WINDOWS = 4, 8  # what a known domain needs of a text, for a part of it to be held out
+SHORTEST_WORD = 3  # letters of a typical word, at least; shorter ones name nothing
 
 
 @dataclass(frozen=True)

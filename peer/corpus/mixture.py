@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from peer.corpus.data import Tokens, log_unigrams
 
 GRAIN = 1 << 16
-BOUNDS = (0.3, 1.8)  # of a cluster's tokens, as shares of the mean
-EVEN_BOUNDS = (0.9, 1.1)  # at first: clusters that are of one size do not swallow each other while they are still alike
+BOUNDS = (0.3, 1.8)  # fewest and most tokens of a cluster, as shares of the mean
+EVEN_BOUNDS = (0.9, 1.1)  # these at first: clusters of one size do not swallow each other while they are still alike
 EVEN_STEPS = 5
-MAX_STEPS = 50  # of EM
-MAX_MOVES = 200  # of the prices in one step; some dozens are enough
-FIRST_MOVE = 0.02  # nats a token
+MAX_STEPS = 50  # steps of EM
+MAX_MOVES = 200  # moves of the prices in one step; some dozens are enough
+FIRST_MOVE = 0.02  # size of the first move, in nats a token
 RESTARTS = 3
 
 Array = NDArray[np.float64]

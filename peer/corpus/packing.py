@@ -16,8 +16,8 @@ from peer.corpus.data import Tokens, token_dtype, unmarked
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import Vocabulary
 
-BOUNDARY_TOKENS = 1 << 14  # how far from its place a cut may move to fall between documents
-OPEN_WINDOWS = 64  # that are filled side by side, so that an example finds one where it fits
+BOUNDARY_TOKENS = 1 << 14  # tokens: how far from its place a cut may move to fall between documents
+OPEN_WINDOWS = 64  # windows that are filled side by side, so that an example finds one where it fits
 
 
 @dataclass

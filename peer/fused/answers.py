@@ -19,7 +19,7 @@ from peer.corpus.examples import Encoded
 from peer.fused.generate import repeating
 from peer.fused.routed import MAX_LOGITS, RoutedModel
 
-MAX_BATCH = 64  # prompts; the end of the slowest answer is waited for
+MAX_BATCH = 64  # prompts that are answered together; all wait for the slowest answer
 
 Progress = Callable[[int, int], None]  # (prompts done, prompts in all)
 

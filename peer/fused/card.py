@@ -10,7 +10,7 @@ from peer.train.outer import SWARM
 
 Format = Literal["routed", "mixtral", "llama"]
 
-MAX_LISTED = 20  # peers of a block
+MAX_LISTED = 20  # peers of a block that the card names
 
 USE_ROUTED = """Ask it with `shoal generate DIR "prompt"`, measure it with `shoal eval DIR`. Each folder is also a plain
 Llama that Transformers loads by itself."""

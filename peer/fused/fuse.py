@@ -32,7 +32,7 @@ from peer.train.adapters import merge
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
 
-GATE_TEXTS, GATE_TOKENS = 64, 64  # what each expert writes for the gates to learn from
+GATE_TEXTS, GATE_TOKENS = 64, 64  # texts that each expert writes for the gates to learn from, and their length
 GATE_RIDGE = 1e-3  # regularisation, as a share of the mean variance of a hidden value
 
 

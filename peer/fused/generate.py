@@ -20,7 +20,7 @@ from peer.corpus.tokenizer import EMPTY_PROMPT, encode_text
 from peer.fused.routed import TASK, RoutedModel
 from peer.fused.router import mix
 
-NO_REPEAT = 3  # so many tokens stand in a likeliest answer once at most: else small models go round in circles
+NO_REPEAT = 3  # length of a run of tokens that a likeliest answer never repeats; small models would go in circles
 
 
 class Sampling(Frozen):

@@ -22,12 +22,12 @@ from peer.train.model import NOT_COUNTED
 from peer.train.muon import Muon
 
 GATE = ".mlp.gate."
-MAX_VOTES = 8  # experts that answer a token
-GATE_WINDOWS = 32  # of each domain, that gates are fitted to before the tune
-GATE_WEIGHT = 0.1  # of the loss of the gates' choices, in the beginning; it falls to nothing
-RATE_SHARE = 0.15  # of the run's learning rate, with which a tune begins; it falls to nothing
-GATE_RATE = 3.0  # times that
-MIN_WINDOWS = 4  # in a step
+MAX_VOTES = 8  # experts at most that answer a token
+GATE_WINDOWS = 32  # windows of each domain that gates are fitted to before the tune
+GATE_WEIGHT = 0.1  # weight of the loss of the gates' choices, in the beginning; it falls to nothing
+RATE_SHARE = 0.15  # share of the run's learning rate with which a tune begins; it falls to nothing
+GATE_RATE = 3.0  # learning rate of the gates, in rates of the rest
+MIN_WINDOWS = 4  # windows of a step, at least
 WARMUP_STEPS = 20
 
 

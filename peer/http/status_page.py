@@ -20,7 +20,7 @@ from peer.http import metrics
 from peer.http.server import Place, bind, is_loopback, open_server, refuse
 from peer.http.status import Status
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Action = Callable[[], Awaitable[None]]
 
@@ -72,7 +72,7 @@ def _application(get_status: Callable[[], Status], actions: Actions) -> Starlett
         async def act(request: Request) -> Response:
             if (reason := _reason_against(request)) is not None:
                 return refuse(403, reason)
-            logger.info("asked to %s", name)
+            log.info("asked to %s", name)
             try:
                 await action()
             except ShoalError as error:

@@ -20,7 +20,7 @@ from peer.train.partition import Layout, adapted_modules, adapter_shapes, parame
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-BASE = "base"  # in the place of a block's name
+BASE = "base"  # the name of what is frozen, where a block's name would stand
 
 
 def base_layout(spec: ModelSpec) -> Layout:

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-NICENESS = 5  # of 19; a daemon then gets three times the processor time of a worker where both want it
+NICENESS = 5  # the niceness of workers; a daemon then gets three times the time of a worker where both want it
 TRIES, TRY_AGAIN_S = 5, 0.11  # the kernel takes the niceness of a session ten times a second at most
 
 

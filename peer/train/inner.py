@@ -19,7 +19,7 @@ from peer.train.muon import Muon
 from peer.train.partition import TRUNK, Layout, Strategy
 from peer.train.sharded import Ranks
 
-RAMP_STEPS = 20  # of a new optimizer, over which its rate rises: its moments are rough at first
+RAMP_STEPS = 20  # steps over which the rate of a new optimizer rises: its moments are rough at first
 JUMP_NATS = 1.5  # rise of the smoothed loss over its best that counts as a jump
 SMOOTHING = 0.1  # weight of the newest loss
 

@@ -13,7 +13,7 @@ from peer.train.model import LOSS_VALUES, MIN_CHUNK
 from peer.train.partition import Shapes, parameter_shapes, trained_shapes
 
 ANSWER_VALUES = 5  # float32, for each parameter: the states read from disk, the model, what it is assembled from
-USABLE = 0.85  # of the free memory; the rest is for fragments and for what was not counted
+USABLE = 0.85  # share of the free memory that is planned with; the rest is for fragments and for what was not counted
 HOST_VALUES = 16  # float32, for each parameter: two states, two shared buffers, θ at a cut, residual, offers in a round
 
 

@@ -82,7 +82,7 @@ def mixed_step(
     ages = {me: mine, SWARM: age - mine}
     after = nesterov(state, contributions, shares, spec.outer, round_=round_, ages=ages, common_tokens=common)
     limit = pull_limit(contributions, at, spec.rounds.pull_clip)
-    after.phi[at] -= pull(own, [offer.fragment for offer in ordered], limit)  # the order of both is indifferent
+    after.phi[at] -= pull(own, [offer.fragment for offer in ordered], limit)  # pull and step commute
     return after
 
 

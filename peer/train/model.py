@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NOT_COUNTED = -100  # the label that cross_entropy passes over
 LOSS_VALUES = 1 << 23  # logits that exist at a time; more tokens are taken in chunks, at least MIN_CHUNK each
-MIN_CHUNK = 256  # tokens
+MIN_CHUNK = 256  # tokens of a chunk, at least
 INITIAL_GAIN = 0.5  # deviation of a matrix's first values times √H: 0.018 at GPT-2's width, 0.0625 at 64
 
 

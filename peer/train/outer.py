@@ -24,14 +24,15 @@ from configs.errors import PeerError
 from configs.run import OuterSpec, RunSpec
 from peer.train.checkpoint import tensors_header
 
-WEIGHT_CAP = 4.0  # times the group's median token count, inside a domain
-PARTS = 16  # of a run's tokens, of which one offer alone may claim one: no signature proves that they were trained
-NORM_CAP = 2.0  # times the group's median norm, in groups of three or more
+WEIGHT_CAP = 4.0  # most tokens that count, in medians of the group, inside a domain
+PARTS = 16  # parts of a run's tokens, of which one offer may claim one: no signature proves that they were trained
+NORM_CAP = 2.0  # largest norm, in medians of the group, in groups of three or more
 MAX_HEADER_BYTES = 1 << 20
-MAX_PEERS = 4096  # in a block's age
-SWARM = "swarm"  # stands in a block's ages for all peers together, where groups are random and nobody knows each count
-MAX_COUNT = 2**48  # versions, ticks and tokens are below; as in messages
-TILE = 1 << 16  # values of a step that are worked on at a time: they stay in a core's cache
+MAX_PEERS = 4096  # peers whose tokens a block's age may list
+# Pseudo-peer in `ages`: the tokens of all other peers, in random groups, where single counts are not known.
+SWARM = "swarm"
+MAX_COUNT = 2**48  # bound of versions, ticks and tokens; as in messages
+TILE = 1 << 16  # values of a step that are worked on at a time; so many stay in a core's cache
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,14 @@ from peer.train.process import become_worker, reporting
 from peer.train.sharded import Ranks, Rows, build_sharded, fill_base
 from peer.train.theta import Theta
 
-PROGRESS_S = 0.5  # between two messages of progress
-THREADS_S = 10.0  # between two looks at how many workers share this machine
-MEASURE_S = 2.0  # for steps that are taken to be measured
-MIN_MEASURED_STEPS = 3  # however long they take
+PROGRESS_S = 0.5  # seconds between two messages of progress
+THREADS_S = 10.0  # seconds between two looks at how many workers share this machine
+MEASURE_S = 2.0  # seconds of steps that are taken to be measured
+MIN_MEASURED_STEPS = 3  # steps that are measured, however long they take
 MAX_FAILURES = 3  # returns to the anchor without RAMP_STEPS good steps between them
 
-AT_ONCE = (TakeSnapshot, Apply)  # answered whatever a step is at
-FIRST = (Load, Measure)  # done before the next request is read, which is meant for what θ will be
+AT_ONCE = (TakeSnapshot, Apply)  # requests that are answered whatever a step is at
+FIRST = (Load, Measure)  # requests that are done before the next is read, which is meant for what θ will be
 
 
 def work(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:

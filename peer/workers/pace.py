@@ -21,7 +21,7 @@ from protocols.codecs import encoded_size, roundtrip
 
 MIN_TICK_S, MAX_TICK_S = 1.0, 300.0  # bounds of a tick that nobody named
 ROOM = 4.0  # times that an offer's making and sending fit before the cut of the first rounds
-MEASURE_S = 600.0  # for a few steps, imports included, after which nobody believes in them any more
+MEASURE_S = 600.0  # seconds for a few steps, imports included, after which they count as hung
 
 
 @dataclass(frozen=True)
