@@ -15,7 +15,7 @@ from typing import Any
 from configs.content import HASH_BYTES
 from configs.errors import NetworkError, PeerError
 from protocols.offers import COUNT_BYTES, MAX_WAIT_S, OfferRequest, Offers
-from protocols.parcels import Offer, Parcel, describe, in_order, open_parcel, packed, unpacked
+from protocols.parcels import Equivocation, Offer, Parcel, describe, in_order, open_parcel, packed, unpacked
 from protocols.wire import Frames, call, each_frame
 
 log = logging.getLogger(__name__)
@@ -191,12 +191,17 @@ class Fetch:
         if parcel is None or parcel.envelope != envelope:
             about = (group.block, group.round, self._peer)
             opened = open_parcel(envelope, hashes, group.run_id, about, group.max_bytes)
+            known = parcel or self._offers.held(group.block, group.round).get(self._peer)
+            if known is not None and known.offer_id != opened.offer_id:
+                proof = Equivocation(known, opened)
+                self._offers.accuse(proof)
+                if self._wanted is None:
+                    raise proof
             if self._wanted not in (None, opened.offer_id):
                 raise PeerError(f"{describe(opened.header)} is another one than was sealed")
-            if parcel is not None and self._wanted is None:
-                raise PeerError(f"{describe(opened.header)}: there is a second one, signed by the same peer")
-            parcel = opened
-            self._offers.book(group.block, group.round).parcels[self._peer] = parcel
+            if parcel is None or parcel.offer_id != opened.offer_id:
+                parcel = opened
+                self._offers.book(group.block, group.round).parcels[self._peer] = parcel
         return parcel, unpacked(manifest[COUNT_BYTES + count * HASH_BYTES :], len(parcel.hashes))
 
     async def _take(self, parcel: Parcel, order: Any, frames: Frames) -> None:
@@ -226,7 +231,7 @@ class Fetch:
             except PeerError:
                 book.parcels.pop(self._peer, None)
                 raise
-            await self._offers.put(offer)
+            await self._offers.put(offer, is_sealed=self._wanted is not None)
             return True
 
     def _parcel(self) -> Parcel | None:

@@ -6,6 +6,7 @@ is not there yet waits (long poll) until it is, or until the time it brought is 
 """
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from pydantic import Field
 from configs.content import chunk_of
 from protocols.parcels import (
     MAX_CHUNKS,
+    Equivocation,
     Hash,
     Name,
     Offer,
@@ -32,10 +34,13 @@ from protocols.sealing import MARKS, Mark
 from protocols.traffic import Traffic
 from protocols.wire import Frame, Frames, Message, end_of_stream
 
+log = logging.getLogger(__name__)
+
 MAX_WAIT_S = 600.0
 KEPT_ROUNDS = 24  # of a block, for others' repairs
 MAX_SEALED = 64  # offers in a sealed set
 COUNT_BYTES = 4  # of the number of chunks, in an answer
+MAX_PROOFS = 64  # that peers signed two offers for one round, the newest
 MAX_POLLS = 1024  # requests that wait here at the same time; whoever comes then is answered with what there is
 MAX_POLLS_OF_PEER = 128  # of one peer: an offer of each member of two of the largest groups
 
@@ -113,6 +118,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
         self.traffic = traffic
         self.max_bytes = max_bytes
         self.lineages: dict[str, Sequence[SealedRound]] = {}  # put in place whole, never changed
+        self.proofs: OrderedDict[tuple[str, int, str], Equivocation] = OrderedDict()  # by block, round and peer
         self._books: dict[str, OrderedDict[int, Book]] = {}
         self._changed = asyncio.Condition()
         self._polls: Counter[Any] = Counter()  # peer → its requests that wait
@@ -136,12 +142,25 @@ class Offers(ServicerBase):  # type: ignore[misc]
         self._books.pop(block, None)
         self.lineages.pop(block, None)
 
-    async def put(self, offer: Offer) -> None:
-        """Hold an offer and wake those who wait for it."""
+    async def put(self, offer: Offer, *, is_sealed: bool = False) -> None:
+        """Hold an offer and wake those who wait for it. Of two of one peer the first is held, but for a sealed one."""
         book = self.book(offer.header.block, offer.header.round)
-        book.offers.setdefault(offer.header.peer, offer)
+        held = book.offers.setdefault(offer.header.peer, offer)
+        if held.offer_id != offer.offer_id:
+            self.accuse(Equivocation(held, offer))
+            if is_sealed:
+                book.offers[offer.header.peer] = offer
         book.parcels.pop(offer.header.peer, None)
         await self.wake()
+
+    def accuse(self, proof: Equivocation) -> None:
+        """Keep the proof that a peer has signed two offers for one round: the first one of each round."""
+        about = proof.header.block, proof.header.round, proof.header.peer
+        if about not in self.proofs:
+            log.warning("%s", proof)
+            self.proofs[about] = proof
+            if len(self.proofs) > MAX_PROOFS:
+                self.proofs.popitem(last=False)
 
     async def publish(self, block: str, round_: int, marks: Sequence[Mark], state_bytes: int) -> OfferList:
         """Close gathering: fix the list of what is held and wake those who wait for it."""

@@ -100,6 +100,15 @@ class Parcel:
         return Offer(self.header, self.envelope, self.hashes, self.payload, self.offer_id)
 
 
+class Equivocation(PeerError):
+    """A peer has signed two offers for one round. Who has both envelopes can prove it to anybody."""
+
+    def __init__(self, one: Offer | Parcel, other: Offer | Parcel) -> None:
+        super().__init__(f"{describe(one.header)}: there is a second one, signed by the same peer")
+        self.header = one.header
+        self.envelopes = (one.envelope, other.envelope)  # SignedOffer each, serialised; their signatures were checked
+
+
 def sign_offer(identity: Identity, header: OfferHeader, payload: Buffer, hashes: Sequence[bytes]) -> Offer:
     """Make this peer's own offer; `hashes` are those of the payload's chunks, by which the header names it."""
     data = header.SerializeToString()

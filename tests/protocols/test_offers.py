@@ -19,11 +19,12 @@ from benchmarks.patience import HANG_S, patience
 from configs.content import chunk_hashes, chunk_of, content_id_of
 from configs.errors import NetworkError, PeerError
 from dht.identity import Identity
-from protocols.fetching import Group
+from protocols.fetching import Fetch, Group
 from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
 from protocols.offers import (
     COUNT_BYTES,
     KEPT_ROUNDS,
+    MAX_PROOFS,
     MAX_WAIT_S,
     HistoryRequest,
     ListRequest,
@@ -547,6 +548,63 @@ def test_what_has_arrived_survives_an_interruption(open_peers: Any, identities: 
             assert one.offers.traffic.bytes_in <= len(payload) + 2 * FRAME_BYTES
 
     uvloop.run(main())
+
+
+def test_of_two_offers_of_one_peer_the_sealed_one_is_held_and_both_headers_prove_it(
+    open_peers: Any, identities: list[Identity], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with open_members(open_peers, identities[:2]) as (one, two):
+            await two.serve()
+            liar = identities[2]
+            told_one, told_two = offer_of(liar), offer_of(liar, PAYLOAD[::-1])
+            await one.offers.put(told_one)
+            await two.offers.put(told_two)
+            group = one.group([one, two])
+            wanted, sources = {liar.peer_id: told_two.offer_id}, {liar.peer_id: [two.peer_id]}
+            sealed = await fetch_sealed(group, one.offers, wanted, sources, HANG_S)
+            assert sealed[liar.peer_id].payload == PAYLOAD[::-1]
+            assert one.offers.held(BLOCK, 1)[liar.peer_id].offer_id == told_two.offer_id
+            proof = one.offers.proofs[BLOCK, 1, liar.peer_id]
+            assert proof.envelopes == (told_one.envelope, told_two.envelope)
+            await one.offers.put(told_one)  # not sealed: it does not come back
+            assert one.offers.held(BLOCK, 1)[liar.peer_id].offer_id == told_two.offer_id
+
+    uvloop.run(main())
+    assert [record.message for record in caplog.records if "second one" in record.message] == [
+        f"offer of {identities[2].peer_id} for {BLOCK} round 1: there is a second one, signed by the same peer"
+    ]
+
+
+def test_a_second_offer_that_nobody_has_sealed_is_not_fetched_but_proves_the_lie(
+    open_peers: Any, identities: list[Identity]
+) -> None:
+    async def main() -> None:
+        async with open_members(open_peers, identities[:2]) as (one, two):
+            await two.serve()
+            first, second = offer_of(two.identity), offer_of(two.identity, PAYLOAD[::-1])
+            await one.offers.put(first)
+            await two.offers.put(second)
+            async with patience("the second offer to be refused"):
+                await Fetch(one.group([one, two]), one.offers, two.peer_id).run(
+                    [two.peer_id], asyncio.get_running_loop().time() + 2 * HANG_S
+                )
+            assert one.offers.held(BLOCK, 1)[two.peer_id].offer_id == first.offer_id
+            assert not one.offers.traffic.bytes_in
+            assert one.offers.proofs[BLOCK, 1, two.peer_id].envelopes == (first.envelope, second.envelope)
+
+    uvloop.run(main())
+
+
+def test_only_the_newest_proofs_are_kept(identities: list[Identity]) -> None:
+    async def main() -> None:
+        offers = Offers(Traffic())
+        for round_ in range(MAX_PROOFS + 3):
+            for payload in (b"one", b"another"):
+                await offers.put(offer_of(identities[0], payload, round_))
+        assert [about[1] for about in offers.proofs] == list(range(3, MAX_PROOFS + 3))
+
+    asyncio.run(main())
 
 
 def test_who_is_asked_for_its_history_may_be_gone_by_then(open_peers: Any, identities: list[Identity]) -> None:
