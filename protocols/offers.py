@@ -119,17 +119,20 @@ class Offers(ServicerBase):  # type: ignore[misc]
         self.max_bytes = max_bytes
         self.lineages: dict[str, Sequence[SealedRound]] = {}  # put in place whole, never changed
         self.proofs: OrderedDict[tuple[str, int, str], Equivocation] = OrderedDict()  # by block, round and peer
-        self._books: dict[str, OrderedDict[int, Book]] = {}
+        self._books: dict[str, dict[int, Book]] = {}  # block → round → book
         self._changed = asyncio.Condition()
         self._polls: Counter[Any] = Counter()  # peer → its requests that wait
 
     def book(self, block: str, round_: int) -> Book:
-        """Return the book of a round, opening it if need be and closing the oldest over the limits."""
-        books = self._books.setdefault(block, OrderedDict())
+        """Return the book of a round, opening it if need be and closing those of the oldest rounds over the limits.
+
+        The one that is opened stays, however old its round: a repair needs it, one after the other.
+        """
+        books = self._books.setdefault(block, {})
         if round_ not in books:
             books[round_] = Book()
             while len(books) > KEPT_ROUNDS or (len(books) > 2 and self._held_bytes() > self.max_bytes):
-                books.popitem(last=False)
+                del books[min(books.keys() - {round_})]
         return books[round_]
 
     def held(self, block: str, round_: int) -> Mapping[str, Offer]:
@@ -204,7 +207,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
 
     def _opened(self, block: str, round_: int) -> Book | None:
         """Return the book of a round if there is one."""
-        return self._books.get(block, OrderedDict()).get(round_)
+        return self._books.get(block, {}).get(round_)
 
     async def _wait(self, is_there: Callable[[], bool], wait_s: float, peer: Any) -> None:
         """Wait until it is there or the time is over; not at all for who, or where all, have too many that wait."""

@@ -740,3 +740,16 @@ def test_only_the_last_rounds_are_kept_and_fewer_where_memory_is_short(identitie
         assert not roomy.held(BLOCK, last)
 
     asyncio.run(main())
+
+
+def test_a_repair_of_old_rounds_does_not_close_the_newest(identities: list[Identity]) -> None:
+    async def main() -> None:
+        offers, newest = Offers(Traffic()), range(100, 100 + KEPT_ROUNDS)
+        for round_ in newest:
+            await offers.put(offer_of(identities[0], b"x", round_))
+        for round_ in range(90, 110):
+            await offers.put(offer_of(identities[0], b"x", round_))
+            assert offers.held(BLOCK, round_)  # as long as it is being replayed
+        assert [round_ for round_ in range(130) if offers.held(BLOCK, round_)] == list(newest)
+
+    asyncio.run(main())
