@@ -7,7 +7,7 @@ each chunk to its hash, so the peers need not agree nor be honest. The pieces th
 import asyncio
 import itertools
 import logging
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -177,7 +177,8 @@ class _Download:
         self._on_bytes = on_bytes
         self._frame_s = frame_s
         self._hashes: list[bytes] = []
-        self._fetchers: defaultdict[int, list[str]] = defaultdict(list)  # which sources are at a chunk
+        self._fetchers: dict[int, list[str]] = {}  # chunk → the sources that are at it; one at least
+        self._next = 0  # chunk below which all are there or being fetched
         self._starting = asyncio.Lock()
 
     @property
@@ -231,20 +232,34 @@ class _Download:
 
     def _claim(self, peer: str) -> range | None:
         """Choose the next run of missing chunks; near the end, one that only slower sources are still fetching."""
-        missing = self.missing or set()
-        first = min((index for index in missing if not self._fetchers[index]), default=None)
-        if first is None:
-            others = (index for index in missing if peer not in self._fetchers[index])
-            first = min(others, key=lambda index: (len(self._fetchers[index]), -index), default=None)
-            return None if first is None else range(first, first + 1)
-        end = first + 1
-        while end < first + RUN_CHUNKS and end in missing and not self._fetchers[end]:
+        while self._next < self.num_chunks and not self._is_free(self._next):
+            self._next += 1
+        first = end = self._next
+        if first == self.num_chunks:  # what is missing is being fetched, so it is not much
+            others = (index for index in self.missing or () if peer not in self._fetchers[index])
+            first = min(others, key=lambda index: (len(self._fetchers[index]), -index), default=-1)
+            return None if first < 0 else self._held_by(peer, range(first, first + 1))
+        while end < first + RUN_CHUNKS and self._is_free(end):
             end += 1
-        return range(first, end)
+        return self._held_by(peer, range(first, end))
+
+    def _is_free(self, index: int) -> bool:
+        return index in (self.missing or ()) and index not in self._fetchers
+
+    def _held_by(self, peer: str, run: range) -> range:
+        for index in run:
+            self._fetchers.setdefault(index, []).append(peer)
+        return run
+
+    def _release(self, peer: str, run: range) -> None:
+        """Let others have what `peer` has not fetched of its run."""
+        for index in run:
+            self._fetchers[index].remove(peer)
+            if not self._fetchers[index]:
+                del self._fetchers[index]
+        self._next = min([self._next, *filter(self._is_free, run)])
 
     async def _fetch_run(self, peer: str, run: range) -> None:
-        for index in run:
-            self._fetchers[index].append(peer)
         request = ChunkRequest(content_id=self.wanted, first=run.start, count=len(run))
         try:
             stream = await call(self._stub(peer).rpc_chunks, request, self._frame_s)
@@ -255,8 +270,7 @@ class _Download:
                         raise PeerError(f"it has no chunk {index} of {self.num_chunks}")
                     await self._take(index, frame.data)
         finally:
-            for index in run:
-                self._fetchers[index].remove(peer)
+            self._release(peer, run)
 
     async def _take(self, index: int, chunk: Buffer) -> None:
         if self._on_bytes is not None:

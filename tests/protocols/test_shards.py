@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from benchmarks.patience import HANG_S
 from configs.content import CHUNK_BYTES, content_id_of
 from configs.errors import NetworkError, StateError
 from configs.files import disk_errors
-from protocols.shards import ChunkRequest, ManifestRequest, Shards, download, download_bytes
-from protocols.sinks import FileSink
+from protocols.shards import ChunkRequest, ManifestRequest, Shards, _Download, download, download_bytes
+from protocols.sinks import FileSink, MemorySink
 from protocols.traffic import Traffic
 from protocols.wire import Frame, Frames, frames_of
 
@@ -242,6 +242,38 @@ def test_without_sources_the_error_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(NetworkError, match="no peer is known"):
         asyncio.run(download(stub, [], WANTED, 1, tmp_path / "blob", deadline_s=1.0))
+
+
+class Unscanned(set[int]):
+    """Chunks of which one may ask whether they are in it, but which nobody goes through while there are many."""
+
+    def __iter__(self) -> Iterator[int]:
+        assert len(self) <= 100
+        return super().__iter__()
+
+
+def test_a_claim_does_not_go_through_all_chunks() -> None:
+    """Of a blob of 27 GB there are 100,000, and 6,000 claims."""
+    job = _Download(stubs, WANTED, 1, MemorySink(), None, HANG_S)  # type: ignore[arg-type]
+    job.num_chunks, job.missing = 100_000, Unscanned(index for index in range(100_000) if index != 5)
+    assert [job._claim(peer) for peer in "aba"] == [range(5), range(6, 22), range(22, 38)]
+    job.missing.difference_update(range(5), range(6, 10))
+    job._release("b", range(6, 22))  # it failed on the way
+    assert [job._claim("a"), job._claim("b")] == [range(10, 22), range(38, 54)]
+    while len(job.missing) > 60:
+        run = job._claim("c")
+        assert run is not None
+        job.missing.difference_update(run)
+        job._release("c", run)
+    assert len(job._fetchers) <= 100
+
+
+def test_near_the_end_the_chunks_of_slower_sources_are_claimed_too() -> None:
+    job = _Download(stubs, WANTED, 1, MemorySink(), None, HANG_S)  # type: ignore[arg-type]
+    job.num_chunks, job.missing = 3, {0, 1, 2}
+    assert job._claim("a") == range(3)
+    assert [job._claim("b") for _ in range(4)] == [range(2, 3), range(1, 2), range(1), None]
+    assert job._claim("c") == range(2, 3)
 
 
 def test_a_mistake_of_ours_is_logged_once_and_costs_one_source(caplog: pytest.LogCaptureFixture) -> None:
