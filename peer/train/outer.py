@@ -10,7 +10,7 @@ signed headers.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -28,8 +28,8 @@ WEIGHT_CAP = 4.0  # most tokens that count, in medians of the group, inside a do
 PARTS = 16  # parts of a run's tokens, of which one offer may claim one: no signature proves that they were trained
 NORM_CAP = 2.0  # largest norm, in medians of the group, in groups of three or more
 MAX_HEADER_BYTES = 1 << 20
-MAX_PEERS = 4096  # peers whose tokens a block's age may list
-# Pseudo-peer in `ages`: the tokens of all other peers, in random groups, where single counts are not known.
+MAX_PEERS = 4096  # entries in a block's ages, that of `SWARM` among them
+# Pseudo-peer in `ages`: the tokens of all who have no counts of their own, in random groups or since they were folded.
 SWARM = "swarm"
 MAX_COUNT = 2**48  # bound of versions, ticks and tokens; as in messages
 TILE = 1 << 16  # values of a step that are worked on at a time; so many stay in a core's cache
@@ -180,7 +180,7 @@ def lone_step(
     state: OuterState, theta: Tensor, me: str, tokens: int, *, round_: int, common_tokens: int | None
 ) -> OuterState:
     """Return the state after a round with one holder: φ ← θ, b ← 0."""
-    ages = {**state.ages, me: max(tokens, state.ages.get(me, 0))}
+    ages = folded({**state.ages, me: max(tokens, state.ages.get(me, 0))}, {me})
     is_final = common_tokens is not None and sum(ages.values()) >= common_tokens
     return new_state(state.block, theta, None, version=state.version + 1, round_=round_, ages=ages, is_final=is_final)
 
@@ -200,6 +200,7 @@ def merge(states: Sequence[OuterState]) -> OuterState:
     ages = {peer: max(state.ages.get(peer, 0) for state in ordered) for peer in peers}
     if SWARM in ages:
         ages[SWARM] = max(0, max(state.age for state in ordered) - sum(ages.values()) + ages[SWARM])
+    ages = folded(ages, ())
     phi, momentum = torch.zeros_like(ordered[0].phi), torch.zeros_like(ordered[0].phi)
     for state, share in zip(ordered, shares, strict=True):
         phi += state.phi * share
@@ -262,8 +263,22 @@ def grown(ages: Mapping[str, int], contributions: Sequence[Contribution], fresh:
     """Return the ages after `contributions` of so many new tokens: a grow-only counter."""
     after = dict(ages)
     for contribution, tokens in zip(contributions, fresh, strict=True):
-        if contribution.peer_id in after or len(after) < MAX_PEERS:
-            after[contribution.peer_id] = after.get(contribution.peer_id, 0) + tokens
+        after[contribution.peer_id] = after.get(contribution.peer_id, 0) + tokens
+    return folded(after, {contribution.peer_id for contribution in contributions})
+
+
+def folded(ages: Mapping[str, int], kept: Collection[str]) -> dict[str, int]:
+    """Return `ages` with at most `MAX_PEERS` entries: the smallest counts, but those of `kept`, are added to `SWARM`'s.
+
+    The age stays what it was. A peer that was folded and comes back is counted from nothing: with the smallest counts
+    that is the least there is to lose.
+    """
+    if len(ages) <= MAX_PEERS:
+        return dict(ages)
+    smallest = sorted((count, peer) for peer, count in ages.items() if peer != SWARM and peer not in kept)
+    gone = {peer for _, peer in smallest[: len(ages) - MAX_PEERS + (SWARM not in ages)]}
+    after = {peer: count for peer, count in ages.items() if peer not in gone}
+    after[SWARM] = after.get(SWARM, 0) + sum(ages[peer] for peer in gone)
     return after
 
 

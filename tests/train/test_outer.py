@@ -11,6 +11,7 @@ from torch import Tensor
 from configs.errors import PeerError
 from configs.run import OuterSpec, RunSpec
 from peer.train.outer import (
+    MAX_PEERS,
     SWARM,
     Contribution,
     OuterState,
@@ -133,6 +134,33 @@ def test_one_offer_does_not_end_the_run_whatever_it_claims() -> None:
     assert ages(900, 1) == [900, 1]
     later = outer_step(begin(a=1000), [offered("a", 1, 1500)], spec, round_=1)
     assert later.ages == {"a": 1500}  # what did not count at once
+
+
+def test_ages_that_are_full_make_room_for_a_newcomer() -> None:
+    """Who has no entry of its own brings all its tokens as new in every round."""
+    full = begin(**{f"p{number:04}": number for number in range(1, MAX_PEERS + 1)})
+    once = step(full, offered("new", 1, 100), offered("p0002", 2, 2))
+    assert len(once.ages) == MAX_PEERS and once.age == full.age + 100
+    assert (once.ages["new"], once.ages["p0002"], once.ages[SWARM]) == (100, 2, 1 + 3)
+    assert not once.ages.keys() & {"p0001", "p0003"}
+    twice = step(once, offered("new", 1, 150), offered("p0002", 2, 2))
+    assert twice.ages == {**once.ages, "new": 150}
+    third = step(twice, offered("newer", 1, 7))
+    assert len(third.ages) == MAX_PEERS and third.ages[SWARM] == 1 + 3 + 2 and third.age == twice.age + 7
+    assert read_state(bytes(third.blob), "model", SIZE).digest == third.digest
+
+
+def test_a_lone_step_and_a_merge_leave_no_more_ages_than_a_reader_takes() -> None:
+    full = begin(**{f"p{number:04}": number for number in range(1, MAX_PEERS + 1)})
+    alone = lone_step(full, values(9), "me", 400, round_=7, common_tokens=None)
+    other = lone_step(full, values(8), "you", 300, round_=7, common_tokens=None)
+    merged = merge([alone, other])
+    for state in (alone, other, merged):
+        assert len(state.ages) == MAX_PEERS
+        assert read_state(bytes(state.blob), "model", SIZE).digest == state.digest
+    assert alone.age == full.age + 400 and alone.ages["me"] == 400
+    assert merged.ages["me"] == 400 and merged.ages["you"] == 300
+    assert merged.digest == merge([other, alone]).digest
 
 
 def test_one_holder_takes_theta_and_forgets_the_momentum() -> None:
