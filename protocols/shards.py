@@ -125,7 +125,6 @@ async def download(
     *,
     deadline_s: float,
     on_bytes: OnBytes | None = None,
-    frame_s: float = FRAME_S,
 ) -> None:
     """Fetch the blob `wanted`, of at most `max_bytes`, into the file `destination`, which appears at once and whole.
 
@@ -135,7 +134,7 @@ async def download(
     Raises NetworkError (nobody could send it, or not in time: names each peer's reason), StateError (the disk).
     """
     with FileSink(destination) as sink:
-        await _fetch(_Download(stub, wanted, max_bytes, sink, on_bytes, frame_s), peers, deadline_s)
+        await _fetch(_Download(stub, wanted, max_bytes, sink, on_bytes), peers, deadline_s)
         await asyncio.to_thread(sink.finish)
 
 
@@ -147,11 +146,10 @@ async def download_bytes(
     *,
     deadline_s: float,
     on_bytes: OnBytes | None = None,
-    frame_s: float = FRAME_S,
 ) -> bytearray:
     """Fetch the blob `wanted`, of at most `max_bytes`, into memory. Raises NetworkError as `download` does."""
     sink = MemorySink()
-    await _fetch(_Download(stub, wanted, max_bytes, sink, on_bytes, frame_s), peers, deadline_s)
+    await _fetch(_Download(stub, wanted, max_bytes, sink, on_bytes), peers, deadline_s)
     return sink.data
 
 
@@ -165,7 +163,6 @@ class _Download:
         max_bytes: int,
         sink: Sink,
         on_bytes: OnBytes | None,
-        frame_s: float,
     ) -> None:
         self.wanted = wanted
         self.missing: set[int] | None = None  # None: the manifest is not known yet
@@ -175,7 +172,6 @@ class _Download:
         self._stub = stub
         self._sink = sink
         self._on_bytes = on_bytes
-        self._frame_s = frame_s
         self._hashes: list[bytes] = []
         self._fetchers: dict[int, list[str]] = {}  # chunk → the sources that are at it; one at least
         self._next = 0  # chunk below which all are there or being fetched
@@ -213,9 +209,9 @@ class _Download:
 
     async def _start(self, peer: str) -> None:
         """Let a source show that it has the blob; the first one that does tells size and chunk hashes."""
-        stream = await call(self._stub(peer).rpc_manifest, ManifestRequest(content_id=self.wanted), self._frame_s)
+        stream = await call(self._stub(peer).rpc_manifest, ManifestRequest(content_id=self.wanted), FRAME_S)
         limit = SIZE_BYTES + HASH_BYTES * num_chunks(self._max_bytes)
-        manifest = await read_stream(stream, limit, self._frame_s)
+        manifest = await read_stream(stream, limit, FRAME_S)
         if not manifest:
             raise NetworkError("it does not have it")  # yet: it is asked again
         size_bytes = int.from_bytes(manifest[:SIZE_BYTES], "big")
@@ -262,8 +258,8 @@ class _Download:
     async def _fetch_run(self, peer: str, run: range) -> None:
         request = ChunkRequest(content_id=self.wanted, first=run.start, count=len(run))
         try:
-            stream = await call(self._stub(peer).rpc_chunks, request, self._frame_s)
-            async with aclosing(each_frame(stream, self._frame_s)) as frames:  # type: ignore[type-var]
+            stream = await call(self._stub(peer).rpc_chunks, request, FRAME_S)
+            async with aclosing(each_frame(stream, FRAME_S)) as frames:  # type: ignore[type-var]
                 for index in run:
                     frame = await anext(frames, None)
                     if frame is None:

@@ -21,7 +21,7 @@ from configs.run import RunSpec
 from peer.block.codec_choice import CodecChoice
 from peer.block.saved import facts_of, load_owed, read_block_facts
 from peer.train.checkpoint import write_tensors
-from peer.train.mixing import Mixed, mixed_step, owed
+from peer.train.mixing import Fragment, Mixed, mixed_step, owed
 from peer.train.outer import (
     Contribution,
     OuterState,
@@ -172,9 +172,10 @@ class Replica:
     ) -> None:
         """Take the step of a random group; `share` of the own offer counted in it, the rest stays in the residual.
 
-        `fragment` is the own one as the others decode it, and `offers`, `at` and `holders` are as in `mixed_step`.
+        `fragment`, at `at`, is the own one as the others decode it; `offers` and `holders` are as in `mixed_step`.
         """
-        after = mixed_step(self.state, self.me, fragment, offers, self.spec, round_=round_, at=at, holders=holders)
+        own = Fragment(fragment, at)
+        after = mixed_step(self.state, self.me, own, offers, self.spec, round_=round_, holders=holders)
         self._push(after, {})
         self._settle(round_, share)
         self.pending = None

@@ -14,7 +14,7 @@ from peer.simulate.links import Links
 from peer.simulate.scenario import TOKENS, Gossip, Scenario
 from peer.simulate.theory import Stand
 from peer.simulate.work import Work
-from peer.train.mixing import FRAGMENT_CODEC, Mixed, mixed_step, owed, span
+from peer.train.mixing import FRAGMENT_CODEC, Fragment, Mixed, mixed_step, owed, span
 from peer.train.outer import SWARM, Contribution, OuterState, new_state
 from protocols.codecs import decode, encode, roundtrip
 from protocols.grouping import Census, begin, counted_share, draw, fragment_of, group, revised, sought
@@ -147,8 +147,8 @@ class RandomGroups:
             row = row_of[me]
             holder = self._holders[row]
             holder.state = mixed_step(
-                holder.state, me, offered.fragments[row], sealed, self.spec,
-                round_=tick, at=offered.at, holders=holder.census.holders,
+                holder.state, me, Fragment(offered.fragments[row], offered.at), sealed, self.spec,
+                round_=tick, holders=holder.census.holders,
             )  # fmt: skip
             share = counted_share(me, outcome.offers, lists)
             self._residuals[row] = owed(offered.produced[row], offered.decoded[row], share)

@@ -50,6 +50,14 @@ class Mixed:
     age: int
 
 
+@dataclass(frozen=True)
+class Fragment:
+    """A peer's own fragment in a round: `values` is D(φ), (n,), as the others decode it, and `at` its `span`."""
+
+    values: Tensor
+    at: slice
+
+
 def span(size: int, fragments: int, fragment: int) -> slice:
     """Return where in a flat block of `size` parameters a fragment lies; all spans together cover it once."""
     return slice(fragment * size // fragments, (fragment + 1) * size // fragments)
@@ -58,18 +66,16 @@ def span(size: int, fragments: int, fragment: int) -> slice:
 def mixed_step(
     state: OuterState,
     me: str,
-    own: Tensor,
+    own: Fragment,
     offers: Sequence[Mixed],
     spec: RunSpec,
     *,
     round_: int,
-    at: slice,
     holders: float,
 ) -> OuterState:
     """Return the state of `me` after a round in a random group. `offers`, not empty, are the sealed ones that it has.
 
-    own      D(φ) at `at`, (n,): the own fragment as the others decode it, whether or not the own offer was sealed
-    at       the `span` of this round's fragment
+    own      counts whether or not the own offer was sealed
     holders  how many peers hold the block, by estimate: all of them together grow as old as this group did
     """
     ordered = sorted(offers, key=lambda offer: offer.contribution.peer_id)
@@ -81,8 +87,9 @@ def mixed_step(
     mine = min(age, state.ages.get(me, 0) + sum(counted))  # it goes on from there where groups are complete again
     ages = {me: mine, SWARM: age - mine}
     after = nesterov(state, contributions, shares, spec.outer, round_=round_, ages=ages, common_tokens=common)
-    limit = pull_limit(contributions, at, spec.rounds.pull_clip)
-    after.phi[at] -= pull(own, [offer.fragment for offer in ordered], limit)  # pull and step commute
+    limit = pull_limit(contributions, own.at, spec.rounds.pull_clip)
+    # Pull and step commute.
+    after.phi[own.at] -= pull(own.values, [offer.fragment for offer in ordered], limit)
     return after
 
 

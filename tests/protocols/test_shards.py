@@ -23,7 +23,12 @@ from protocols.wire import Frame, Frames, frames_of
 
 BLOB = random.Random(0).randbytes(40 * CHUNK_BYTES + 1234)
 WANTED = content_id_of(BLOB)
-LIMITS = {"deadline_s": HANG_S, "frame_s": HANG_S}
+LIMITS = {"deadline_s": HANG_S}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.shards.FRAME_S", HANG_S)
 
 
 class Fault(Enum):
@@ -118,17 +123,16 @@ def test_two_sources_share_the_work(open_peers: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_a_bad_source_costs_only_itself(open_peers: Any, fault: Fault) -> None:
+def test_a_bad_source_costs_only_itself(open_peers: Any, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with open_peers(3) as (good, bad, client):
             await serve(good)
             await serve(bad, fault)
             data = await download_bytes(stubs(client), [name(bad), name(good)], WANTED, len(BLOB), **LIMITS)
             assert data == BLOB
-            with pytest.raises(NetworkError) as error:
-                await download_bytes(
-                    stubs(client), [name(bad)], WANTED, len(BLOB), deadline_s=10.0, frame_s=0.5
-                )  # one line that names the peer and its fault
+            monkeypatch.setattr("protocols.shards.FRAME_S", 0.5)
+            with pytest.raises(NetworkError) as error:  # one line that names the peer and its fault
+                await download_bytes(stubs(client), [name(bad)], WANTED, len(BLOB), deadline_s=10.0)
             assert name(bad) in str(error.value) and "\n" not in str(error.value)
 
     uvloop.run(main())
@@ -254,7 +258,7 @@ class Unscanned(set[int]):
 
 def test_a_claim_does_not_go_through_all_chunks() -> None:
     """Of a blob of 27 GB there are 100,000, and 6,000 claims."""
-    job = _Download(stubs, WANTED, 1, MemorySink(), None, HANG_S)  # type: ignore[arg-type]
+    job = _Download(stubs, WANTED, 1, MemorySink(), None)  # type: ignore[arg-type]
     job.num_chunks, job.missing = 100_000, Unscanned(index for index in range(100_000) if index != 5)
     assert [job._claim(peer) for peer in "aba"] == [range(5), range(6, 22), range(22, 38)]
     job.missing.difference_update(range(5), range(6, 10))
@@ -269,7 +273,7 @@ def test_a_claim_does_not_go_through_all_chunks() -> None:
 
 
 def test_near_the_end_the_chunks_of_slower_sources_are_claimed_too() -> None:
-    job = _Download(stubs, WANTED, 1, MemorySink(), None, HANG_S)  # type: ignore[arg-type]
+    job = _Download(stubs, WANTED, 1, MemorySink(), None)  # type: ignore[arg-type]
     job.num_chunks, job.missing = 3, {0, 1, 2}
     assert job._claim("a") == range(3)
     assert [job._claim("b") for _ in range(4)] == [range(2, 3), range(1, 2), range(1), None]

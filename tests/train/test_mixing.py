@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.run import RunSpec
-from peer.train.mixing import SWARM, Mixed, grown_age, mixed_step, owed, pull, pull_limit, span
+from peer.train.mixing import SWARM, Fragment, Mixed, grown_age, mixed_step, owed, pull, pull_limit, span
 from peer.train.outer import Contribution, OuterState, new_state, outer_step, read_state
 
 SIZE = 1000
@@ -37,7 +37,7 @@ def mixed(peer: str, update: Tensor, anchor: Tensor, tokens: int = 100, age: int
 
 
 def step(before: OuterState, offers: list[Mixed], spec: RunSpec, at: slice, holders: float = 16.0) -> OuterState:
-    return mixed_step(before, "a", before.phi[at].clone(), offers, spec, round_=6, at=at, holders=holders)
+    return mixed_step(before, "a", Fragment(before.phi[at].clone(), at), offers, spec, round_=6, holders=holders)
 
 
 def test_spans_cover_the_block_once() -> None:
@@ -81,7 +81,7 @@ def test_rounding_pulls_nobody(spec: RunSpec) -> None:
     before, at = state(values(0)), span(SIZE, 4, 0)
     rounded = before.phi[at].bfloat16().float()
     offers = [mixed(peer, torch.zeros(SIZE), rounded) for peer in "abc"]
-    after = mixed_step(before, "a", rounded.clone(), offers, spec, round_=6, at=at, holders=16.0)
+    after = mixed_step(before, "a", Fragment(rounded.clone(), at), offers, spec, round_=6, holders=16.0)
     assert not torch.equal(rounded, before.phi[at]) and torch.equal(after.phi, before.phi)
 
 
