@@ -30,7 +30,7 @@ class PeerStatus(BaseModel):
     peer_id: str
     sub_model: str = ""
     domain: str = ""
-    state: str = ""  # starting, downloading, training, paused, serving, leaving
+    state: str = ""  # starting, downloading, training, paused, changing, serving, leaving; silent: heard no more
     rounds: int = 0  # sealed by this peer since it first joined; survives a restart
     loss: float | None = None  # nats per token, of the last inner steps
     tokens: int = 0  # trained since it first joined
@@ -65,5 +65,6 @@ class Status(BaseModel):
     eta_s: float | None = None
     warnings: list[str] = []  # what is wrong, why, and what helps; most of the time nothing
     skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
+    faults: dict[str, int] = {}  # kind → errors that nobody foresaw; the log has the first of each
     losses: list[tuple[int, float]] = []  # (tokens, loss) of the local peer, thinned to at most 200 points
     events: list[str] = []  # the last changes, newest last: joined, left, restarted, skipped

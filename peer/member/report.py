@@ -75,6 +75,7 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
         eta_s=eta_seconds(age, facts.spec.total_tokens, sum(peer.tokens_per_s for peer in peers)),
         warnings=list(warnings),
         skipped=dict(chronicle.skipped),
+        faults=dict(chronicle.faults),
         losses=chronicle.losses,
         events=list(chronicle.events),
     )

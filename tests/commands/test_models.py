@@ -1,0 +1,44 @@
+"""What is wrong with a model's folder, or with data for it, is said before anything is loaded."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configs.errors import DataError
+from peer.commands.models import _check_format, _check_model, _check_tokenizer, _way_to_train
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="`shoal fuse` writes one"):
+        _check_model(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"neither shoal\.json nor config\.json"):
+        _check_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    _check_model(tmp_path)
+
+
+def test_data_with_another_tokenizer_or_prompt_format(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    with pytest.raises(DataError, match="--tokenizer"):
+        _check_tokenizer(tmp_path, Path("data"), "0" * 64)
+    mine, theirs = (SimpleNamespace(prompt=prompt) for prompt in ("Q: {input}", "{input}"))
+    forms: Any = (mine, theirs)
+    with pytest.raises(DataError, match="--prompt-format"):
+        _check_format(Path("data"), *forms)
+    _check_format(Path("data"), forms[0], forms[0])
+    _check_format(Path("data"), None, forms[0])
+
+
+@pytest.mark.parametrize(
+    ("like", "is_private", "line"),
+    [
+        (None, False, "shoal start --config tiny --data out"),
+        ("/ip4/192.0.2.1/tcp/1/p2p/Qm", True, "shoal join /ip4/192.0.2.1/tcp/1/p2p/Qm --data out --private"),
+    ],
+)
+def test_the_way_to_train_is_a_line_to_type(like: str | None, is_private: bool, line: str) -> None:
+    corpus: Any = SimpleNamespace(task_format=None, vocab_size=2048)
+    plan: Any = SimpleNamespace(is_private=is_private, context_length=128)
+    assert _way_to_train(corpus, Path("out"), plan, like).endswith(line)
