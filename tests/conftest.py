@@ -7,6 +7,13 @@ import pytest
 from configs.run import RunSpec
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file on one worker, for they share what is dear; but not those that say their own group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """A small model is slower on several threads, and very slow where other processes are busy."""
