@@ -92,11 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         founder = Box(folder, "founder")
         boxes.append(founder)
-        environment = {"SHOAL_RUN__ROUNDS__TICK_SECONDS": "2"}
-        os.environ.update(environment)
-        founder.start(
-            [*SHOAL, "start", "--config", "tiny", "--state-dir", str(founder.state_dir), "--host", "127.0.0.1"]
-        )
+        place = ["--state-dir", str(founder.state_dir), "--host", "127.0.0.1", "--threads", "1"]
+        settings = "SHOAL_RUN__ROUNDS__TICK_SECONDS=2"  # the founder's alone
+        founder.start(["env", settings, *SHOAL, "start", "--config", "tiny", *place])
         line = founder.wait_for("^join with: (.+)")
         for way in ways:
             for number in range(times):

@@ -69,9 +69,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class LoneWork:
-    """What steps without others have put into the block since `round`, as long as the others may have gone on, too."""
+    """What steps without others have put into the block from `round` on: the others may have gone on without it.
+
+    It is forgotten when `MARKS` versions have followed the last of them: then no other history can lead past it.
+    """
 
     round: int
+    version: int  # after the last of the steps
     work: Tensor  # φ before them − φ after them, (N,)
 
 
@@ -144,7 +148,7 @@ class Replica:
         self._push(self._stepped(self.state, round_, contributions), sealed)
         self._settle(round_, float(is_counted))
         self._close(round_, is_counted)
-        self.pending, self._lone = None, None
+        self.pending = None
 
     def advance_alone(self, round_: int, theta: Tensor, tokens: int) -> None:
         """Take the step of a round with one holder: φ ← θ. Raises ValueError, and takes none, if θ is not finite."""
@@ -158,8 +162,9 @@ class Replica:
         self._close(round_, False)
         self.pending = None
         if self.state.ages.keys() - {self.me}:  # others, who could not be heard, may have gone on without this work
-            earlier = self._lone or LoneWork(round_, torch.zeros_like(theta))
-            self._lone = replace(earlier, work=earlier.work + (before - self.state.phi))
+            earlier = self._lone or LoneWork(round_, 0, torch.zeros_like(theta))
+            work = earlier.work + (before - self.state.phi)
+            self._lone = replace(earlier, version=self.state.version, work=work)
 
     def mix(
         self,
@@ -336,6 +341,8 @@ class Replica:
 
     def _push(self, state: OuterState, sealed: Mapping[str, str]) -> None:
         self.previous, self.state = self.state, state
+        if self._lone is not None and state.version > self._lone.version + MARKS:
+            self._lone = None
         self.marks = (*self.marks, Mark(state.version, state.digest))[-MARKS:]
         sealed_round = SealedRound(version=state.version, round=state.round, offers=dict(sealed), digest=state.digest)
         self.lineage = (*self.lineage, sealed_round)[-KEPT_ROUNDS:]

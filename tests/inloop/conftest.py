@@ -1,7 +1,9 @@
 """What the swarms in one loop share."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,8 @@ MOST = 12  # members of a swarm
 
 @pytest.fixture(scope="session")
 def identities(tmp_path_factory: pytest.TempPathFactory) -> list[Identity]:
-    folder = tmp_path_factory.mktemp("keys")
+    """Always the same ones: who meets whom, and in which order, follows from peer ids, so seeds mean something."""
+    folder = shutil.copytree(Path(__file__).parent / "identities", tmp_path_factory.mktemp("keys") / "identities")
     return [Identity.load_or_create(folder / f"{n}.key") for n in range(MOST)]
 
 
