@@ -77,7 +77,7 @@ def test_the_state_of_another_run(founder: Daemon, corpus: Path, tmp_path: Path)
         assert contents(other.state_dir) == before
 
 
-@pytest.mark.parametrize("size", ["4k", "300k", "700k"])
+@pytest.mark.parametrize("size", ["4k", *(pytest.param(size, marks=pytest.mark.long) for size in ("300k", "700k"))])
 def test_a_disk_that_is_too_small_to_join(founder: Daemon, tmp_path: Path, size: str) -> None:
     with small_disk(tmp_path / "disk", size) as disk:
         command, state_dir = shoal("join", founder.address), disk / "s"
