@@ -217,6 +217,11 @@ class Membership:
         member = self._credible().get(peer_id)
         return None if member is None else member.record
 
+    def stores(self, peer_id: str, block: str) -> bool:
+        """Return whether a peer says that it stores a block."""
+        record = self.record(peer_id)
+        return record is not None and block in record.keeps
+
     def known(self) -> dict[str, Member]:
         """Return all peers of which anything is remembered, with the tick of their last record, if `credible`."""
         return dict(self._credible())

@@ -1,6 +1,6 @@
 """An OpenAI-compatible endpoint for a fused model: `shoal serve`.
 
-Prompts are answered one after the other, in a thread (`answering.py`); what requests and answers look like is in
+Prompts are answered one after the other, in a thread (`writer.py`); what requests and answers look like is in
 `completions.py`. A request is taken only as JSON, which no foreign page in a browser can send without asking, and that
 is never granted. A client that leaves ends its generation.
 """

@@ -15,7 +15,7 @@ class KeepRules:
     """What the members' records say of who has to do with a block; unless told otherwise, everybody may ask."""
 
     holders: Callable[[str], Collection[str]] = lambda block: ()  # the peers in its view; empty: nobody is known
-    stores: Callable[[str, str], bool] = lambda block, peer: False  # whether a peer says that it keeps the block
+    stores: Callable[[str, str], bool] = lambda peer, block: False  # whether a peer says that it keeps a block
     is_keeper: Callable[[str, str], bool] = lambda block, gone: True  # whether this peer keeps it when `gone` has left
 
     def check(self, block: str, from_peer: str) -> None:
@@ -24,7 +24,7 @@ class KeepRules:
         Where nobody holds a block any more, whoever has it may hand it over.
         """
         holders = self.holders(block)
-        if holders and from_peer not in holders and not self.stores(block, from_peer):
+        if holders and from_peer not in holders and not self.stores(from_peer, block):
             raise PeerError(f"{from_peer} neither holds nor keeps {block}, and others do")
         if not self.is_keeper(block, from_peer):
             raise PeerError(f"this peer is none of the keepers of {block}")

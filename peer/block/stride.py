@@ -3,7 +3,7 @@
 A peer that is too slow for the rounds of a block takes part in every second of them, or every fourth, and so on; nobody
 waits for it. Its member record says so, and the others leave it out of the rounds between. Where all are too slow all
 do so, and then the rounds themselves are as much longer: the cut of a round follows the stride of its group
-(`rounds.group_stride`). All of this is arithmetic on what this peer has seen; what others make of it is membership.
+(`timing.group_stride`). All of this is arithmetic on what this peer has seen; what others make of it is membership.
 """
 
 from collections.abc import Sequence

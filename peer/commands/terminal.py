@@ -1,4 +1,4 @@
-"""What commands print: pages of `view.py`, progress, results. Pages and results go to stdout, progress to stderr."""
+"""What commands print: pages of `page.py`, progress, results. Pages and results go to stdout, progress to stderr."""
 
 import itertools
 import math

@@ -1,7 +1,7 @@
 """The daemon's HTTP server: its status, its metrics, and the three things that this machine may ask of it.
 
-How a server listens, and whom it answers at all, is `web.py`'s. Actions are taken only as JSON (which no foreign page
-can send), only from this machine, and never from another site.
+How a server listens, and whom it answers at all, is `server.py`'s. Actions are taken only as JSON (which no foreign
+page can send), only from this machine, and never from another site.
 """
 
 import logging

@@ -28,11 +28,7 @@ def rules_of(facts: Facts, membership: Membership) -> KeepRules:
         others = [peer for peer in membership.members(facts.clock.tick()) if peer != gone]
         return facts.me in keepers(block, left, others, facts.config.copies)
 
-    def stores(block: str, peer: str) -> bool:
-        record = membership.record(peer)
-        return record is not None and block in record.keeps
-
-    return KeepRules(holders, stores, is_keeper)
+    return KeepRules(holders, membership.stores, is_keeper)
 
 
 class Keeper:
@@ -66,7 +62,7 @@ class Keeper:
         for block in sorted(self._outlook.ages()):
             if not self.is_kept_here(block, tick):
                 continue
-            sources = [peer for peer in members if peer != self._facts.me and self._outlook.stores(peer, block)]
+            sources = [peer for peer in members if peer != self._facts.me and self._membership.stores(peer, block)]
             try:
                 if found := await self._store.newest(block, sources):
                     await self._store.keep_from(*found)

@@ -45,11 +45,6 @@ class Outlook:
         known = self._membership.known().items()
         return Counter(shard for peer, member in known if peer != self._facts.me for shard in member.record.leases)
 
-    def stores(self, peer: str, block: str) -> bool:
-        """Return whether a peer says that it stores a block."""
-        record = self._membership.record(peer)
-        return record is not None and block in record.keeps
-
     def is_done(self, sub_model: str) -> bool:
         """Return whether a sub-model has had all its tokens."""
         return self.ages().get(sub_model, 0) >= self._schedule.last_age(sub_model)

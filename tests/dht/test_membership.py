@@ -151,6 +151,14 @@ def test_there_are_no_more_holders_than_members_where_all_are_listed() -> None:
     assert found["0"] is large["0"] and found["liar"].record.crowds == {"model": MAX_HOLDERS}
 
 
+def test_a_peer_stores_what_its_record_says() -> None:
+    nobody: Any = None
+    membership = Membership(nobody, RUN, Clock(0.0, 1.0), nobody)
+    membership._members = {"a": tells(keeps={"model": 3, "branch.1": 1}), "b": tells(keeps={"model": 2})}
+    assert membership.stores("a", "branch.1") and not membership.stores("b", "branch.1")
+    assert not membership.stores("c", "model")
+
+
 def test_a_mistake_of_ours_about_one_record_costs_no_other(
     identity_paths: list[Path], run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,7 +149,6 @@ class Member:
         self.task: asyncio.Task[None] | None = None
         self.errors: list[BaseException] = []
         self.stored: dict[str, str] = {}  # block → digest of its state when this peer came back last
-        self.chance = random.Random(index)
         self._directions: dict[int, torch.Tensor] = {}
 
     @property

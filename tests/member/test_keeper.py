@@ -32,9 +32,11 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
     return SimpleNamespace(
         kept=kept,
         facts=SimpleNamespace(me="me", config=SimpleNamespace(copies=4, keep_ticks=8)),
-        membership=SimpleNamespace(view=lambda block, tick: views[block], members=lambda tick: MEMBERS),
+        membership=SimpleNamespace(
+            view=lambda block, tick: views[block], members=lambda tick: MEMBERS, stores=lambda peer, block: True
+        ),
         store=SimpleNamespace(newest=newest, keep_from=keep_from),
-        outlook=SimpleNamespace(ages=lambda: ages, stores=lambda peer, block: True),
+        outlook=SimpleNamespace(ages=lambda: ages),
     )
 
 
@@ -77,9 +79,9 @@ def test_one_keeper_that_fails_keeps_no_other_from_taking_over(
 
 def test_only_who_holds_a_block_may_ask_a_keeper_of_it(rooms: Any) -> None:
     rooms.facts.clock = SimpleNamespace(tick=lambda: 8)
-    rules = rules_of(rooms.facts, rooms.membership)
     keeps = {"c": ("wanted",)}
-    rooms.membership.record = lambda peer: SimpleNamespace(keeps=keeps.get(peer, ()))
+    rooms.membership.stores = lambda peer, block: block in keeps.get(peer, ())
+    rules = rules_of(rooms.facts, rooms.membership)
     for peer in ("a", "c"):  # it holds the block; it keeps it, and leaves
         rules.check("wanted", peer)
     with pytest.raises(PeerError, match="b neither holds nor keeps wanted"):

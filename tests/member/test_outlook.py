@@ -43,7 +43,6 @@ def test_others_are_those_who_are_present_and_those_who_were_dialled(outlook: Ca
 def test_a_block_is_as_old_as_the_oldest_copy_that_anybody_has(outlook: Callable[..., Outlook]) -> None:
     seen = outlook({COMMON: 100}, a=member({COMMON: 300, "branch.1": 20}), b=member({COMMON: 200}))
     assert seen.ages() == {COMMON: 300, "branch.1": 20}
-    assert seen.stores("a", "branch.1") and not seen.stores("b", "branch.1") and not seen.stores("c", COMMON)
 
 
 @pytest.mark.parametrize(
