@@ -40,6 +40,7 @@ class Load:
     codec: str = "float16"
     seed: int = 0
     up_mbit: float | None = None  # a holder's cap, by which it plans what it sends
+    pause_every_s: float | None = None  # between two looks at a holder's loop, which has its own price
 
 
 @dataclass
@@ -144,6 +145,7 @@ def _plan(load: Load, lead_s: float) -> dict[str, Any]:
         "lead_s": lead_s,
         "seed": load.seed,
         "up_mbit": load.up_mbit,
+        "pause_every_s": load.pause_every_s,
     }
 
 

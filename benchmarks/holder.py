@@ -11,7 +11,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,28 @@ from protocols.traffic import Traffic
 BLOCK = "model"
 PORT = 4001
 TIMER_S = 0.002  # how early a timer may fire
+
+
+@asynccontextmanager
+async def pauses_of(every_s: float | None) -> AsyncIterator[list[float]]:
+    """Look at the loop so often, and collect by how much each look was late: for so long it answered nobody."""
+    found: list[float] = []
+
+    async def look(every_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + every_s
+            await asyncio.sleep(every_s)
+            found.append(loop.time() - due_s)
+
+    looking = asyncio.create_task(look(every_s)) if every_s is not None else None
+    try:
+        yield found
+    finally:
+        if looking is not None:
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
 
 
 class Metered(Replica):
@@ -116,7 +139,9 @@ class Holder:
             theta = await asyncio.to_thread(self._learn, round_)
             await asyncio.sleep(clock.seconds_until(round_) + TIMER_S)
             late_s = clock.now() - clock.time_of(round_)
-            said = await self._round(round_, view, theta, late_s)
+            async with pauses_of(self.plan["pause_every_s"]) as pauses:
+                said = await self._round(round_, view, theta, late_s)
+            said["pause_s"] = max(pauses, default=None)
             print(json.dumps({"round": round_, "late_s": late_s, **said}), flush=True)
 
     def _learn(self, round_: int) -> Tensor:

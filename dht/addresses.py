@@ -21,6 +21,7 @@ _DIALLED = {*_HOSTS, "tcp", "udp", "quic", "quic-v1", "tls", "ws", "wss", "p2p",
 _HOST_PORT = re.compile(r"^(?:\w+://)?\[?([\w.:-]+?)\]?:(\d+)/?$")
 
 
+@lru_cache(maxsize=4096)
 def parse_address(text: str) -> tuple[str, str]:
     """Return the address as it should be written and the peer id that it ends in.
 

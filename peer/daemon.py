@@ -49,6 +49,7 @@ from peer.member.duties import Duties
 from peer.member.entry import Entry, enter
 from peer.member.facts import Facts
 from peer.member.keeper import Keeper, rules_of
+from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
 from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
@@ -150,7 +151,9 @@ class Daemon:
         )
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
         self.offers = Offers(traffic)
-        swarm = Swarm(spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder)
+        self.newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds)
+        expects = self.newcomers.are_expected
+        swarm = Swarm(spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder, expects)
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
         self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
         turns = Turns(facts, activity, membership, outlook, session, library)
@@ -170,7 +173,9 @@ class Daemon:
         """Answer other peers, join the DHT, and say where this peer is."""
         parts, spec, library = self.parts, self.parts.facts.spec, self.parts.library
         tokenizer, records = (library.tokenizer_id, len(library.tokenizer_json)), self.entry.domain_records
-        describe = Describe(spec, tokenizer, lambda: records, parts.outlook.members, __version__, self.entry.hints)
+        describe = Describe(
+            spec, tokenizer, lambda: records, parts.outlook.members, __version__, self.entry.hints, self.newcomers.asked
+        )
         await self.network.serve(describe)
         await self.network.serve(Shards(self._lookup, parts.traffic), spec.run_id)
         await self.network.serve(State(parts.store), spec.run_id)
@@ -308,7 +313,10 @@ class Daemon:
 
     def _lookup(self, content_id: str) -> Path | memoryview | None:
         found = self.parts.store.lookup(content_id)
-        return found if found is not None else self.parts.library.lookup(content_id)
+        if found is None:
+            return self.parts.library.lookup(content_id)
+        self.newcomers.fetched()
+        return found
 
     def _stub(self, service: Any) -> Callable[[str], Any]:
         return lambda peer_id: self.network.stub(service, peer_id, self.entry.spec.run_id)

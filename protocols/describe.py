@@ -85,6 +85,7 @@ class Describe(ServicerBase):  # type: ignore[misc]
         members: Callable[[], Mapping[str, Sequence[str]]],
         version: str,
         hints: Hints = NO_HINTS,
+        on_asked: Callable[[], None] = lambda: None,  # somebody may be about to join
     ) -> None:
         self._spec = spec
         self._tokenizer = tokenizer
@@ -92,9 +93,11 @@ class Describe(ServicerBase):  # type: ignore[misc]
         self._members = members
         self._version = version
         self._hints = hints
+        self._on_asked = on_asked
 
     async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> RunDescription:
         """Answer with the run as it is now."""
+        self._on_asked()
         members = list(self._members().items())[:MAX_MEMBERS]
         return RunDescription(
             spec=self._spec.model_dump_json().encode(),

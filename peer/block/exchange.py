@@ -30,6 +30,7 @@ from protocols.shards import download_bytes
 log = logging.getLogger(__name__)
 
 DOWNLOAD_S = 600.0
+EXPECT_S = 600.0  # since its last step, after which a lone holder waits for no newcomer
 FAILED = "could not follow the group"
 UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
 
@@ -46,6 +47,7 @@ class Swarm:
     offers_stub: Callable[[str], Any]
     shards_stub: Callable[[str], Any]
     folder: Path  # of this peer's checkpoints
+    expects: Callable[[], bool] = lambda: False  # whether a newcomer is on the way, who downloads the state
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ async def run_round(
     """
     swarm.offers.lineages[replica.block] = replica.lineage  # for others' repairs
     if list(view) == [replica.me]:
+        since_s = (round_ - replica.state.round) * replica.spec.rounds.tick_seconds
+        if swarm.expects() and since_s < EXPECT_S and round_ > replica.offered_round:
+            await unbroken(replica.wait, round_, work.theta, work.tokens, swarm.folder)
+            return Outcome("alone; no step while somebody downloads the state", False)
         await _change(swarm, replica, replica.advance_alone, round_, work.theta, work.tokens)
         return Outcome("alone", True)
     decoded: dict[str, Contribution] = {}
@@ -153,7 +159,7 @@ async def make_offer(
     """
     payload, norm = await unbroken(replica.offer, round_, work.theta, work.tokens)
     if anchor:
-        payload += anchor
+        payload = await asyncio.to_thread(bytes.__add__, payload, anchor)
     hashes = await asyncio.to_thread(chunk_hashes, payload)
     header = OfferHeader(
         run_id=swarm.run_id,

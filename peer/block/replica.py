@@ -189,6 +189,15 @@ class Replica:
         """Leave everything as it was; remember the own offer, which others may have counted."""
         self._close(round_, False)
 
+    def wait(self, round_: int, theta: Tensor, tokens: int, folder: Path) -> None:
+        """Take no step, but write down what has been learnt: if this peer is killed, it is not lost.
+
+        Raises StateError, and ValueError if `theta` is not finite.
+        """
+        self.offer(round_, theta, tokens)
+        self.save_offered(folder)
+        self.skip(round_)
+
     def put_off(self, theta: Tensor, tokens: int) -> None:
         """Owe all that `theta`, (N,), has beyond φ; to be sent when this peer returns to the block.
 

@@ -26,6 +26,7 @@ DAEMON_FILE = "daemon.json"
 LOCK_FILE = "daemon.lock"
 MAX_ANSWER_BYTES = 16 << 20
 TIMEOUT_S = 5.0
+ACTION_S = 600.0  # for a pause: the step that goes on ends first, and steps may be long
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def fetch_status(where: str | Path) -> "Status":
     Raises StateError (no daemon there), NetworkError (it does not answer, or is no Shoal daemon of this version).
     """
     url = url_of(where)
-    answer = _request(f"{url}/status")
+    answer = _request(f"{url}/status", timeout_s=TIMEOUT_S)
     from pydantic import ValidationError  # a quarter of a second: only once there is something to read
 
     from peer.http.status import Status
@@ -111,11 +112,14 @@ def fetch_status(where: str | Path) -> "Status":
 
 
 def post_action(where: str | Path, action: str) -> None:
-    """Ask the daemon at a state directory or URL to `leave`, `pause` or `resume`. Raises as `fetch_status`."""
-    _request(f"{url_of(where)}/{action}", body=b"{}")
+    """Ask the daemon at a state directory or URL to `leave`, `pause` or `resume`; return when it does.
+
+    Raises as `fetch_status`.
+    """
+    _request(f"{url_of(where)}/{action}", timeout_s=ACTION_S, body=b"{}")
 
 
-def _request(url: str, body: bytes | None = None) -> bytes:
+def _request(url: str, timeout_s: float, body: bytes | None = None) -> bytes:
     import urllib.error  # 40 ms that `--help` does not need
     import urllib.request
 
@@ -124,18 +128,18 @@ def _request(url: str, body: bytes | None = None) -> bytes:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     place = urlsplit(url).netloc
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as response:
+        with opener.open(request, timeout=timeout_s) as response:
             answer: bytes = response.read(MAX_ANSWER_BYTES)
             return answer
     except urllib.error.HTTPError as error:
         raise NetworkError(_refusal(error, place)) from None
     except TimeoutError:
         raise NetworkError(
-            f"the daemon at {place} did not answer within {TIMEOUT_S:g} s; it may be overloaded"
+            f"the daemon at {place} did not answer within {timeout_s:g} s; it may be overloaded"
         ) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise NetworkError(f"{place} did not answer within {TIMEOUT_S:g} s; is the address right?") from None
+            raise NetworkError(f"{place} did not answer within {timeout_s:g} s; is the address right?") from None
         if isinstance(error.reason, ConnectionRefusedError):
             raise NetworkError(f"no daemon answers at {place}; it is gone or was never there") from None
         raise NetworkError(f"cannot reach {place}: {getattr(error.reason, 'strerror', None) or error.reason}") from None

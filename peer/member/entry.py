@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
             raise
         log.warning("%s; trying the peers of last time", error)
         return await _resume(config, network, saved, known)
-    description = await describe(network.stub(Describe, peers[0]), expected_run_id=config.run_id)
+    description, peer = await _described(network, peers, config.run_id)
     spec = description.spec
     if saved is not None and saved.run_id != spec.run_id:
         raise StateError(_other_state(config.state_dir, saved.run_id, spec.run_id))
@@ -137,7 +138,7 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
     library = _library(config, network, spec, domains)
     has_it = library.has_tokenizer
     library.set_tokenizer(
-        library.tokenizer_json if has_it else await _tokenizer(description, network, spec, peers[0], library.folder)
+        library.tokenizer_json if has_it else await _tokenizer(description, network, spec, peer, library.folder)
     )
     hints = description.hints if description.hints != NO_HINTS else saved_hints(config.state_dir)
     return Entry(spec, records, library, tuple(peers), False, hints=hints)
@@ -165,16 +166,30 @@ async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Se
     return Entry(spec, records, library, tuple(peers), False, hints=saved_hints(config.state_dir))
 
 
+async def _described(network: Network, peers: Sequence[str], run_id: str | None) -> tuple[Description, str]:
+    """Ask one of `peers` after the other for the run; return who answered, too.
+
+    Raises what the first of them said, or why it said nothing, if nobody describes it.
+    """
+    failures: list[ShoalError] = []
+    for peer in peers:
+        try:
+            return await describe(network.stub(Describe, peer), expected_run_id=run_id), peer
+        except ShoalError as error:
+            failures.append(error)
+            if len(peers) > 1:
+                log.warning("%s does not describe the run: %s", peer, error)
+    raise failures[0]
+
+
 async def _described_again(
     network: Network, spec: RunSpec, peers: Sequence[str], lost: ShoalError
 ) -> tuple[Description, str]:
     """Ask for the run once more, as part of it was lost here; return who answered, too. Raises `lost` if nobody did."""
     log.warning("%s", lost)
-    for peer in peers:
-        try:
-            return await describe(network.stub(Describe, peer), expected_run_id=spec.run_id), peer
-        except ShoalError as error:
-            log.warning("%s does not describe the run: %s", peer, error)
+    if peers:
+        with suppress(ShoalError):
+            return await _described(network, peers, spec.run_id)
     raise lost
 
 

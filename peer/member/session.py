@@ -15,6 +15,7 @@ from configs.run import RunSpec
 from peer.block.exchange import Work
 from peer.block.replica import Replica
 from peer.block.store import BlockStore
+from peer.block.threads import unbroken
 from peer.member.library import Library
 from peer.train.outer import OuterState, unwritten
 from peer.train.partition import Layout, Strategy
@@ -51,7 +52,7 @@ class Session:
 
     async def take_up(self, state: OuterState, rounds: Callable[[], Awaitable[Sequence[SealedRound]]]) -> None:
         """Begin to hold a block; `rounds` asks for those that led to its state, as old offers may count there."""
-        replica = Replica(state, self._spec, self._me)
+        replica = await asyncio.to_thread(Replica, state, self._spec, self._me)
         await asyncio.to_thread(replica.resume, self._store.folder)
         if any(round_ <= state.round for round_ in replica.own):
             past = await rounds()
@@ -68,7 +69,7 @@ class Session:
             self._domain = "all" if index is None else library.domains[index].name
             for block in self._layout.blocks:
                 replica = self.replicas[block]
-                self._workers.anchor[self._layout.span(block)] = replica.state.phi
+                await unbroken(self._set_anchor, block, replica.state.phi)
                 self._before[block] = max(replica.tokens, replica.state.ages.get(self._me, 0))
             sources = library.sources(strategy, sub_model)
             await self._workers.load(strategy, sub_model, sources, self._ages(self._layout.blocks))
@@ -100,9 +101,9 @@ class Session:
             if block not in self._layout.blocks or block not in self.replicas:
                 return
             has_snapshot = is_step and snapshots.epoch == self._workers.epoch
-            span = self._layout.span(block)
             base = snapshots.works[block].theta if has_snapshot else before.phi
-            await asyncio.to_thread(self._write, span, base, self.replicas[block].state.phi)
+            await unbroken(self._set_base, block, base)
+            await unbroken(self._set_anchor, block, self.replicas[block].state.phi)
             await self._workers.apply(self._ages([block]))
 
     async def pause(self) -> None:
@@ -131,9 +132,10 @@ class Session:
                     await self._workers.pause()
             snapshots = await self._take(self._layout.blocks)
             for block in self._layout.blocks:
-                self.replicas[block].put_off(snapshots.works[block].theta, snapshots.works[block].tokens)
+                work = snapshots.works[block]
+                await unbroken(self.replicas[block].put_off, work.theta, work.tokens)
                 # A rank that dies while all is put away comes back with this work.
-                self._workers.anchor[self._layout.span(block)] = snapshots.works[block].theta
+                await unbroken(self._set_anchor, block, work.theta)
 
     async def save(self, replica: Replica) -> None:
         """Store a replica's state."""
@@ -163,9 +165,11 @@ class Session:
         """Copy a block out of the snapshot. In a thread: the loop has others to answer."""
         return unwritten(self._layout.block_size(block)).copy_(self._workers.snapshot[self._layout.span(block)])
 
-    def _write(self, span: slice, base: Tensor, phi: Tensor) -> None:
-        self._workers.snapshot[span] = base
-        self._workers.anchor[span] = phi
+    def _set_base(self, block: str, theta: Tensor) -> None:
+        self._workers.snapshot[self._layout.span(block)] = theta
+
+    def _set_anchor(self, block: str, phi: Tensor) -> None:
+        self._workers.anchor[self._layout.span(block)] = phi
 
     def _ages(self, blocks: Sequence[str]) -> dict[str, int]:
         return {block: self.replicas[block].state.age for block in blocks}

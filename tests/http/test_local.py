@@ -1,5 +1,6 @@
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ from peer.http import local
 
 
 @contextmanager
-def answering(body: bytes, code: int = 200) -> Iterator[str]:
+def answering(body: bytes, code: int = 200, after_s: float = 0.0) -> Iterator[str]:
     """Serve one answer to everything on a port of its own."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            time.sleep(after_s)
             self.send_response(code)
             self.end_headers()
             self.wfile.write(body)
@@ -95,6 +97,14 @@ def test_whatever_answers_is_checked() -> None:
         local.post_action(url, "pause")
     with pytest.raises(NetworkError, match="no daemon answers at"):
         local.fetch_status(url)
+
+
+def test_a_pause_waits_for_a_step_that_takes_longer_than_a_status_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "TIMEOUT_S", 0.2)
+    with answering(b"{}", after_s=1.0) as url:
+        with pytest.raises(NetworkError, match=r"did not answer within 0\.2 s"):
+            local.fetch_status(url)
+        local.post_action(url, "pause")
 
 
 def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

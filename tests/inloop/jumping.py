@@ -27,6 +27,7 @@ class _Nothing(selectors.SelectSelector):
 class JumpingLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._at_s = 0.0
+        self.in_thread = False  # what runs now would run in a thread of its own
         super().__init__(_Nothing(self._skip))
         self._clock_resolution = 1e-9
         self.faults: list[dict[str, Any]] = []  # what would be printed as an exception that nobody retrieved
@@ -40,10 +41,13 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         done: asyncio.Future[Any] = self.create_future()
+        self.in_thread = True
         try:
             result = func(*args)
         except Exception as error:
             self.call_soon(lambda error=error: done.cancelled() or done.set_exception(error))
         else:
             self.call_soon(lambda: done.cancelled() or done.set_result(result))
+        finally:
+            self.in_thread = False
         return done

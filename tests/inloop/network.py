@@ -41,6 +41,7 @@ class Network:
         self._air, self._now = air, now
         self._services: dict[tuple[type, str | None], Any] = {}
         self._answering: set[asyncio.Task[Any]] = set()
+        self._stubs: dict[tuple[type, str, str | None], Any] = {}
         air.there[self.peer_id] = self
 
     def close(self) -> None:
@@ -84,12 +85,16 @@ class Network:
         self._services[type(servicer), namespace] = servicer
 
     def stub(self, servicer: Any, peer_id: str, namespace: str | None = None) -> Any:
-        servicer._collect_rpc_handlers()
-        calls = {
-            handler.method_name: self._caller(servicer, handler, peer_id, namespace)
-            for handler in servicer._rpc_handlers
-        }
-        return SimpleNamespace(**calls)
+        key = (servicer, peer_id, namespace)
+        if key not in self._stubs:
+            servicer._collect_rpc_handlers()
+            self._stubs[key] = SimpleNamespace(
+                **{
+                    handler.method_name: self._caller(servicer, handler, peer_id, namespace)
+                    for handler in servicer._rpc_handlers
+                }
+            )
+        return self._stubs[key]
 
     def _caller(self, servicer: Any, handler: Any, peer_id: str, namespace: str | None) -> Callable[..., Any]:
         """Return a function that calls one method of a service elsewhere, with everything through bytes."""

@@ -249,10 +249,14 @@ class InLoopSwarm:
         self.start_one(self.members[0])
         for member in self.members[1:]:
             await asyncio.sleep(self.chance.uniform(0.0, stagger_s))
-            self.start_one(member)
+            self.start_one(member, is_known=False)
 
-    def start_one(self, member: Member) -> None:
+    def start_one(self, member: Member, *, is_known: bool = True) -> None:
+        """Start a member again, or, unless it `is_known`, one that has first asked another for the run."""
         others = [other.peer_id for other in self.members if other is not member and other.daemon is not None]
+        if not is_known:
+            asked = next(other.daemon for other in self.members if other.daemon is not None)
+            asked.newcomers.asked()
         member.start(others, is_founder=member.index == 0)
 
     async def until(self, tick: float) -> None:

@@ -1,11 +1,12 @@
 """A damaged state directory starts all the same if others have what was in it; else one line says what is wrong."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hivemind.p2p import P2PDaemonError
 
 from configs.errors import NetworkError, StateError
 from configs.load import Settings, load
@@ -39,19 +40,28 @@ class Stub:
         return self._service.rpc_chunks(request, None)
 
 
-class FakeNetwork:
-    """A network of one other peer, which has `entry`; of nobody if that is None."""
+class MuteStub:
+    """Calls a peer that is there and answers nothing."""
 
-    def __init__(self, entry: Entry | None) -> None:
-        self._entry = entry
+    async def rpc_describe(self, request: Any) -> Any:
+        raise P2PDaemonError("stream reset")
+
+
+class FakeNetwork:
+    """A network of one other peer, which has `entry`, and of `mute` ones; of nobody if there is no entry."""
+
+    def __init__(self, entry: Entry | None, mute: Sequence[str] = ()) -> None:
+        self._entry, self._mute = entry, mute
 
     async def connect(self, addresses: Any) -> list[str]:
         if self._entry is None:
             raise NetworkError("nobody answers")
-        return ["other"]
+        return [*self._mute, "other"]
 
     def stub(self, service: Any, peer: str, run_id: str = "") -> Any:
         assert self._entry is not None
+        if peer in self._mute:
+            return MuteStub()
         library = self._entry.library
         if service is Shards:
             return Stub(Shards(library.lookup, Traffic()))
@@ -66,8 +76,8 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 
 
 @pytest.fixture
-def again(tmp_path: Path, key: Identity) -> Callable[[bool], Entry]:
-    """Found a run in the folder "mine", and return what starts there again, with or without the other peer."""
+def start(tmp_path: Path, key: Identity) -> Callable[..., Entry]:
+    """Return what starts a peer in a folder."""
     texts = {name: [f"{name} {n} " * 40 for n in range(60)] for name in ("up", "down")}
     prepare_texts(texts, tmp_path / "corpus", Plan(vocab_size=300, context_length=16, shard_tokens=1000))
     plan = load("tiny").run
@@ -84,7 +94,18 @@ def again(tmp_path: Path, key: Identity) -> Callable[[bool], Entry]:
         book.peers = lambda: {"other": [ADDRESS]}  # type: ignore[method-assign]
         return asyncio.run(enter(Settings(run=plan, peer=config), key, cast(Any, network), book))
 
-    other = start("other", FakeNetwork(None), data=tmp_path / "corpus")
+    return start
+
+
+@pytest.fixture
+def other(start: Callable[..., Entry], tmp_path: Path) -> Entry:
+    """What the other peer of the run has, which founded it."""
+    return start("other", FakeNetwork(None), data=tmp_path / "corpus")
+
+
+@pytest.fixture
+def again(tmp_path: Path, start: Callable[..., Entry], other: Entry) -> Callable[[bool], Entry]:
+    """Return what starts again in the folder "mine", with or without the other peer."""
     other.save(tmp_path / "mine")
     (tmp_path / "mine" / "corpus" / BLOBS).mkdir(parents=True)
     (tmp_path / "mine" / "corpus" / TOKENIZER_FILE).write_bytes(other.library.tokenizer_json)
@@ -115,6 +136,13 @@ def test_what_others_have_is_fetched_again(
     assert entry.domain_records == sound.domain_records and entry.library.has_tokenizer
     entry.save(tmp_path / "mine")
     assert path.read_bytes() == before
+
+
+def test_whoever_was_reached_may_describe_the_run(start: Callable[..., Entry], other: Entry) -> None:
+    entry = start("third", FakeNetwork(other, mute=["mute"]), initial_peers=(ADDRESS,))
+    assert entry.spec == other.spec and entry.peers == ("mute", "other") and entry.library.has_tokenizer
+    with pytest.raises(NetworkError, match="stream reset"):
+        start("fourth", FakeNetwork(other, mute=["mute", "other"]), initial_peers=(ADDRESS,))
 
 
 def test_a_blob_that_was_cut_off_is_wanted_again(tmp_path: Path, again: Callable[[bool], Entry]) -> None:

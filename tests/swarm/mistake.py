@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+import torch
+
 from benchmarks.patience import HANG_S, until
 from configs.errors import NetworkError
 from peer.commands.main import main
@@ -61,16 +64,26 @@ def shoal(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "peer", *arguments, *local]
 
 
-def refusal(*arguments: str) -> str:
-    """Call, in this process, a command that must fail before there is a daemon; return the one line that it says."""
+def mistake(*arguments: str, **environment: str) -> str:
+    """Call, in this process, a command that must fail; return the one line that it says.
+
+    The imports of a daemon take ten seconds of a core: here they are there, and so is a fork server for its workers.
+    """
     said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        code = main(shoal(*arguments)[3:])
+    threads, on_interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    try:
+        with contextlib.redirect_stderr(said), pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = main(shoal(*arguments)[3:])
+    finally:
+        torch.set_num_threads(threads)
+        signal.signal(signal.SIGINT, on_interrupt)
     assert code in (1, 2), (code, said.getvalue())
     return the_line(said.getvalue())
 
 
-def mistake(command: Sequence[str], **environment: str) -> str:
+def mistake_of(command: Sequence[str], **environment: str) -> str:
     """Run a command that must fail, in a process of its own, and return the one line that it says."""
     try:
         done = subprocess.run(

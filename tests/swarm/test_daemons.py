@@ -248,6 +248,7 @@ def test_a_peer_that_is_too_slow_leaves_the_group_and_comes_back(tmp_path: Path,
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_rounds_are_sealed_although_a_step_is_longer_than_a_round(tmp_path: Path, corpus: Path) -> None:
     """They become longer by themselves; no snapshot waits for a step, and both peers' work is in what they share."""
     environment = {"SHOAL_RUN__INNER__BATCH_TOKENS": str(1 << 17), "SHOAL_RUN__ROUNDS__TICK_SECONDS": "0.5"}
@@ -327,6 +328,7 @@ def test_more_holders_than_a_group_exchange_in_random_groups_until_they_are_few_
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_two_peers_train_six_experts_and_one_of_them_has_all_in_the_end(tmp_path: Path, corpus: Path) -> None:
     environment = {
         "SHOAL_RUN__STRATEGY__KIND": "experts",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mistake import MICRO, Daemon, mistake, refusal, shoal
+from mistake import MICRO, Daemon, mistake, mistake_of, shoal
 
 from peer.corpus.prepare import Plan, prepare_texts
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.swarm
     ],
 )
 def test_a_wrong_address_is_named_with_its_reason(address: str, says: str, tmp_path: Path) -> None:
-    assert says in refusal("join", address, "--state-dir", str(tmp_path / "s"))
+    assert says in mistake("join", address, "--state-dir", str(tmp_path / "s"))
     assert not (tmp_path / "s").exists()
 
 
@@ -45,46 +45,29 @@ def test_a_wrong_address_is_named_with_its_reason(address: str, says: str, tmp_p
     ],
 )
 def test_an_address_where_nobody_is_is_named_with_its_reason(address: str, says: str, tmp_path: Path) -> None:
-    assert says in mistake(shoal("join", address, "--state-dir", str(tmp_path / "s")))
+    assert says in mistake("join", address, "--state-dir", str(tmp_path / "s"))
 
 
 def test_the_right_port_with_another_peer_s_id(founder: Daemon, tmp_path: Path) -> None:
     address = re.sub(r"/p2p/.*", f"/p2p/{STRANGER}", founder.address)
-    assert "peer" in mistake(shoal("join", address, "--state-dir", str(tmp_path / "s")))
+    assert "peer" in mistake("join", address, "--state-dir", str(tmp_path / "s"))
 
 
 def test_another_run(founder: Daemon, tmp_path: Path) -> None:
-    said = mistake(shoal("join", founder.address, "--run", "0" * 32, "--state-dir", str(tmp_path / "s")))
+    said = mistake("join", founder.address, "--run", "0" * 32, "--state-dir", str(tmp_path / "s"))
     assert founder.run_id in said and "0" * 32 in said
 
 
-LAUNCHER = "import sys, time, configs.run\n{patch}\nfrom peer.commands.main import main\nsys.exit(main(sys.argv[1:]))"
-LITTLE_MEMORY = """
-import re, resource
-from multiprocessing import forkserver
-from peer.workers.supervisor import Workers
-load = Workers.load
-async def load_with_little_memory(self, *arguments):
-    await self._live()
-    for pid in (forkserver._forkserver._forkserver_pid, *(rank.process.pid for rank in self._ranks)):
-        kibibytes = int(re.search(r"VmData:\\s+(\\d+)", open(f"/proc/{pid}/status").read())[1])
-        resource.prlimit(pid, resource.RLIMIT_DATA, ((kibibytes << 10) + (100 << 20), -1))
-    await load(self, *arguments)
-Workers.load = load_with_little_memory
-"""
-
-
-def test_a_clock_that_is_off(founder: Daemon, tmp_path: Path) -> None:
-    patch = "real = time.time\ntime.time = lambda: real() + 5"
-    arguments = shoal("join", founder.address, "--state-dir", str(tmp_path / "s"))[3:]
-    said = mistake([sys.executable, "-c", LAUNCHER.format(patch=patch), *arguments])
+def test_a_clock_that_is_off(founder: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 5)
+    said = mistake("join", founder.address, "--state-dir", str(tmp_path / "s"))
     assert "clock" in said and re.search(r"[45]\.\d s", said)
 
 
-def test_another_version(founder: Daemon, tmp_path: Path) -> None:
-    patch = "configs.run.PROTOCOL_VERSION = 2"
-    arguments = shoal("join", founder.address, "--state-dir", str(tmp_path / "s"))[3:]
-    said = mistake([sys.executable, "-c", LAUNCHER.format(patch=patch), *arguments])
+def test_another_version(founder: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.wire.PROTOCOL_VERSION", 2)
+    said = mistake("join", founder.address, "--state-dir", str(tmp_path / "s"))
     assert "version 1" in said and "2" in said
 
 
@@ -94,23 +77,23 @@ def test_a_taken_port(founder: Daemon, tmp_path: Path, flag: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        said = mistake(shoal("join", founder.address, "--state-dir", str(tmp_path / "s"), flag, port))
+        said = mistake("join", founder.address, "--state-dir", str(tmp_path / "s"), flag, port)
     assert port in said
 
 
 def test_a_second_daemon_on_one_state_directory(founder: Daemon) -> None:
-    assert "--state-dir" in refusal("join", founder.address, "--state-dir", str(founder.state_dir))
+    assert "--state-dir" in mistake("join", founder.address, "--state-dir", str(founder.state_dir))
 
 
 def test_a_bad_preset_key(tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text(Path(MICRO).read_text().replace("num_layers = 2", "num_layers = 0"))
-    said = refusal("start", "--config", str(bad), "--state-dir", str(tmp_path / "s"))
+    said = mistake("start", "--config", str(bad), "--state-dir", str(tmp_path / "s"))
     assert "run.model.num_layers" in said and "0" in said and "1" in said
 
 
 def test_a_missing_device(founder: Daemon, tmp_path: Path) -> None:
-    said = mistake(shoal("join", founder.address, "--state-dir", str(tmp_path / "s"), "--device", "cuda:7"))
+    said = mistake("join", founder.address, "--state-dir", str(tmp_path / "s"), "--device", "cuda:7")
     assert "cuda:7" in said
 
 
@@ -122,26 +105,43 @@ def test_data_that_does_not_fit_the_run(founder: Daemon, corpus: Path, tmp_path:
         prepare_texts({domain: texts}, tmp_path / name, Plan(context_length=16, **plan))
         return str(tmp_path / name)
 
-    start = shoal("start", "--config", MICRO, "--state-dir", str(tmp_path / "s"))
-    join = shoal("join", founder.address, "--state-dir", str(tmp_path / "t"))
+    start = ("start", "--config", MICRO, "--state-dir", str(tmp_path / "s"))
+    join = ("join", founder.address, "--state-dir", str(tmp_path / "t"))
     short = prepared("short", "songs", vocab_size=300)
     assert "no shard of domain 'songs' holds a window of 1024" in mistake(
-        [*start, "--data", short], SHOAL_RUN__MODEL__CONTEXT_LENGTH="1024", SHOAL_RUN__INNER__BATCH_TOKENS="1024"
+        *start, "--data", short, SHOAL_RUN__MODEL__CONTEXT_LENGTH="1024", SHOAL_RUN__INNER__BATCH_TOKENS="1024"
     )
-    assert "another tokenizer than the run's" in mistake([*join, "--data", short])
+    assert "another tokenizer than the run's" in mistake(*join, "--data", short)
     strange = prepared("strange", "poems", tokenizer=corpus)
-    assert "the run has no domain poems; its domains are songs" in mistake([*join, "--data", strange])
+    assert "the run has no domain poems; its domains are songs" in mistake(*join, "--data", strange)
     damaged = shutil.copytree(corpus, tmp_path / "damaged")
     blob = max((damaged / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     blob.write_bytes(blob.read_bytes()[:-2])
-    assert str(damaged) in mistake([*start, "--data", str(damaged)])
+    assert str(damaged) in mistake(*start, "--data", str(damaged))
 
 
 def test_a_model_that_does_not_fit(corpus: Path, tmp_path: Path) -> None:
     sizes = {"HIDDEN_SIZE": "8192", "MLP_SIZE": "32768", "NUM_LAYERS": "64"}
     environment = {f"SHOAL_RUN__MODEL__{name}": value for name, value in sizes.items()}
-    command = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))
-    assert "memory" in mistake(command, **environment)
+    command = ("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))
+    assert "memory" in mistake(*command, **environment)
+
+
+WITH_LITTLE_MEMORY = """
+import re, resource, sys
+from multiprocessing import forkserver
+from peer.commands.main import main
+from peer.workers.supervisor import Workers
+load = Workers.load
+async def load_with_little_memory(self, *arguments):
+    await self._live()
+    for pid in (forkserver._forkserver._forkserver_pid, *(rank.process.pid for rank in self._ranks)):
+        kibibytes = int(re.search(r"VmData:\\s+(\\d+)", open(f"/proc/{pid}/status").read())[1])
+        resource.prlimit(pid, resource.RLIMIT_DATA, ((kibibytes << 10) + (100 << 20), -1))
+    await load(self, *arguments)
+Workers.load = load_with_little_memory
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def test_a_step_that_does_not_fit(corpus: Path, tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_a_step_that_does_not_fit(corpus: Path, tmp_path: Path) -> None:
     arguments = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))[3:]
     sizes = {"RUN__MODEL__CONTEXT_LENGTH": 16_384, "RUN__INNER__BATCH_TOKENS": 32_768, "RUN__MODEL__MLP_SIZE": 512}
     environment = {f"SHOAL_{name}": str(value) for name, value in sizes.items()}
-    command = [sys.executable, "-c", LAUNCHER.format(patch=LITTLE_MEMORY), *arguments]
-    assert "out of memory even with one sequence at a time; give more memory" in mistake(command, **environment)
+    command = [sys.executable, "-c", WITH_LITTLE_MEMORY, *arguments]
+    assert "out of memory even with one sequence at a time; give more memory" in mistake_of(command, **environment)
 
 
 def test_too_little_shared_memory(corpus: Path, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_too_little_shared_memory(corpus: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0 or subprocess.run([*mount, "true"], capture_output=True).returncode:
         pytest.skip("making /dev/shm small needs root and mount namespaces")
     command = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))
-    assert "enlarge /dev/shm" in mistake([*mount, *command])
+    assert "enlarge /dev/shm" in mistake_of([*mount, *command])
 
 
 def test_help_and_status_answer_at_once(founder: Daemon) -> None:

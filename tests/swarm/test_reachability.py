@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mistake import MICRO, Daemon, mistake, running
+from mistake import MICRO, Daemon, mistake_of, running
 from ticks import sealed, tick
 
 from benchmarks.patience import until
@@ -101,6 +101,7 @@ def port_of(daemon: Daemon) -> int:
     return int(re.findall(r"/tcp/(\d+)/", daemon.address)[0])
 
 
+@pytest.mark.long
 def test_a_joiner_that_cannot_be_dialled(corpus: Path, tmp_path: Path) -> None:
     with machines(2) as (open_one, closed_one), contextlib.ExitStack() as stack:
         close(closed_one)
@@ -143,7 +144,7 @@ def test_a_founder_that_cannot_be_dialled(corpus: Path, tmp_path: Path) -> None:
         start = shoal(closed_one, "start", "--config", MICRO, "--data", str(corpus), "--port", str(PORT))
         with running(start, tmp_path / "founder") as founder:
             began = time.monotonic()
-            said = mistake([*shoal(open_one, "join", founder.address), "--state-dir", str(tmp_path / "joiner")])
+            said = mistake_of([*shoal(open_one, "join", founder.address), "--state-dir", str(tmp_path / "joiner")])
             print(f"said {time.monotonic() - began:.1f} s after the start")
             assert founder.address in said and "firewall" in said and "open its port" in said
         assert founder.process.returncode == 0

@@ -69,9 +69,9 @@ def test_the_state_of_another_run(founder: Daemon, corpus: Path, tmp_path: Path)
     assert other.process.returncode == 0 and other.run_id != founder.run_id
     before = contents(other.state_dir)
     assert "blocks/model.safetensors" in before
-    join = shoal("join", founder.address, "--state-dir", str(other.state_dir))
+    join = ("join", founder.address, "--state-dir", str(other.state_dir))
     for given in ([], ["--run", founder.run_id], ["--run", other.run_id]):
-        said = mistake([*join, *given])
+        said = mistake(*join, *given)
         assert founder.run_id in said and other.run_id in said
         assert "--state-dir" in said or given == ["--run", other.run_id]
         assert contents(other.state_dir) == before
@@ -81,7 +81,7 @@ def test_the_state_of_another_run(founder: Daemon, corpus: Path, tmp_path: Path)
 def test_a_disk_that_is_too_small_to_join(founder: Daemon, tmp_path: Path, size: str) -> None:
     with small_disk(tmp_path / "disk", size) as disk:
         command, state_dir = shoal("join", founder.address), disk / "s"
-        said = mistake([*command, "--state-dir", str(state_dir)])
+        said = mistake("join", founder.address, "--state-dir", str(state_dir))
         assert "full" in said and "free" in said
         checkpoint(state_dir)
         assert not [path for path in disk.rglob("*") if path.suffix == ".part"]

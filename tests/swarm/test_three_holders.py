@@ -180,6 +180,7 @@ def outcomes(holders: list[Holder]) -> Counter[str]:
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_fifty_rounds_without_faults_have_equal_bits(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, delays=0.0, losses=0.0, dies_in={})
     holders = asyncio.run(run(plan))

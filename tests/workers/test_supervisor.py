@@ -177,7 +177,7 @@ def test_a_snapshot_does_not_wait_for_what_waits_for_a_step(tmp_path: Path) -> N
             await trained(workers, 2 * spec.inner.batch_tokens)
             source = write_tokens(tmp_path / "other")
             for request in (lambda: workers.set_sources([source]), workers.pause):
-                for _ in range(10):  # a step may end at any moment, also in this one
+                for _ in range(50):  # a step may end at any moment, also in this one
                     waiting = asyncio.create_task(request())
                     await asyncio.sleep(0)  # it is asked
                     await workers.take_snapshot()
