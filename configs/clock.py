@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+MAX_SKEW_S = 3.0  # between the clocks of two peers: Hivemind's DHT works up to here
 FOLLOWED_S = 10.0  # largest correction of the machine's clock that is followed; beyond, it was set wrongly, or had been
 SLEW = 0.05  # seconds of a correction that are followed in a second
 

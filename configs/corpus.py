@@ -8,15 +8,13 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.run import Count, Frozen, Positive
+from configs.names import Count, Digest, DomainName, Positive
+from configs.run import Frozen
 
 MAX_SHARDS = 256  # of one domain
 MAX_DOMAINS = 64
 INPUT = "{input}"
 DEFAULT_PROMPT = INPUT + "\n\n###\n"  # a mark that text seldom has says that the answer begins
-
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-DomainName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\w[\w.-]*$")]
 
 
 class ShardInfo(Frozen):

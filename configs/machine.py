@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from configs.run import Frozen, Positive
+from configs.names import Positive
+from configs.run import Frozen
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Precision = Literal["auto", "float32", "bfloat16"]

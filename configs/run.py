@@ -9,11 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-PROTOCOL_VERSION = 1
+from configs.names import Count, Digest, Positive, Share, WallSeconds
 
-Positive = Annotated[int, Field(gt=0, le=2**48)]
-Count = Annotated[int, Field(ge=0, le=2**48)]
-Share = Annotated[float, Field(ge=0, le=1)]
+PROTOCOL_VERSION = 1
 
 
 class Frozen(BaseModel):
@@ -208,13 +206,13 @@ class RunSpec(RunPlan):
 
     rounds: RoundSpec
     protocol: Annotated[int, Field(ge=1, le=2**16)] = PROTOCOL_VERSION
-    genesis: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds at tick 0
-    tokenizer_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    genesis: WallSeconds  # at tick 0
+    tokenizer_sha256: Digest
     end_of_text: Count  # the token after each document
     # Content id (configs/content.py) of the float32 parameters of a pretrained Llama: block `model` begins with them,
     # or adapters are trained on them. None: the parameters follow from the seed. A spec without one is written as it
     # was before there were any, so that its run keeps its id.
-    initial_id: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", exclude_if=lambda value: value is None)] = None
+    initial_id: Annotated[Digest | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _has_what_is_adapted(self) -> Self:

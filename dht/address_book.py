@@ -8,10 +8,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.files import write_file
-from dht.addresses import MAX_ADDRESSES, addresses_of
-from dht.records import Address, PeerIdText
+from configs.names import MAX_ADDRESSES, Address, PeerId
+from dht.addresses import addresses_of
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_PEERS = 512
 
@@ -28,7 +28,7 @@ class Entry(BaseModel):
 class _Book(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    peers: dict[PeerIdText, Entry]
+    peers: dict[PeerId, Entry]
 
 
 class AddressBook:
@@ -43,7 +43,7 @@ class AddressBook:
         except FileNotFoundError:
             pass
         except (OSError, ValidationError):
-            logger.warning("the address book %s is damaged and begins anew", path)
+            log.warning("the address book %s is damaged and begins anew", path)
 
     def peers(self) -> dict[str, list[str]]:
         """Return the addresses of each peer, the one seen last first; all of them can be parsed."""

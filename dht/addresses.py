@@ -10,9 +10,7 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from configs.errors import UsageError
-
-MAX_ADDRESSES = 16  # of one peer
-MAX_ADDRESS_CHARS = 256
+from configs.names import MAX_ADDRESS_CHARS, MAX_ADDRESSES
 
 EXAMPLE = "/ip4/203.0.113.7/tcp/4000/p2p/Qm…"
 _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from configs.clock import Clock
 from configs.errors import NetworkError, PeerError
-from dht.membership import ACT_TICKS, MAX_SKEW_S, MIN_LIFETIME_S
+from dht.membership import ACT_TICKS, EARLY_S, MIN_LIFETIME_S
 from dht.network import Network
 from dht.records import GroupRecord, group_key, open_record, sign_record
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_FOUND = 256  # records of one bucket that are looked at
 
@@ -45,18 +45,18 @@ class Buckets:
         try:
             found = await self._network.fetch(key)
         except NetworkError as error:
-            logger.debug("bucket %s was not read: %s", key, error)
+            log.debug("bucket %s was not read: %s", key, error)
             return {}
         records: dict[str, GroupRecord] = {}
         for peer, data in sorted(found.items())[:MAX_FOUND]:
             try:
                 record, signer, issued = open_record(data, "group", GroupRecord)
             except PeerError as error:
-                logger.debug("a group record was refused: %s", error)
+                log.debug("a group record was refused: %s", error)
                 continue
             except Exception:  # a mistake of ours: it costs this record and no other
-                logger.exception("the group record of %s cannot be used", peer)
+                log.exception("the group record of %s cannot be used", peer)
                 continue
-            if signer == peer and record.key == key and issued <= self._clock.now() + MAX_SKEW_S:
+            if signer == peer and record.key == key and issued <= self._clock.now() + EARLY_S:
                 records[peer] = record
         return records

@@ -14,7 +14,7 @@ from hivemind.proto import crypto_pb2
 from configs.errors import StateError
 from configs.files import write_file
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 KEY_BITS = 2048
 MAX_PUBLIC_KEY_BYTES = 600  # of a 4096-bit key in DER
@@ -45,7 +45,7 @@ class Identity:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_file(path, _new_key_file(), mode=0o600, is_new=True)
             if path.stat().st_mode & 0o077:
-                logger.warning("%s could be read by other users; it is the owner's alone now", path)
+                log.warning("%s could be read by other users; it is the owner's alone now", path)
                 path.chmod(0o600)
             data = path.read_bytes()
         except OSError as error:

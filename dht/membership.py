@@ -16,14 +16,14 @@ from dht.addresses import addresses_of
 from dht.network import Network
 from dht.records import MemberRecord, member_key, open_record, sign_record
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 ACT_TICKS = 2  # between writing a record and its effect
 HOLD_TICKS = 8  # how long a holding lasts without renewal
 RENEW_TICKS = 2  # between two renewals
 FORGET_TICKS = 20 * HOLD_TICKS  # after which a silent peer is no longer listed
 MIN_LIFETIME_S = 60.0  # of a record in the DHT; longer than any difference of clocks
-MAX_SKEW_S = 10.0  # a record from further in the future is not believed
+EARLY_S = 10.0  # that a record may come from the future and still be believed
 MAX_MEMBERS = 1024
 REDIAL_PEERS = 16  # of the address book, beside the members
 AHEAD = 1.25  # times what the next one tells of a block's age, up to which one peer alone is believed
@@ -64,7 +64,12 @@ def absorb(previous: Member | None, record: MemberRecord, issued: float, issued_
     """Return what a newer record of a peer makes of it.
 
     Whatever the record claims, a change acts `ACT_TICKS` after its issue, and nothing is held for longer than
-    `HOLD_TICKS`. Only a holding that goes on without a break keeps an earlier beginning.
+    `HOLD_TICKS`. Only a holding that goes on without a break keeps an earlier beginning:
+
+        before      first ━━━━━━━━━━━━━━━━━┥ last
+        record             │ issued  ┝ acts ━━━━━━━━━┥ ends      goes on: first … ends
+                           │ issued  ┥                           ends: first … acts, as a record without the block says
+        record             │ issued        (a break)  ┝━━━━━┥    begins anew: starts … ends
     """
     acts = issued_tick + ACT_TICKS
     before = {} if previous is None else previous.holdings
@@ -73,7 +78,7 @@ def absorb(previous: Member | None, record: MemberRecord, issued: float, issued_
         starts = max(start, acts)
         ends = min(until, issued_tick + HOLD_TICKS)
         if block in before:
-            first, last = before[block][0], min(before[block][1], acts)  # what no record can change any more
+            first, last = before[block][0], min(before[block][1], acts)  # in effect: no later record changes it
             if before[block][1] >= starts:  # it goes on without a break
                 starts, ends = first, max(ends, last)
             elif ends <= starts:  # it ends, and nothing new begins
@@ -182,7 +187,7 @@ class Membership:
         try:
             found = await self._network.fetch(member_key(self._run_id))
         except NetworkError as error:
-            logger.debug("membership was not read: %s", error)
+            log.debug("membership was not read: %s", error)
             found = {}
         has_news = [self._read_safely(peer_id, data) for peer_id, data in found.items()]
         self._forget()
@@ -193,12 +198,12 @@ class Membership:
             try:
                 await self._network.remember(peer_id, wanted[peer_id])
             except Exception:  # a mistake of ours, which what one stranger says must not turn into everybody's
-                logger.exception("the addresses of %s cannot be used", peer_id)
+                log.exception("the addresses of %s cannot be used", peer_id)
         if any(has_news):
             try:
                 await asyncio.to_thread(self._book.save)
             except StateError as error:
-                logger.warning("%s", error)
+                log.warning("%s", error)
 
     def view(self, block: str, tick: int) -> tuple[str, ...]:
         """Return the holders of `block` that count at `tick`, sorted."""
@@ -242,7 +247,7 @@ class Membership:
         try:
             return self._read(peer_id, data)
         except Exception:
-            logger.exception("the member record of %s cannot be used", peer_id)
+            log.exception("the member record of %s cannot be used", peer_id)
             return False
 
     def _read(self, peer_id: str, data: bytes) -> bool:
@@ -252,11 +257,11 @@ class Membership:
         try:
             record, signer, issued = open_record(data, "member", MemberRecord)
         except PeerError as error:
-            logger.debug("a member record was refused: %s", error)
+            log.debug("a member record was refused: %s", error)
             return False
         known = self._members.get(peer_id)
         is_full = known is None and len(self._members) >= MAX_MEMBERS
-        is_future = issued > self._clock.now() + MAX_SKEW_S
+        is_future = issued > self._clock.now() + EARLY_S
         if signer != peer_id or record.run_id != self._run_id or is_full or is_future:
             return False
         if known is not None and issued <= known.issued:

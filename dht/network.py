@@ -19,9 +19,10 @@ from hivemind.proto import dht_pb2
 from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind.utils.multiaddr import Multiaddr
 
+from configs.clock import MAX_SKEW_S
 from configs.errors import NetworkError
+from configs.names import MAX_ADDRESSES
 from dht.addresses import (
-    MAX_ADDRESSES,
     addresses_of,
     dial_target,
     explain,
@@ -35,14 +36,13 @@ from dht.validator import RecordValidator
 
 __all__ = ["Network", "open_network", "parse_address"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 RPC_S = 3.0  # one question to one DHT node
 DHT_S = 20.0  # a whole store or fetch
 REFRESH_S = 60.0  # between two look-ups that keep the routing table alive
 REDIAL_S = 10.0  # before a peer that could not be dialled is tried again
 PATIENCE_S = (0.2, 0.5, 1.0, 2.0, 0.0)  # after each greeting: the other may have started this very second
-MAX_SKEW_S = 3.0  # hivemind's own bound on the difference of two clocks
 
 
 @asynccontextmanager
@@ -120,7 +120,7 @@ class Network:
         if not reached:
             raise NetworkError("cannot reach the swarm; " + "; ".join(failures or ["no address was given"]))
         for failure in failures:
-            logger.warning("cannot reach %s", failure)
+            log.warning("cannot reach %s", failure)
         return reached
 
     async def connected(self) -> set[str]:
@@ -164,7 +164,7 @@ class Network:
         if problems and len(problems) == len(greetings):
             raise NetworkError("; ".join(problems))
         for problem in problems:
-            logger.warning("%s", problem)
+            log.warning("%s", problem)
         await self._look_up(self.node.node_id)
         self._spawn("refresh routes", self._refresh_routes())
 
@@ -224,7 +224,7 @@ class Network:
         if problem is None and self.node is not None:
             problem = await self._greet(peer_id)
         if problem is not None:
-            logger.debug("not connected to %s: %s", peer_id, problem)
+            log.debug("not connected to %s: %s", peer_id, problem)
 
     async def _greet(self, peer_id: str, *, patient: bool = False) -> str | None:
         """Exchange DHT ids with a connected peer; return None or why it cannot be a neighbour."""
@@ -273,7 +273,7 @@ class Network:
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.error("a background task of the network failed", exc_info=task.exception())
+            log.error("a background task of the network failed", exc_info=task.exception())
 
     async def _close(self) -> None:
         tasks = list(self._tasks)

@@ -10,10 +10,9 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeV
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from configs.corpus import MAX_DOMAINS, Digest, DomainInfo
+from configs.corpus import MAX_DOMAINS, DomainInfo
 from configs.errors import PeerError
-from configs.run import Count
-from dht.addresses import MAX_ADDRESS_CHARS, MAX_ADDRESSES
+from configs.names import MAX_ADDRESSES, Address, BlockName, Count, Digest, PeerId, RunId, WallSeconds
 from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
 
 MAX_RECORD_BYTES = 64 << 10
@@ -21,10 +20,6 @@ _SIGNED_FOR = b"shoal dht record 1\0"  # keeps these signatures apart from all o
 
 Kind = Literal["member", "domain", "group"]
 Name = Annotated[str, Field(max_length=64, pattern=r"^[\w.-]*$")]
-Block = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
-RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-PeerIdText = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,64}$")]
-Address = Annotated[str, Field(min_length=1, max_length=MAX_ADDRESS_CHARS)]
 NotNegative = Annotated[float, Field(ge=0)]
 Stride = Annotated[int, Field(ge=1, le=2**16)]  # a power of two
 Holders = Annotated[float, Field(ge=1, le=2**32)]  # of a block, by a peer's estimate
@@ -62,7 +57,7 @@ class Report(BaseModel):
     bytes_out: Count = 0
     # block → (version, digest) of its last five states
     digests: Annotated[
-        dict[Block, Annotated[list[tuple[Count, Digest]], Field(max_length=5)]], Field(max_length=8)
+        dict[BlockName, Annotated[list[tuple[Count, Digest]], Field(max_length=5)]], Field(max_length=8)
     ] = {}
 
 
@@ -73,14 +68,14 @@ class MemberRecord(Record):
     max_lifetime_s: ClassVar[float] = 14 * 86_400.0
 
     addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []  # multiaddrs with /p2p/ID
-    holdings: Annotated[dict[Block, tuple[Count, Count]], Field(max_length=64)] = {}  # (from_tick, until_tick)
+    holdings: Annotated[dict[BlockName, tuple[Count, Count]], Field(max_length=64)] = {}  # (from_tick, until_tick)
     # block → (from_tick, factor): from then on only every factor-th round is this peer's. Left out of most records.
-    strides: Annotated[dict[Block, tuple[Count, Stride]], Field(max_length=64)] = {}
+    strides: Annotated[dict[BlockName, tuple[Count, Stride]], Field(max_length=64)] = {}
     sub_model: Name = ""
-    keeps: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → version of the stored state
-    ages: Annotated[dict[Block, Count], Field(max_length=256)] = {}  # block → age of the stored state, in tokens
+    keeps: Annotated[dict[BlockName, Count], Field(max_length=256)] = {}  # block → version of the stored state
+    ages: Annotated[dict[BlockName, Count], Field(max_length=256)] = {}  # block → age of the stored state, in tokens
     leases: Annotated[list[Digest], Field(max_length=32)] = []  # data shards that it trains on, by content id
-    crowds: Annotated[dict[Block, Holders], Field(max_length=64)] = {}  # blocks in random groups → their holders, about
+    crowds: Annotated[dict[BlockName, Holders], Field(max_length=64)] = {}  # large blocks → holders, about
     report: Report = Report()
     is_leaving: bool = False
 
@@ -96,7 +91,7 @@ class GroupRecord(Record):
     max_bytes: ClassVar[int] = 8 << 10
     max_lifetime_s: ClassVar[float] = 14 * 86_400.0
 
-    block: Block
+    block: BlockName
     tick: Count
     prefix: Annotated[str, Field(max_length=64, pattern=r"^[01]*$")]  # bits with which the draws of the bucket begin
     holders: Holders
@@ -128,10 +123,10 @@ class Signed(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind
-    peer_id: PeerIdText
+    peer_id: PeerId
     public_key: Annotated[bytes, Field(max_length=MAX_PUBLIC_KEY_BYTES)]
     payload: Annotated[bytes, Field(max_length=MAX_RECORD_BYTES)]
-    issued: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds, by the signer's clock
+    issued: WallSeconds  # by the signer's clock
     signature: Annotated[bytes, Field(max_length=MAX_SIGNATURE_BYTES)]
 
 

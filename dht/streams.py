@@ -17,7 +17,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from hivemind.p2p.p2p_daemon_bindings.utils import read_pbmsg_safe
 from hivemind.proto import p2pd_pb2
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_STREAMS = 512  # that all others together hold open here
 MAX_STREAMS_OF_PEER = 128  # that one of them does: an offer of each member of two of the largest groups
@@ -36,7 +36,7 @@ async def _handle_bounded(self: Any, reader: asyncio.StreamReader, writer: async
     """Handle one stream, as `ControlClient._handler` does, if there are not too many yet."""
     held: Counter[PeerID | None] = vars(self).setdefault("held_streams", Counter())  # None: not known yet whose
     if held.total() >= MAX_STREAMS:
-        logger.debug("a stream was refused: there are %d", held.total())
+        log.debug("a stream was refused: there are %d", held.total())
         writer.close()
         return
     told, peer = p2pd_pb2.StreamInfo(), None
@@ -51,7 +51,7 @@ async def _handle_bounded(self: Any, reader: asyncio.StreamReader, writer: async
             writer.close()
             if info.proto not in self.handlers:  # p2pd should have refused it
                 raise DispatchFailure(info.proto)
-            logger.debug("a stream of %s was refused: it has %d", peer, MAX_STREAMS_OF_PEER)
+            log.debug("a stream of %s was refused: it has %d", peer, MAX_STREAMS_OF_PEER)
             return
         await self.handlers[info.proto](info, reader, writer)
     finally:

@@ -30,7 +30,7 @@ from dht.records import (
     open_record,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
@@ -48,7 +48,7 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
         try:
             check(record.key, record.subkey, record.value, record.expiration_time, self._run_id)
         except PeerError as error:
-            logger.debug("refused a DHT record: %s", error)
+            log.debug("refused a DHT record: %s", error)
             return False
         return True
 

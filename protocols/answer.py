@@ -11,7 +11,7 @@ from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
 from configs.errors import NetworkError, PeerError, ShoalError
-from protocols.state import BlockName
+from configs.names import BlockName
 from protocols.wire import FRAME_S, Frame, Frames, Message, call, each_frame, end_of_stream, printable
 
 log = logging.getLogger(__name__)

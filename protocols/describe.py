@@ -14,20 +14,17 @@ from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
 from pydantic import ConfigDict, Field, ValidationError
 
-from configs.corpus import MAX_DOMAINS, Digest
+from configs.clock import MAX_SKEW_S
+from configs.corpus import MAX_DOMAINS
 from configs.errors import NetworkError, PeerError, UsageError
 from configs.machine import NO_HINTS, Hints
+from configs.names import MAX_ADDRESSES, Address, Digest, Label, WallSeconds
 from configs.run import PROTOCOL_VERSION, RunSpec
 from protocols.wire import Message, call, printable
 
 CALL_S = 15.0
-MAX_CLOCK_OFFSET_S = 3.0  # Hivemind's DHT works up to here
-MAX_MEMBERS = 64
-MAX_ADDRESSES = 16
+MAX_NAMED = 64  # members that a description names
 MAX_TOKENIZER_BYTES = 64 << 20
-
-PeerName = Annotated[str, Field(min_length=1, max_length=128)]
-Address = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class DescribeRequest(Message):
@@ -49,10 +46,10 @@ class RunDescription(Message):
     tokenizer_bytes: Annotated[int, Field(ge=1, le=MAX_TOKENIZER_BYTES)]
     domains: Annotated[list[Annotated[bytes, Field(max_length=64 << 10)]], Field(max_length=MAX_DOMAINS)]  # signed
     members: Annotated[
-        dict[PeerName, Annotated[list[Address], Field(max_length=MAX_ADDRESSES)]], Field(max_length=MAX_MEMBERS)
+        dict[Label, Annotated[list[Address], Field(max_length=MAX_ADDRESSES)]], Field(max_length=MAX_NAMED)
     ]
     version: Annotated[str, Field(max_length=64)]  # of shoal
-    now: Annotated[float, Field(ge=0, le=2**40)]  # wall-clock seconds
+    now: WallSeconds
     # What the founder suggests to everybody's machine. Left out when None, as versions before did not know it.
     hints: Annotated[Hints | None, Field(exclude_if=lambda value: value is None)] = None
 
@@ -98,7 +95,7 @@ class Describe(ServicerBase):  # type: ignore[misc]
     async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> RunDescription:
         """Answer with the run as it is now."""
         self._on_asked()
-        members = list(self._members().items())[:MAX_MEMBERS]
+        members = list(self._members().items())[:MAX_NAMED]
         return RunDescription(
             spec=self._spec.model_dump_json().encode(),
             tokenizer_id=self._tokenizer[0],
@@ -166,11 +163,11 @@ def _checked_spec(data: bytes) -> RunSpec:
 
 def _check_clock(offset_s: float, uncertainty_s: float, now: float) -> None:
     """Raise NetworkError if the clocks surely differ too much; half of the round trip may be the network's."""
-    if abs(offset_s) - uncertainty_s <= MAX_CLOCK_OFFSET_S:
+    if abs(offset_s) - uncertainty_s <= MAX_SKEW_S:
         return
     here = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     slow, fast = ("this machine", "the peer") if offset_s > 0 else ("the peer", "this machine")
     raise NetworkError(
-        f"the clocks differ by {abs(offset_s):.1f} s, at most {MAX_CLOCK_OFFSET_S:.0f} s are allowed: either {slow}'s "
+        f"the clocks differ by {abs(offset_s):.1f} s, at most {MAX_SKEW_S:.0f} s are allowed: either {slow}'s "
         f"is slow or {fast}'s is fast; here it is {here}; set the wrong one, for example by turning on NTP"
     )

@@ -18,18 +18,8 @@ from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
 from configs.content import chunk_of
-from protocols.parcels import (
-    MAX_CHUNKS,
-    Equivocation,
-    Hash,
-    Name,
-    Offer,
-    Parcel,
-    Tick,
-    in_order,
-    packed,
-    unpacked,
-)
+from configs.names import Count, Digest, Label
+from protocols.parcels import MAX_CHUNKS, Equivocation, Offer, Parcel, in_order, packed, unpacked
 from protocols.sealing import MARKS, Mark
 from protocols.traffic import Traffic
 from protocols.wire import Frame, Frames, Message, end_of_stream
@@ -45,7 +35,7 @@ MAX_POLLS = 1024  # requests that wait here at the same time; whoever comes then
 MAX_POLLS_OF_PEER = 128  # of one peer: an offer of each member of two of the largest groups
 
 Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
-PackedMark = Annotated[tuple[Tick, Hash], Field(strict=False)]  # version, digest
+PackedMark = Annotated[tuple[Count, Digest], Field(strict=False)]  # version, digest
 
 
 class OfferRequest(Message):
@@ -55,9 +45,9 @@ class OfferRequest(Message):
     these chunks, a frame each.
     """
 
-    block: Name
-    round: Tick
-    peer: Name
+    block: Label
+    round: Count
+    peer: Label
     wait_s: Wait
     held: Annotated[bytes, Field(max_length=MAX_CHUNKS // 8)] = b""  # bitmap of the chunks that need not be sent
     start: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the payload at which to begin, and go around
@@ -67,33 +57,33 @@ class OfferRequest(Message):
 class ListRequest(Message):
     """«Which offers of this round do you hold, and where does your block stand?»"""
 
-    block: Name
-    round: Tick
+    block: Label
+    round: Count
     wait_s: Wait
 
 
 class OfferList(Message):
     """The answer: peer → offer id, and the last marks of the block, oldest first, as [version, digest]."""
 
-    offers: Annotated[dict[Name, Hash], Field(max_length=MAX_SEALED)]
+    offers: Annotated[dict[Label, Digest], Field(max_length=MAX_SEALED)]
     marks: Annotated[list[PackedMark], Field(max_length=MARKS)]
-    state_bytes: Annotated[int, Field(ge=0, le=2**40)]  # size of the state at the newest mark, for who must download it
+    state_bytes: Count  # size of the state at the newest mark, for who must download it
 
 
 class HistoryRequest(Message):
     """«Which sealed sets made your block what it is, after this version?»"""
 
-    block: Name
-    after_version: Annotated[int, Field(ge=0, lt=2**48)]
+    block: Label
+    after_version: Count
 
 
 class SealedRound(Message):
     """One outer step of a block: the sealed set (peer → offer id) and the digest that it led to."""
 
-    version: Tick
-    round: Tick
-    offers: Annotated[dict[Name, Hash], Field(max_length=MAX_SEALED)]
-    digest: Hash
+    version: Count
+    round: Count
+    offers: Annotated[dict[Label, Digest], Field(max_length=MAX_SEALED)]
+    digest: Digest
 
 
 class History(Message):

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from configs.content import CHUNK_BYTES, HASH_BYTES, Buffer, content_id, hash_chunk, num_chunks, split_hashes
 from configs.errors import PeerError
+from configs.names import Count, Digest, Label
 from dht.identity import Identity, verify
 from protocols.wire import FRAME_BYTES, Message
 
@@ -22,29 +23,24 @@ MAX_CHUNKS = 8000  # their hashes travel in one frame: offers of up to 2 GB
 assert CHUNK_BYTES <= FRAME_BYTES  # a chunk travels as one frame
 assert MAX_CHUNKS * HASH_BYTES + MAX_CHUNKS // 8 < FRAME_BYTES
 
-Name = Annotated[str, Field(max_length=128)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Tick = Annotated[int, Field(ge=0, lt=2**48)]
-Tokens = Annotated[int, Field(ge=0, le=2**48)]
-
 
 class OfferHeader(Message):
     """«This is what I learnt in this round»: signed, and bound to the payload by its content id."""
 
-    run_id: Name
-    block: Name
-    round: Tick
-    peer: Name
-    codec: Name
+    run_id: Label
+    block: Label
+    round: Count
+    peer: Label
+    codec: Label
     size_bytes: Annotated[int, Field(ge=0, le=MAX_CHUNKS * CHUNK_BYTES)]
-    content_id: Hash
-    tokens: Tokens  # cumulative, of this peer on this block
+    content_id: Digest
+    tokens: Count  # cumulative, of this peer on this block
     norm: Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]  # of the decoded values
-    domain: Name
+    domain: Label
     # In a random group, a fragment of the anchor follows the values in the payload:
     fragment: Annotated[int, Field(ge=0, lt=1024)] | None = None
-    fresh_tokens: Tokens = 0  # those that no counted offer had before
-    age: Tokens = 0  # of the block here, before the round
+    fresh_tokens: Count = 0  # those that no counted offer had before
+    age: Count = 0  # of the block here, before the round
 
 
 class SignedOffer(Message):

@@ -27,8 +27,8 @@ from configs.content import (
     num_chunks,
     split_hashes,
 )
-from configs.corpus import Digest
 from configs.errors import NetworkError, PeerError, StateError
+from configs.names import Digest
 from protocols.sinks import FileSink, MemorySink, Sink
 from protocols.traffic import Traffic
 from protocols.wire import (

@@ -8,8 +8,8 @@ from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
-from configs.corpus import Digest
 from configs.errors import NetworkError, PeerError, ShoalError
+from configs.names import BlockName, Count, Digest
 from protocols.wire import Message, call, printable
 
 log = logging.getLogger(__name__)
@@ -19,9 +19,6 @@ KEEP_S = 60.0  # that the smallest blob has to be fetched and stored
 SLOW_MBIT = 10.0  # of a link that is not faster, or has rounds to carry as well
 MAX_BLOCKS = 512
 MAX_KEEPS = 4  # that are being fetched at the same time
-
-BlockName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
-Count = Annotated[int, Field(ge=0, lt=2**60)]
 
 
 class BlockState(Message):

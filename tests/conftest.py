@@ -8,10 +8,14 @@ from configs.run import RunSpec
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, for they share what is dear; but not those that say their own group."""
+    """Keep the tests of a file on one worker, for they share what is dear; but not those that say their own group.
+
+    Whole swarms come first: what is short fills up the workers in the end.
+    """
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: (item.get_closest_marker("swarm") is None, item.path.parent.name != "inloop"))
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ class StreamOptions(Frozen):
 
 
 class CompletionRequest(Frozen):
-    """What POST /v1/completions is asked; `top_k` is Shoal's own."""
+    """What POST /v1/completions is asked; `top_k` and `no_repeat_ngram` are Shoal's own."""
 
     model_config = ConfigDict(strict=True)
 
@@ -61,6 +61,7 @@ class CompletionRequest(Frozen):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 16
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0  # draw from so many tokens; 0: from all
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=64)] = 0  # tokens in a row that no answer has twice; 0: any may
     seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None  # None: another answer each time
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     stream: bool = False

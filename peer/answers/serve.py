@@ -163,7 +163,13 @@ class Completions:
     def _begin(self, asked: CompletionRequest) -> Generation:
         """Read the prompt; runs in a thread. Raises DataError: empty; Refusal: too long."""
         seed = SystemRandom().getrandbits(63) if asked.seed is None else asked.seed
-        sampling = Sampling(max_tokens=asked.max_tokens, temperature=asked.temperature, top_k=asked.top_k, seed=seed)
+        sampling = Sampling(
+            max_tokens=asked.max_tokens,
+            temperature=asked.temperature,
+            top_k=asked.top_k,
+            seed=seed,
+            no_repeat_ngram=asked.no_repeat_ngram,
+        )
         prompt = task_prompt(self._model, asked.text) if self._is_task else asked.text
         generation = Generation(self._model, prompt, sampling)
         if generation.prompt_tokens > MAX_PROMPT_TOKENS:

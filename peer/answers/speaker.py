@@ -6,12 +6,12 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from configs.errors import NetworkError
 from peer.answers.writer import Writer
 from peer.block.store import BlockStore
+from peer.corpus.tokenizer import open_tokenizer
 from peer.member.facts import Facts
 from peer.member.library import Library
 from peer.train.memory import can_answer
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class Speaker:
     """Speaks with the newest state of each block that this peer has: in training, or kept for others.
 
-    One prompt at a time, in a thread; the model is built for it and let go of afterwards, since memory is training's.
+    One prompt at a time, in a thread; the model is built for it and dropped afterwards: the memory is for training.
     Transformers is imported at the first prompt, for seconds.
     """
 
@@ -64,7 +64,7 @@ class Speaker:
             SubModelInfo(name=request.sub_model, domain=domain),
             build_llama(self._facts.spec, self._facts.strategy, states, request.sub_model, self._library.frozen()),
             self._facts.spec.end_of_text,
-            Tokenizer.from_str(self._library.tokenizer_json.decode()),
+            open_tokenizer(self._library.tokenizer_json),
         )
         sampling = Sampling(
             max_tokens=request.max_tokens, temperature=request.temperature, top_k=request.top_k, seed=request.seed

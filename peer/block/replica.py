@@ -61,7 +61,10 @@ class OwnOffer:
 
 @dataclass(frozen=True)
 class Origin:
-    """What makes the residual out of the file of what was offered: u − share·D(u), by how much of it was counted."""
+    """How a restart makes the residual: u − share·D(u), with u from the file of the last offer.
+
+    `share` is the part of that offer that was counted.
+    """
 
     round: int
     share: float
@@ -285,10 +288,12 @@ class Replica:
         return state
 
     def resume(self, folder: Path) -> None:
-        """Take up the residual of the last checkpoint, and what was offered in the round that was cut off.
+        """Take up what was owed when this peer ended. Raises StateError if a file is damaged.
 
-        That round may have counted for the others: its work stays in the residual until their history says so.
-        Raises StateError if a file is damaged.
+        on disk                                                     the residual is
+        no offer since the checkpoint, which has a residual         the checkpoint's
+        an offer of a later round, which others may have counted    u, until their history says that they have
+        an offer of the checkpoint's round, which says a share      u − share·D(u)
         """
         kept, facts = load_owed(folder / f"{self.block}.residual", self.size)
         offered, offered_facts = load_owed(folder / f"{self.block}.offered", self.size)

@@ -9,13 +9,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from configs.corpus import Digest
 from configs.errors import PeerError, StateError
 from configs.files import first_problem, read_bytes, read_model
+from configs.names import BlockName, Count, Digest
 from peer.train.checkpoint import read_facts, read_tensors
 from peer.train.outer import OuterState, read_state
 from protocols.codecs import CODECS, is_finite
-from protocols.state import BlockName, Count
 
 log = logging.getLogger(__name__)
 

@@ -99,6 +99,9 @@ def fuse(
     ],
     out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
     form: Annotated[Literal["routed", "mixtral", "llama"], typer.Option("--format", help="What to make.")] = "routed",
+    sub_model: Annotated[
+        str | None, typer.Option(help="Take only this one, such as branch.0 or adapter.1.", metavar="NAME")
+    ] = None,
     tune_tokens: Annotated[
         int, typer.Option(help="Of --data, to train a fused Mixtral on: its gates choose token by token.", min=0)
     ] = 0,
@@ -120,7 +123,7 @@ def fuse(
     from peer.corpus.data import open_corpus
 
     corpus = None if data is None else open_corpus(data)
-    peer.visit.gather.fuse_from(sources, out, form, corpus, tune_tokens)
+    peer.visit.gather.fuse_from(sources, out, form, sub_model, corpus, tune_tokens)
     print(f'wrote {out}; try it with: shoal generate {out} "Once upon a time"')
 
 
@@ -188,6 +191,9 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
     top_k: Annotated[int, typer.Option(help="Draw from so many tokens; 0: all.", min=0)] = 50,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
+    no_repeat_ngram: Annotated[
+        int, typer.Option(help="So many tokens in a row never come twice in an answer; 0: any may.", min=0, max=64)
+    ] = 0,
     device: Device = "cpu",
 ) -> None:
     """Let a model go on from a prompt, or answer one if it was trained on a task."""
@@ -196,7 +202,9 @@ def generate(
     from peer.fused.generate import Generation, Sampling, task_prompt
     from peer.fused.routed import RoutedModel
 
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+    sampling = Sampling(
+        max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed, no_repeat_ngram=no_repeat_ngram
+    )
     loaded = RoutedModel.load(model, device)
     is_task = loaded.task is not None if task is None else task
     generation = Generation(loaded, task_prompt(loaded, prompt) if is_task else prompt, sampling)

@@ -17,6 +17,8 @@ from peer.corpus.data import TOKENIZER_FILE, Tokens, token_dtype
 
 END_OF_TEXT = "<|endoftext|>"
 ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")  # in other people's tokenizers
+MODEL_CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"  # beside other people's tokenizers
+CONTEXT_TOKENS = 16  # before a part of a text, with which it is read
 MAX_VOCABULARY = 262_144
 EMPTY_PROMPT = "the prompt is empty; give at least one word to go on from"
 
@@ -50,7 +52,8 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Vocabulary:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _vocabulary(tokenizer, tokenizer.to_str().encode(), vocab_size)
+    raw = tokenizer.to_str().encode()
+    return Vocabulary(_plain(tokenizer), raw, vocab_size, end_of_text(tokenizer))
 
 
 def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:
@@ -64,37 +67,86 @@ def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:
     file = path / TOKENIZER_FILE if path.is_dir() else path
     try:
         raw = file.read_bytes()
-        tokenizer = Tokenizer.from_buffer(raw)
     except OSError as error:
         raise DataError(
             f"cannot read the tokenizer {file}: {error.strerror}; name a tokenizer.json or its folder"
         ) from None
-    except Exception as error:  # tokenizers raises nothing more precise
+    try:
+        tokenizer = open_tokenizer(raw)
+    except DataError as error:
         raise DataError(f"{file} is not a Hugging Face tokenizer.json ({error}); name another or train one") from None
     smallest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
     size = vocab_size or max(smallest, _size_of_model(path))
     if not smallest <= size <= MAX_VOCABULARY:
         allowed = min(size, MAX_VOCABULARY)
         raise DataError(f"the tokenizer {file} has {smallest} tokens, more than {allowed}; raise --vocab-size")
-    return _vocabulary(tokenizer, raw, size)
+    return Vocabulary(tokenizer, raw, size, end_of_text(tokenizer, file.parent))
+
+
+def open_tokenizer(raw: bytes | str) -> Tokenizer:
+    """Return the tokenizer of a `tokenizer.json` as everything here reads text, in training and afterwards.
+
+    Whatever the file says, nothing is cut off or filled up, and special tokens that stand in a text are text. Raises
+    DataError if it is none.
+    """
+    try:
+        return _plain(Tokenizer.from_buffer(raw.encode() if isinstance(raw, str) else raw))
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise DataError(str(error)) from None
+
+
+def decode_part(tokenizer: Tokenizer, tokens: Sequence[int], start: int, end: int) -> str:
+    """Return what `tokens[start:end]` add to the text of those before them.
+
+    Read by itself, a part would lose the space before its first word in many tokenizers.
+    """
+    begin = max(0, start - CONTEXT_TOKENS)
+    before = tokenizer.decode(tokens[begin:start], skip_special_tokens=True)
+    whole = tokenizer.decode(tokens[begin:end], skip_special_tokens=True)
+    if whole.startswith(before):
+        return str(whole[len(before) :])
+    return str(tokenizer.decode(tokens[start:end], skip_special_tokens=True))  # a character is cut in two there
 
 
 def _size_of_model(folder: Path) -> int:
     """Return the size of the vocabulary of the model in a folder; 0 if there is none that says it."""
     try:
-        size = json.loads((folder / "config.json").read_bytes())["vocab_size"]
+        size = json.loads((folder / MODEL_CONFIG_FILE).read_bytes())["vocab_size"]
     except (OSError, ValueError, LookupError, TypeError):
         return 0
     return size if isinstance(size, int) else 0
 
 
-def end_of_text(tokenizer: Tokenizer) -> int:
-    """Return the token that ends a document. Raises DataError when the tokenizer has none that is known."""
-    for name in ENDS:
-        token: int | None = tokenizer.token_to_id(name)
-        if token is not None:
-            return token
-    raise DataError(f"the tokenizer has no token that ends a text; add one of {', '.join(ENDS)} to it")
+def end_of_text(tokenizer: Tokenizer, folder: Path | None = None) -> int:
+    """Return the token that ends a document: the one that the model in `folder` names, or one of a known name.
+
+    Raises DataError when there is none.
+    """
+    for name in (*_named_ends(folder), *ENDS):
+        token = name if isinstance(name, int) else tokenizer.token_to_id(name)
+        if token is not None and tokenizer.id_to_token(token) is not None:
+            return int(token)
+    raise DataError(
+        f"nothing says which token ends a text: name it as eos_token in the tokenizer_config.json beside the "
+        f"tokenizer.json, or add one of {', '.join(ENDS)} to it"
+    )
+
+
+def _named_ends(folder: Path | None) -> list[str | int]:
+    """Return what the files beside a tokenizer say ends a text, as tokens or as their numbers, the surest first."""
+    found: list[str | int] = []
+    for file, key in ((TOKENIZER_CONFIG_FILE, "eos_token"), (MODEL_CONFIG_FILE, "eos_token_id")):
+        try:
+            named = json.loads((folder / file).read_bytes())[key] if folder is not None else None
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if isinstance(named, dict):  # an added token, with how it is read
+            named = named.get("content")
+        if isinstance(named, list) and named:
+            named = named[0]
+        if isinstance(named, str | int) and not isinstance(named, bool):
+            found.append(named)
+    return found
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -114,11 +166,11 @@ def check_text(text: str) -> None:
         raise DataError(f"the prompt is not UTF-8 at character {error.start}; give it as UTF-8") from None
 
 
-def _vocabulary(tokenizer: Tokenizer, raw: bytes, size: int) -> Vocabulary:
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a document is plain text
-    return Vocabulary(tokenizer, raw, size, end_of_text(tokenizer))
+    return tokenizer
 
 
 def _use_cores() -> None:

@@ -1,4 +1,4 @@
-"""Answers to many prompts at once: the likeliest token each time, and which of several options a model prefers.
+"""Answers to many prompts at once, none of which goes in circles, and which of several options a model prefers.
 
 `generate.py` writes one text, with chance and an account of who spoke; here prompts are read side by side. The route is
 the same: each prompt decides it for itself. Every token costs a forward pass of each sub-model.
@@ -19,6 +19,7 @@ from peer.corpus.examples import Encoded
 from peer.fused.generate import repeating
 from peer.fused.routed import MAX_LOGITS, RoutedModel
 
+NO_REPEAT = 3  # tokens in a row that no answer has twice when it is scored: small models would go in circles
 MAX_BATCH = 64  # prompts that are answered together; all wait for the slowest answer
 
 Progress = Callable[[int, int], None]  # (prompts done, prompts in all)
@@ -73,7 +74,7 @@ def _answer_batch(model: RoutedModel, prompts: Sequence[NDArray[np.int64]], limi
         scores_BV = (following_KBV + weights_KB[:, :, None]).logsumexp(dim=0)
         for row, tokens in enumerate(answers):
             if is_open[row]:
-                scores_BV[row, repeating(tokens)] = -torch.inf
+                scores_BV[row, repeating(tokens, NO_REPEAT)] = -torch.inf
         chosen_B = scores_BV.argmax(dim=1)
         liked_KB = following_KBV.gather(2, chosen_B.expand(len(model.models), -1)[:, :, None])[:, :, 0].cpu().numpy()
         for row, token in enumerate(chosen_B.tolist()):

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
 from configs.run import RunSpec
+from peer.corpus.tokenizer import open_tokenizer
 from peer.fused.card import Format, model_card
 from peer.fused.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
 from peer.fused.tune import MAX_VOTES, Tuning, tune
@@ -83,9 +83,14 @@ def fuse(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and is not empty; choose another directory")
+    known = (*parts.strategy.sub_models, COMMON)
+    if sub_model is not None and sub_model not in known:
+        raise UsageError(f"this run has no sub-model '{sub_model}'; it has {', '.join(known)}")
     names = parts.sub_models if sub_model is None else (sub_model,)
     if format == "llama" and len(names) > 1:
-        raise UsageError(f"one Llama holds one sub-model: choose one of {', '.join(names)}, or another format")
+        raise UsageError(
+            f"one Llama holds one sub-model: name it with --sub-model ({', '.join(names)}), or choose another format"
+        )
     if format == "mixtral" and not all(name.startswith("expert.") for name in names):
         raise UsageError("a Mixtral needs experts that have parted (strategy experts); use routed or llama")
     if tuning is not None and format != "mixtral":
@@ -110,6 +115,7 @@ def fuse(
                 (fresh / TASK).write_text(parts.task.model_dump_json(indent=2) + "\n", encoding="utf-8")
             card = model_card(parts.spec, {name: parts.domain(name) for name in names}, format, parts.ages, parts.task)
             (fresh / "README.md").write_text(card, encoding="utf-8")
+            _open_to_readers(fresh)
             if out.exists():
                 out.rmdir()
             fresh.replace(out)
@@ -279,6 +285,7 @@ def _set_special_tokens(config: Any, end_of_text: int) -> None:
 def _write_routed(parts: Parts, models: Mapping[str, LlamaForCausalLM], out: Path) -> None:
     for name, model in models.items():
         model.save_pretrained(out / name)
+        _write_tokenizer(parts, out / name)  # so that each is a model by itself
     save_file({"counts": np.stack([parts.domain_counts(name) for name in models])}, out / COUNTS)
     manifest = Manifest(
         run_id=parts.spec.run_id,
@@ -290,9 +297,19 @@ def _write_routed(parts: Parts, models: Mapping[str, LlamaForCausalLM], out: Pat
     (out / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def _open_to_readers(folder: Path) -> None:
+    """Give each file the mode that a file has which this user makes: safetensors makes those that nobody else reads."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in folder.rglob("*"):
+        path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
+
+
 def _write_tokenizer(parts: Parts, out: Path) -> None:
     """Write the tokenizer so that AutoTokenizer loads it, whatever the architecture beside it."""
-    end_of_text = Tokenizer.from_str(parts.tokenizer_json.decode()).id_to_token(parts.spec.end_of_text)
+    end_of_text = open_tokenizer(parts.tokenizer_json).id_to_token(parts.spec.end_of_text)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end_of_text,

@@ -16,20 +16,19 @@ from configs.errors import DataError
 from configs.run import Frozen
 from peer.corpus.data import Array
 from peer.corpus.examples import TaskEncoder
-from peer.corpus.tokenizer import EMPTY_PROMPT, encode_text
+from peer.corpus.tokenizer import EMPTY_PROMPT, decode_part, encode_text
 from peer.fused.routed import TASK, RoutedModel
 from peer.fused.router import mix
-
-NO_REPEAT = 3  # length of a run of tokens that a likeliest answer never repeats; small models would go in circles
 
 
 class Sampling(Frozen):
     """How tokens are drawn."""
 
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 128
-    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8  # 0: always the likeliest that repeats no `NO_REPEAT`
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8  # 0: always the likeliest token
     top_k: Annotated[int, Field(ge=0)] = 50  # 0: draw from all tokens
     seed: int = 0
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=64)] = 0  # tokens in a row that no answer has twice; 0: any may
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,9 @@ class Generation:
 
     def _draw(self, log_probabilities: Array, random: np.random.Generator) -> int:
         """Draw a token from the mixture (V,)."""
+        if length := self.sampling.no_repeat_ngram:
+            log_probabilities[repeating(self.tokens[self.prompt_tokens :], length)] = -np.inf
         if self.sampling.temperature == 0:
-            log_probabilities[repeating(self.tokens[self.prompt_tokens :])] = -np.inf
             return int(log_probabilities.argmax())
         scaled = log_probabilities / self.sampling.temperature
         if 0 < self.sampling.top_k < len(scaled):
@@ -149,7 +149,7 @@ class Generation:
 
     def _decode(self, start: int, end: int) -> str:
         assert self.model.tokenizer is not None
-        return str(self.model.tokenizer.decode(self.tokens[start:end], skip_special_tokens=True))
+        return decode_part(self.model.tokenizer, self.tokens, start, end)
 
 
 def task_prompt(model: RoutedModel, text: str) -> list[int]:
@@ -197,7 +197,7 @@ class _Reader:
         return np.stack(logs)
 
 
-def repeating(tokens: Sequence[int], length: int = NO_REPEAT) -> list[int]:
+def repeating(tokens: Sequence[int], length: int) -> list[int]:
     """Return the tokens that would end a sequence of `length` tokens which stands in `tokens` already."""
     last = tokens[len(tokens) - length + 1 :]
     starts = range(len(tokens) - length + 1)

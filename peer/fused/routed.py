@@ -26,6 +26,7 @@ from configs.errors import DataError
 from configs.files import read_model
 from configs.run import Frozen
 from peer.corpus.data import Array
+from peer.corpus.tokenizer import open_tokenizer
 from peer.fused.router import Router, mix
 
 MANIFEST = "shoal.json"
@@ -244,10 +245,12 @@ def _read_counts(path: Path) -> np.ndarray:
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        raw = path.read_bytes()
+    except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    except Exception as error:  # tokenizers raises bare Exception for whatever it cannot parse
+    try:
+        return open_tokenizer(raw)
+    except DataError as error:
         raise DataError(f"{path} is not a tokenizer: {error}") from None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dht.addresses import MAX_ADDRESSES
+from configs.names import MAX_ADDRESSES
 from dht.membership import RENEW_TICKS, hold
 from dht.records import MemberRecord
 from peer.member.crowds import Crowds

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-from dht.addresses import MAX_ADDRESSES
+from configs.names import MAX_ADDRESSES
 from dht.buckets import Buckets
 from dht.membership import ACT_TICKS, Membership
 from dht.network import Network

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from torch import Tensor
 
-from configs.content import content_id_of
+from configs.content import content_id_of, content_id_of_pieces
 from configs.corpus import DomainInfo, ShardInfo
 from configs.errors import DataError, NetworkError, ShoalError, StateError
 from configs.files import make_folder, read_bytes, write_file
@@ -34,6 +34,7 @@ RETRY_S = 3600.0  # at most, until what could not be had is asked for again
 MAX_DOUBLINGS = 10  # of the time until then: `RETRY_S` is reached before
 FIRST_TRIES = 8  # shards that are asked for one after the other where one is enough to begin
 MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
+PIECE_BYTES = 1 << 20  # of a file that is read through
 SPARE_SHARDS = 32  # of other domains, so that whoever brought them may leave
 
 
@@ -67,6 +68,8 @@ class Library:
         )
         self._tokenizer_id = ""
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # one download for one file
+        self._verified: set[str] = set()  # content ids of blobs that were read, and are what they should be
+        self._damaged: set[Path] = set()  # files that are not
         self._background = 0  # how often fetching in the background has been begun: only the last goes on
         make_folder(folder / BLOBS)
 
@@ -105,11 +108,12 @@ class Library:
         return self._tokenizer_id or content_id_of(self.tokenizer_json)
 
     def path(self, blob: ShardInfo) -> Path | None:
-        """Return where a blob lies on this machine, or None if it does not: one that was cut off is fetched again."""
+        """Return where a blob lies on this machine, or None if it does not: one that is damaged is fetched again."""
         places = [self.folder / BLOBS / blob.content_id]
         if self.corpus is not None:
             places.append(self.corpus.blob(blob.content_id))
-        return next((place for place in places if place.is_file() and place.stat().st_size == blob.size_bytes), None)
+        whole = (place for place in places if place.is_file() and place.stat().st_size == blob.size_bytes)
+        return next((place for place in whole if place not in self._damaged), None)
 
     def lookup(self, content_id: str) -> Path | None:
         """Return the file of a blob that may leave this machine: private text never does."""
@@ -214,6 +218,8 @@ class Library:
         """
         self._background += 1
         begun = self._background
+        if await asyncio.to_thread(self._verify, strategy, sub_model):
+            await arrived()
         mine = self.wanted(strategy, sub_model, me)
         spare = [shard for shard in self.wanted(strategy, COMMON, me) if shard not in mine][:SPARE_SHARDS]
         blobs = [*mine, *(domain.counts for domain in self.domains), *spare]
@@ -236,6 +242,28 @@ class Library:
             else:
                 if index < len(mine):
                     await arrived()
+
+    def _verify(self, strategy: Strategy, sub_model: str) -> bool:
+        """Read, once, what `sub_model` is trained on; return whether some of it was damaged, and is used no more."""
+        domains = self.trains(strategy, sub_model)
+        blobs = [blob for domain in domains for blob in (*domain.shards, domain.counts)]
+        found = False
+        for blob in blobs:
+            path = None if blob.content_id in self._verified else self.path(blob)
+            if path is None:
+                continue
+            with path.open("rb") as file:
+                is_whole = content_id_of_pieces(iter(lambda: file.read(PIECE_BYTES), b"")) == blob.content_id
+            if is_whole:
+                self._verified.add(blob.content_id)
+                continue
+            found = True
+            log.warning("%s is damaged, and not used: if the swarm has it, it is fetched again", path)
+            if path.parent == self.folder / BLOBS:
+                path.unlink(missing_ok=True)
+            else:  # the user's own: prepared again, it will do
+                self._damaged.add(path)
+        return found
 
     async def fetch_first(self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str]) -> None:
         """Fetch just enough to begin: one shard. Raises NetworkError if `sub_model` has no text that can be had."""

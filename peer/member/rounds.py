@@ -26,7 +26,7 @@ from protocols.gossip import Timing
 
 log = logging.getLogger(__name__)
 
-MISSED_ROUNDS = 2  # in a row that began while an earlier one ran; then a peer cannot keep up with a block's group
+MISSED_ROUNDS = 2  # rounds in a row that begin while an earlier one runs; then the peer leaves the block's group
 OVERTAKEN = "overtaken"  # why a round passes: one before it is still under way
 FAULTY = "faulty"  # why a round is skipped: an error that nobody foresaw
 

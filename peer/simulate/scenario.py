@@ -7,7 +7,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from configs.errors import UsageError
 from configs.load import describe
-from configs.run import Count, Frozen, OuterSpec, Positive, RoundSpec, RunSpec, Share
+from configs.names import MAX_COUNT, Count, Positive, Share
+from configs.run import Frozen, OuterSpec, RoundSpec, RunSpec
 from protocols.grouping import bits_for
 
 CHUNKS = {"int8": 1024, "sparse": 4096}  # values that share scales
@@ -65,12 +66,12 @@ class Scenario(Frozen):
         return RunSpec.model_validate(
             {
                 "name": f"simulated-{self.seed}",
-                "total_tokens": 2**48,
+                "total_tokens": MAX_COUNT - 1,
                 "model": {**model, "context_length": 8},
                 "strategy": {"kind": "replicas"},
                 "inner": {"learning_rate": 1e-3, "batch_tokens": 8},
                 "outer": {"codec": self.codec},
-                "rounds": {"tick_seconds": TICK_SECONDS, "double_tokens": 2**48, **rounds},
+                "rounds": {"tick_seconds": TICK_SECONDS, "double_tokens": MAX_COUNT - 1, **rounds},
                 "genesis": 0.0,
                 "tokenizer_sha256": "0" * 64,
                 "end_of_text": 0,

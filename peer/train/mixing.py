@@ -21,9 +21,9 @@ from statistics import median, median_low
 import torch
 from torch import Tensor
 
+from configs.names import MAX_COUNT
 from configs.run import RunSpec
 from peer.train.outer import (
-    MAX_COUNT,
     SWARM,
     Contribution,
     OuterState,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from configs.content import content_id_of
 from configs.errors import PeerError
+from configs.names import MAX_COUNT
 from configs.run import OuterSpec, RunSpec
 from peer.train.checkpoint import tensors_header
 
@@ -31,7 +32,6 @@ MAX_HEADER_BYTES = 1 << 20
 MAX_PEERS = 4096  # entries in a block's ages, that of `SWARM` among them
 # Pseudo-peer in `ages`: the tokens of all who have no counts of their own, in random groups or since they were folded.
 SWARM = "swarm"
-MAX_COUNT = 2**48  # bound of versions, ticks and tokens; as in messages
 TILE = 1 << 16  # values of a step that are worked on at a time; so many stay in a core's cache
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import uvloop
-from tokenizers import Tokenizer
 
 from configs.corpus import common_format
 from configs.errors import DataError, NetworkError, PeerError
 from configs.text import printable
 from peer.corpus.examples import TaskEncoder
-from peer.corpus.tokenizer import encode_text
+from peer.corpus.tokenizer import encode_text, open_tokenizer
 from peer.fused.router import Router
 from peer.train.partition import COMMON, Strategy
 from peer.visit.visit import Visit, open_visit
@@ -82,7 +81,7 @@ async def ask_swarm(address: str, run_id: str | None, question: Question) -> Non
 
 def _tokens(run: Visit, question: Question) -> list[int]:
     """Return the prompt as the sub-models read it. Raises DataError: empty, too long, or a task that is none."""
-    tokenizer = Tokenizer.from_str(run.library.tokenizer_json.decode())
+    tokenizer = open_tokenizer(run.library.tokenizer_json)
     form = common_format(run.domains)
     if question.is_task and form is None:
         raise DataError("this run does not train on a task; leave out --task")

@@ -13,7 +13,7 @@ import uvloop
 from torch import Tensor
 
 from configs.corpus import DomainInfo, common_format
-from configs.errors import DataError, NetworkError, UsageError
+from configs.errors import DataError, NetworkError, StateError, UsageError
 from configs.run import RunSpec
 from peer.block.store import BlockStore
 from peer.corpus.data import Corpus, read_counts
@@ -30,17 +30,23 @@ log = logging.getLogger(__name__)
 
 
 def fuse_from(
-    sources: Sequence[str], out: Path, format: Format, corpus: Corpus | None = None, tune_tokens: int = 0
+    sources: Sequence[str],
+    out: Path,
+    format: Format,
+    sub_model: str | None = None,
+    corpus: Corpus | None = None,
+    tune_tokens: int = 0,
 ) -> None:
     """Gather the blocks of a run from `sources` (addresses or state directories) and fuse them into `out`.
 
-    `tune_tokens` of the `corpus`, which has the run's tokenizer, tune a Mixtral.
+    `sub_model` is the only one that is taken; `tune_tokens` of the `corpus`, which has the run's tokenizer, tune a
+    Mixtral.
     Raises UsageError, NetworkError, DataError, StateError: one line each.
     """
     parts = gather(sources)
     if corpus is not None and corpus.info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
         raise DataError(f"{corpus.path} was prepared with another tokenizer than the run's; prepare it with the run's")
-    fuse(parts, out, format, tuning=None if corpus is None else Tuning.on(corpus, tune_tokens))
+    fuse(parts, out, format, sub_model, tuning=None if corpus is None else Tuning.on(corpus, tune_tokens))
 
 
 def gather(sources: Sequence[str]) -> Parts:
@@ -66,13 +72,21 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
     if len({s.run_id for s in specs.values() if s is not None}) > 1:
         raise UsageError("these state directories belong to different runs")
     newest: dict[str, OuterState] = {}
+    damaged: dict[str, StateError] = {}
     for folder in folders:
         domains = read_domains(saved_records(folder), spec)
         store = BlockStore(folder / "blocks", spec, Strategy.of(spec.strategy, len(domains)), _nobody, _nobody)
         for block, version in store.versions().items():
-            state = store.load(block)
+            try:
+                state = store.load(block)
+            except StateError as error:  # another folder may have it
+                log.warning("%s", error)
+                damaged[block] = error
+                continue
             if state is not None and (block not in newest or version > newest[block].version):
                 newest[block] = state
+    for block in damaged.keys() - newest.keys():
+        raise damaged[block]
     libraries = [Library(folder / "corpus", spec, domains, _nobody, built_in(folder, spec)) for folder in folders]
     counts: dict[str, Counts] = {}
     for domain in domains:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -73,3 +74,21 @@ def test_following_another_history_is_work_of_a_thread(
     words = asyncio.run(exchange._merge(swarm, replica, Standing(merge=tuple(marks)), cast(Any, None)))
     assert words == "merged 2 histories" and torch.equal(replica.state.phi, torch.ones(SIZE))
     assert worked and threading.main_thread() not in worked
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_lone_holder_waits_for_who_is_coming_but_not_for_ever(replica: Replica, swarm: Swarm, waits: bool) -> None:
+    """What it learns meanwhile survives a kill, and is all in the step that it takes in the end."""
+    swarm = replace(swarm, expects=lambda: waits)
+    learnt = replica.state.phi - 3.0
+    outcome = asyncio.run(run_round(swarm, replica, 5, ["me"], Work(learnt, 50, "all"), cast(Any, None)))
+    assert outcome.is_step != waits and outcome.text.startswith("alone")
+    again = Replica(state(0.0, 0), replica.spec, "me")
+    again.resume(swarm.folder)
+    assert torch.allclose(again.residual, torch.full((SIZE,), 3.0 if waits else 0.0))
+    assert again.tokens == (50 if waits else 0)
+    late = replica.state.round + int(exchange.EXPECT_S / replica.spec.rounds.tick_seconds)
+    outcome = asyncio.run(run_round(swarm, replica, late, ["me"], Work(learnt - 1.0, 70, "all"), cast(Any, None)))
+    assert outcome.is_step
+    assert torch.allclose(replica.state.phi, torch.full((SIZE,), -4.0)) and replica.state.age == 70
+    assert not bool(replica.residual.any())

@@ -214,7 +214,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     prepare([file], tmp_path / "other", Plan(vocab_size=300, context_length=16))
     raw = (tmp_path / "other" / "tokenizer.json").read_text(encoding="utf-8")
     path.write_text(raw.replace("<|endoftext|>", "<|unheard|>"), encoding="utf-8")
-    assert "no token that ends a text" in refusal(lambda: prepare([file], out, Plan(tokenizer=path)))
+    assert "which token ends a text" in refusal(lambda: prepare([file], out, Plan(tokenizer=path)))
     path.write_text(raw, encoding="utf-8")
     assert "raise --vocab-size" in refusal(lambda: prepare([file], out, Plan(tokenizer=path, vocab_size=258)))
 

@@ -6,6 +6,7 @@ import pytest
 import uvloop
 
 from configs.clock import Clock
+from configs.names import MAX_COUNT
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.membership import (
@@ -132,11 +133,11 @@ def tells(**fields: object) -> Member:
 
 
 def test_nobody_s_word_alone_makes_a_block_old() -> None:
-    """An age of 2⁴⁸ in one signed record would end everybody's training."""
+    """The greatest age in one signed record would end everybody's training."""
     members = {
         "a": tells(ages={"model": 1000, "alone": 500}),
         "b": tells(ages={"model": 1100}),
-        "liar": tells(ages={"model": 2**48}),
+        "liar": tells(ages={"model": MAX_COUNT - 1}),
     }
     found = {peer: member.record.ages for peer, member in credible(members).items()}
     assert found["liar"] == {"model": 1375}

@@ -9,8 +9,8 @@ from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 from configs.run import ModelSpec
 from peer.corpus.examples import Encoded
 from peer.fused import answers
-from peer.fused.answers import answer, preferred
-from peer.fused.generate import NO_REPEAT, Generation, Sampling, repeating
+from peer.fused.answers import NO_REPEAT, answer, preferred
+from peer.fused.generate import Generation, Sampling, repeating
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.router import Router
 from peer.train.model import build_config
@@ -57,7 +57,7 @@ def test_a_batch_answers_as_one_prompt_alone(model: RoutedModel) -> None:
     progress: list[tuple[int, int]] = []
     found = answer(model, PROMPTS, limits, lambda done, total: progress.append((done, total)))
     for prompt, limit, tokens in zip(PROMPTS, limits, found, strict=True):
-        alone = Generation(model, prompt.tolist(), Sampling(max_tokens=limit, temperature=0))
+        alone = Generation(model, prompt.tolist(), Sampling(max_tokens=limit, temperature=0, no_repeat_ngram=NO_REPEAT))
         list(alone)
         assert tokens == [token for token in alone.tokens[len(prompt) :] if token != END]
         assert 0 < len(tokens) <= limit
@@ -90,7 +90,7 @@ def test_a_likeliest_answer_goes_round_in_no_circle(monkeypatch: pytest.MonkeyPa
 
     model = routed(llama(0))
     assert repeats(answer(model, PROMPTS[:1], [40])[0]) == 0
-    monkeypatch.setattr(answers, "repeating", lambda tokens: [])
+    monkeypatch.setattr(answers, "repeating", lambda tokens, length: [])
     assert repeats(answer(model, PROMPTS[:1], [40])[0]) > 0
 
 

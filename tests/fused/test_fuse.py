@@ -1,6 +1,7 @@
 """Fused models load by plain Transformers and compute what their sub-models compute."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
 from peer.corpus.data import Source
 from peer.fused.card import Format
 from peer.fused.fuse import Parts, build_mixtral, build_sub_model, fuse
-from peer.fused.generate import NO_REPEAT, Generation, Sampling
+from peer.fused.generate import Generation, Sampling
 from peer.fused.routed import RoutedModel
 from peer.fused.tune import Tuning
 
@@ -97,6 +98,36 @@ def test_mixtral_loads_by_plain_transformers_and_routes(tokenizer_json: bytes, t
         assert torch.equal(output.logits, built(input_ids=tokens).logits)
     # Top-1 weighs its expert by exactly one, and the gates are not all zeros.
     assert all(logits.abs().max() > 0 for logits in output.router_logits)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_every_folder_is_a_model_that_its_neighbours_may_read(
+    tokenizer_json: bytes, tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        fuse(parts_of("experts", tokenizer_json, EXPERTS), tmp_path / "fused")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "fused").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+    for name in EXPERTS[1:]:
+        folder = tmp_path / "fused" / name
+        assert AutoTokenizer.from_pretrained(folder)("fish").input_ids
+        assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == 300
+
+
+def test_one_of_several_sub_models_is_a_llama_by_its_name(tokenizer_json: bytes, tmp_path: Path) -> None:
+    parts = parts_of("experts", tokenizer_json, EXPERTS)
+    with pytest.raises(UsageError, match=r"name it with --sub-model \(expert.0, expert.1, expert.2\)"):
+        fuse(parts, tmp_path / "fused", "llama")
+    with pytest.raises(UsageError, match=r"no sub-model 'expert.7'; it has expert.0, expert.1, expert.2, model"):
+        fuse(parts, tmp_path / "fused", "llama", "expert.7")
+    fuse(parts, tmp_path / "fused", "llama", "expert.1")
+    tokens = torch.arange(1, 31)[None]
+    with torch.no_grad():
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")(tokens).logits
+        assert torch.equal(loaded, build_sub_model(parts, "expert.1")(tokens).logits)
 
 
 def test_a_tune_teaches_the_mixtral_the_text_and_the_gates_its_domains(tokenizer_json: bytes, tmp_path: Path) -> None:
@@ -242,9 +273,14 @@ def test_generation_streams_is_seeded_and_explains_itself(tokenizer_json: bytes,
     )
 
 
-def test_greedy_generation_of_one_sub_model_is_that_of_transformers(tokenizer_json: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("no_repeat_ngram", [0, 3])
+def test_greedy_generation_of_one_sub_model_is_that_of_transformers(
+    tokenizer_json: bytes, tmp_path: Path, no_repeat_ngram: int
+) -> None:
+    """Temperature 0 is the likeliest token, always; a text without circles is what one has to ask for."""
     fuse(parts_of("replicas", tokenizer_json, ("model",)), tmp_path / "fused", "llama")
-    generation = Generation(RoutedModel.load(tmp_path / "fused"), "fish", Sampling(max_tokens=20, temperature=0))
+    sampling = Sampling(max_tokens=20, temperature=0, no_repeat_ngram=no_repeat_ngram)
+    generation = Generation(RoutedModel.load(tmp_path / "fused"), "fish", sampling)
     list(generation)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")
     count = len(Tokenizer.from_str(tokenizer_json.decode()).encode("fish").ids)
@@ -254,7 +290,7 @@ def test_greedy_generation_of_one_sub_model_is_that_of_transformers(tokenizer_js
         attention_mask=torch.ones_like(inputs),
         max_new_tokens=20,
         do_sample=False,
-        no_repeat_ngram_size=NO_REPEAT,  # theirs counts those of the prompt too, which is too short here to have any
+        no_repeat_ngram_size=no_repeat_ngram,  # theirs counts those of the prompt too, which is too short to have any
     )
     assert generation.tokens == theirs[0, 1:].tolist()
 

@@ -10,6 +10,7 @@ import pytest
 from configs.clock import Clock
 from configs.run import RunSpec
 from peer.member.crowds import Crowds
+from protocols.grouping import begin
 
 
 @pytest.fixture
@@ -58,3 +59,22 @@ def test_a_block_that_was_put_away_is_counted_no_more(rooms: Any) -> None:
     rooms.replicas.clear()
     asyncio.run(crowds.keep_up(9))
     assert not crowds.is_crowd("model") and crowds.told() == {}
+
+
+def test_a_slow_reading_gives_way_to_a_later_one(rooms: Any) -> None:
+    """Both begin with one estimate; the later reading has revised it while the slow one still looks further."""
+    rooms.view = (*tuple(f"peer{n}" for n in range(39)), "me")
+    crowds = crowds_of(rooms)
+    asyncio.run(crowds.keep_up(8))
+    before, later = crowds._census["model"], begin(500.0, 4)
+    looked = []
+
+    async def read(block: str, tick: int, prefix: str) -> dict[str, Any]:
+        looked.append(prefix)
+        crowds._census["model"] = later
+        return {}
+
+    crowds._buckets = SimpleNamespace(read=read)  # type: ignore[assignment]
+    asyncio.run(crowds._revise("model", 9, {before.bits: []}, [before.holders]))
+    assert looked, "an empty bucket is a reason to look further"
+    assert crowds._census["model"] is later

@@ -1,6 +1,7 @@
 """Which text a peer fetches: what the fewest others train on, one shard of each domain before a second of any."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import peer.member.library
 from benchmarks.patience import HANG_S
 from configs.errors import DataError, NetworkError
 from configs.load import load
-from peer.corpus.data import open_corpus
+from peer.corpus.data import BLOBS, open_corpus
 from peer.corpus.examples import Example
 from peer.corpus.prepare import Plan, prepare_texts
 from peer.member.library import FIRST_TRIES, RETRY_S, Library, match, retry_seconds
@@ -103,6 +104,34 @@ def test_only_the_last_begun_goes_on_in_the_background(library: Library, monkeyp
         await asyncio.wait_for(after, HANG_S)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_flipped_bit_is_noticed_and_the_shard_fetched_again(
+    library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_own: bool
+) -> None:
+    """What was prepared here is the user's, and left where it is; what was fetched is deleted."""
+    strategy, source = Strategy("experts", 2), open_corpus(tmp_path / "corpus")
+    shards = library.domains[0].shards
+    if is_own:
+        library.corpus = source
+    else:
+        for shard in shards:
+            shutil.copy(source.blob(shard.content_id), library.folder / BLOBS)
+    broken = (source.path if is_own else library.folder) / BLOBS / shards[1].content_id
+    data = bytearray(broken.read_bytes())
+    data[len(data) // 2] ^= 1
+    broken.write_bytes(data)
+    tried, seen = fetched_by(library, monkeypatch, set()), []
+
+    async def arrived() -> None:
+        seen.append([source.path for source in library.sources(strategy, "expert.0")])
+
+    fetching = library.fetch_in_background(strategy, "expert.0", "me", lambda: ["anybody"], arrived)
+    asyncio.run(asyncio.wait_for(fetching, HANG_S))
+    assert len(seen[0]) == len(shards) - 1 and str(broken) not in seen[0]
+    assert tried[0] == shards[1].content_id and len(seen[-1]) == len(shards)
+    assert broken.read_bytes() == (data if is_own else bytes(len(data))), "what came stands in its place"
 
 
 def test_to_begin_any_shard_will_do(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

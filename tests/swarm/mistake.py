@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ LOCAL = ("--host", "127.0.0.1", "--threads", "1")
 class Daemon:
     """A daemon that said "ready"."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | None  # None: it runs in this one
     state_dir: Path
     address: str  # the first of those that it listens on
     run_id: str
@@ -48,7 +49,9 @@ def until_status(daemon: Daemon, is_so: Callable[[Status], bool], what: str) -> 
         try:
             return fetch_status(daemon.url)
         except NetworkError:  # it is busy, or it has ended
-            assert daemon.process.poll() is None, f"it ended before {what}: {daemon.log[-3000:]}"
+            assert daemon.process is None or daemon.process.poll() is None, (
+                f"it ended before {what}: {daemon.log[-3000:]}"
+            )
             return None
 
     def seen(status: Status | None) -> str:
@@ -131,11 +134,8 @@ def running(command: Sequence[str], state_dir: Path, **environment: str) -> Iter
             said += line
             if line.strip() == "ready":
                 break
-        address = re.search(r"^listening on (\S+)", said, re.M)
-        run, url = re.search(r"^run (\w{32})", said, re.M), re.search(r"^status (\S+)", said, re.M)
-        assert address and run and url, said + log_of(state_dir).read_text()
-        yield Daemon(process, state_dir, address[1], run[1], url[1])
-        process.send_signal(signal.SIGTERM)
+        yield _daemon(said, state_dir, process)
+        process.terminate()
         try:
             process.wait(HANG_S)
         except subprocess.TimeoutExpired:
@@ -145,6 +145,62 @@ def running(command: Sequence[str], state_dir: Path, **environment: str) -> Iter
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _daemon(said: str, state_dir: Path, process: subprocess.Popen[str] | None) -> Daemon:
+    address = re.search(r"^listening on (\S+)", said, re.M)
+    run, url = re.search(r"^run (\w{32})", said, re.M), re.search(r"^status (\S+)", said, re.M)
+    assert address and run and url, said + log_of(state_dir).read_text()
+    return Daemon(process, state_dir, address[1], run[1], url[1])
+
+
+def while_running(
+    command: Sequence[str], state_dir: Path, during: Callable[[Daemon], object], **environment: str
+) -> int:
+    """Run a daemon in this process, and `during` in a thread; then it is told to leave. Return its exit code."""
+    said, ready = io.StringIO(), threading.Event()
+    failures: list[BaseException] = []
+
+    class Said(io.StringIO):
+        def write(self, text: str) -> int:
+            said.write(text)
+            if "ready\n" in said.getvalue():
+                ready.set()
+            return len(text)
+
+    def watch() -> None:
+        try:
+            if ready.wait(HANG_S):
+                during(_daemon(said.getvalue(), state_dir, None))
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threads = torch.get_num_threads()
+    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    watcher = threading.Thread(target=watch)
+    try:
+        with (
+            log_of(state_dir).open("w", buffering=1) as log,
+            contextlib.redirect_stdout(Said()),
+            contextlib.redirect_stderr(log),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            watcher.start()
+            code = main([*command[3:], "--state-dir", str(state_dir)])
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may have ended by itself, and be told yet
+            ready.set()
+            watcher.join()
+    finally:
+        torch.set_num_threads(threads)
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
+    if failures:
+        raise failures[0]
+    return code
 
 
 def log_of(state_dir: Path) -> Path:

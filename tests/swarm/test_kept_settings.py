@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mistake import MICRO, running
+from mistake import MICRO, Daemon, running, while_running
 
 from configs.kept import MACHINE_FILE
 from peer.member.entry import HINTS_FILE
@@ -28,16 +28,24 @@ def test_settings_and_hints_stay_with_the_machines(corpus: Path, tmp_path: Path)
     port = free_port()
     local = ["--host", "127.0.0.1"]
     given = [*local, "--threads", "2", "--port", str(port), "--data", str(corpus)]
-    with running([*START, "--config", str(preset), *given], tmp_path / "founder") as founder:
-        assert "suggests" not in founder.log and "kept settings" not in founder.log
+    founders = []
+
+    def found(daemon: Daemon) -> None:
+        founders.append(daemon)
+        assert "suggests" not in daemon.log and "kept settings" not in daemon.log
         assert (tmp_path / "founder" / "blocks" / "model.safetensors").exists()  # the run's beginning
-    assert founder.process.returncode == 0
+
+    assert while_running([*START, "--config", str(preset), *given], tmp_path / "founder", found) == 0
+    founder = founders[0]
     kept = json.loads((tmp_path / "founder" / MACHINE_FILE).read_text())
     assert kept == {"copies": 2, "data": str(corpus), "host": "127.0.0.1", "port": port, "threads": 2}
     with running(START, tmp_path / "founder") as again:
         assert again.address == founder.address and again.run_id == founder.run_id
         assert f"copies 2, data {corpus}, host 127.0.0.1, port {port}, threads 2" in again.log
-        with running([*JOIN, again.address, *local], tmp_path / "joiner") as joiner:
+
+        def join(joiner: Daemon) -> None:
             assert "the run's founder suggests threads 1, copies 2" in joiner.log
+
+        assert while_running([*JOIN, again.address, *local], tmp_path / "joiner", join) == 0
     assert json.loads((tmp_path / "joiner" / HINTS_FILE).read_text()) == {"threads": 1, "copies": 2}
     assert json.loads((tmp_path / "joiner" / MACHINE_FILE).read_text()) == {"host": "127.0.0.1"}

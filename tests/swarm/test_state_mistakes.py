@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mistake import MICRO, Daemon, mistake, running, shoal, the_line, until_status
+from mistake import MICRO, Daemon, mistake, running, shoal, the_line, until_status, while_running
 
 from benchmarks.patience import HANG_S
 from peer.block.saved import load_state
@@ -64,9 +64,15 @@ def versions(daemon: Daemon) -> list[int]:
 
 def test_the_state_of_another_run(founder: Daemon, corpus: Path, tmp_path: Path) -> None:
     start = shoal("start", "--config", MICRO, "--data", str(corpus))
-    with running(start, tmp_path / "s", SHOAL_RUN__SEED="1") as other:
-        until_rounds(other, 2)
-    assert other.process.returncode == 0 and other.run_id != founder.run_id
+    ran = []
+
+    def during(daemon: Daemon) -> None:
+        ran.append(daemon)
+        until_rounds(daemon, 2)
+
+    assert while_running(start, tmp_path / "s", during, SHOAL_RUN__SEED="1") == 0
+    other = ran[0]
+    assert other.run_id != founder.run_id
     before = contents(other.state_dir)
     assert "blocks/model.safetensors" in before
     join = ("join", founder.address, "--state-dir", str(other.state_dir))
@@ -86,9 +92,7 @@ def test_a_disk_that_is_too_small_to_join(founder: Daemon, tmp_path: Path, size:
         checkpoint(state_dir)
         assert not [path for path in disk.rglob("*") if path.suffix == ".part"]
         enlarge(disk, "8m")
-        with running(command, state_dir) as joiner:
-            until_rounds(joiner, 1)
-        assert joiner.process.returncode == 0
+        assert while_running(command, state_dir, lambda joiner: until_rounds(joiner, 1)) == 0
 
 
 def test_a_disk_that_fills_up_in_mid_run(corpus: Path, tmp_path: Path) -> None:
@@ -98,6 +102,7 @@ def test_a_disk_that_fills_up_in_mid_run(corpus: Path, tmp_path: Path) -> None:
         with running(command, disk / "s") as daemon:
             until_rounds(daemon, 2)
             began = time.monotonic()
+            assert daemon.process is not None
             with filler.open("ab", buffering=0) as file:
                 while daemon.process.poll() is None:  # a checkpoint that replaces another gives its space back
                     assert time.monotonic() < began + HANG_S, f"it lives on with a full disk: {daemon.log[-3000:]}"
@@ -114,7 +119,5 @@ def test_a_disk_that_fills_up_in_mid_run(corpus: Path, tmp_path: Path) -> None:
         assert saved is not None and saved.version - versions(daemon)[-1] in (0, 1)
         assert not [path for path in disk.rglob("*") if path.suffix == ".part"]
         filler.unlink()
-        with running(command, daemon.state_dir) as again:
-            until_rounds(again, 2)
-        assert again.process.returncode == 0
-        assert versions(again)[0] == saved.version + 1
+        assert while_running(command, daemon.state_dir, lambda again: until_rounds(again, 2)) == 0
+        assert versions(daemon)[0] == saved.version + 1
