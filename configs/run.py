@@ -5,6 +5,7 @@ makes it a `RunSpec`.
 """
 
 import hashlib
+import json
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from configs.names import Count, Digest, Positive, Share, WallSeconds
 
 PROTOCOL_VERSION = 1
+MAX_DEPTH = 6  # of the tables in a model's configuration
 
 
 class Frozen(BaseModel):
@@ -32,8 +34,13 @@ class AdapterSpec(Frozen):
         return self.alpha / self.rank
 
 
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
 class ModelSpec(Frozen):
-    """One sub-model: a Hugging Face Llama."""
+    """One sub-model: a Hugging Face Llama, or another causal LM of Transformers by its own `config`."""
 
     vocab_size: Annotated[int, Field(ge=258, le=262_144)]
     hidden_size: Annotated[int, Field(ge=8, le=16_384)]
@@ -47,9 +54,27 @@ class ModelSpec(Frozen):
     tie_embeddings: bool = True
     # What is trained of it; None: all. Left out when None, as `initial_id` below.
     adapter: Annotated[AdapterSpec | None, Field(exclude_if=lambda value: value is None)] = None
+    # Of anything but a plain Llama: its own config.json, canonical (peer/train/family.py). Left out when None, too.
+    config: Annotated[str | None, Field(max_length=16_384, exclude_if=lambda value: value is None)] = None
+
+    @field_validator("config")
+    @classmethod
+    def _is_table(cls, text: str | None) -> str | None:
+        """Nothing of it is believed before `family.py` has read it, but it must be readable."""
+        if text is None:
+            return None
+        try:
+            table = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError("a model's configuration must be JSON") from None
+        if not isinstance(table, dict) or not isinstance(table.get("model_type"), str) or _depth(table) > MAX_DEPTH:
+            raise ValueError("a model's configuration must be a flat table with its model_type")
+        return text
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
+        if self.config is not None:  # it says by itself how its heads are made
+            return self
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of num_heads {self.num_heads}")
         if self.num_heads % self.num_kv_heads:

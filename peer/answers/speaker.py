@@ -53,7 +53,7 @@ class Speaker:
 
     def _begin(self, request: AnswerRequest, blocks: Sequence[str]) -> Generation:
         """Build the sub-model and read the prompt; runs in a thread. Raises DataError, StateError."""
-        from peer.fused.fuse import build_llama
+        from peer.fused.fuse import build_one
         from peer.fused.generate import Generation, Sampling
         from peer.fused.routed import RoutedModel, SubModelInfo
 
@@ -62,7 +62,7 @@ class Speaker:
         domain = "all" if index is None else self._library.domains[index].name
         model = RoutedModel.single(
             SubModelInfo(name=request.sub_model, domain=domain),
-            build_llama(self._facts.spec, self._facts.strategy, states, request.sub_model, self._library.frozen()),
+            build_one(self._facts.spec, self._facts.strategy, states, request.sub_model, self._library.frozen()),
             self._facts.spec.end_of_text,
             open_tokenizer(self._library.tokenizer_json),
         )

@@ -213,7 +213,7 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
     if own.data is not None and not (own.data / "corpus.json").is_file():
         raise DataError(_no_corpus(settings))
     if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
-        raise UsageError("adapters are trained on a pretrained model: name a Hugging Face Llama with --init-from DIR")
+        raise UsageError("adapters are trained on a pretrained model: name a Hugging Face model with --init-from DIR")
     if is_founding and own.init_from is not None:
         if not (own.init_from / "config.json").is_file():
             raise DataError(f"{own.init_from} is no Hugging Face model: there is no config.json")

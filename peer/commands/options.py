@@ -38,7 +38,7 @@ DownMbit = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")]
 InitFrom = Annotated[
-    Path | None, typer.Option("--init-from", help="Found the run with this Hugging Face Llama.", metavar="DIR")
+    Path | None, typer.Option("--init-from", help="Found the run with this Hugging Face model.", metavar="DIR")
 ]
 Private = Annotated[bool | None, typer.Option("--private/--no-private", help="Never let this data leave the machine.")]
 Devices = Annotated[

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import Tensor
-from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
@@ -29,6 +29,7 @@ from peer.fused.card import Format, model_card
 from peer.fused.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
 from peer.fused.tune import MAX_VOTES, Tuning, tune
 from peer.train.adapters import merge
+from peer.train.family import build
 from peer.train.model import build_config
 from peer.train.partition import COMMON, Strategy
 
@@ -123,15 +124,15 @@ def fuse(
         raise StateError(f"{out} cannot be written: {error}; free space or choose another place") from None
 
 
-def build_sub_model(parts: Parts, name: str) -> LlamaForCausalLM:
-    """Return one sub-model as a Llama in float32. Raises DataError: a block is missing or has a wrong size."""
-    return build_llama(parts.spec, parts.strategy, parts.blocks, name, parts.base)
+def build_sub_model(parts: Parts, name: str) -> PreTrainedModel:
+    """Return one sub-model in float32. Raises DataError: a block is missing or has a wrong size."""
+    return build_one(parts.spec, parts.strategy, parts.blocks, name, parts.base)
 
 
-def build_llama(
+def build_one(
     run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], name: str, base: Tensor | None = None
-) -> LlamaForCausalLM:
-    """Return the sub-model `name` of a run as a Llama in float32, from its flat blocks; adapters go into the `base`.
+) -> PreTrainedModel:
+    """Return the sub-model `name` of a run in float32, from its flat blocks; adapters go into the `base`.
 
     Raises DataError: a block is missing and cannot be derived, or has a wrong size.
     """
@@ -150,15 +151,18 @@ def build_llama(
                 f"block '{block}' has {blocks[block].numel()} values instead of {layout.block_size(block)}: "
                 "it belongs to another run"
             )
-    config = build_config(spec)
-    config.use_cache = True
-    _set_special_tokens(config, run.end_of_text)
     named = strategy.assemble(name, blocks, spec)
     if spec.adapter is not None:
         if base is None:
             raise DataError("the model that the adapters were trained on is missing: fuse from a peer of the run")
         named = merge(spec, base, named)
-    return filled(LlamaForCausalLM(config), named)
+    if spec.config is None:
+        model: PreTrainedModel = LlamaForCausalLM(build_config(spec))
+    else:
+        model = build(spec.config)
+    model.config.use_cache = True
+    _set_special_tokens(model, run.end_of_text)
+    return filled(model, named)
 
 
 def build_mixtral(
@@ -190,7 +194,6 @@ def build_mixtral(
         num_local_experts=len(llamas),
         num_experts_per_tok=1 if tuning is None else min(MAX_VOTES, len(llamas)),
     )
-    _set_special_tokens(config, parts.spec.end_of_text)
     states = [dict(model.named_parameters()) for model in llamas]
     named = {name: value for name, value in states[0].items() if ".mlp." not in name}
     if tuning is None:
@@ -209,7 +212,9 @@ def build_mixtral(
         named[mlp + "experts.gate_up_proj"] = torch.cat([gate_KMH, up_KMH], dim=1)
         named[mlp + "experts.down_proj"] = down_KHM
         named[mlp + "gate.weight"] = gate
-    return filled(MixtralForCausalLM(config), named)
+    mixtral = MixtralForCausalLM(config)
+    _set_special_tokens(mixtral, parts.spec.end_of_text)
+    return filled(mixtral, named)
 
 
 @torch.no_grad()
@@ -277,12 +282,13 @@ def filled(model: Any, named: Mapping[str, Tensor]) -> Any:
     return model.eval()
 
 
-def _set_special_tokens(config: Any, end_of_text: int) -> None:
+def _set_special_tokens(model: PreTrainedModel, end_of_text: int) -> None:
     """A text ends with the end-of-text token, and the next one begins after it."""
-    config.bos_token_id = config.eos_token_id = end_of_text
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = config.eos_token_id = end_of_text
 
 
-def _write_routed(parts: Parts, models: Mapping[str, LlamaForCausalLM], out: Path) -> None:
+def _write_routed(parts: Parts, models: Mapping[str, PreTrainedModel], out: Path) -> None:
     for name, model in models.items():
         model.save_pretrained(out / name)
         _write_tokenizer(parts, out / name)  # so that each is a model by itself

@@ -228,6 +228,10 @@ def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[Model
     if plan.strategy.kind == "adapters" and planned.adapter is None:
         planned = planned.model_copy(update={"adapter": AdapterSpec()})
     model = read_model_spec(folder, planned)
+    if plan.strategy.kind == "experts" and model.config is not None:
+        raise DataError(
+            f"{folder}: experts are made of plain Llamas; set run.strategy.kind to replicas, branches or adapters"
+        )
     check_tokenizer(folder, corpus)
     corpus.check_fits(model)
     log.info("reading %s", folder)

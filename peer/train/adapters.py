@@ -1,4 +1,4 @@
-"""LoRA adapters on a frozen pretrained Llama: built in, begun, and merged into it (LoRA, 2106.09685).
+"""LoRA adapters on a frozen pretrained model: built in, begun, and merged into it (LoRA, 2106.09685).
 
 The *base* is a blob: the model's float32 parameters, one after the other, which every peer has as a file. It is mapped
 into memory, never read as a whole. How an adapter lies in its flat block is `partition.py`'s.
@@ -6,19 +6,18 @@ into memory, never read as a whole. How an adapter lies in its flat block is `pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.errors import DataError
 from configs.run import AdapterSpec, ModelSpec
 from peer.train.partition import Layout, adapted_modules, adapter_shapes, parameter_shapes
 
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+M = TypeVar("M", bound=nn.Module)
 
 BASE = "base"  # the name of what is frozen, where a block's name would stand
 
@@ -43,17 +42,27 @@ def map_base(path: Path, spec: ModelSpec) -> Tensor:
     return torch.from_file(str(path), shared=False, size=base_layout(spec).size, dtype=torch.float32)
 
 
-def build_in(model: LlamaForCausalLM, adapter: AdapterSpec) -> LlamaForCausalLM:
-    """Put peft's LoRA modules into `model` and freeze all else; return it."""
+def build_in(model: M, adapter: AdapterSpec, modules: Sequence[str], *, is_turned: bool = False) -> M:
+    """Put peft's LoRA modules into `modules` of `model` and freeze all else; return it.
+
+    `is_turned`: matrices are stored as (in, out).
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(modules), fan_in_fan_out=is_turned
     )
     inject_adapter_in_model(config, model)
     return model
+
+
+def is_turned(spec: ModelSpec) -> bool:
+    """Say whether the model's matrices are stored as (in, out), as GPT-2's are."""
+    if spec.config is None:
+        return False
+    from peer.train.family import matrices
+
+    return any(matrices(spec.config).values())
 
 
 def first_factors(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
@@ -69,10 +78,12 @@ def first_factors(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
 
 
 def merge(spec: ModelSpec, base: Tensor, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the named parameters of a plain Llama that computes what the base with its adapter computes."""
+    """Return the named parameters of a plain model that computes what the base with its adapter computes."""
     assert spec.adapter is not None
     named = base_layout(spec).tensors(base)
     for module, _ in adapted_modules(spec):
         down, up = (factors[f"{module}.lora_{factor}.default.weight"] for factor in "AB")
-        named[f"{module}.weight"] = named[f"{module}.weight"] + spec.adapter.scale * (up @ down)
+        change = spec.adapter.scale * (up @ down)
+        matrix = named[f"{module}.weight"]
+        named[f"{module}.weight"] = matrix + (change.T if is_turned(spec) else change)
     return named

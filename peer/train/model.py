@@ -1,4 +1,4 @@
-"""One sub-model: Hugging Face's Llama, its first parameters and its loss.
+"""One sub-model: Hugging Face's Llama, or what its family builds, its first parameters and its loss.
 
 Transformers is imported only where a model is built (it takes seconds); the daemon uses the rest without it.
 Shapes: B sequences, T tokens, H hidden size, V vocabulary.
@@ -6,6 +6,7 @@ Shapes: B sequences, T tokens, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -14,11 +15,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from configs.run import ModelSpec
-from peer.train.adapters import build_in, first_factors
-from peer.train.partition import parameter_shapes
+from peer.train.adapters import build_in, first_factors, is_turned
+from peer.train.family import head_of
+from peer.train.partition import adapted_modules, parameter_shapes
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, PreTrainedModel
 
 NOT_COUNTED = -100  # the label that cross_entropy passes over
 LOSS_VALUES = 1 << 23  # logits that exist at a time; more tokens are taken in chunks, at least MIN_CHUNK each
@@ -50,15 +52,23 @@ def build_config(spec: ModelSpec) -> LlamaConfig:
     )
 
 
-def build_model(spec: ModelSpec) -> LlamaForCausalLM:
-    """Return a float32 Llama on torch's default device, with Transformers' own random parameters.
+def build_model(spec: ModelSpec) -> PreTrainedModel:
+    """Return a float32 model on torch's default device; a Llama has Transformers' own random parameters, others none.
 
     With an adapter it is frozen, and the adapter alone is trained.
     """
-    from transformers import LlamaForCausalLM
+    if spec.config is None:
+        from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM(build_config(spec)).float()
-    return model if spec.adapter is None else build_in(model, spec.adapter)
+        model: PreTrainedModel = LlamaForCausalLM(build_config(spec)).float()
+    else:
+        from peer.train.family import build
+
+        model = build(spec.config)
+    if spec.adapter is None:
+        return model
+    modules = [name for name, _ in adapted_modules(spec)]
+    return build_in(model, spec.adapter, modules, is_turned=is_turned(spec))
 
 
 def initial_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
@@ -86,14 +96,15 @@ def initial_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
 
 
 class TokenLoss(nn.Module):
-    """A Llama that returns the summed cross entropy of its next-token predictions.
+    """A causal LM that returns the summed cross entropy of its next-token predictions.
 
     It is what gets sharded as a whole, so that the head is gathered when the loss needs it.
     """
 
-    def __init__(self, model: LlamaForCausalLM) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self._vocab_size = int(model.config.vocab_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the sum over all B·T predictions but those of marked tokens (data.py), in nats.
@@ -103,18 +114,21 @@ class TokenLoss(nn.Module):
         is_marked = tokens < 0
         read = torch.where(is_marked, ~tokens, tokens)[:, :-1]
         labels = tokens.masked_fill(is_marked, NOT_COUNTED)[:, 1:]
-        hidden = self.model.model(input_ids=read, use_cache=False).last_hidden_state  # (B, T, H)
-        return summed_loss(hidden.flatten(0, 1), self.model.lm_head, labels.flatten())
+        head = head_of(self.model)
+        if head is None:
+            logits = self.model(input_ids=read, use_cache=False).logits  # (B, T, V)
+            return summed_loss(logits.flatten(0, 1), nn.Identity(), self._vocab_size, labels.flatten())
+        hidden = self.model.base_model(input_ids=read, use_cache=False).last_hidden_state  # (B, T, H)
+        return summed_loss(hidden.flatten(0, 1), head, self._vocab_size, labels.flatten())
 
 
-def summed_loss(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+def summed_loss(hidden: Tensor, head: Callable[[Tensor], Tensor], vocab_size: int, targets: Tensor) -> Tensor:
     """Sum the cross entropy over all tokens without ever holding all logits. `hidden` (N, H), `targets` (N,).
 
     Targets that are NOT_COUNTED add nothing.
     When the logits are many they are made chunk by chunk and made again in the backward pass: half of the memory
     at the same speed.
     """
-    vocab_size = cast(nn.Linear, head).out_features
     chunk = max(MIN_CHUNK, LOSS_VALUES // vocab_size)
 
     def loss_of(part: Tensor, labels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Which parameter belongs to which block: closed-form names and shapes of a Llama, laid out as flat float32 tensors.
+"""Which parameter belongs to which block: names and shapes, laid out as flat float32 tensors.
 
-No transformers here, so that the daemon knows every layout without paying for that import; a test compares the
-names and shapes with Transformers' own model.
+Those of a plain Llama are known in closed form, so that the daemon does not pay for importing Transformers; a test
+compares them with Transformers' own model. Those of other families are asked of it (`family.py`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -84,7 +84,11 @@ class Layout:
 
 
 def parameter_shapes(spec: ModelSpec) -> Shapes:
-    """List names and shapes of a Llama's parameters in the order of `named_parameters()`; a tied weight once."""
+    """List names and shapes of a model's parameters in the order of `named_parameters()`; a tied weight once."""
+    if spec.config is not None:
+        from peer.train.family import shapes as shapes_of  # with Transformers, which takes seconds
+
+        return list(shapes_of(spec.config))
     hidden, mlp = spec.hidden_size, spec.mlp_size
     keys = spec.num_kv_heads * (hidden // spec.num_heads)
     shapes: Shapes = [("model.embed_tokens.weight", (spec.vocab_size, hidden))]
@@ -118,7 +122,13 @@ def adapter_shapes(spec: ModelSpec) -> Shapes:
 
 
 def adapted_modules(spec: ModelSpec) -> list[tuple[str, tuple[int, ...]]]:
-    """List the matrices that an adapter changes, with their shapes: all of the layers, neither embeddings nor head."""
+    """List the matrices that an adapter changes, as (out, in): all of the layers, neither embeddings nor head."""
+    if spec.config is not None:
+        from peer.train.family import matrices
+
+        sizes, is_turned = dict(parameter_shapes(spec)), matrices(spec.config)
+        found = [(name, sizes[f"{name}.weight"]) for name in is_turned]
+        return [(name, (shape[1], shape[0]) if is_turned[name] else shape) for name, shape in found]
     return [
         (name.removesuffix(".weight"), shape)
         for name, shape in parameter_shapes(spec)

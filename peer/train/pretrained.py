@@ -1,7 +1,7 @@
-"""A Hugging Face directory of a Llama, with which a run is founded: its sizes and its parameters.
+"""A Hugging Face directory with which a run is founded: the sizes of its model, and the parameters.
 
-JSON and safetensors are read, and nothing is run. What a `ModelSpec` cannot say is refused in one line: the run would
-else train another model than the one that it was given.
+Of a plain Llama JSON and safetensors are read; any other causal LM is read by its family (`family.py`). Nothing is run,
+and what no run can have is refused in one line.
 """
 
 import hashlib
@@ -55,21 +55,12 @@ def read_model_spec(folder: Path, plan: ModelSpec) -> ModelSpec:
     """
     path = folder / CONFIG
     config = _read_json(path)
-    named = config.get("architectures") or [ARCHITECTURE]
-    if config.get("model_type") != "llama" or named != [ARCHITECTURE]:
-        kind = config.get("model_type") if named == [ARCHITECTURE] else named
-        raise DataError(f"{path} is of {kind}, and a run can begin only with a {ARCHITECTURE}")
     rope = {key: config.get(key) or {} for key in ("rope_scaling", "rope_parameters")}
     if not all(isinstance(part, dict) for part in rope.values()):
         raise DataError(f"{path}: rope_scaling and rope_parameters must be tables")
     rotary = {**rope["rope_scaling"], **rope["rope_parameters"]}
-    scaling = rotary.get("rope_type", rotary.get("type", "default"))
-    if scaling != "default":
-        raise DataError(f"{path}: the rotary embedding is scaled ({scaling!r}), and a run's is not; take another model")
-    for key, value in ONLY.items():
-        given = rotary.get(key, config.get(key, value))
-        if given != value:
-            raise DataError(f"{path}: {key} is {given!r}, and a run's is {value!r}; take another model")
+    if not _is_plain(config, rotary):
+        return _of_its_family(path, config, plan)
     lacking = [key for key in (*SIZES.values(), "max_position_embeddings") if key not in config]
     if lacking:
         raise DataError(f"{path} does not say {', '.join(lacking)}")
@@ -91,12 +82,58 @@ def read_model_spec(folder: Path, plan: ModelSpec) -> ModelSpec:
     return spec
 
 
+def _is_plain(config: Mapping[str, Any], rotary: Mapping[str, Any]) -> bool:
+    """Say whether the model is a Llama that a `ModelSpec` describes by its sizes alone."""
+    if config.get("model_type") != "llama" or (config.get("architectures") or [ARCHITECTURE]) != [ARCHITECTURE]:
+        return False
+    if rotary.get("rope_type", rotary.get("type", "default")) != "default":
+        return False
+    heads, hidden, head_size = (config.get(key) for key in ("num_attention_heads", "hidden_size", "head_dim"))
+    has_even_heads = not isinstance(heads, int) or not isinstance(hidden, int) or head_size in (None, hidden // heads)
+    return has_even_heads and all(rotary.get(key, config.get(key, value)) == value for key, value in ONLY.items())
+
+
+def _of_its_family(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> ModelSpec:
+    """Return what a model of another kind is: its sizes, and its own configuration. Raises DataError."""
+    from peer.train import family
+
+    text = family.canonical(config, str(path))
+    full = family.config_of(text)
+    heads = full.num_attention_heads
+    try:
+        spec = ModelSpec.model_validate(
+            {own: getattr(full, key) for own, key in SIZES.items() if own != "mlp_size"}
+            | {
+                "mlp_size": getattr(full, "intermediate_size", None) or 4 * full.hidden_size,
+                "num_kv_heads": getattr(full, "num_key_value_heads", None) or heads,
+                "context_length": plan.context_length,
+                "adapter": plan.adapter,
+                "tie_embeddings": bool(full.tie_word_embeddings),
+                "config": text,
+            }
+        )
+        parameter_shapes(spec)
+    except ValidationError as error:
+        raise DataError(describe(error, str(path))) from None
+    except (AttributeError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise DataError(f"{path}: no model can be made of it ({str(error).splitlines()[0][:200]})") from None
+    _check_lengths(path, {"max_position_embeddings": full.max_position_embeddings}, spec)
+    return spec
+
+
 def read_parameters(folder: Path, model: ModelSpec) -> Iterator[Tensor]:
     """Yield the model's parameters in the order of block `model`, float32 in their shapes, one at a time.
 
     Raises DataError: weights are missing, misshapen, quantized, not finite, or more than `model` has.
     """
     shapes = parameter_shapes(model)
+    if model.config is not None:
+        from peer.train.family import read_weights
+
+        found = dict(read_weights(folder, model.config))
+        for name, shape in shapes:
+            yield _checked(folder, name, found[name], shape)
+        return
     with ExitStack() as stack:
         files = _open_weights(folder, stack)
         _check_names(folder, {name for name, _ in shapes}, set(files), model)
@@ -151,12 +188,7 @@ def _written(parameters: Iterable[Tensor], file: IO[bytes]) -> Iterator[Tensor]:
 
 
 def _check_lengths(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> None:
-    longest, head_size = config["max_position_embeddings"], config.get("head_dim")
-    if head_size not in (None, spec.hidden_size // spec.num_heads):
-        raise DataError(
-            f"{path}: head_dim is {head_size!r}, and a run's is hidden_size / num_attention_heads, here "
-            f"{spec.hidden_size // spec.num_heads}; take another model"
-        )
+    longest = config["max_position_embeddings"]
     if not isinstance(longest, int) or spec.context_length > longest:
         raise DataError(
             f"{path}: the model reads at most {longest!r} tokens, and run.model.context_length is "
@@ -201,6 +233,10 @@ def _read_tensor(folder: Path, file: Any, name: str, shape: tuple[int, ...]) -> 
         tensor: Tensor = file.get_tensor(name)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: {name} cannot be read: {error}") from None
+    return _checked(folder, name, tensor, shape)
+
+
+def _checked(folder: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tensor.dtype not in WIDENED:
         raise DataError(f"{folder}: {name} is {tensor.dtype}; only float32, float16 and bfloat16 are taken")
     if tuple(tensor.shape) != shape:

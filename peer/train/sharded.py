@@ -4,11 +4,12 @@ One path for one device, several, and the CPU: `fully_shard` over a mesh `(repli
 changes; a single rank has no mesh. Pinned to torch 2.13: the rows that a rank owns come from a private function.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -20,6 +21,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from configs.run import ModelSpec
 from peer.train.adapters import BASE, base_layout, map_base
+from peer.train.family import layers_of
 from peer.train.model import TokenLoss, build_model
 from peer.train.partition import Layout
 
@@ -83,8 +85,10 @@ def build_sharded(spec: ModelSpec, device: torch.device, mesh: DeviceMesh | None
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     shard = partial(fully_shard, mesh=mesh) if mesh else lambda module: module
+    if spec.config is not None:
+        return _built_whole(spec, device, shard)
     with torch.device("meta"):
-        model = build_model(spec)
+        model: Any = build_model(spec)
     for layer in model.model.layers:
         shard(layer.to_empty(device=device))
     for module in (model.model.embed_tokens, model.model.norm, model.lm_head):
@@ -93,6 +97,17 @@ def build_sharded(spec: ModelSpec, device: torch.device, mesh: DeviceMesh | None
         model.model.rotary_emb = LlamaRotaryEmbedding(model.config)
     if spec.tie_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
+    loss = TokenLoss(model)
+    shard(loss)
+    return loss
+
+
+def _built_whole(spec: ModelSpec, device: torch.device, shard: Callable[[Any], Any]) -> TokenLoss:
+    """Build a model whose buffers only its family can make: each rank holds it whole for a moment."""
+    with device:
+        model = build_model(spec)
+    for layer in layers_of(model):
+        shard(layer)
     loss = TokenLoss(model)
     shard(loss)
     return loss

@@ -15,7 +15,7 @@ from configs.errors import DataError, NetworkError, ShoalError, UsageError
 from configs.run import RunSpec
 from peer.answers.speaker import Speaker
 from peer.block.store import BlockStore
-from peer.fused.fuse import build_llama
+from peer.fused.fuse import build_one
 from peer.fused.generate import Generation, Sampling
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.train.outer import new_state
@@ -63,7 +63,7 @@ async def told(speaker: Speaker, request: AnswerRequest) -> list[AnswerPart]:
 def test_a_peer_answers_with_what_it_stores(daemon: Any) -> None:
     parts = asyncio.run(told(speaker_of(daemon), question()))
     phi = daemon.store.load("branch.1").phi
-    llama = build_llama(daemon.spec, daemon.strategy, {"branch.1": phi}, "branch.1")
+    llama = build_one(daemon.spec, daemon.strategy, {"branch.1": phi}, "branch.1")
     tokenizer = Tokenizer.from_str(tokenizer_json().decode())
     model = RoutedModel.single(SubModelInfo(name="branch.1", domain="down"), llama, 0, tokenizer)
     expected = Generation(model, PROMPT, Sampling(max_tokens=9, temperature=0.8, top_k=50, seed=3))

@@ -1,6 +1,7 @@
 """A run that is founded with a pretrained model begins with it, everywhere, and with nothing else."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import peer.block.store
 from configs.content import content_id_of
@@ -77,6 +78,53 @@ def found(folder: Path, strategy: dict[str, Any], **peer: Any) -> Entry:
     settings = Settings(run=run, peer=PeerConfig(state_dir=folder, **peer))
     identity = Identity.load_or_create(folder / "identity.key")
     return asyncio.run(enter(settings, identity, cast(Any, None), AddressBook(folder / "address_book.json")))
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 8},
+    "qwen2": {},
+    "gemma2": {"head_dim": 8, "query_pre_attn_scalar": 8},
+    "gpt2": {"n_inner": 24},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["replicas", "branches", "adapters"])
+def test_a_model_of_another_family_comes_back_as_it_was(
+    kind: str, family: str, llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Founded with it, and fused after no round at all: its logits are its own, in plain Transformers."""
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[family](**{**sizes, **heads, "pad_token_id": 0, **FAMILIES[family]})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    shutil.copy(llama / "tokenizer.json", tmp_path / "model")
+    entry = found(tmp_path / "state", {"kind": kind}, data=corpus, init_from=tmp_path / "model")
+    strategy = Strategy(kind, 2)
+    state = initial_state(entry.spec, strategy, tmp_path / "model")
+    counts = {domain.name: torch.ones(VOCABULARY).long().numpy() for domain in entry.library.domains}
+    parts = Parts(entry.spec, {COMMON: state.phi}, counts, entry.library.tokenizer_json, base=entry.library.frozen())
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    tokens = torch.randint(0, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(1))
+    for name in strategy.sub_models:
+        out = tmp_path / f"fused-{name}"
+        fuse(parts, out, "llama", name)
+        ours = AutoModelForCausalLM.from_pretrained(out)
+        assert type(ours) is type(theirs)
+        with torch.no_grad():
+            assert (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-4
+
+
+def test_experts_are_made_of_plain_llamas(llama: Path, corpus: Path, tmp_path: Path) -> None:
+    config = CONFIG_MAPPING["qwen2"](
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    shutil.copy(llama / "tokenizer.json", tmp_path / "model")
+    with pytest.raises(DataError, match=r"set run\.strategy\.kind to replicas, branches or adapters"):
+        found(tmp_path / "state", {"kind": "experts"}, data=corpus, init_from=tmp_path / "model")
 
 
 @pytest.mark.parametrize("kind", ["replicas", "experts", "branches"])
@@ -196,7 +244,7 @@ def test_a_founder_s_mistakes_are_one_line(
     monkeypatch.setenv("SHOAL_RUN__STRATEGY__KIND", "adapters")
     monkeypatch.setenv("SHOAL_RUN__INNER__OPTIMIZER", "adamw")
     for arguments, said in (
-        (start[:-1], "name a Hugging Face Llama with --init-from DIR"),
+        (start[:-1], "name a Hugging Face model with --init-from DIR"),
         ([*start, str(tmp_path)], "is no Hugging Face model: there is no config.json"),
         ([*start, str(llama)], f"--tokenizer {llama}, then give it with --data DIR"),
     ):
