@@ -19,10 +19,10 @@ from benchmarks.patience import HANG_S, patience
 pytestmark = pytest.mark.swarm
 
 NAMES = ("ann", "bob", "cyd")
-ROUNDS = 50
-QUIET_FROM = 44  # no more faults, so that all have the time to be repaired
+ROUNDS = 30
+QUIET_FROM = 24  # no more faults, so that all have the time to be repaired
 TICK_S = 0.5  # where nothing else runs
-DEATHS = {"cyd": [9, 33]}  # rounds in which its offers are not delayed
+DEATHS = {"cyd": [6, 17]}  # rounds in which its offers are not delayed
 HOLDER = Path(__file__).parent / "holder.py"
 
 
@@ -180,19 +180,18 @@ def outcomes(holders: list[Holder]) -> Counter[str]:
 
 
 @pytest.mark.long
-@pytest.mark.long
-def test_fifty_rounds_without_faults_have_equal_bits(tmp_path: Path) -> None:
+def test_thirty_rounds_without_faults_have_equal_bits(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, delays=0.0, losses=0.0, dies_in={})
     holders = asyncio.run(run(plan))
     words, (difference, size) = outcomes(holders), gap(plan)
     print(f"outcomes {dict(words)}; rounds with unequal bits {unequal_rounds(holders)}")
     print(f"work made {size:.4f} a value, applied but for {difference:.2e}")
     assert not unequal_rounds(holders)
-    assert words["sealed"] >= 2 * ROUNDS  # of 150; a machine that is very busy misses some
+    assert words["sealed"] >= 2 * ROUNDS  # of 90; a machine that is very busy misses some
     assert difference < 1e-4
 
 
-def test_fifty_rounds_with_faults_lose_nothing_and_end_with_equal_bits(tmp_path: Path) -> None:
+def test_thirty_rounds_with_faults_lose_nothing_and_end_with_equal_bits(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, delays=0.15, losses=0.2, dies_in=DEATHS)
     holders = asyncio.run(run(plan))
     words, faults = outcomes(holders), sum((h.faults for h in holders), Counter[str]())
