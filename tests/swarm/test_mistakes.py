@@ -144,6 +144,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_a_step_that_does_not_fit(corpus: Path, tmp_path: Path) -> None:
     """The workers run out of memory, really: they get 100 MB, and a sequence of 16,384 tokens takes more."""
     arguments = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))[3:]

@@ -120,6 +120,7 @@ def test_a_joiner_that_cannot_be_dialled(corpus: Path, tmp_path: Path) -> None:
     assert again.process.returncode == joiner.process.returncode == 0
 
 
+@pytest.mark.long
 def test_two_joiners_that_cannot_dial_each_other(corpus: Path, tmp_path: Path) -> None:
     """No relay is in it: it takes over a minute to be found. The founder passes on what each has to offer."""
     with machines(3) as (open_one, *closed), contextlib.ExitStack() as stack:
