@@ -178,5 +178,10 @@ def read_weights(folder: Path, text: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _empty(text: str) -> PreTrainedModel:
-    with torch.device("meta"):
-        return build(text)
+    config_of(text)  # what it says is wrong is said by itself
+    try:
+        with torch.device("meta"):
+            return build(text)
+    except Exception as error:  # whatever a model's class says of numbers that do not fit together
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"no model can be made of this configuration ({reason})") from None

@@ -98,7 +98,10 @@ def _of_its_family(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> Mo
     from peer.train import family
 
     text = family.canonical(config, str(path))
-    full = family.config_of(text)
+    try:
+        full = family.config_of(text)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     heads = full.num_attention_heads
     try:
         spec = ModelSpec.model_validate(
@@ -115,8 +118,10 @@ def _of_its_family(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> Mo
         parameter_shapes(spec)
     except ValidationError as error:
         raise DataError(describe(error, str(path))) from None
-    except (AttributeError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise DataError(f"{path}: no model can be made of it ({str(error).splitlines()[0][:200]})") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except AttributeError as error:
+        raise DataError(f"{path} does not say how large the model is ({error})") from None
     _check_lengths(path, {"max_position_embeddings": full.max_position_embeddings}, spec)
     return spec
 

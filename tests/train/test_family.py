@@ -161,6 +161,13 @@ def test_a_stranger_s_model_that_is_endless_is_not_built(tmp_path: Path, key: st
         family.config_of(text)
 
 
+def test_numbers_that_do_not_fit_together_are_one_line() -> None:
+    text = json.dumps({**SIZES, "model_type": "gpt2", "n_embd": 32, "n_head": 5, "hidden_size": 32})
+    with pytest.raises(DataError, match="no model can be made of this configuration") as caught:
+        family.shapes(text)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_plain_llama_needs_no_configuration(tmp_path: Path) -> None:
     config = CONFIG_MAPPING["llama"](**SIZES)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
