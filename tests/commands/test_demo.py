@@ -299,14 +299,16 @@ def test_a_signal_leaves_neither_daemons_nor_the_folder(
         await starting
         raise AssertionError("the signal was not heard")
 
-    before = signal.getsignal(signal.SIGHUP)
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGHUP)}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where these tests run below nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and in the background of a script
     monkeypatch.setattr(demo, "_play", play)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the daemons' own temporary folders are, too
     try:
         assert demo.run(as_json=True, state_dir=tmp_path) == 128 + number
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
 

@@ -162,7 +162,7 @@ def test_a_stranger_s_model_that_is_endless_is_not_built(tmp_path: Path, key: st
 
 
 def test_numbers_that_do_not_fit_together_are_one_line() -> None:
-    text = json.dumps({**SIZES, "model_type": "gpt2", "n_embd": 32, "n_head": 5, "hidden_size": 32})
+    text = json.dumps({"model_type": "gpt2", "vocab_size": 320, "n_embd": 32, "n_head": 5, "n_layer": 1})
     with pytest.raises(DataError, match="no model can be made of this configuration") as caught:
         family.shapes(text)
     assert "\n" not in str(caught.value)
