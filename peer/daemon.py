@@ -146,13 +146,13 @@ class Daemon:
         outlook = Outlook(facts, membership, store, entry.peers)
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)
+        newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds)
         self.parts = Parts(
-            facts, activity, membership, store, outlook, session, library, chronicle, traffic, place=Place()
+            facts, activity, membership, store, outlook, session, library, chronicle, traffic, newcomers, Place()
         )
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
         self.offers = Offers(traffic)
-        self.newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds)
-        expects = self.newcomers.are_expected
+        expects = newcomers.are_expected
         swarm = Swarm(spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder, expects)
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
         self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
@@ -174,7 +174,13 @@ class Daemon:
         parts, spec, library = self.parts, self.parts.facts.spec, self.parts.library
         tokenizer, records = (library.tokenizer_id, len(library.tokenizer_json)), self.entry.domain_records
         describe = Describe(
-            spec, tokenizer, lambda: records, parts.outlook.members, __version__, self.entry.hints, self.newcomers.asked
+            spec,
+            tokenizer,
+            lambda: records,
+            parts.outlook.members,
+            __version__,
+            self.entry.hints,
+            parts.newcomers.asked,
         )
         await self.network.serve(describe)
         await self.network.serve(Shards(self._lookup, parts.traffic), spec.run_id)
@@ -315,7 +321,7 @@ class Daemon:
         found = self.parts.store.lookup(content_id)
         if found is None:
             return self.parts.library.lookup(content_id)
-        self.newcomers.fetched()
+        self.parts.newcomers.fetched()
         return found
 
     def _stub(self, service: Any) -> Callable[[str], Any]:

@@ -13,6 +13,7 @@ from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
 from peer.member.facts import Facts
 from peer.member.library import Library
+from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
 from peer.member.session import Session
 from peer.train.partition import COMMON
@@ -45,6 +46,7 @@ class Parts:
     library: Library
     chronicle: Chronicle
     traffic: Traffic
+    newcomers: Newcomers
     place: Place
 
 
