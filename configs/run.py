@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from configs.names import Count, Digest, Positive, Share, WallSeconds
 
 PROTOCOL_VERSION = 1
-MAX_DEPTH = 6  # of the tables in a model's configuration
+MAX_CONFIG_CHARS, MAX_DEPTH = 16_384, 6  # of a model's own configuration
 
 
 class Frozen(BaseModel):
@@ -55,7 +55,7 @@ class ModelSpec(Frozen):
     # What is trained of it; None: all. Left out when None, as `initial_id` below.
     adapter: Annotated[AdapterSpec | None, Field(exclude_if=lambda value: value is None)] = None
     # Of anything but a plain Llama: its own config.json, canonical (peer/train/family.py). Left out when None, too.
-    config: Annotated[str | None, Field(max_length=16_384, exclude_if=lambda value: value is None)] = None
+    config: Annotated[str | None, Field(max_length=MAX_CONFIG_CHARS, exclude_if=lambda value: value is None)] = None
 
     @field_validator("config")
     @classmethod

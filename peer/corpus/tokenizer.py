@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -110,11 +111,16 @@ def decode_part(tokenizer: Tokenizer, tokens: Sequence[int], start: int, end: in
 
 def _size_of_model(folder: Path) -> int:
     """Return the size of the vocabulary of the model in a folder; 0 if there is none that says it."""
-    try:
-        size = json.loads((folder / MODEL_CONFIG_FILE).read_bytes())["vocab_size"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
+    size = _said(folder / MODEL_CONFIG_FILE, "vocab_size")
     return size if isinstance(size, int) else 0
+
+
+def _said(file: Path, key: str) -> Any:
+    """Return what a file beside a tokenizer says, or None if it does not."""
+    try:
+        return json.loads(file.read_bytes())[key]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def end_of_text(tokenizer: Tokenizer, folder: Path | None = None) -> int:
@@ -136,10 +142,7 @@ def _named_ends(folder: Path | None) -> list[str | int]:
     """Return what the files beside a tokenizer say ends a text, as tokens or as their numbers, the surest first."""
     found: list[str | int] = []
     for file, key in ((TOKENIZER_CONFIG_FILE, "eos_token"), (MODEL_CONFIG_FILE, "eos_token_id")):
-        try:
-            named = json.loads((folder / file).read_bytes())[key] if folder is not None else None
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
+        named = None if folder is None else _said(folder / file, key)
         if isinstance(named, dict):  # an added token, with how it is read
             named = named.get("content")
         if isinstance(named, list) and named:

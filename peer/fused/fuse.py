@@ -29,8 +29,7 @@ from peer.fused.card import Format, model_card
 from peer.fused.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
 from peer.fused.tune import MAX_VOTES, Tuning, tune
 from peer.train.adapters import merge
-from peer.train.family import build
-from peer.train.model import build_config
+from peer.train.model import build_model
 from peer.train.partition import COMMON, Strategy
 
 GATE_TEXTS, GATE_TOKENS = 64, 64  # texts that each expert writes for the gates to learn from, and their length
@@ -156,10 +155,7 @@ def build_one(
         if base is None:
             raise DataError("the model that the adapters were trained on is missing: fuse from a peer of the run")
         named = merge(spec, base, named)
-    if spec.config is None:
-        model: PreTrainedModel = LlamaForCausalLM(build_config(spec))
-    else:
-        model = build(spec.config)
+    model = build_model(spec.model_copy(update={"adapter": None}))
     model.config.use_cache = True
     _set_special_tokens(model, run.end_of_text)
     return filled(model, named)

@@ -69,7 +69,7 @@ class Session:
             self._domain = "all" if index is None else library.domains[index].name
             for block in self._layout.blocks:
                 replica = self.replicas[block]
-                await unbroken(self._set_anchor, block, replica.state.phi)
+                await unbroken(self._put, self._workers.anchor, block, replica.state.phi)
                 self._before[block] = max(replica.tokens, replica.state.ages.get(self._me, 0))
             sources = library.sources(strategy, sub_model)
             await self._workers.load(strategy, sub_model, sources, self._ages(self._layout.blocks))
@@ -102,8 +102,8 @@ class Session:
                 return
             has_snapshot = is_step and snapshots.epoch == self._workers.epoch
             base = snapshots.works[block].theta if has_snapshot else before.phi
-            await unbroken(self._set_base, block, base)
-            await unbroken(self._set_anchor, block, self.replicas[block].state.phi)
+            await unbroken(self._put, self._workers.snapshot, block, base)
+            await unbroken(self._put, self._workers.anchor, block, self.replicas[block].state.phi)
             await self._workers.apply(self._ages([block]))
 
     async def pause(self) -> None:
@@ -135,7 +135,7 @@ class Session:
                 work = snapshots.works[block]
                 await unbroken(self.replicas[block].put_off, work.theta, work.tokens)
                 # A rank that dies while all is put away comes back with this work.
-                await unbroken(self._set_anchor, block, work.theta)
+                await unbroken(self._put, self._workers.anchor, block, work.theta)
 
     async def save(self, replica: Replica) -> None:
         """Store a replica's state."""
@@ -165,11 +165,9 @@ class Session:
         """Copy a block out of the snapshot. In a thread: the loop has others to answer."""
         return unwritten(self._layout.block_size(block)).copy_(self._workers.snapshot[self._layout.span(block)])
 
-    def _set_base(self, block: str, theta: Tensor) -> None:
-        self._workers.snapshot[self._layout.span(block)] = theta
-
-    def _set_anchor(self, block: str, phi: Tensor) -> None:
-        self._workers.anchor[self._layout.span(block)] = phi
+    def _put(self, flat: Tensor, block: str, values: Tensor) -> None:
+        """Copy a block into one of the shared buffers. In a thread, as above."""
+        flat[self._layout.span(block)] = values
 
     def _ages(self, blocks: Sequence[str]) -> dict[str, int]:
         return {block: self.replicas[block].state.age for block in blocks}

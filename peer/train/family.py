@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import DataError
+from configs.run import MAX_CONFIG_CHARS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MAX_CONFIG_CHARS = 16_384
 # Keys that name code, kernels or another arithmetic: a model that needs them cannot be trained here as what it is.
 REFUSED = ("auto_map", "quantization_config", "custom_pipelines", "trust_remote_code", "kernel_config")
 # Keys that say nothing of what the model computes, or are set by whoever builds it.
@@ -178,10 +178,11 @@ def read_weights(folder: Path, text: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _empty(text: str) -> PreTrainedModel:
-    config_of(text)  # what it says is wrong is said by itself
     try:
         with torch.device("meta"):
             return build(text)
+    except DataError:  # it says by itself what is wrong
+        raise
     except Exception as error:  # whatever a model's class says of numbers that do not fit together
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(f"no model can be made of this configuration ({reason})") from None

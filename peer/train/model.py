@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from configs.run import ModelSpec
 from peer.train.adapters import build_in, first_factors, is_turned
-from peer.train.family import head_of
+from peer.train.family import build, head_of
 from peer.train.partition import adapted_modules, parameter_shapes
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ def build_model(spec: ModelSpec) -> PreTrainedModel:
 
         model: PreTrainedModel = LlamaForCausalLM(build_config(spec)).float()
     else:
-        from peer.train.family import build
-
         model = build(spec.config)
     if spec.adapter is None:
         return model

@@ -6,7 +6,7 @@ Where it is done is seen exactly, by who calls; how long a pause that leaves on 
 import asyncio
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,9 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[JumpingLoop, int], Watch]]:
-    watches = []
-
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[JumpingLoop, int], Watch]:
     def watch(loop: JumpingLoop, size: int) -> Watch:
         found = Watch(loop, size)
-        watches.append(found)
 
         def hashed(data: Any) -> Any:
             if memoryview(data).nbytes >= size and sys._getframe(2).f_code.co_name != "add":  # a chunk that has come
@@ -67,7 +64,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[JumpingLoop, 
         monkeypatch.setattr(content, "blake3", hashed)
         return found
 
-    yield watch
+    return watch
 
 
 @pytest.mark.parametrize(("kind", "group_size"), [("replicas", 16), ("branches", 16), ("replicas", 2)])
