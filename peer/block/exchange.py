@@ -17,7 +17,7 @@ from configs.content import chunk_hashes, content_id
 from configs.errors import PeerError, ShoalError
 from dht.identity import Identity
 from peer.block.codec_choice import COARSE
-from peer.block.replica import Replica, last_common_round, last_common_version, read_offer
+from peer.block.replica import Replica, read_offer
 from peer.block.threads import unbroken
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
 from protocols.fetching import Group
@@ -231,15 +231,15 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Hea
     assert target is not None
     marks = heard.histories[sources[0]]
     base = replica.base_in(marks)
-    after = last_common_version(base, target, marks)
-    rounds = await history(swarm.offers_stub(sources[0]), replica.block, after)
+    rounds = await history(swarm.offers_stub(sources[0]), replica.block, 0 if base is None else base.version)
     rounds = [r for r in rounds if r.version <= target.version]
-    leads_there = bool(rounds) and rounds[-1].digest == target.digest
-    if base is not None and leads_there and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
-        await _change(swarm, replica, replica.adopt, states, rounds, marks, base.round)
+    if not rounds or rounds[-1].digest != target.digest:
+        rounds = []
+    if base is not None and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
+        await _change(swarm, replica, replica.adopt, states, rounds, marks, base)
         return f"replayed {len(rounds)}"
     state = await _fetch_state(swarm, replica, target, sources, heard)
-    await _change(swarm, replica, replica.adopt, [state], rounds, marks, last_common_round(base, rounds, state))
+    await _change(swarm, replica, replica.adopt, [state], rounds, marks, base)
     return "downloaded the state"
 
 
@@ -263,7 +263,7 @@ async def _replay(
     fetch_s: float,
 ) -> list[OuterState]:
     """Return the states after each of the rounds; none if they do not follow or an offer is lost."""
-    if rounds[0].version != base.version + 1:
+    if not rounds or rounds[0].version != base.version + 1:
         return []
     states = [base]
     for sealed in rounds:
@@ -288,5 +288,5 @@ async def _merge(swarm: Swarm, replica: Replica, standing: Standing, heard: Hear
             states.append(await _fetch_state(swarm, replica, mark, members, heard))
     merged = await asyncio.to_thread(merge, states)
     parents = [*replica.marks, *(mark for mark, _ in standing.merge)]
-    await _change(swarm, replica, replica.adopt, [merged], [], parents, merged.round)
+    await _change(swarm, replica, replica.adopt, [merged], [], parents, merged)
     return f"merged {len(states)} histories"

@@ -19,6 +19,7 @@ from configs.errors import PeerError, StateError
 from configs.files import write_file, write_json
 from configs.run import RunSpec
 from peer.block.codec_choice import CodecChoice
+from peer.block.own_offers import OwnOffer, counted_in, packed, unpacked
 from peer.block.saved import facts_of, load_owed, read_block_facts
 from peer.train.checkpoint import write_tensors
 from peer.train.mixing import Fragment, Mixed, mixed_step, owed
@@ -36,7 +37,6 @@ from protocols.parcels import Offer, OfferHeader
 from protocols.sealing import MARKS, Mark
 
 NORM_TOLERANCE = 0.01
-SAVED_OFFERS = 8  # own offers since the last step that survive a restart: others may have counted them
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,6 @@ class Pending:
     decoded: Tensor  # D(u), (N,)
     codec: str
     payload: bytes  # D(u), encoded
-
-
-@dataclass
-class OwnOffer:
-    """An offer of this peer, encoded, and whether the history that it follows has it."""
-
-    codec: str
-    payload: Buffer
-    is_counted: bool
 
 
 @dataclass(frozen=True)
@@ -118,6 +109,7 @@ class Replica:
         self.choice = CodecChoice(spec.outer.codec)
         self.offered_round = state.round  # no second offer is ever signed for one round
         self.tokens = state.ages.get(me, 0)  # cumulative, of this peer on this block, in its last offer
+        self._counted_tokens = state.ages.get(me, 0)  # in the history with which `own` and `residual` are settled
         self._lone: LoneWork | None = None
         self._origin: Origin | None = None  # of the residual, as long as the disk has what it is made of
 
@@ -130,6 +122,11 @@ class Replica:
     def size(self) -> int:
         """Number of parameters."""
         return self.state.size
+
+    @property
+    def may_count(self) -> bool:
+        """Whether the history of this state may have, or lack, what was done on this block before."""
+        return self._lone is not None or any(round_ <= self.state.round for round_ in self.own)
 
     def offer(self, round_: int, theta: Tensor, tokens: int) -> tuple[bytes, float]:
         """Return the payload for this round and the norm of its decoded values; remember what it was made of.
@@ -225,23 +222,33 @@ class Replica:
         return state
 
     def adopt(
-        self, states: Sequence[OuterState], rounds: Sequence[SealedRound], parents: Sequence[Mark], since_round: int
+        self,
+        states: Sequence[OuterState],
+        rounds: Sequence[SealedRound],
+        parents: Sequence[Mark],
+        base: OuterState | None,
     ) -> None:
-        """Follow another history: its `states`, newest last, and its sealed `rounds` after `since_round`.
+        """Follow another history: its `states`, newest last, and those of its `rounds` after `base` that are told.
 
-        `parents` are the marks that the new history has behind it. The residual follows: an offer of this peer that
-        the new history has and the old one had not is taken out of it, and the other way round.
+        `base` is the newest state in common, if any is known; `parents` are the marks that the new history has behind
+        it. The residual follows: an offer of this peer that the new history has and the old one had not is taken out
+        of it, and the other way round.
         """
-        counted = {r.round for r in rounds if self.me in r.offers}
-        for round_, mine in self.own.items():
-            is_counted = round_ in counted
-            if since_round < round_ <= states[-1].round and is_counted != mine.is_counted:
+        after = states[-1]
+        told = counted_in(self.own, self.me, after, rounds, base, self._counted_tokens)
+        for round_, is_counted in told.items():
+            mine = self.own[round_]
+            if is_counted != mine.is_counted:
                 decoded = decode(mine.codec, mine.payload, self.size)
                 self._owe(-decoded if is_counted else decoded)
                 mine.is_counted = is_counted
-        if self._lone is not None and since_round < self._lone.round:
-            self._owe(self._lone.work)
-            self._lone = None
+        if self._lone is not None:
+            counted_tokens = after.ages.get(self.me, 0)
+            is_lacking = counted_tokens < self._counted_tokens if base is None else base.round < self._lone.round
+            if is_lacking:
+                self._owe(self._lone.work)
+                self._lone = None
+        self._counted_tokens = after.ages.get(self.me, 0)
         self.previous = states[-2] if len(states) > 1 else None
         self.state = states[-1]
         kept = [m for m in parents if m.version < self.state.version]
@@ -253,18 +260,18 @@ class Replica:
     def reconcile(self, rounds: Sequence[SealedRound]) -> None:
         """Settle what the history that leads to this state has counted of the own offers, after being away.
 
-        `rounds` are its last ones; nothing is settled by a history of another state.
+        `rounds` are its last ones; those of another state say nothing.
         """
-        if rounds and rounds[-1].digest == self.state.digest:
-            parents = [Mark(r.version, r.digest) for r in rounds]
-            self.adopt([self.state], rounds, parents, rounds[0].round - 1)
+        if not rounds or rounds[-1].digest != self.state.digest:
+            rounds = ()
+        self.adopt([self.state], rounds, [Mark(r.version, r.digest) for r in rounds], None)
 
     def save_offered(self, folder: Path) -> None:
         """Write what is about to be offered, before anybody sees it. Raises StateError."""
         assert self.pending is not None
         round_ = self.pending.round
         facts = {"round": str(round_), "tokens": str(self.tokens), "codec": self.pending.codec}
-        tensors = {"produced": self.pending.produced} | self._offers_since(self.state.round + 1)
+        tensors = {"produced": self.pending.produced} | packed(self.own, self.state.round + 1)
         write_tensors(folder / f"{self.block}.offered", tensors, facts)
         self._origin = Origin(round_, 0.0)
 
@@ -277,12 +284,16 @@ class Replica:
         # What was offered up to that round is in here. The count stands here, too: a state that is fetched when this
         # peer comes back replaces the block's other files, and what is owed would then weigh nothing.
         facts = {"round": str(self.offered_round), "tokens": str(self.tokens), "digest": state.digest}
+        facts["counted_tokens"] = str(self._counted_tokens)
         tensors = {}
-        if self._origin is not None:
+        if self._origin is not None and self._origin.round == self.offered_round:
             facts["share"] = str(self._origin.share)
         else:  # after a restart, θ begins at φ
             tensors["residual"] = self.residual if self.pending is None else self.pending.produced
-        write_tensors(folder / f"{self.block}.residual", tensors | self._offers_since(self.state.round), facts)
+        if self._lone is not None:
+            facts |= {"lone_round": str(self._lone.round), "lone_version": str(self._lone.version)}
+            tensors["lone"] = self._lone.work
+        write_tensors(folder / f"{self.block}.residual", tensors | packed(self.own, self.state.round), facts)
         write_file(folder / f"{self.block}.safetensors", state.blob)
         write_json(folder / f"{self.block}.json", facts_of(state, self.tokens).model_dump())
         return state
@@ -302,39 +313,30 @@ class Replica:
         with suppress(StateError):  # then the block's own ages say what has counted
             saved = read_block_facts(folder, self.block)
             self.tokens = max(self.tokens, 0 if saved is None else saved.tokens)
-        self.tokens = max(self.tokens, facts.tokens or 0)
-        self._recall_offers(kept)
+        self.tokens = max(self.tokens, facts.tokens)
+        if facts.counted_tokens is not None:
+            self._counted_tokens = facts.counted_tokens
+        if "lone" in kept:
+            self._lone = LoneWork(facts.lone_round, facts.lone_version, kept["lone"])
+        self._recall(kept)
         if "residual" in kept:
             self.residual = kept["residual"]
         if "produced" in offered and (
             offered_round > saved_round or (offered_round == saved_round and "residual" not in kept)
         ):
-            self._recall_offers(offered)
+            self._recall(offered)
             self.tokens = max(self.tokens, offered_facts.tokens)
             self.residual, self.offered_round = offered["produced"], max(offered_round, self.offered_round)
             codec = offered_facts.codec
             payload, decoded = roundtrip(codec, self.residual)
             share = facts.share if offered_round == saved_round else 0.0
-            self.own[offered_round] = OwnOffer(codec, payload, share > 0)
+            self.own[offered_round] = OwnOffer(codec, payload, share > 0, offered_facts.tokens)
             self._origin = Origin(offered_round, share)
             self.residual = owed(self.residual, decoded, share)
 
-    def _offers_since(self, first: int) -> dict[str, Tensor]:
-        """Return own offers from round `first` on, encoded, by names that say how, and whether the history has them."""
-        return {
-            f"offer.{round_}.{own.codec}.{int(own.is_counted)}": torch.frombuffer(
-                bytearray(own.payload), dtype=torch.uint8
-            )
-            for round_, own in sorted(self.own.items())[-SAVED_OFFERS:]
-            if round_ >= first
-        }
-
-    def _recall_offers(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, payload in tensors.items():
-            if name.startswith("offer."):
-                _, round_, codec, is_counted = name.split(".")
-                self.own[int(round_)] = OwnOffer(codec, payload.numpy().tobytes(), is_counted == "1")
-                self.offered_round = max(self.offered_round, int(round_))
+    def _recall(self, tensors: Mapping[str, Tensor]) -> None:
+        self.own |= unpacked(tensors)
+        self.offered_round = max(self.offered_round, *self.own, 0)
 
     def _settle(self, round_: int, share: float) -> None:
         """Keep in the residual what a step has not counted of the offer of its round."""
@@ -355,6 +357,7 @@ class Replica:
 
     def _push(self, state: OuterState, sealed: Mapping[str, str]) -> None:
         self.previous, self.state = self.state, state
+        self._counted_tokens = state.ages.get(self.me, 0)
         if self._lone is not None and state.version > self._lone.version + MARKS:
             self._lone = None
         self.marks = (*self.marks, Mark(state.version, state.digest))[-MARKS:]
@@ -363,16 +366,6 @@ class Replica:
 
     def _close(self, round_: int, is_counted: bool) -> None:
         if self.pending is not None and self.pending.round == round_:
-            self.own[round_] = OwnOffer(self.pending.codec, self.pending.payload, is_counted)
+            self.own[round_] = OwnOffer(self.pending.codec, self.pending.payload, is_counted, self.tokens)
             for old in sorted(self.own)[:-KEPT_ROUNDS]:
                 del self.own[old]
-
-
-def last_common_version(base: OuterState | None, target: Mark, marks: Sequence[Mark]) -> int:
-    """Return the version after which rounds that lead to `target` are lacking; without a base, all that are known."""
-    return base.version if base else max(0, target.version - len(marks))
-
-
-def last_common_round(base: OuterState | None, rounds: Sequence[SealedRound], state: OuterState) -> int:
-    """Return the tick since which the history that leads to `state` by `rounds` may differ from this peer's own."""
-    return base.round if base else min((r.round for r in rounds), default=state.round + 1) - 1

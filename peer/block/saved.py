@@ -18,7 +18,7 @@ from protocols.codecs import CODECS, is_finite
 
 log = logging.getLogger(__name__)
 
-OFFER = re.compile(rf"offer\.\d{{1,18}}\.({'|'.join(CODECS)})\.[01]")
+OFFER = re.compile(rf"offer\.\d{{1,18}}\.({'|'.join(CODECS)})\.[01]\.\d{{1,18}}")
 
 
 class Facts(BaseModel):
@@ -42,7 +42,10 @@ class Owed(BaseModel):
     round: Count | None = None
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
     tokens: Count = 0
+    counted_tokens: Count | None = None  # those of them that the block's history had
     codec: str = ""
+    lone_round: Count = 0
+    lone_version: Count = 0
 
 
 def facts_of(state: OuterState, tokens: int = 0) -> Facts:

@@ -54,7 +54,7 @@ class Session:
         """Begin to hold a block; `rounds` asks for those that led to its state, as old offers may count there."""
         replica = await asyncio.to_thread(Replica, state, self._spec, self._me)
         await asyncio.to_thread(replica.resume, self._store.folder)
-        if any(round_ <= state.round for round_ in replica.own):
+        if replica.may_count:
             past = await rounds()
             await asyncio.to_thread(replica.reconcile, past)
         self.replicas[state.block] = replica

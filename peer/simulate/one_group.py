@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from peer.block.replica import Replica, last_common_round, last_common_version
+from peer.block.replica import Replica
 from peer.simulate.links import Links, Lists
 from peer.simulate.scenario import TOKENS, Gossip, Scenario
 from peer.simulate.theory import Stand
@@ -128,12 +128,11 @@ class OneGroup:
         if standing.follow is not None:
             source = pasts[standing.sources[0]]
             base = replica.base_in(source.marks)
-            after = last_common_version(base, standing.follow, source.marks)
-            rounds = [r for r in source.lineage if r.version > after]
-            replica.adopt([source.state], rounds, source.marks, last_common_round(base, rounds, source.state))
+            rounds = [r for r in source.lineage if base is None or r.version > base.version]
+            replica.adopt([source.state], rounds, source.marks, base)
         elif standing.merge:
             merged = merge([pasts[members[0]].state for _, members in standing.merge])
-            replica.adopt([merged], [], [*replica.marks, *(mark for mark, _ in standing.merge)], merged.round)
+            replica.adopt([merged], [], [*replica.marks, *(mark for mark, _ in standing.merge)], merged)
 
     def _replace(self, view: Sequence[str]) -> None:
         """Put a newcomer in the place of each peer that has left, with the state of one that is there."""

@@ -17,13 +17,15 @@ from configs.errors import PeerError, StateError
 from configs.files import LARGE_BYTES
 from configs.run import RunSpec
 from peer.block.codec_choice import COARSE
-from peer.block.replica import SAVED_OFFERS, Replica, read_offer
+from peer.block.own_offers import SAVED_OFFERS
+from peer.block.replica import Replica, read_offer
 from peer.block.saved import load_state
 from peer.train.mixing import Mixed
 from peer.train.outer import TILE, Contribution, OuterState, new_state
 from protocols.codecs import CODECS, decode, encode
-from protocols.offers import SealedRound
+from protocols.offers import KEPT_ROUNDS, SealedRound
 from protocols.parcels import Offer, OfferHeader
+from protocols.sealing import MARKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,7 +109,7 @@ def test_the_residual_follows_the_history_that_counts(spec: RunSpec, was_counted
     other = state(5, version=1, round_=1)
     offers = {"me": "0" * 64} if is_counted else {"you": "0" * 64}
     rounds = [SealedRound(version=1, round=1, offers=offers, digest=other.digest)]
-    replica.adopt([other], rounds, [], since_round=0)
+    replica.adopt([other], rounds, [], state())
     expected = before + (int(was_counted) - int(is_counted)) * decoded
     torch.testing.assert_close(replica.residual, expected)
     assert replica.marks[-1].digest == other.digest
@@ -129,7 +131,7 @@ def test_after_a_kill_between_offer_and_seal_the_work_waits_in_the_residual(spec
     assert (again.offered_round, again.tokens) == (4, 700)  # it never signs a second offer for the round
     other = state(5, version=1, round_=4)
     rounds = [SealedRound(version=1, round=4, offers={"me": "0" * 64}, digest=other.digest)]
-    again.adopt([other], rounds, [], since_round=0)
+    again.adopt([other], rounds, [], saved)
     torch.testing.assert_close(again.residual, produced - decoded)
 
 
@@ -203,7 +205,7 @@ def test_what_was_learnt_cut_off_from_the_others_is_owed_when_they_went_on_witho
     rounds = [
         SealedRound(version=v, round=r, offers={"you": "0" * 64}, digest=other.digest) for v, r in ((4, 7), (5, 9))
     ]
-    replica.adopt([other], rounds, [], since_round=8 if others_follow else 3)
+    replica.adopt([other], rounds, [], replica.previous if others_follow else begun)
     expected = torch.zeros(SIZE) if others_follow else progress(5) + progress(6)
     torch.testing.assert_close(replica.residual, expected, atol=1e-6, rtol=0)
 
@@ -232,6 +234,73 @@ def test_who_comes_back_to_a_later_state_owes_what_its_history_has_not_counted(
     again.reconcile(rounds)
     torch.testing.assert_close(again.residual, produced - decoded if was_counted else produced)
     assert [mark.version for mark in again.marks] == [1, 2]
+
+
+@pytest.mark.parametrize("versions", [MARKS - 1, MARKS + 1, KEPT_ROUNDS, KEPT_ROUNDS + 1, 100])
+@pytest.mark.parametrize("was_counted", [True, False])
+@pytest.mark.parametrize("has_state", [True, False], ids=["with its own state", "with that of the others"])
+def test_however_long_it_was_away_what_its_history_has_counted_is_not_owed(
+    spec: RunSpec, tmp_path: Path, versions: int, was_counted: bool, has_state: bool
+) -> None:
+    """Killed after its offer for round 4, which the others took or not; then they went on for so many versions."""
+    witness, mine = Replica(state(), spec, "you"), Replica(state(), spec, "me")
+    mine.save(tmp_path)
+    mine.offer(4, mine.state.phi - progress(1), tokens=700)
+    mine.save_offered(tmp_path)
+    assert mine.pending is not None
+    produced, decoded, offer = mine.pending.produced, mine.pending.decoded, contribution(mine)
+    for version in range(1, versions + 1):
+        theirs = [Contribution("you", progress(-version), 1000 * version, 1.0, "all")]
+        theirs += [offer] if was_counted and version == 1 else []
+        witness.advance(3 + version, theirs, {c.peer_id: "0" * 64 for c in theirs})
+    again = Replica(state() if has_state else witness.state, spec, "me")
+    again.resume(tmp_path)
+    if has_state:
+        assert follow(again, witness)
+    else:
+        again.reconcile(witness.lineage)
+    torch.testing.assert_close(again.residual, produced - decoded if was_counted else produced)
+    owed = again.residual.clone()
+    again.save(tmp_path)
+    again = resumed(spec, tmp_path)
+    again.reconcile(witness.lineage)
+    torch.testing.assert_close(again.residual, owed)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["told", "untold"])
+def test_what_was_learnt_alone_outlives_a_restart(spec: RunSpec, tmp_path: Path, is_known: bool) -> None:
+    """Cut off for two rounds, ended and started again: on return its own state counts, or that of the others."""
+    begun = new_state("model", state().phi, None, version=3, round_=3, ages={"you": 50, "me": 40}, is_final=False)
+    mine, witness = Replica(begun, spec, "me"), Replica(begun, spec, "you")
+    for round_ in (5, 6):
+        mine.advance_alone(round_, mine.state.phi - progress(round_), tokens=100 * round_)
+    mine.put_off(mine.state.phi - progress(7), tokens=700)
+    mine.save(tmp_path)
+    witness.advance_alone(8, witness.state.phi - progress(8), tokens=900)
+    stayed = resumed(spec, tmp_path)
+    assert stayed.may_count
+    stayed.reconcile(mine.lineage)
+    torch.testing.assert_close(stayed.residual, progress(7), atol=1e-6, rtol=0)
+    again = Replica(witness.state, spec, "me")
+    again.resume(tmp_path)
+    again.reconcile(witness.lineage if is_known else ())
+    learnt = progress(5) + progress(6) + progress(7)
+    torch.testing.assert_close(again.residual, learnt, atol=1e-6, rtol=0)
+    assert follow(stayed, witness)
+    torch.testing.assert_close(stayed.residual, learnt, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("versions", [MARKS - 1, KEPT_ROUNDS + 1])
+def test_what_was_learnt_alone_is_not_owed_when_the_others_went_on_from_there(spec: RunSpec, versions: int) -> None:
+    """A lone holder's step, taken over by another, who was then alone for so many versions."""
+    begun = new_state("model", state().phi, None, version=3, round_=3, ages={"you": 50}, is_final=False)
+    mine = Replica(begun, spec, "me")
+    mine.advance_alone(4, mine.state.phi - progress(1), tokens=100)
+    witness = Replica(mine.state, spec, "you")
+    for round_ in range(5, 5 + versions):
+        witness.advance_alone(round_, witness.state.phi - progress(round_), tokens=100 * round_)
+    assert follow(mine, witness)
+    assert not mine.residual.any()
 
 
 def test_the_count_of_tokens_survives_a_state_that_is_fetched_on_return(spec: RunSpec, tmp_path: Path) -> None:
@@ -280,8 +349,7 @@ def follow(mine: Replica, witness: Replica) -> bool:
     known = {mark.digest for mark in witness.marks}
     base = next((s for s in (mine.state, mine.previous) if s is not None and s.digest in known), None)
     rounds = [r for r in witness.lineage if base is None or r.version > base.version]
-    since = base.round if base is not None else min(r.round for r in rounds) - 1
-    mine.adopt([witness.state], rounds, list(witness.marks), since)
+    mine.adopt([witness.state], rounds, list(witness.marks), base)
     return True
 
 
@@ -429,5 +497,5 @@ def test_an_offer_keeps_the_codec_that_it_was_made_with(spec: RunSpec, tmp_path:
     assert [again.own[round_].codec for round_ in (1, 2)] == [COARSE, "int8"]
     others = SealedRound(version=1, round=1, offers={"me": "0" * 64}, digest="0" * 64)
     owed = again.residual.clone()
-    again.adopt([state(1, version=1, round_=1)], [others], [], 0)
+    again.adopt([state(1, version=1, round_=1)], [others], [], replica.state)
     assert torch.allclose(again.residual, owed - decode(COARSE, coarse, SIZE), atol=1e-7)

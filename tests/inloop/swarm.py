@@ -89,7 +89,7 @@ class Ledger:
     """Every outer step that anybody took: which state it led from, and what it counted of whom."""
 
     steps: dict[tuple[str, str], tuple[str, dict[str, torch.Tensor]]] = field(default_factory=dict)
-    begun: dict[str, dict[str, int]] = field(default_factory=dict)  # block → the tokens that it had at its beginning
+    begun: dict[str, OuterState] = field(default_factory=dict)  # first states, by their digest
 
     def watch(self, monkeypatch: Any) -> None:
         outer, lone = replica_module.outer_step, replica_module.lone_step
@@ -108,7 +108,7 @@ class Ledger:
 
         def begun(strategy: Strategy, block: str, *rest: Any) -> OuterState:
             state = derived(strategy, block, *rest)
-            self.begun[block] = dict(state.ages)
+            self.begun[state.digest] = state
             return state
 
         monkeypatch.setattr(store_module, "derive", begun)
@@ -122,8 +122,11 @@ class Ledger:
             at = self.steps.get((state.block, at), (None, {}))[0]
         return at == digest
 
-    def counted(self, state: OuterState) -> dict[str, torch.Tensor] | None:
-        """Return what the history of a state counted of each peer; None if histories were merged in it."""
+    def counted(self, state: OuterState) -> tuple[dict[str, int], dict[str, torch.Tensor]] | None:
+        """Return the ages at the beginning of a state's history, and what it counted of each peer since.
+
+        Returns None if histories were merged in it.
+        """
         sums: dict[str, torch.Tensor] = {}
         digest, left = state.digest, state.version
         while left:
@@ -133,7 +136,11 @@ class Ledger:
             left -= 1
             for peer, values in given.items():
                 sums[peer] = sums.get(peer, torch.zeros_like(values)) + values
-        return sums
+        return dict(self.begun[digest].ages) if digest in self.begun else {}, sums
+
+    def roots(self, block: str) -> list[str]:
+        """Return the digests of the states that a block began with: of more than one, if its history parted there."""
+        return [digest for digest, state in self.begun.items() if state.block == block]
 
 
 class Member:

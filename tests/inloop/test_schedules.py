@@ -25,6 +25,7 @@ FIRST_SEED = int(os.environ.get("SHOAL_SEED", "0"))
 PARTS = 8  # tests that the schedules are dealt to
 MOST = 12  # members of a swarm, as many as there are identities
 TICKS = 24  # in which faults happen
+LONG_S = 60.0  # of a fault: longer than the others keep rounds and marks, of one tick or two each
 SETTLE_ROUNDS = 20  # after the last fault, until all agree
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_disk")
@@ -52,7 +53,8 @@ def schedule(seed: int, make: Callable[..., RunSpec]) -> tuple[RunSpec, int, lis
     faults = []
     for _ in range(chance.randrange(1, 5)):
         kind = chance.choice(list(Kind))
-        seconds = 3600.0 if kind is Kind.CLOCK else chance.uniform(1.0, 6.0)
+        seconds = chance.uniform(1.0, 6.0) if chance.random() < 0.95 else chance.uniform(20.0, LONG_S)
+        seconds = 3600.0 if kind is Kind.CLOCK else seconds
         faults.append(Fault(kind, chance.randrange(members), chance.randrange(6, TICKS), seconds))
     return spec, members, faults
 
@@ -118,12 +120,15 @@ def check(swarm: InLoopSwarm, ledger: Ledger, told: Counter[str]) -> None:
         assert not parts.chronicle.faults, parts.chronicle.events
         assert "faulty" not in parts.chronicle.skipped
         for block, replica in parts.session.replicas.items():
-            counted = ledger.counted(replica.state)
-            if counted is None:
+            history = ledger.counted(replica.state)
+            if history is None:
                 told["merged"] += 1
                 continue
-            before = ledger.begun.get(block, {}).get(member.peer_id, 0)
-            made, left = member.made(block, before), member.left(block)
+            begun, counted = history
+            if len(ledger.roots(block)) > 1:
+                told["parted"] += 1  # the common phase ended twice, apart
+                continue
+            made, left = member.made(block, begun.get(member.peer_id, 0)), member.left(block)
             applied = counted.get(member.peer_id, torch.zeros_like(made))
             away = float((applied + left - made).abs().max())
             tokens = away / float(member.direction(replica.size).abs().max())
@@ -161,4 +166,4 @@ def test_swarms_live_through_random_faults(
                 print(f"seed {seed}: {schedule(seed, smallest_run)[1:]}")
                 raise
     print(dict(told))
-    assert told["merged"] + told["left behind"] <= 0.2 * told["adds up"] + 3, told
+    assert told["merged"] + told["parted"] + told["left behind"] <= 0.2 * told["adds up"] + 3, told
