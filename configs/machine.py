@@ -41,7 +41,8 @@ class PeerConfig(Frozen):
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of one CPU worker; 0: torch's own choice
     micro_batch: Annotated[int, Field(ge=0)] = 0  # sequences; 0: found by itself
     data: Path | None = None  # a prepared corpus; None founds on the built-in one
-    init_from: Path | None = None  # a Hugging Face directory of a Llama to found a run with; None: from the seed
+    init_from: Path | None = None  # a Hugging Face directory to found a run with; None: from the seed
+    base: Path | None = None  # a copy of what a run was founded with, so that its frozen model need not be downloaded
     private: bool = False  # keep this peer's data here
     sub_model: str | None = None  # take this one instead of the one with the fewest holders
     answers: bool = True  # let others ask the sub-models that lie here (shoal ask)

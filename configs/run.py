@@ -22,11 +22,16 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
 class AdapterSpec(Frozen):
     """LoRA (2106.09685) on every matrix of every layer: W + alpha / rank · B·A, of which only A and B are trained."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Annotated[int, Field(ge=1, le=65_536)] = 32
+    # In what the frozen model is kept and sent: the founder's own. Left out when it is float32, as `initial_id` below.
+    base_dtype: Annotated[Dtype, Field(exclude_if=lambda value: value == "float32")] = "float32"
 
     @property
     def scale(self) -> float:
@@ -226,6 +231,18 @@ class RunPlan(Frozen):
         return RunSpec.model_validate({**values, "rounds": {**values["rounds"], "tick_seconds": tick_seconds}, **facts})
 
 
+class OriginSpec(Frozen):
+    """What a pretrained model says of itself that a run does not change; it stands again in what is fused."""
+
+    name: Annotated[str, Field(max_length=128, pattern=r"^[\w./-]*$")] = ""
+    licence: Annotated[str, Field(max_length=64, pattern=r"^[\w.+-]*$")] = ""
+    dtype: Dtype = "float32"  # of its weights
+    context_length: Annotated[int, Field(ge=8, le=2**24)]  # tokens that it reads, though a run trains on fewer
+    begin: Count | None = None  # the token with which a text begins
+    ends: Annotated[tuple[Count, ...], Field(max_length=16)] = ()  # tokens at which it stops writing
+    pad: Count | None = None
+
+
 class RunSpec(RunPlan):
     """What every peer of a run agrees on. Peers compare `run_id`; nobody edits a spec."""
 
@@ -234,10 +251,11 @@ class RunSpec(RunPlan):
     genesis: WallSeconds  # at tick 0
     tokenizer_sha256: Digest
     end_of_text: Count  # the token after each document
-    # Content id (configs/content.py) of the float32 parameters of a pretrained Llama: block `model` begins with them,
-    # or adapters are trained on them. None: the parameters follow from the seed. A spec without one is written as it
-    # was before there were any, so that its run keeps its id.
+    # Content id (configs/content.py) of the parameters of a pretrained model: block `model` begins with them, as
+    # float32, or adapters are trained on them, in their `base_dtype`. None: the parameters follow from the seed. A spec
+    # without one is written as it was before there were any, so that its run keeps its id.
     initial_id: Annotated[Digest | None, Field(exclude_if=lambda value: value is None)] = None
+    origin: Annotated[OriginSpec | None, Field(exclude_if=lambda value: value is None)] = None  # that model's own words
 
     @model_validator(mode="after")
     def _has_what_is_adapted(self) -> Self:

@@ -17,7 +17,7 @@ from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
 from peer import __version__
 from peer.commands import logs, models
-from peer.commands.options import Config, InitFrom, Json, StateDir, takes_peer_options
+from peer.commands.options import Base, Config, InitFrom, Json, StateDir, takes_peer_options
 from peer.http import local
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def join(
     addresses: Annotated[list[str], typer.Argument(help="Of any peer of the run.", metavar="ADDR...")],
     run: Annotated[str | None, typer.Option("--run", help="Join only this run.", metavar="ID")] = None,
     config: Config = None,
+    base: Base = None,
     **settings: Any,
 ) -> None:
     """Join a run by the address of any of its peers.
@@ -84,7 +85,7 @@ def join(
         raise UsageError(
             f"'{run}' is no run id: it has 32 hexadecimal digits, as in the line that `shoal status` shows"
         )
-    _run_daemon(config, initial_peers=addresses, run_id=run, **settings)
+    _run_daemon(config, initial_peers=addresses, run_id=run, base=base, **settings)
 
 
 @app.command(rich_help_panel=PEER)

@@ -106,6 +106,9 @@ def fuse(
         int, typer.Option(help="Of --data, to train a fused Mixtral on: its gates choose token by token.", min=0)
     ] = 0,
     data: Annotated[Path | None, typer.Option(help="A corpus with the run's tokenizer.", metavar="DIR")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="A copy of the pretrained model that the run began with.", metavar="DIR")
+    ] = None,
 ) -> None:
     """Build the whole model from the blocks that a swarm holds."""
     if bool(tune_tokens) != (data is not None):
@@ -123,7 +126,7 @@ def fuse(
     from peer.corpus.data import open_corpus
 
     corpus = None if data is None else open_corpus(data)
-    peer.visit.gather.fuse_from(sources, out, form, sub_model, corpus, tune_tokens)
+    peer.visit.gather.fuse_from(sources, out, form, sub_model, corpus, tune_tokens, base)
     print(f'wrote {out}; try it with: shoal generate {out} "Once upon a time"')
 
 

@@ -40,6 +40,9 @@ Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `sho
 InitFrom = Annotated[
     Path | None, typer.Option("--init-from", help="Found the run with this Hugging Face model.", metavar="DIR")
 ]
+Base = Annotated[
+    Path | None, typer.Option("--base", help="A copy of the run's pretrained model, not to download it.", metavar="DIR")
+]
 Private = Annotated[bool | None, typer.Option("--private/--no-private", help="Never let this data leave the machine.")]
 Devices = Annotated[
     list[str] | None, typer.Option("--device", help="Such as cuda:0 or cpu; may be repeated.", metavar="NAME")

@@ -34,14 +34,23 @@ def model_card(
 
     `domains` are what each sub-model was trained on; `ages` the tokens that each peer has put into each block.
     """
+    origin = spec.origin
+    header = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [shoal]"]
+    header += [f"base_model: {origin.name}"] if origin is not None and origin.name else []
+    header += [f"license: {origin.licence}"] if origin is not None and origin.licence else []
+    context_length = spec.model.context_length if origin is None else origin.context_length
     parts = [
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [shoal]\n---",
+        "\n".join(["---", *header, "---"]),
         f"# {spec.name}",
         f"A causal language model, trained by a Shoal swarm (run `{spec.run_id}`, strategy `{spec.strategy.kind}`) "
         f"and fused as `{format}`.",
         _table(("sub-model", "trained on"), [(f"`{name}`", domain) for name, domain in domains.items()]),
-        f"Context: {spec.model.context_length} tokens. Vocabulary: {spec.model.vocab_size} tokens.",
+        f"Context: {context_length} tokens. Vocabulary: {spec.model.vocab_size} tokens.",
     ]
+    if origin is not None:
+        began = f"It began as {origin.name or 'a pretrained model'}"
+        licensed = f", whose licence is {origin.licence}" if origin.licence else ""
+        parts.append(f"{began}{licensed}; here it was trained on texts of {spec.model.context_length} tokens.")
     if task is not None:
         parts.append(f"Before it answers it reads {task.prompt!r}, as in `{TASK}`.")
     parts.append(USE_ROUTED if format == "routed" else USE_STANDARD)

@@ -23,7 +23,7 @@ from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, Pr
 
 from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
-from configs.run import RunSpec
+from configs.run import OriginSpec, RunSpec
 from peer.corpus.tokenizer import open_tokenizer
 from peer.fused.card import Format, model_card
 from peer.fused.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
@@ -47,6 +47,7 @@ class Parts:
     task: TaskFormat | None = None  # of the domains that are tasks
     base: Tensor | None = None  # the frozen model, flat float32, if the blocks are adapters
     ages: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # block → peer → tokens that it has put in
+    files: Mapping[str, bytes] = field(default_factory=dict)  # small ones of a pretrained model (peer/train/origin.py)
 
     @property
     def strategy(self) -> Strategy:
@@ -107,10 +108,11 @@ def fuse(
                 mixtral = build_mixtral(parts, models, tuning)
                 if tuning is not None:
                     tune(mixtral, parts.spec, [parts.domain(name) for name in names], tuning)
-                mixtral.save_pretrained(fresh)
+                _write_model(parts, mixtral, fresh)
             else:
-                models[names[0]].save_pretrained(fresh)
-            _write_tokenizer(parts, fresh)
+                _write_model(parts, models[names[0]], fresh)
+            if format == "routed":
+                _write_tokenizer(parts, fresh)
             if parts.task is not None:
                 (fresh / TASK).write_text(parts.task.model_dump_json(indent=2) + "\n", encoding="utf-8")
             card = model_card(parts.spec, {name: parts.domain(name) for name in names}, format, parts.ages, parts.task)
@@ -157,7 +159,7 @@ def build_one(
         named = merge(spec, base, named)
     model = build_model(spec.model_copy(update={"adapter": None}))
     model.config.use_cache = True
-    _set_special_tokens(model, run.end_of_text)
+    _set_as_its_origin(model, run)
     return filled(model, named)
 
 
@@ -209,7 +211,7 @@ def build_mixtral(
         named[mlp + "experts.down_proj"] = down_KHM
         named[mlp + "gate.weight"] = gate
     mixtral = MixtralForCausalLM(config)
-    _set_special_tokens(mixtral, parts.spec.end_of_text)
+    _set_as_its_origin(mixtral, parts.spec)
     return filled(mixtral, named)
 
 
@@ -278,16 +280,31 @@ def filled(model: Any, named: Mapping[str, Tensor]) -> Any:
     return model.eval()
 
 
-def _set_special_tokens(model: PreTrainedModel, end_of_text: int) -> None:
-    """A text ends with the end-of-text token, and the next one begins after it."""
+def _set_as_its_origin(model: PreTrainedModel, run: RunSpec) -> None:
+    """Set what a pretrained model says of its tokens and its context.
+
+    Of a model that began here a text ends with the end-of-text token, and the next one begins after it.
+    """
+    own = OriginSpec(context_length=run.model.context_length, begin=run.end_of_text)
+    origin = run.origin or own
+    ends = origin.ends or (run.end_of_text,)
+    model.config.max_position_embeddings = origin.context_length
     for config in (model.config, model.generation_config):
-        config.bos_token_id = config.eos_token_id = end_of_text
+        config.bos_token_id, config.pad_token_id = origin.begin, origin.pad
+        config.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
+
+
+def _write_model(parts: Parts, model: PreTrainedModel, out: Path) -> None:
+    """Write a model into the folder `out`, in the dtype that it had, with its tokenizer and its own small files."""
+    if parts.spec.origin is not None:
+        model = model.to(getattr(torch, parts.spec.origin.dtype))
+    model.save_pretrained(out)
+    _write_tokenizer(parts, out)
 
 
 def _write_routed(parts: Parts, models: Mapping[str, PreTrainedModel], out: Path) -> None:
     for name, model in models.items():
-        model.save_pretrained(out / name)
-        _write_tokenizer(parts, out / name)  # so that each is a model by itself
+        _write_model(parts, model, out / name)  # each is one by itself
     save_file({"counts": np.stack([parts.domain_counts(name) for name in models])}, out / COUNTS)
     manifest = Manifest(
         run_id=parts.spec.run_id,
@@ -310,15 +327,22 @@ def _open_to_readers(folder: Path) -> None:
 
 
 def _write_tokenizer(parts: Parts, out: Path) -> None:
-    """Write the tokenizer so that AutoTokenizer loads it, whatever the architecture beside it."""
-    end_of_text = open_tokenizer(parts.tokenizer_json).id_to_token(parts.spec.end_of_text)
+    """Write the tokenizer so that AutoTokenizer loads it, whatever the architecture beside it; then a base's own files.
+
+    These stand in the place of ours.
+    """
+    spec, tokenizer = parts.spec, open_tokenizer(parts.tokenizer_json)
+    end_of_text = tokenizer.id_to_token(spec.end_of_text)
+    begin = spec.end_of_text if spec.origin is None else spec.origin.begin
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": end_of_text,
+        "bos_token": None if begin is None else tokenizer.id_to_token(begin),
         "eos_token": end_of_text,
         "pad_token": end_of_text,
-        "model_max_length": parts.spec.model.context_length,
+        "model_max_length": spec.model.context_length if spec.origin is None else spec.origin.context_length,
         "clean_up_tokenization_spaces": False,
     }
     (out / "tokenizer.json").write_bytes(parts.tokenizer_json)
     (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name, data in parts.files.items():
+        (out / name).write_bytes(data)

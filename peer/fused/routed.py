@@ -26,7 +26,7 @@ from configs.errors import DataError
 from configs.files import read_model
 from configs.run import Frozen
 from peer.corpus.data import Array
-from peer.corpus.tokenizer import open_tokenizer
+from peer.corpus.tokenizer import end_of_text, open_tokenizer
 from peer.fused.router import Router, mix
 
 MANIFEST = "shoal.json"
@@ -90,14 +90,16 @@ class RoutedModel:
     @classmethod
     def _load_plain(cls, path: Path, device: str) -> Self:
         model = load_causal_lm(path, device)
-        ends = model.config.eos_token_id
-        end_of_text = ends[0] if isinstance(ends, list) and ends else ends
-        _check_end_of_text(path, end_of_text, model.config.vocab_size)
         # A sub-model of a routed directory shares the tokenizer of the whole.
         places = [place for place in (path, path.resolve().parent) if (place / "tokenizer.json").is_file()]
         tokenizer = _read_tokenizer(places[0] / "tokenizer.json") if places else None
         task = _read_task(places[0]) if places else None
-        return cls.single(SubModelInfo(name="model", domain="all"), model, end_of_text, tokenizer, task)
+        ends = model.config.eos_token_id
+        if isinstance(ends, list) and ends:  # a text ends with one of them, which the tokenizer's files name
+            named = ends[0] if tokenizer is None else end_of_text(tokenizer, places[0])
+            ends = named if named in ends else ends[0]
+        _check_end_of_text(path, ends, model.config.vocab_size)
+        return cls.single(SubModelInfo(name="model", domain="all"), model, ends, tokenizer, task)
 
     @classmethod
     def single(

@@ -31,7 +31,7 @@ class Circumstances:
     step_s: float | None
     # Programs that wanted a core in the last minute; None where that is not known.
     load: float | None = field(default_factory=lambda: os.getloadavg()[0] if hasattr(os, "getloadavg") else None)
-    cores: float = field(default_factory=usable_cores)
+    cores: Callable[[], float] = usable_cores  # asked only when something is wrong: it reads many files
 
 
 class Company:
@@ -90,10 +90,10 @@ class Company:
                 f"a step takes {met.step_s:.2g} s here, and a round {met.round_s:.2g} s; rounds are being made longer. "
                 f"A run that is founded with SHOAL_RUN__ROUNDS__TICK_SECONDS={4 * met.step_s:.0f} begins with long ones"
             )
-        is_busy = met.load is not None and met.load > BUSY_LOAD * met.cores
+        is_busy = met.load is not None and met.load > BUSY_LOAD * met.cores()
         if self._last is not None and self._last.is_late:
             ready = "never" if self._last.offer_s is None else f"{self._last.offer_s:.2g} s after the tick"
-            why = f"this machine's cores are busy, {met.load:.1f} programs want {met.cores:g}" if is_busy else "slow"
+            why = f"this machine's cores are busy, {met.load:.1f} programs want {met.cores():g}" if is_busy else "slow"
             cure = "end other programs" if is_busy else "rounds are being made longer"
             return f"the own offer is ready {ready}, the cut is after {self._last.cut_s:.2g} s ({why}); {cure}"
         match Counter(self._failed).most_common(1):

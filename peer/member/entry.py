@@ -15,18 +15,20 @@ from configs.files import read_bytes, read_model, write_file, write_json
 from configs.kept import spell
 from configs.load import Settings
 from configs.machine import NO_HINTS, Hints, PeerConfig
-from configs.run import AdapterSpec, ModelSpec, RunPlan, RunSpec
+from configs.run import AdapterSpec, ModelSpec, OriginSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
 from peer.member.library import Library, match, tokenizer_from
+from peer.train.origin import keep_files, read_files
 from peer.train.pretrained import (
     check_tokenizer,
+    copy_base,
     parameters_id,
-    read_model_spec,
     read_parameters,
+    read_pretrained,
     write_parameters,
 )
 from peer.workers.pace import choose_tick, measure_pace
@@ -74,6 +76,14 @@ async def enter(settings: Settings, identity: Identity, network: Network, book: 
 
     Raises UsageError, NetworkError, StateError, DataError: each with what to do.
     """
+    entry = await _entered(settings, identity, network, book)
+    if (base := settings.peer.base) is not None:
+        await asyncio.to_thread(copy_base, base, entry.spec, entry.library.folder / BLOBS)
+        keep_files(read_files(base), settings.peer.state_dir)
+    return entry
+
+
+async def _entered(settings: Settings, identity: Identity, network: Network, book: AddressBook) -> Entry:
     config = settings.peer
     known = [address for addresses in book.peers().values() for address in addresses]
     saved = saved_spec(config.state_dir)
@@ -90,7 +100,7 @@ async def enter(settings: Settings, identity: Identity, network: Network, book: 
 
 async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
     corpus = await asyncio.to_thread(_own_corpus, plan, config)
-    model, initial_id = await asyncio.to_thread(_beginning, plan, config, corpus)
+    model, initial_id, origin = await asyncio.to_thread(_beginning, plan, config, corpus)
     plan = plan.model_copy(update={"model": model})
     tick_s, clock = await _clock(plan, config, initial_id)
     spec = plan.founded(
@@ -99,6 +109,7 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
         tokenizer_sha256=corpus.info.tokenizer_sha256,
         end_of_text=corpus.info.end_of_text,
         initial_id=initial_id,
+        origin=origin,
     )
     domains = [d.model_copy(update={"is_public": d.is_public and not config.private}) for d in corpus.info.domains]
     now = time.time()
@@ -217,17 +228,20 @@ def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
     return built_in_corpus(config.state_dir / "corpus", plan.model.vocab_size, plan.model.context_length)
 
 
-def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[ModelSpec, str | None]:
-    """Return the run's model, and what the run spec calls its first parameters; None when the seed makes them."""
+def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[ModelSpec, str | None, OriginSpec | None]:
+    """Return the run's model, what the run spec calls its first parameters, and what the model says of itself.
+
+    The last two are None when the seed makes them.
+    """
     folder = config.init_from
     if folder is None:
         model = plan.model.model_copy(update={"vocab_size": corpus.info.vocab_size})
         corpus.check_fits(model)
-        return model, None
+        return model, None, None
     planned = plan.model
     if plan.strategy.kind == "adapters" and planned.adapter is None:
         planned = planned.model_copy(update={"adapter": AdapterSpec()})
-    model = read_model_spec(folder, planned)
+    model, origin = read_pretrained(folder, planned)
     if plan.strategy.kind == "experts" and model.config is not None:
         raise DataError(
             f"{folder}: experts are made of plain Llamas; set run.strategy.kind to replicas, branches or adapters"
@@ -235,9 +249,10 @@ def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[Model
     check_tokenizer(folder, corpus)
     corpus.check_fits(model)
     log.info("reading %s", folder)
+    keep_files(read_files(folder), config.state_dir)
     if model.adapter is not None:
-        return model, write_parameters(folder, model, config.state_dir / "corpus" / BLOBS)
-    return model, parameters_id(read_parameters(folder, model))
+        return model, write_parameters(folder, model, config.state_dir / "corpus" / BLOBS), origin
+    return model, parameters_id(read_parameters(folder, model)), origin
 
 
 async def _tokenizer(description: Description, network: Network, spec: RunSpec, peer: str, folder: Path) -> bytes:

@@ -1,7 +1,7 @@
 """LoRA adapters on a frozen pretrained model: built in, begun, and merged into it (LoRA, 2106.09685).
 
-The *base* is a blob: the model's float32 parameters, one after the other, which every peer has as a file. It is mapped
-into memory, never read as a whole. How an adapter lies in its flat block is `partition.py`'s.
+The *base* is a blob: the model's parameters in its own dtype, one after the other, which every peer has as a file. It
+is mapped into memory, never read as a whole. How an adapter lies in its flat block is `partition.py`'s.
 """
 
 from __future__ import annotations
@@ -29,17 +29,23 @@ def base_layout(spec: ModelSpec) -> Layout:
 
 def base_bytes(spec: ModelSpec) -> int:
     """Return the size of the blob."""
-    return 4 * base_layout(spec).size
+    return base_dtype(spec).itemsize * base_layout(spec).size
+
+
+def base_dtype(spec: ModelSpec) -> torch.dtype:
+    """Return in what the blob's values are."""
+    dtype: torch.dtype = getattr(torch, "float32" if spec.adapter is None else spec.adapter.base_dtype)
+    return dtype
 
 
 def map_base(path: Path, spec: ModelSpec) -> Tensor:
-    """Return the blob at `path` as one flat float32 tensor, (N,), whose pages are read when they are needed.
+    """Return the blob at `path` as one flat tensor, (N,), in its own dtype, whose pages are read when they are needed.
 
     Raises DataError: it is not there, or cut short.
     """
     if not path.is_file() or path.stat().st_size != base_bytes(spec):
         raise DataError(f"{path}, the frozen model, is missing or cut short; delete it and start again to fetch it")
-    return torch.from_file(str(path), shared=False, size=base_layout(spec).size, dtype=torch.float32)
+    return torch.from_file(str(path), shared=False, size=base_layout(spec).size, dtype=base_dtype(spec))
 
 
 def build_in(model: M, adapter: AdapterSpec, modules: Sequence[str], *, is_turned: bool = False) -> M:
@@ -85,5 +91,5 @@ def merge(spec: ModelSpec, base: Tensor, factors: Mapping[str, Tensor]) -> dict[
         down, up = (factors[f"{module}.lora_{factor}.default.weight"] for factor in "AB")
         change = spec.adapter.scale * (up @ down)
         matrix = named[f"{module}.weight"]
-        named[f"{module}.weight"] = matrix + (change.T if is_turned(spec) else change)
+        named[f"{module}.weight"] = matrix.float() + (change.T if is_turned(spec) else change)
     return named

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from configs.content import content_id_of_pieces
 from configs.errors import DataError
-from configs.files import disk_errors, put_in_place, read_json
+from configs.files import disk_errors, put_in_place, read_bytes, read_json
 from configs.load import describe
-from configs.run import ModelSpec
+from configs.run import ModelSpec, OriginSpec, RunSpec
 from peer.corpus.data import TOKENIZER_FILE, Corpus
+from peer.train.adapters import base_dtype
+from peer.train.origin import read_origin
 from peer.train.partition import parameter_shapes
 
 ARCHITECTURE = "LlamaForCausalLM"
@@ -48,13 +50,28 @@ ONLY = {  # key of config.json → the value that every run has, and that Transf
 }
 
 
-def read_model_spec(folder: Path, plan: ModelSpec) -> ModelSpec:
-    """Return what the model in `folder` is, to be trained with the context length and the adapter of `plan`.
+def read_pretrained(folder: Path, plan: ModelSpec) -> tuple[ModelSpec, OriginSpec]:
+    """Return what the model in `folder` is, and what it says of itself.
+
+    It is to be trained with the context length and the adapter of `plan`.
 
     Raises DataError: no such directory, or a model that no run can have; says which key of its config.json is why.
     """
     path = folder / CONFIG
     config = _read_json(path)
+    spec, longest = _described(path, config, plan)
+    origin = read_origin(folder, longest)
+    if spec.adapter is not None:
+        adapter = spec.adapter.model_copy(update={"base_dtype": origin.dtype})
+        spec = spec.model_copy(update={"adapter": adapter})
+    return spec, origin
+
+
+def _described(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> tuple[ModelSpec, int]:
+    """Return the sizes of a model, and the longest text that it reads.
+
+    Raises DataError.
+    """
     rope = {key: config.get(key) or {} for key in ("rope_scaling", "rope_parameters")}
     if not all(isinstance(part, dict) for part in rope.values()):
         raise DataError(f"{path}: rope_scaling and rope_parameters must be tables")
@@ -78,8 +95,7 @@ def read_model_spec(folder: Path, plan: ModelSpec) -> ModelSpec:
         )
     except ValidationError as error:
         raise DataError(describe(error, str(path))) from None
-    _check_lengths(path, config, spec)
-    return spec
+    return spec, _longest(path, config["max_position_embeddings"], spec)
 
 
 def _is_plain(config: Mapping[str, Any], rotary: Mapping[str, Any]) -> bool:
@@ -93,8 +109,8 @@ def _is_plain(config: Mapping[str, Any], rotary: Mapping[str, Any]) -> bool:
     return has_even_heads and all(rotary.get(key, config.get(key, value)) == value for key, value in ONLY.items())
 
 
-def _of_its_family(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> ModelSpec:
-    """Return what a model of another kind is: its sizes, and its own configuration. Raises DataError."""
+def _of_its_family(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> tuple[ModelSpec, int]:
+    """Return what a model of another kind is: its sizes with its own configuration, and the longest text it reads."""
     from peer.train import family
 
     text = family.canonical(config, str(path))
@@ -122,8 +138,7 @@ def _of_its_family(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> Mo
         raise DataError(f"{path}: {error}") from None
     except AttributeError as error:
         raise DataError(f"{path} does not say how large the model is ({error})") from None
-    _check_lengths(path, {"max_position_embeddings": full.max_position_embeddings}, spec)
-    return spec
+    return spec, _longest(path, full.max_position_embeddings, spec)
 
 
 def read_parameters(folder: Path, model: ModelSpec) -> Iterator[Tensor]:
@@ -151,7 +166,7 @@ def read_parameters(folder: Path, model: ModelSpec) -> Iterator[Tensor]:
 
 
 def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
-    """Write the model's parameters into the folder `blobs` as one, in the order of block `model`; return its id.
+    """Write the frozen parameters of adapters into the folder `blobs` as one blob, in their own dtype; return its id.
 
     Raises DataError as `read_parameters`, StateError when the disk is full.
     """
@@ -160,13 +175,38 @@ def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
         blobs.mkdir(parents=True, exist_ok=True)
         try:
             with fresh.open("wb") as file:
-                name = parameters_id(_written(read_parameters(folder, model), file))
+                parameters = (each.to(base_dtype(model)) for each in read_parameters(folder, model))
+                name = parameters_id(_written(parameters, file))
                 file.flush()
                 os.fsync(file.fileno())
             put_in_place(fresh, blobs / name)
         finally:
             fresh.unlink(missing_ok=True)
     return name
+
+
+def check_base(folder: Path, spec: RunSpec) -> None:
+    """Raise DataError if the model in `folder` reads other tokens than a run that began with it."""
+    raw = read_bytes(folder / TOKENIZER_FILE, "name the directory of a Hugging Face model", DataError)
+    if spec.origin is None:
+        raise DataError(f"this run began with no pretrained model, so {folder} is not its base; leave it out")
+    if raw is None or hashlib.sha256(raw).hexdigest() != spec.tokenizer_sha256:
+        name = spec.origin.name or "a pretrained model"
+        raise DataError(f"{folder} is not what this run began with ({name}): its {TOKENIZER_FILE} is another")
+
+
+def copy_base(folder: Path, spec: RunSpec, blobs: Path) -> None:
+    """Take the frozen model of a run of adapters from a copy in `folder`, instead of downloading it.
+
+    Raises DataError if it is another model, StateError when the disk is full.
+    """
+    check_base(folder, spec)
+    if spec.model.adapter is None or spec.initial_id is None or (blobs / spec.initial_id).exists():
+        return
+    found = write_parameters(folder, spec.model, blobs)
+    if found != spec.initial_id:
+        (blobs / found).unlink(missing_ok=True)
+        raise DataError(f"{folder} is not what this run began with: its weights are others")
 
 
 def check_tokenizer(folder: Path, corpus: Corpus) -> None:
@@ -182,23 +222,27 @@ def check_tokenizer(folder: Path, corpus: Corpus) -> None:
 
 
 def parameters_id(parameters: Iterable[Tensor]) -> str:
-    """Return the content id of float32 parameters, laid one after the other: what a run spec calls them."""
-    return content_id_of_pieces(parameter.contiguous().reshape(-1).numpy().data for parameter in parameters)
+    """Return the content id of parameters, laid one after the other: what a run spec calls them."""
+    return content_id_of_pieces(_bytes_of(parameter) for parameter in parameters)
+
+
+def _bytes_of(parameter: Tensor) -> memoryview:
+    return parameter.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _written(parameters: Iterable[Tensor], file: IO[bytes]) -> Iterator[Tensor]:
     for parameter in parameters:
-        file.write(parameter.contiguous().reshape(-1).numpy().data)
+        file.write(_bytes_of(parameter))
         yield parameter
 
 
-def _check_lengths(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> None:
-    longest = config["max_position_embeddings"]
+def _longest(path: Path, longest: Any, spec: ModelSpec) -> int:
     if not isinstance(longest, int) or spec.context_length > longest:
         raise DataError(
             f"{path}: the model reads at most {longest!r} tokens, and run.model.context_length is "
             f"{spec.context_length}; lower it (in the environment: SHOAL_RUN__MODEL__CONTEXT_LENGTH)"
         )
+    return longest
 
 
 def _check_names(folder: Path, wanted: set[str], found: set[str], model: ModelSpec) -> None:

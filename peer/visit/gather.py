@@ -6,6 +6,7 @@ Nothing is trained here and no daemon is needed; the gathering peer is nobody's 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from configs.corpus import DomainInfo, common_format
 from configs.errors import DataError, NetworkError, StateError, UsageError
 from configs.run import RunSpec
 from peer.block.store import BlockStore
-from peer.corpus.data import Corpus, read_counts
+from peer.corpus.data import BLOBS, Corpus, read_counts
 from peer.fused.card import Format
 from peer.fused.fuse import Parts, fuse
 from peer.fused.tune import Tuning
 from peer.member.entry import built_in, read_domains, saved_records, saved_spec
 from peer.member.library import Library
+from peer.train.origin import FOLDER, read_files
 from peer.train.outer import OuterState
 from peer.train.partition import Strategy
+from peer.train.pretrained import copy_base
 from peer.visit.visit import Counts, open_visit
 
 log = logging.getLogger(__name__)
@@ -36,35 +39,44 @@ def fuse_from(
     sub_model: str | None = None,
     corpus: Corpus | None = None,
     tune_tokens: int = 0,
+    base: Path | None = None,
 ) -> None:
     """Gather the blocks of a run from `sources` (addresses or state directories) and fuse them into `out`.
 
     `sub_model` is the only one that is taken; `tune_tokens` of the `corpus`, which has the run's tokenizer, tune a
-    Mixtral.
+    Mixtral; `base` is a copy of the pretrained model that the run began with.
     Raises UsageError, NetworkError, DataError, StateError: one line each.
     """
-    parts = gather(sources)
+    parts = gather(sources, base)
     if corpus is not None and corpus.info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
         raise DataError(f"{corpus.path} was prepared with another tokenizer than the run's; prepare it with the run's")
     fuse(parts, out, format, sub_model, tuning=None if corpus is None else Tuning.on(corpus, tune_tokens))
 
 
-def gather(sources: Sequence[str]) -> Parts:
+def gather(sources: Sequence[str], base: Path | None = None) -> Parts:
     """Return the newest blocks of a run, with its tokenizer and unigram counts.
 
-    `sources` are addresses of live peers, or state directories of peers that need not be running.
+    `sources` are addresses of live peers, or state directories of peers that need not be running. From a copy of the
+    model that the run began with, `base`, is taken what would have to be downloaded, and its small files.
     """
     folders = [Path(source) for source in sources if not source.startswith("/ip") and Path(source).is_dir()]
     addresses = [source for source in sources if Path(source) not in folders]
     if folders and addresses:
         raise UsageError("give either addresses or state directories, not both")
     if folders:
-        return _from_folders(folders)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_from_peers(addresses))
+        parts = _from_folders(folders, base)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            parts = runner.run(_from_peers(addresses, base))
+    if parts.spec.origin is not None and not parts.files:
+        log.warning(
+            "the chat template and the other small files of %s are not here: name a copy of it with --base DIR",
+            parts.spec.origin.name or "the pretrained model",
+        )
+    return parts
 
 
-def _from_folders(folders: Sequence[Path]) -> Parts:
+def _from_folders(folders: Sequence[Path], base: Path | None) -> Parts:
     specs = {folder: saved_spec(folder) for folder in folders}
     if strange := [str(folder) for folder, spec in specs.items() if spec is None]:
         raise UsageError(f"{', '.join(strange)}: no run has been here; give a peer's --state-dir or its address")
@@ -95,14 +107,24 @@ def _from_folders(folders: Sequence[Path]) -> Parts:
         if path is None:
             raise DataError(f"the token counts of domain {domain.name} are in none of these directories")
         counts[domain.name] = read_counts(path, spec.model.vocab_size)
-    return _parts(spec, newest, counts, libraries, domains)
+    kept = next((files for folder in folders if (files := read_files(folder / FOLDER))), {})
+    if base is not None:
+        kept = _take_base(base, libraries[0])
+    return replace(_parts(spec, newest, counts, libraries, domains), files=kept)
 
 
-async def _from_peers(addresses: Sequence[str]) -> Parts:
+async def _from_peers(addresses: Sequence[str], base: Path | None) -> Parts:
     async with open_visit(addresses) as run:
+        files = {} if base is None else await asyncio.to_thread(_take_base, base, run.library)
         await run.library.obtain_base(run.peers)
         blocks = await _newest(run.store, run.peers)
-        return _parts(run.spec, blocks, run.counts, [run.library], run.domains)
+        return replace(_parts(run.spec, blocks, run.counts, [run.library], run.domains), files=files)
+
+
+def _take_base(base: Path, library: Library) -> dict[str, bytes]:
+    """Take from a copy of a run's pretrained model what is not here; return its small files. Raises DataError."""
+    copy_base(base, library.spec, library.folder / BLOBS)
+    return read_files(base)
 
 
 async def _newest(store: BlockStore, peers: Sequence[str]) -> dict[str, OuterState]:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick_disk")
 def schedule(seed: int, make: Callable[..., RunSpec]) -> tuple[RunSpec, int, list[Fault]]:
     """Return a run, how many members it has, and what befalls them."""
     chance = random.Random(seed)
-    members = chance.choice((6, 8, MOST)) if seed % 25 == 0 else chance.choice((3, 3, 4, 5))
+    members = chance.choice((5, 6, 8, MOST)) if seed % 20 == 0 else chance.choice((3, 3, 3, 4))
     parts = chance.random() < 0.5
     strategy = {"kind": "branches", "common_tokens": 600 * members} if parts else {"kind": "replicas"}
     spec = make(

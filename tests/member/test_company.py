@@ -27,7 +27,7 @@ def company(time: Time) -> Company:
 
 
 def met(others: int = 2, round_s: float = 2.0, step_s: float = 0.3, load: float = 0.0) -> Circumstances:
-    return Circumstances(others, round_s, step_s, load, cores=2)
+    return Circumstances(others, round_s, step_s, load, cores=lambda: 2.0)
 
 
 def test_it_is_said_after_five_rounds_or_a_minute(company: Company, time: Time) -> None:

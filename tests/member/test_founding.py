@@ -2,28 +2,25 @@
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import peer.block.store
 from configs.content import content_id_of
 from configs.errors import DataError, PeerError
-from configs.load import Settings, load
-from configs.machine import PeerConfig
-from configs.run import AdapterSpec, RunPlan, RunSpec
-from dht.address_book import AddressBook
-from dht.identity import Identity
+from configs.run import AdapterSpec, RunSpec
 from peer.block.store import BlockStore, initial_state
 from peer.commands.main import main
 from peer.corpus.prepare import Plan, prepare_texts
 from peer.fused.fuse import Parts, fuse
-from peer.member.entry import Entry, enter
+from peer.member.entry import Entry
 from peer.train.model import initial_parameters
 from peer.train.outer import new_state
 from peer.train.partition import COMMON, Strategy
@@ -34,7 +31,7 @@ VOCABULARY = 320  # of the model; its tokenizer has fewer tokens
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def llama(tmp_path_factory: pytest.TempPathFactory, letters: Tokenizer) -> Path:
     """A small random Llama with a tokenizer, as Transformers saves them."""
     folder = tmp_path_factory.mktemp("pretrained") / "llama"
     config = LlamaConfig(
@@ -49,11 +46,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: at for at, token in enumerate(["</s>", *letters])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    letters.save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -64,20 +57,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Path:
     info = prepare_texts(texts, out, Plan(tokenizer=llama, context_length=32))
     assert info.vocab_size == VOCABULARY  # the model's, not the tokenizer's
     return out
-
-
-def found(folder: Path, strategy: dict[str, Any], **peer: Any) -> Entry:
-    """Found a run as a daemon does; no network is needed for that."""
-    plan = load("tiny").run
-    assert plan is not None
-    model = plan.model.model_copy(update={"context_length": 32})
-    inner = plan.inner.model_copy(update={"optimizer": "adamw"})  # which adapters need
-    parts = {"model": model.model_dump(), "inner": inner.model_dump(), "strategy": strategy}
-    run = RunPlan.model_validate({**plan.model_dump(), **parts})
-    folder.mkdir(exist_ok=True)
-    settings = Settings(run=run, peer=PeerConfig(state_dir=folder, **peer))
-    identity = Identity.load_or_create(folder / "identity.key")
-    return asyncio.run(enter(settings, identity, cast(Any, None), AddressBook(folder / "address_book.json")))
 
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -91,7 +70,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["replicas", "branches", "adapters"])
 def test_a_model_of_another_family_comes_back_as_it_was(
-    kind: str, family: str, llama: Path, corpus: Path, tmp_path: Path
+    founded: Callable[..., Entry], kind: str, family: str, llama: Path, corpus: Path, tmp_path: Path
 ) -> None:
     """Founded with it, and fused after no round at all: its logits are its own, in plain Transformers."""
     sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -100,7 +79,7 @@ def test_a_model_of_another_family_comes_back_as_it_was(
     config = CONFIG_MAPPING[family](**{**sizes, **heads, "pad_token_id": 0, **FAMILIES[family]})
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     shutil.copy(llama / "tokenizer.json", tmp_path / "model")
-    entry = found(tmp_path / "state", {"kind": kind}, data=corpus, init_from=tmp_path / "model")
+    entry = founded(tmp_path / "state", {"kind": kind}, data=corpus, init_from=tmp_path / "model")
     strategy = Strategy(kind, 2)
     state = initial_state(entry.spec, strategy, tmp_path / "model")
     counts = {domain.name: torch.ones(VOCABULARY).long().numpy() for domain in entry.library.domains}
@@ -110,13 +89,15 @@ def test_a_model_of_another_family_comes_back_as_it_was(
     for name in strategy.sub_models:
         out = tmp_path / f"fused-{name}"
         fuse(parts, out, "llama", name)
-        ours = AutoModelForCausalLM.from_pretrained(out)
+        ours = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
         assert type(ours) is type(theirs)
         with torch.no_grad():
             assert (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-4
 
 
-def test_experts_are_made_of_plain_llamas(llama: Path, corpus: Path, tmp_path: Path) -> None:
+def test_experts_are_made_of_plain_llamas(
+    founded: Callable[..., Entry], llama: Path, corpus: Path, tmp_path: Path
+) -> None:
     config = CONFIG_MAPPING["qwen2"](
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64,
@@ -124,12 +105,14 @@ def test_experts_are_made_of_plain_llamas(llama: Path, corpus: Path, tmp_path: P
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     shutil.copy(llama / "tokenizer.json", tmp_path / "model")
     with pytest.raises(DataError, match=r"set run\.strategy\.kind to replicas, branches or adapters"):
-        found(tmp_path / "state", {"kind": "experts"}, data=corpus, init_from=tmp_path / "model")
+        founded(tmp_path / "state", {"kind": "experts"}, data=corpus, init_from=tmp_path / "model")
 
 
 @pytest.mark.parametrize("kind", ["replicas", "experts", "branches"])
-def test_fused_at_once_it_is_the_pretrained_model(kind: str, llama: Path, corpus: Path, tmp_path: Path) -> None:
-    entry = found(tmp_path / "state", {"kind": kind}, data=corpus, init_from=llama)
+def test_fused_at_once_it_is_the_pretrained_model(
+    founded: Callable[..., Entry], kind: str, llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    entry = founded(tmp_path / "state", {"kind": kind}, data=corpus, init_from=llama)
     assert entry.is_founder and entry.spec.model.vocab_size == VOCABULARY and entry.spec.model.context_length == 32
     state = initial_state(entry.spec, Strategy(kind, 2), llama)
     assert state.is_final is (kind != "replicas")  # without common tokens the sub-models part at once
@@ -137,22 +120,24 @@ def test_fused_at_once_it_is_the_pretrained_model(kind: str, llama: Path, corpus
     parts = Parts(entry.spec, {COMMON: state.phi}, counts, entry.library.tokenizer_json)
     fuse(parts, tmp_path / "fused", "llama")
     theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
-    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "fused", dtype=torch.float32)
     tokens = torch.randint(0, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-6
     if kind != "replicas":
         for name in Strategy(kind, 2).sub_models:
             fuse(parts, tmp_path / name, "llama", name)
-            branch = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+            branch = AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=torch.float32)
             with torch.no_grad():
                 assert (branch(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-6
 
 
-def test_adapters_are_fused_with_what_the_state_directory_holds(llama: Path, corpus: Path, tmp_path: Path) -> None:
-    entry = found(tmp_path / "state", {"kind": "adapters"}, data=corpus, init_from=llama)
+def test_adapters_are_fused_with_what_the_state_directory_holds(
+    founded: Callable[..., Entry], llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    entry = founded(tmp_path / "state", {"kind": "adapters"}, data=corpus, init_from=llama)
     spec, strategy = entry.spec, Strategy("adapters", 2)
-    assert spec.model.adapter == AdapterSpec() and spec.is_seeded
+    assert spec.model.adapter == AdapterSpec(base_dtype="bfloat16") and spec.is_seeded
     base = entry.library.base
     assert base is not None and base.content_id == spec.initial_id
     path = entry.library.lookup(base.content_id)
@@ -161,7 +146,7 @@ def test_adapters_are_fused_with_what_the_state_directory_holds(llama: Path, cor
     entry.save(tmp_path / "state")
     entry.library.keep_counts()
     state = initial_state(spec, strategy)
-    assert state.size < base.size_bytes // 4 and state.is_final
+    assert state.size < base.size_bytes // 2 and state.is_final
     store = BlockStore(tmp_path / "state" / "blocks", spec, strategy, cast(Any, None), cast(Any, None))
     asyncio.run(store.put(state))
     parts = gather([str(tmp_path / "state")])
@@ -170,13 +155,16 @@ def test_adapters_are_fused_with_what_the_state_directory_holds(llama: Path, cor
     changed = state.phi + 0.1
     for name, phi in (("model", state.phi), ("adapter.1", changed)):
         fuse(replace(parts, blocks={name: phi}), tmp_path / name, "llama", name)
-        ours = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        ours = AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=torch.float32)
         with torch.no_grad():
             difference = (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max()
         assert difference <= 1e-5 if phi is state.phi else difference > 0.1
     both = replace(parts, blocks={"adapter.0": state.phi, "adapter.1": changed})
     fuse(both, tmp_path / "routed")
-    routed = [AutoModelForCausalLM.from_pretrained(tmp_path / "routed" / f"adapter.{k}") for k in range(2)]
+    routed = [
+        AutoModelForCausalLM.from_pretrained(tmp_path / "routed" / f"adapter.{k}", dtype=torch.float32)
+        for k in range(2)
+    ]
     assert [type(model).__name__ for model in routed] == ["LlamaForCausalLM"] * 2
     with pytest.raises(DataError, match="the adapters were trained on is missing"):
         fuse(replace(both, base=None), tmp_path / "never")
@@ -185,8 +173,10 @@ def test_adapters_are_fused_with_what_the_state_directory_holds(llama: Path, cor
         gather([str(tmp_path / "state")])
 
 
-def test_another_beginning_is_another_run(llama: Path, corpus: Path, tmp_path: Path) -> None:
-    spec = found(tmp_path / "state", {"kind": "replicas"}, data=corpus, init_from=llama).spec
+def test_another_beginning_is_another_run(
+    founded: Callable[..., Entry], llama: Path, corpus: Path, tmp_path: Path
+) -> None:
+    spec = founded(tmp_path / "state", {"kind": "replicas"}, data=corpus, init_from=llama).spec
     assert RunSpec.model_validate_json(spec.model_dump_json()).run_id == spec.run_id
     other = spec.model_copy(update={"initial_id": "0" * 64})
     from_seed = spec.model_copy(update={"initial_id": None})
@@ -199,9 +189,9 @@ def test_another_beginning_is_another_run(llama: Path, corpus: Path, tmp_path: P
 
 
 def test_a_newcomer_takes_no_other_beginning(
-    llama: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    founded: Callable[..., Entry], llama: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = found(tmp_path / "state", {"kind": "replicas"}, data=corpus, init_from=llama).spec
+    spec = founded(tmp_path / "state", {"kind": "replicas"}, data=corpus, init_from=llama).spec
     strategy = Strategy("replicas", 2)
     right = initial_state(spec, strategy, llama)
     seeded = torch.cat([tensor.reshape(-1) for tensor in initial_parameters(spec.model, spec.seed).values()])
@@ -227,6 +217,7 @@ def test_a_newcomer_takes_no_other_beginning(
 
 
 def test_a_founder_s_mistakes_are_one_line(
+    founded: Callable[..., Entry],
     llama: Path,
     corpus: Path,
     tmp_path: Path,
@@ -236,10 +227,10 @@ def test_a_founder_s_mistakes_are_one_line(
     texts = {"cod": [f"{number} swims " * 40 for number in range(20)]}
     prepare_texts(texts, tmp_path / "other", Plan(vocab_size=VOCABULARY, context_length=32))
     with pytest.raises(DataError, match="another tokenizer than that of"):
-        found(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "other", init_from=llama)
+        founded(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "other", init_from=llama)
     prepare_texts(texts, tmp_path / "small", Plan(tokenizer=llama / "tokenizer.json", context_length=32))
     with pytest.raises(DataError, match=f"prepare it with --vocab-size {VOCABULARY}"):
-        found(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "small", init_from=llama)
+        founded(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "small", init_from=llama)
     start = ["start", "--config", "tiny", "--state-dir", str(tmp_path / "s"), "--init-from"]
     monkeypatch.setenv("SHOAL_RUN__STRATEGY__KIND", "adapters")
     monkeypatch.setenv("SHOAL_RUN__INNER__OPTIMIZER", "adamw")

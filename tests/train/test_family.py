@@ -13,7 +13,7 @@ from configs.run import AdapterSpec, ModelSpec
 from peer.train import family
 from peer.train.model import TokenLoss, build_model
 from peer.train.partition import COMMON, Strategy, adapted_modules, parameter_shapes
-from peer.train.pretrained import read_model_spec, read_parameters
+from peer.train.pretrained import read_parameters, read_pretrained
 from peer.train.sharded import Rows, build_sharded
 
 SIZES: dict[str, Any] = {
@@ -68,7 +68,7 @@ def flat(folder: Path, spec: ModelSpec) -> torch.Tensor:
 
 
 def test_its_loss_is_that_of_transformers(folder: Path) -> None:
-    spec = read_model_spec(folder, PLAN)
+    spec = read_pretrained(folder, PLAN)[0]
     assert spec.config is not None and spec.context_length == 24
     assert ModelSpec.model_validate_json(spec.model_dump_json()) == spec
     layout = Strategy("replicas", 1).layout(COMMON, spec)
@@ -86,7 +86,7 @@ def test_its_loss_is_that_of_transformers(folder: Path) -> None:
 def test_an_adapter_begins_as_the_model_and_is_merged_into_it(folder: Path) -> None:
     from peer.train.adapters import BASE, base_layout, first_factors, merge
 
-    spec = read_model_spec(folder, PLAN.model_copy(update={"adapter": AdapterSpec(rank=4)}))
+    spec = read_pretrained(folder, PLAN.model_copy(update={"adapter": AdapterSpec(rank=4)}))[0]
     base = flat(folder, spec.model_copy(update={"adapter": None}))
     module = build_sharded(spec, torch.device("cpu"), None)
     Rows(module, base_layout(spec)).copy_in(base, [BASE])
@@ -107,7 +107,7 @@ def test_an_adapter_begins_as_the_model_and_is_merged_into_it(folder: Path) -> N
 
 
 def test_a_step_moves_every_parameter(folder: Path) -> None:
-    spec = read_model_spec(folder, PLAN)
+    spec = read_pretrained(folder, PLAN)[0]
     module = build_sharded(spec, torch.device("cpu"), None)
     Rows(module, Strategy("replicas", 1).layout(COMMON, spec)).copy_in(flat(folder, spec), [COMMON])
     tokens = torch.randint(0, 320, (2, 25), generator=torch.Generator().manual_seed(2))
@@ -135,7 +135,7 @@ def test_what_no_run_can_be_is_one_line(tmp_path: Path, change: dict[str, Any], 
     config = {**SIZES, "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], **change}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError) as caught:
-        read_model_spec(tmp_path, PLAN)
+        read_pretrained(tmp_path, PLAN)[0]
     line = str(caught.value)
     assert says in line and str(tmp_path) in line and "\n" not in line
 
@@ -171,5 +171,5 @@ def test_numbers_that_do_not_fit_together_are_one_line() -> None:
 def test_a_plain_llama_needs_no_configuration(tmp_path: Path) -> None:
     config = CONFIG_MAPPING["llama"](**SIZES)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    spec = read_model_spec(tmp_path, PLAN)
+    spec = read_pretrained(tmp_path, PLAN)[0]
     assert spec.config is None and len(parameter_shapes(spec)) == len(dict(build_model(spec).named_parameters()))

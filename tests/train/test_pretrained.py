@@ -14,7 +14,7 @@ from configs.content import content_id_of
 from configs.errors import DataError
 from configs.run import ModelSpec
 from peer.train.partition import parameter_shapes
-from peer.train.pretrained import parameters_id, read_model_spec, read_parameters, write_parameters
+from peer.train.pretrained import parameters_id, read_parameters, read_pretrained, write_parameters
 
 SPEC = ModelSpec(
     vocab_size=300,
@@ -79,7 +79,7 @@ def test_sizes_and_values_are_those_of_transformers(
 ) -> None:
     model = save_llama(tmp_path, dtype=dtype, shards=shards, tie_word_embeddings=is_tied)
     assert (tmp_path / "model.safetensors").exists() is (shards == "5GB")
-    spec = read_model_spec(tmp_path, PLAN)
+    spec = read_pretrained(tmp_path, PLAN)[0]
     assert spec == SPEC.model_copy(update={"tie_embeddings": is_tied})
     parameters = list(read_parameters(tmp_path, spec))
     theirs = dict(model.named_parameters())
@@ -96,7 +96,7 @@ def test_an_old_config_says_the_same(llama: Path) -> None:
         config.update(rope_theta=5_000.0, rope_scaling=None, pretraining_tp=1, torch_dtype="float32")
 
     rewrite(llama / "config.json", as_of_old)
-    assert read_model_spec(llama, PLAN) == SPEC
+    assert read_pretrained(llama, PLAN)[0] == SPEC
     rewrite(
         llama / "model.safetensors",
         lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": t["model.norm.weight"].clone()}),
@@ -122,7 +122,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 5_000.0}
 def test_what_no_run_can_be_is_one_line(llama: Path, change: dict[str, Any], says: str) -> None:
     rewrite(llama / "config.json", lambda config: config.update(change))
     with pytest.raises(DataError) as caught:
-        read_model_spec(llama, PLAN)
+        read_pretrained(llama, PLAN)[0]
     line = str(caught.value)
     assert says in line and str(llama) in line and "\n" not in line
 
@@ -140,7 +140,7 @@ def test_what_no_run_can_be_is_one_line(llama: Path, change: dict[str, Any], say
 )
 def test_a_llama_that_sizes_do_not_describe_brings_its_configuration(llama: Path, change: dict[str, Any]) -> None:
     rewrite(llama / "config.json", lambda config: config.update(change))
-    spec = read_model_spec(llama, PLAN)
+    spec = read_pretrained(llama, PLAN)[0]
     assert spec.config is not None and spec != SPEC
 
 
@@ -176,7 +176,7 @@ def test_a_head_that_is_tied_only_in_words(llama: Path) -> None:
 
 def test_damaged_directories_are_one_line(llama: Path) -> None:
     with pytest.raises(DataError, match=r"name the directory of a Hugging Face model"):
-        read_model_spec(llama / "nowhere", PLAN)
+        read_pretrained(llama / "nowhere", PLAN)[0]
     sound = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(sound[:200])
     with pytest.raises(DataError, match=r"model\.safetensors cannot be read"):
@@ -192,7 +192,7 @@ def test_damaged_directories_are_one_line(llama: Path) -> None:
         list(read_parameters(llama, SPEC))
     (llama / "config.json").write_text("{")
     with pytest.raises(DataError, match="is not JSON"):
-        read_model_spec(llama, PLAN)
+        read_pretrained(llama, PLAN)[0]
 
 
 def test_a_blob_of_it_appears_whole_or_not_at_all(llama: Path, tmp_path: Path) -> None:
