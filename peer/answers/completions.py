@@ -1,150 +1,85 @@
-"""OpenAI's completions as data: requests that are checked, answers, errors. Nothing is served or generated here.
+"""OpenAI's completions as data: what POST /v1/completions is asked, and how its answers look."""
 
-What a request may say is what can be done. An option that asks for something else is refused by its name, never
-passed over; one that only repeats the API's default is taken.
-"""
-
-import json
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, model_validator
 
-from configs.errors import ShoalError
-from configs.run import Frozen
+from peer.answers.asked import MAX_CHOICES, MAX_LIKELIEST, MAX_TOKENS, Asked, Choice, Token, Usage, parse, spelt
 
-MAX_TOKENS = 4096  # of an answer
-MAX_STOPS, MAX_STOP_CHARS = 4, 256
+NEUTRAL: dict[str, Sequence[Any]] = {"suffix": ()}  # as in `parse`
+WORDING = {"prompt": f"must be a text, its tokens, or a list of up to {MAX_CHOICES} of them"}
 
-# Options of the API that cannot be done here → the value at which they ask for nothing.
-NEUTRAL: dict[str, Any] = {
-    "n": 1,
-    "best_of": 1,
-    "top_p": 1,
-    "echo": False,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "logit_bias": {},
-    "logprobs": None,
-    "suffix": None,
-}
-
-FinishReason = Literal["stop", "length"]
-StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+Prompts = Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
 
 
-class Refusal(ShoalError):
-    """A request that is not answered: the HTTP status, and which parameter is to blame."""
+class CompletionRequest(Asked):
+    """What POST /v1/completions is asked."""
 
-    def __init__(self, status: int, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.param = param
+    prompt: str | TokenIds | Prompts
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 16
+    best_of: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None  # so many are written, the likeliest n sent
+    logprobs: Annotated[int | None, Field(ge=0, le=MAX_LIKELIEST)] = None
+    echo: bool = False
 
-
-class StreamOptions(Frozen):
-    """What else a stream tells."""
-
-    include_usage: bool = False  # the last event has the numbers of tokens
-
-
-class CompletionRequest(Frozen):
-    """What POST /v1/completions is asked; `top_k` and `no_repeat_ngram` are Shoal's own."""
-
-    model_config = ConfigDict(strict=True)
-
-    model: str | None = None
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 16
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0  # draw from so many tokens; 0: from all
-    no_repeat_ngram: Annotated[int, Field(ge=0, le=64)] = 0  # tokens in a row that no answer has twice; 0: any may
-    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None  # None: another answer each time
-    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
-    stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
-    user: str | None = None  # not used
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if len(self.prompts) * self.written > MAX_CHOICES:
+            raise ValueError(f"at most {MAX_CHOICES} answers are written to one request")
+        if self.written < self.n:
+            raise ValueError("best_of must be at least n")
+        if self.stream and self.written > self.n:
+            raise ValueError("the best of several answers are known when all are written: leave out stream")
+        return self
 
     @property
-    def text(self) -> str:
-        """The prompt."""
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, each a text or tokens."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return list(self.prompt)
 
     @property
-    def stops(self) -> Sequence[str]:
-        """Texts before which the answer ends."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or ()
+    def written(self) -> int:
+        """How many answers are written to each prompt."""
+        return self.n if self.best_of is None else self.best_of
 
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the likeliest tokens are told at each place; None: no logarithms are told."""
+        return self.logprobs
 
-def parse(body: bytes) -> CompletionRequest:
-    """Read a request. Raises Refusal: one line that names the option."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refusal(400, "the body is not JSON") from None
-    if not isinstance(fields, dict):
-        raise Refusal(400, "the body is not a JSON object")
-    for name, neutral in NEUTRAL.items():
-        value = fields.pop(name, None)
-        if value is not None and value != neutral:
-            only = f" but with {json.dumps(neutral)}" if isinstance(neutral, int) else ""
-            raise Refusal(400, f"'{name}' is not supported{only}; leave it out", name)
-    given = {name: value for name, value in fields.items() if value is not None}  # null is «not given»
-    try:
-        return CompletionRequest.model_validate(given)
-    except ValidationError as error:
-        raise _refusal(error) from None
-
-
-def _refusal(error: ValidationError) -> Refusal:
-    problem = error.errors(include_url=False, include_input=False)[0]
-    if not problem["loc"]:  # a name that is no text
-        return Refusal(400, f"the body has an option that is none: {problem['msg']}")
-    name = str(problem["loc"][0])[:64]
-    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-        known = ", ".join(CompletionRequest.model_fields)
-        return Refusal(400, f"there is no option '{name}'; there are {known}", name)
-    if problem["type"] == "missing":
-        return Refusal(400, "there is no prompt; give the text to go on from", name)
-    if name == "prompt":
-        return Refusal(400, "'prompt' must be a text, or a list with one text", name)
-    if name == "stop":
-        return Refusal(400, f"'stop' must be a text or up to {MAX_STOPS}, of 1 to {MAX_STOP_CHARS} characters", name)
-    return Refusal(400, f"'{name}': {problem['msg']}", name)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Numbers of tokens."""
-
-    prompt: int
-    completion: int
-
-    def as_dict(self) -> dict[str, int]:
-        """Return it as the API says it."""
-        total = self.prompt + self.completion
-        return {"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total}
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read a request. Raises Refusal."""
+        return parse(body, cls, NEUTRAL, WORDING)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer, as a whole or event by event: all of its parts have the same id."""
+    """Answers, as a whole or event by event: all parts have the same id."""
 
     model: str
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, text: str, finish_reason: FinishReason, usage: Usage) -> dict[str, Any]:
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
         """Return the body of an answer."""
-        return {**self.piece(text, finish_reason), "usage": usage.as_dict()}
+        return {**self._with([_choice(each) for each in choices]), "usage": usage.as_dict()}
 
-    def piece(self, text: str, finish_reason: FinishReason | None = None) -> dict[str, Any]:
-        """Return a part of a stream; the last has the reason why the answer ends."""
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
-        return self._with([choice])
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """Return what a stream says before the first piece of an answer."""
+        return None
+
+    def piece(self, choice: Choice) -> dict[str, Any]:
+        """Return a part of a stream; the last of an answer has the reason why it ends."""
+        return self._with([_choice(choice)])
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """Return the part of a stream that tells the numbers of tokens."""
@@ -155,30 +90,23 @@ class Completion:
         return {**told, "choices": choices}
 
 
-def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
-    """Return an error as the API says it."""
-    kind = {404: "not_found_error", 429: "rate_limit_error"}.get(
-        status, "invalid_request_error" if status < 500 else "server_error"
-    )
-    return {"error": {"message": message, "type": kind, "param": param, "code": None}}
+def _choice(choice: Choice) -> dict[str, Any]:
+    told = None if choice.tokens is None else _logprobs(choice.tokens, choice.offset)
+    return {"index": choice.index, "text": choice.text, "logprobs": told, "finish_reason": choice.finish_reason}
 
 
-class Stops:
-    """Finds where an answer ends: before the first of some texts, however it is cut into pieces."""
+def _logprobs(tokens: Sequence[Token], offset: int) -> dict[str, Any]:
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += token.chars
+    return {
+        "tokens": [spelt(token.raw) for token in tokens],
+        "token_logprobs": [token.log_probability for token in tokens],
+        "top_logprobs": [None if token.log_probability is None else _named(token.likeliest) for token in tokens],
+        "text_offset": offsets,
+    }
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.is_found = False
-        self.rest = ""  # what may be the beginning of a stop, or the end of the answer
-        self._stops = stops
 
-    def feed(self, piece: str) -> str:
-        """Return what is surely a part of the answer, now that `piece` has come."""
-        text = self.rest + piece
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
-            self.is_found, self.rest = True, ""
-            return text[: min(found)]
-        heads = (length for stop in self._stops for length in range(1, len(stop)) if text.endswith(stop[:length]))
-        sure = len(text) - max(heads, default=0)
-        self.rest = text[sure:]
-        return text[:sure]
+def _named(likeliest: Sequence[tuple[bytes, float]]) -> dict[str, float]:
+    return {spelt(raw): value for raw, value in likeliest}

@@ -1,17 +1,16 @@
-"""An OpenAI-compatible endpoint for a fused model: `shoal serve`.
+"""An OpenAI-compatible server for a fused model: `shoal serve`.
 
-Prompts are answered one after the other, in a thread (`writer.py`); what requests and answers look like is in
-`completions.py`. A request is taken only as JSON, which no foreign page in a browser can send without asking, and that
-is never granted. A client that leaves ends its generation.
+What requests and answers look like is in `completions.py` and `chat.py`; how one is answered in `endpoint.py`. A
+request is taken only as JSON, which no foreign page in a browser can send without asking, and that is never granted. A
+client that leaves ends its generation.
 """
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import uvloop
@@ -22,30 +21,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from configs.errors import DataError, ShoalError
-from peer.answers.completions import (
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    Refusal,
-    Stops,
-    Usage,
-    error_body,
-    parse,
-)
-from peer.answers.writer import Answer, BusyError, ClosedError, Writer
+from configs.errors import DataError
+from peer.answers.asked import Refusal
+from peer.answers.chat import ChatRequest, ChatTemplate
+from peer.answers.completions import CompletionRequest
+from peer.answers.endpoint import Endpoint, refuse
 from peer.ending import handling_signals
-from peer.fused.generate import Generation, Sampling, task_prompt
 from peer.fused.routed import RoutedModel
 from peer.http.server import Place, bind, is_loopback, open_server
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 20
-MAX_PROMPT_TOKENS = 1 << 16
-MAX_WAITING = 16  # requests beside the one that is being answered
 BODY_S = 30.0  # for a client to send its request
-SEND_S = 30.0  # for a client to take a piece of its answer
 
 
 def run(path: Path, host: str, port: int, device: str, is_task: bool | None) -> None:
@@ -60,24 +48,25 @@ def run(path: Path, host: str, port: int, device: str, is_task: bool | None) -> 
             raise DataError(f"{path} has no tokenizer.json, so text cannot be read; fuse again")
         if is_task and model.task is None:
             raise DataError("the model was not trained on a task (it has no task.json); leave out --task")
+        template = ChatTemplate.read(path, model.tokenizer)
         name = path.resolve().name or "model"
 
         async def live() -> None:
-            completions = Completions(model, name, model.task is not None if is_task is None else is_task)
-            async with open_server(application(completions), place, listening, refuse=refuse) as url:
+            endpoint = Endpoint(model, name, model.task is not None if is_task is None else is_task, template)
+            async with open_server(application(endpoint), place, listening, refuse=refuse) as url:
                 print(f"serving {name} at {url}/v1; Ctrl-C ends it", flush=True)
                 if not is_loopback(host) and host != "localhost":
                     log.warning("there is no password: whoever can reach %s may ask", host)
                 await _told_to_end()
-                completions.close()
+                endpoint.close()
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(live())
 
 
-def application(completions: "Completions") -> Starlette:
-    """Answer GET /v1/models, GET /v1/models/NAME and POST /v1/completions."""
-    name = completions.name
+def application(endpoint: Endpoint) -> Starlette:
+    """Answer GET /v1/models, /v1/models/NAME and /health, POST /v1/completions and /v1/chat/completions."""
+    name = endpoint.name
     card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "shoal"}
 
     async def models(request: Request) -> Response:
@@ -87,6 +76,10 @@ def application(completions: "Completions") -> Starlette:
         _check_name(request.path_params["name"], name)
         return JSONResponse(card)
 
+    async def health(request: Request) -> Response:
+        told = endpoint.health()
+        return JSONResponse(told, status_code=200 if told["status"] == "ok" else 503)
+
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
         return refuse(error.status, str(error), error.param)
@@ -94,30 +87,28 @@ def application(completions: "Completions") -> Starlette:
     async def failed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 404:
-            return refuse(404, "there is nothing here; there are GET /v1/models and POST /v1/completions (no chat)")
+            posts = "POST /v1/completions and /v1/chat/completions"
+            return refuse(404, f"there is nothing here; there are GET /v1/models and /health, {posts}")
         return refuse(error.status_code, error.detail)
 
     return Starlette(
         routes=[
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", one),
-            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/completions", Interface(endpoint, CompletionRequest.parse), methods=["POST"]),
+            Route("/v1/chat/completions", Interface(endpoint, ChatRequest.parse), methods=["POST"]),
+            Route("/health", health),
         ],
         exception_handlers={Refusal: refused, HTTPException: failed},
     )
 
 
-class Completions:
-    """POST /v1/completions, as an ASGI application, for a model that has a tokenizer."""
+@dataclass(frozen=True)
+class Interface:
+    """One of OpenAI's interfaces, as an ASGI application."""
 
-    def __init__(self, model: RoutedModel, name: str, is_task: bool) -> None:
-        self.name = name
-        self._model, self._is_task = model, is_task
-        self._writer = Writer(MAX_WAITING)
-
-    def close(self) -> None:
-        """Cut what is being answered; every client hears of it."""
-        self._writer.close()
+    endpoint: Endpoint
+    parse: Callable[[bytes], CompletionRequest | ChatRequest]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal before anything was sent."""
@@ -125,107 +116,12 @@ class Completions:
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "a request is sent as application/json")
         try:
-            asked = parse(await _body(request))
+            asked = self.parse(await _body(request))
         except ClientDisconnect:
             return
         if asked.model is not None:
-            _check_name(asked.model, self.name)
-        await _while_connected(receive, self._answer(asked, scope, receive, send))
-
-    async def _answer(self, asked: CompletionRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        completion = Completion(self.name)
-        try:
-            async with self._writer.write(lambda: self._begin(asked)) as answer:
-                reading = Reading(answer, asked)
-                if asked.stream:
-                    await self._stream(asked, completion, reading, send)
-                else:
-                    text = "".join([piece async for piece in reading])
-            if asked.stream:
-                await _send(send, {"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
-                return
-            response: Response = JSONResponse(completion.whole(text, reading.finish_reason, reading.usage))
-        except TimeoutError:
-            return  # the client takes nothing; the server closes its connection
-        except BusyError as error:
-            response = refuse(429, str(error))
-        except ClosedError as error:
-            response = refuse(503, str(error))
-        except Refusal as error:
-            response = refuse(error.status, str(error), error.param)
-        except ShoalError as error:
-            response = refuse(400, str(error), "prompt")
-        except Exception:
-            log.exception("a prompt could not be answered")
-            response = refuse(500, "the model failed; see the server's log")
-        await response(scope, receive, send)
-
-    def _begin(self, asked: CompletionRequest) -> Generation:
-        """Read the prompt; runs in a thread. Raises DataError: empty; Refusal: too long."""
-        seed = SystemRandom().getrandbits(63) if asked.seed is None else asked.seed
-        sampling = Sampling(
-            max_tokens=asked.max_tokens,
-            temperature=asked.temperature,
-            top_k=asked.top_k,
-            seed=seed,
-            no_repeat_ngram=asked.no_repeat_ngram,
-        )
-        prompt = task_prompt(self._model, asked.text) if self._is_task else asked.text
-        generation = Generation(self._model, prompt, sampling)
-        if generation.prompt_tokens > MAX_PROMPT_TOKENS:
-            raise Refusal(
-                400,
-                f"the prompt has {generation.prompt_tokens} tokens, and at most {MAX_PROMPT_TOKENS} are read; "
-                "shorten it",
-                "prompt",
-            )
-        return generation
-
-    async def _stream(self, asked: CompletionRequest, completion: Completion, reading: "Reading", send: Send) -> None:
-        """Send an answer as server-sent events, but for the last. What fails from here on is told in an event."""
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-        await _send(send, {"type": "http.response.start", "status": 200, "headers": headers})
-        try:
-            async for piece in reading:
-                if piece:
-                    await _send(send, _event(completion.piece(piece)))
-            await _send(send, _event(completion.piece("", reading.finish_reason)))
-            if asked.stream_options.include_usage:
-                await _send(send, _event(completion.usage(reading.usage)))
-        except TimeoutError:
-            raise
-        except ClosedError as error:
-            await _send(send, _event(error_body(503, str(error))))
-        except Exception:
-            log.exception("a prompt could not be answered")
-            await _send(send, _event(error_body(500, "the model failed; see the server's log")))
-
-
-class Reading:
-    """The text of an answer up to its end or a stop; afterwards, why it ended and what it took."""
-
-    def __init__(self, answer: Answer, asked: CompletionRequest) -> None:
-        self._answer, self._stops = answer, Stops(asked.stops)
-        self._taken = 0  # pieces, one for each token
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        async for piece in self._answer:
-            self._taken += 1
-            yield self._stops.feed(piece)
-            if self._stops.is_found:
-                return
-        yield self._stops.rest
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Whether it came to an end of its own, or had as many tokens as were allowed."""
-        return "stop" if self._stops.is_found or self._answer.generation.has_ended else "length"
-
-    @property
-    def usage(self) -> Usage:
-        """The numbers of tokens; the thread may be a few ahead of a stop."""
-        generation = self._answer.generation
-        return Usage(generation.prompt_tokens, min(self._taken, generation.answer_tokens))
+            _check_name(asked.model, self.endpoint.name)
+        await _while_connected(receive, self.endpoint.answer(asked, scope, receive, send))
 
 
 async def _body(request: Request) -> bytes:
@@ -257,25 +153,9 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) ->
         working.add_done_callback(lambda _: watching.cancel())
 
 
-async def _send(send: Send, message: dict[str, Any]) -> None:
-    """Send, but do not let a client that reads nothing hold up the others: raises TimeoutError."""
-    async with asyncio.timeout(SEND_S):
-        await send(message)
-
-
-def _event(data: dict[str, Any]) -> dict[str, Any]:
-    body = f"data: {json.dumps(data)}\n\n".encode()
-    return {"type": "http.response.body", "body": body, "more_body": True}
-
-
 def _check_name(asked: str, name: str) -> None:
     if asked != name:
         raise Refusal(404, f"there is no model '{asked[:64]}' here; there is '{name}'", "model")
-
-
-def refuse(status: int, message: str, param: str | None = None) -> Response:
-    """Return a refusal in the API's form."""
-    return JSONResponse(error_body(status, message, param), status_code=status)
 
 
 async def _told_to_end() -> None:

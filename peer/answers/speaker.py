@@ -54,8 +54,9 @@ class Speaker:
     def _begin(self, request: AnswerRequest, blocks: Sequence[str]) -> Generation:
         """Build the sub-model and read the prompt; runs in a thread. Raises DataError, StateError."""
         from peer.fused.fuse import build_one
-        from peer.fused.generate import Generation, Sampling
+        from peer.fused.generate import Generation
         from peer.fused.routed import RoutedModel, SubModelInfo
+        from peer.fused.sampling import Sampling
 
         states = {block: self._phi(block) for block in blocks}
         index = self._facts.strategy.domain(request.sub_model)

@@ -32,7 +32,7 @@ class Writer:
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
-        self._asked = 0  # prompts that are waiting or being answered
+        self.asked = 0  # prompts that are waiting or being answered
         self._turn = asyncio.Lock()  # it is fair
         self._writing: Answer | None = None
         self._is_closed = False
@@ -40,7 +40,7 @@ class Writer:
     @property
     def is_busy(self) -> bool:
         """Whether one more prompt would be refused."""
-        return self._asked > self._max_waiting
+        return self.asked > self._max_waiting
 
     @asynccontextmanager
     async def write(self, begin: Callable[[], Generation]) -> AsyncIterator[Answer]:
@@ -51,7 +51,7 @@ class Writer:
         """
         if self.is_busy:
             raise BusyError("it is busy with what was asked before; ask again later")
-        self._asked += 1
+        self.asked += 1
         try:
             async with self._turn:
                 if self._is_closed:
@@ -63,7 +63,7 @@ class Writer:
                 finally:
                     await answer.end()
         finally:
-            self._asked -= 1
+            self.asked -= 1
 
     def close(self) -> None:
         """Cut the answer that is being written, and refuse all that wait."""

@@ -98,7 +98,9 @@ def fuse(
         list[str], typer.Argument(help="A peer's address, or state directories.", metavar="ADDR|DIR...")
     ],
     out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
-    form: Annotated[Literal["routed", "mixtral", "llama"], typer.Option("--format", help="What to make.")] = "routed",
+    form: Annotated[
+        Literal["routed", "mixtral", "llama", "peft"], typer.Option("--format", help="What to make.")
+    ] = "routed",
     sub_model: Annotated[
         str | None, typer.Option(help="Take only this one, such as branch.0 or adapter.1.", metavar="NAME")
     ] = None,
@@ -202,8 +204,9 @@ def generate(
     """Let a model go on from a prompt, or answer one if it was trained on a task."""
     _check_model(model)
     from peer.commands import terminal
-    from peer.fused.generate import Generation, Sampling, task_prompt
+    from peer.fused.generate import Generation, task_prompt
     from peer.fused.routed import RoutedModel
+    from peer.fused.sampling import Sampling
 
     sampling = Sampling(
         max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed, no_repeat_ngram=no_repeat_ngram

@@ -5,8 +5,10 @@ Special tokens are never recognised inside a document: text cannot end itself.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,26 @@ def decode_part(tokenizer: Tokenizer, tokens: Sequence[int], start: int, end: in
     if whole.startswith(before):
         return str(whole[len(before) :])
     return str(tokenizer.decode(tokens[start:end], skip_special_tokens=True))  # a character is cut in two there
+
+
+def token_bytes(tokenizer: Tokenizer, tokens: Sequence[int], at: int) -> bytes:
+    """Return the bytes that `tokens[at]` adds to the text: all of a word, or a part of a character."""
+    text = decode_part(tokenizer, tokens, at, at + 1)
+    name = tokenizer.id_to_token(tokens[at]) or ""
+    if "\ufffd" not in text and text:
+        return text.encode()
+    if part := re.fullmatch(r"<0x([0-9A-F]{2})>", name):  # of sentencepiece
+        return bytes.fromhex(part[1])
+    known = _byte_of_letter()
+    return bytes(known[letter] for letter in name) if all(letter in known for letter in name) else text.encode()
+
+
+@cache
+def _byte_of_letter() -> dict[str, int]:
+    """Return which byte each letter of a byte-level tokenizer stands for: itself, or the next one beyond 255."""
+    own = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in own]
+    return {chr(byte): byte for byte in own} | {chr(256 + at): byte for at, byte in enumerate(others)}
 
 
 def _size_of_model(folder: Path) -> int:

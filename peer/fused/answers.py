@@ -16,8 +16,8 @@ from torch import Tensor
 
 from peer.corpus.data import Array
 from peer.corpus.examples import Encoded
-from peer.fused.generate import repeating
 from peer.fused.routed import MAX_LOGITS, RoutedModel
+from peer.fused.sampling import repeating
 
 NO_REPEAT = 3  # tokens in a row that no answer has twice when it is scored: small models would go in circles
 MAX_BATCH = 64  # prompts that are answered together; all wait for the slowest answer
@@ -81,7 +81,7 @@ def _answer_batch(model: RoutedModel, prompts: Sequence[NDArray[np.int64]], limi
             if not is_open[row]:
                 continue
             weights[row] = model.router.step(weights[row], liked_KB[:, row])
-            is_open[row] = token != model.end_of_text
+            is_open[row] = token not in model.ends
             if is_open[row]:
                 answers[row].append(token)
                 is_open[row] = len(answers[row]) < limits[row]

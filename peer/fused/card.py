@@ -8,7 +8,7 @@ from configs.run import RunSpec
 from peer.fused.routed import TASK
 from peer.train.outer import SWARM
 
-Format = Literal["routed", "mixtral", "llama"]
+Format = Literal["routed", "mixtral", "llama", "peft"]
 
 MAX_LISTED = 20  # peers of a block that the card names
 
@@ -20,6 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained(DIR)
 tokenizer = AutoTokenizer.from_pretrained(DIR)
+```"""
+
+USE_PEFT = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), DIR)
 ```"""
 
 
@@ -53,7 +60,7 @@ def model_card(
         parts.append(f"{began}{licensed}; here it was trained on texts of {spec.model.context_length} tokens.")
     if task is not None:
         parts.append(f"Before it answers it reads {task.prompt!r}, as in `{TASK}`.")
-    parts.append(USE_ROUTED if format == "routed" else USE_STANDARD)
+    parts.append({"routed": USE_ROUTED, "peft": USE_PEFT}.get(format, USE_STANDARD))
     if ages:
         parts += ["## Who trained it", _contributions(spec, ages)]
     return "\n\n".join(parts) + "\n"

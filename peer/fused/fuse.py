@@ -1,8 +1,9 @@
 """Fusion: the whole model from its blocks, written as a directory that others can load.
 
-Three forms. `routed`: the sub-models side by side with Shoal's router, for every strategy (peer/fused/routed.py).
-`mixtral`: one standard Mixtral, for `experts`. `llama`: one standard Llama, for `replicas` or a single sub-model.
-The last two load with plain Transformers. Fusing never averages blocks of different domains: that destroys a model.
+Four forms. `routed`: the sub-models side by side with Shoal's router, for every strategy (peer/fused/routed.py).
+`mixtral`: one standard Mixtral, for `experts`. `llama`: one standard model, for `replicas` or a single sub-model. These
+two load with plain Transformers. `peft`: adapters by themselves. Fusing never averages blocks of different domains:
+that destroys a model.
 
 Shapes: B texts, T tokens, K experts, H hidden size, M size of an MLP, V tokens of the vocabulary.
 """
@@ -25,6 +26,7 @@ from configs.corpus import TaskFormat
 from configs.errors import DataError, StateError, UsageError
 from configs.run import OriginSpec, RunSpec
 from peer.corpus.tokenizer import open_tokenizer
+from peer.fused.adapter import write_adapter
 from peer.fused.card import Format, model_card
 from peer.fused.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
 from peer.fused.tune import MAX_VOTES, Tuning, tune
@@ -96,7 +98,9 @@ def fuse(
         raise UsageError("a Mixtral needs experts that have parted (strategy experts); use routed or llama")
     if tuning is not None and format != "mixtral":
         raise UsageError("only a Mixtral is tuned; choose that format, or leave the tune out")
-    models = {name: build_sub_model(parts, name) for name in names}
+    if format == "peft" and parts.spec.model.adapter is None:
+        raise UsageError("only adapters are written as PEFT keeps them (strategy adapters); choose another format")
+    models = {} if format == "peft" else {name: build_sub_model(parts, name) for name in names}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with quiet_transformers(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
@@ -109,6 +113,11 @@ def fuse(
                 if tuning is not None:
                     tune(mixtral, parts.spec, [parts.domain(name) for name in names], tuning)
                 _write_model(parts, mixtral, fresh)
+            elif format == "peft":
+                for name in names:
+                    place = fresh if sub_model is not None else fresh / name
+                    write_adapter(parts.spec, named_parameters(parts.spec, parts.strategy, parts.blocks, name), place)
+                    _write_tokenizer(parts, place)
             else:
                 _write_model(parts, models[names[0]], fresh)
             if format == "routed":
@@ -135,6 +144,22 @@ def build_one(
 ) -> PreTrainedModel:
     """Return the sub-model `name` of a run in float32, from its flat blocks; adapters go into the `base`.
 
+    Raises DataError as `named_parameters`.
+    """
+    spec, named = run.model, named_parameters(run, strategy, found, name)
+    if spec.adapter is not None:
+        if base is None:
+            raise DataError("the model that the adapters were trained on is missing: fuse from a peer of the run")
+        named = merge(spec, base, named)
+    model = build_model(spec.model_copy(update={"adapter": None}))
+    model.config.use_cache = True
+    _set_as_its_origin(model, run)
+    return filled(model, named)
+
+
+def named_parameters(run: RunSpec, strategy: Strategy, found: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return what is trained of the sub-model `name`, by the names of its parameters.
+
     Raises DataError: a block is missing and cannot be derived, or has a wrong size.
     """
     spec = run.model
@@ -152,15 +177,7 @@ def build_one(
                 f"block '{block}' has {blocks[block].numel()} values instead of {layout.block_size(block)}: "
                 "it belongs to another run"
             )
-    named = strategy.assemble(name, blocks, spec)
-    if spec.adapter is not None:
-        if base is None:
-            raise DataError("the model that the adapters were trained on is missing: fuse from a peer of the run")
-        named = merge(spec, base, named)
-    model = build_model(spec.model_copy(update={"adapter": None}))
-    model.config.use_cache = True
-    _set_as_its_origin(model, run)
-    return filled(model, named)
+    return strategy.assemble(name, blocks, spec)
 
 
 def build_mixtral(

@@ -6,29 +6,18 @@ text so far. A token costs one forward pass of each sub-model.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from configs.errors import DataError
-from configs.run import Frozen
 from peer.corpus.data import Array
 from peer.corpus.examples import TaskEncoder
 from peer.corpus.tokenizer import EMPTY_PROMPT, decode_part, encode_text
 from peer.fused.routed import TASK, RoutedModel
 from peer.fused.router import mix
-
-
-class Sampling(Frozen):
-    """How tokens are drawn."""
-
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 128
-    temperature: Annotated[float, Field(ge=0, le=10)] = 0.8  # 0: always the likeliest token
-    top_k: Annotated[int, Field(ge=0)] = 50  # 0: draw from all tokens
-    seed: int = 0
-    no_repeat_ngram: Annotated[int, Field(ge=0, le=64)] = 0  # tokens in a row that no answer has twice; 0: any may
+from peer.fused.sampling import Chance, Sampling, chances, draw
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,12 @@ class Generation:
     model: RoutedModel
     prompt: str | Sequence[int]  # a text, or its tokens
     sampling: Sampling = field(default_factory=Sampling)
+    begins: bool = True  # the prompt is read after an end of text, as in training
+    alternatives: int | None = None  # how many likeliest tokens are noted at each place; None: nothing is noted
     tokens: list[int] = field(init=False)  # of the prompt, then of the answer
     prompt_tokens: int = field(init=False)  # how many of them are the prompt's
+    # What was thought of each token, if it is noted; None where it was not read with what stands before it.
+    chances: list[Chance | None] = field(init=False, default_factory=list)
     _shares: list[Array] = field(init=False, default_factory=list)  # (K,) for each token: who spoke it
 
     def __post_init__(self) -> None:
@@ -79,34 +72,39 @@ class Generation:
         model, router = self.model, self.model.router
         reader = _Reader(model)
         random = np.random.default_rng(self.sampling.seed)
-        del self.tokens[self.prompt_tokens :], self._shares[:]
+        del self.tokens[self.prompt_tokens :], self._shares[:], self.chances[:]
 
         kept = self.tokens if len(self.tokens) < model.context_length else self.tokens[-reader.room :]
-        _, weights = self._route(router.naive_bayes(self.tokens[: -len(kept)]), None)
-        read, following = reader.read(kept)
-        _, weights = self._route(read, weights)
+        early = len(self.tokens) - len(kept)
+        _, weights = self._route(router.naive_bayes(self.tokens[:early]), None)
+        logs, following = reader.read(kept, begins=self.begins or early > 0)
+        told, weights = self._route(_chosen(logs, kept), weights)
+        self._note_prompt(logs, told)
         written = ""
         for _ in range(self.sampling.max_tokens):
-            token = self._draw(mix(weights[:, None], following), random)
+            mixed = mix(weights[:, None], following)
+            token = draw(mixed, self.tokens[self.prompt_tokens :], self.sampling, random)
+            if self.alternatives is not None:
+                self.chances += chances(mixed[None], [token], self.alternatives)
             self._shares.append(_shares(weights[:, None], following[:, token, None])[:, 0])
             weights = router.step(weights, following[:, token])
             self.tokens.append(token)
-            if token == model.end_of_text:
+            if token in model.ends:
                 break
-            text = self._decode(self.prompt_tokens, len(self.tokens))
+            text = self.text(self.prompt_tokens, len(self.tokens))
             if len(text) <= len(written) or text.endswith("\ufffd"):  # a character is still incomplete
                 text = written
             yield text[len(written) :]
             written = text
             following = reader.follow(self.tokens)
-        text = self._decode(self.prompt_tokens, len(self.tokens))
+        text = self.text(self.prompt_tokens, len(self.tokens))
         if len(text) > len(written):
             yield text[len(written) :]
 
     @property
     def has_ended(self) -> bool:
         """Whether the model has ended its answer; else it was cut at `max_tokens`, or is not finished yet."""
-        return len(self.tokens) > self.prompt_tokens and self.tokens[-1] == self.model.end_of_text
+        return len(self.tokens) > self.prompt_tokens and self.tokens[-1] in self.model.ends
 
     @property
     def answer_tokens(self) -> int:
@@ -124,7 +122,7 @@ class Generation:
                 continue
             info = self.model.sub_models[speakers[start]]
             weight = float(np.mean([share[speakers[start]] for share in self._shares[start:end]]))
-            text = self._decode(start, end)
+            text = self.text(start, end)
             found.append(Segment(text, info.name, info.domain, weight, start < self.prompt_tokens))
             start = end
         return found
@@ -135,19 +133,19 @@ class Generation:
         self._shares.extend(_shares(weights, log_likelihoods).T)
         return weights, after
 
-    def _draw(self, log_probabilities: Array, random: np.random.Generator) -> int:
-        """Draw a token from the mixture (V,)."""
-        if length := self.sampling.no_repeat_ngram:
-            log_probabilities[repeating(self.tokens[self.prompt_tokens :], length)] = -np.inf
-        if self.sampling.temperature == 0:
-            return int(log_probabilities.argmax())
-        scaled = log_probabilities / self.sampling.temperature
-        if 0 < self.sampling.top_k < len(scaled):
-            scaled[scaled < np.partition(scaled, -self.sampling.top_k)[-self.sampling.top_k]] = -np.inf
-        # Gumbel's trick: the argmax of perturbed logarithms is a draw from their softmax.
-        return int((scaled + random.gumbel(size=len(scaled))).argmax())
+    def _note_prompt(self, logs_KTV: Array, weights: Array) -> None:
+        """Note what was thought of the prompt's tokens that were read, by the weights (K, T) before each."""
+        if self.alternatives is None:
+            return
+        count = logs_KTV.shape[1]
+        tokens = self.tokens[self.prompt_tokens - count : self.prompt_tokens]
+        self.chances += [None] * (self.prompt_tokens - count)
+        for at in range(count):  # one after the other: all at once would need the vocabulary for each
+            mixed = mix(weights[:, -count + at, None], logs_KTV[:, at])
+            self.chances += chances(mixed[None], [tokens[at]], self.alternatives)
 
-    def _decode(self, start: int, end: int) -> str:
+    def text(self, start: int, end: int) -> str:
+        """Return what these tokens add to the text of those before them."""
         assert self.model.tokenizer is not None
         return decode_part(self.model.tokenizer, self.tokens, start, end)
 
@@ -171,13 +169,15 @@ class _Reader:
         self._caches: list[Any] = []
         self._length = 0
 
-    def read(self, tokens: list[int]) -> tuple[Array, Array]:
-        """Read afresh. Returns the log likelihoods (K, T) of the tokens, and those (K, V) of the one after."""
+    def read(self, tokens: list[int], *, begins: bool = True) -> tuple[Array, Array]:
+        """Read afresh. Returns the log likelihoods (K, T, V) at the tokens' places, and those (K, V) at the one after.
+
+        Unless the text `begins` there, after an end of text, nothing is thought of its first token: T is one less.
+        """
         self._caches = [None] * len(self.model.models)
         self._length = 0
-        logs_KTV = self._forward([self.model.end_of_text, *tokens])
-        chosen = np.take_along_axis(logs_KTV[:, :-1], np.array(tokens)[None, :, None], axis=2)
-        return chosen[:, :, 0], logs_KTV[:, -1]
+        logs_KTV = self._forward([self.model.end_of_text, *tokens] if begins else tokens)
+        return logs_KTV[:, :-1], logs_KTV[:, -1]
 
     def follow(self, tokens: list[int]) -> Array:
         """Read the last of `tokens`, the others having been read. Returns the log likelihoods (K, V) of the next."""
@@ -197,11 +197,11 @@ class _Reader:
         return np.stack(logs)
 
 
-def repeating(tokens: Sequence[int], length: int) -> list[int]:
-    """Return the tokens that would end a sequence of `length` tokens which stands in `tokens` already."""
-    last = tokens[len(tokens) - length + 1 :]
-    starts = range(len(tokens) - length + 1)
-    return [tokens[at + length - 1] for at in starts if tokens[at : at + length - 1] == last]
+def _chosen(logs_KTV: Array, tokens: Sequence[int]) -> Array:
+    """Return the log likelihoods (K, T) of the tokens; 0 for a first one of which nothing was thought."""
+    read = np.array(tokens[len(tokens) - logs_KTV.shape[1] :], dtype=np.int64)
+    chosen = np.take_along_axis(logs_KTV, read[None, :, None], axis=2)[:, :, 0]
+    return np.pad(chosen, ((0, 0), (len(tokens) - len(read), 0)))
 
 
 def _shares(log_weights: Array, log_likelihoods: Array) -> Array:

@@ -66,6 +66,13 @@ class RoutedModel:
     end_of_text: int
     tokenizer: Tokenizer | None  # only needed for text
     task: TaskFormat | None = None  # how it was trained to be asked
+    ends: frozenset[int] = frozenset()  # tokens at which an answer ends, the end of text among them
+
+    def __post_init__(self) -> None:
+        said = getattr(self.models[0].generation_config, "eos_token_id", None)
+        more = said if isinstance(said, list) else [said]
+        ends = {self.end_of_text, *self.ends, *(token for token in more if isinstance(token, int))}
+        object.__setattr__(self, "ends", frozenset(ends))
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:

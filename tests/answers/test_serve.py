@@ -1,6 +1,5 @@
 """The endpoint as the official client of OpenAI sees it, over real connections."""
 
-import asyncio
 import dataclasses
 import json
 import re
@@ -10,74 +9,28 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from fused_example import BRANCHES, write_fused
+from serving import PROMPT, client_of, server
 
-import peer.answers.serve
+import peer.answers.endpoint
 from benchmarks.patience import HANG_S
 from configs.corpus import TaskFormat
-from configs.run import RunSpec
-from peer.answers.completions import Stops
-from peer.answers.serve import Completions, application, refuse
+from peer.answers.reading import Stops
 from peer.commands.main import main
-from peer.fused.generate import Generation, Sampling, task_prompt
+from peer.fused.generate import Generation, task_prompt
 from peer.fused.routed import RoutedModel
-from peer.http.server import Place, bind, open_server
+from peer.fused.sampling import Sampling
 
-PLACE = Place("the endpoint", "127.0.0.1", 0, "--host", "--port", "name it as --host")
-PROMPT = "A shoal of fish"
 LONG = 4096  # tokens, without chance: seconds of writing
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, smallest_run: Callable[..., RunSpec]) -> Path:
-    return write_fused(tmp_path_factory.mktemp("models") / "fused", smallest_run(**BRANCHES))
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> RoutedModel:
-    return RoutedModel.load(folder)
-
-
-@contextmanager
-def server(model: RoutedModel, *, is_task: bool = False) -> Iterator[str]:
-    """Serve in a thread; yield the URL."""
-    ready = threading.Event()
-    told: dict[str, Any] = {}
-
-    async def live() -> None:
-        told["end"], told["loop"] = asyncio.Event(), asyncio.get_running_loop()
-        async with open_server(
-            application(Completions(model, "fused", is_task)), PLACE, bind(PLACE), refuse=refuse
-        ) as url:
-            told["url"] = url
-            ready.set()
-            await told["end"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(live(),))
-    thread.start()
-    assert ready.wait(HANG_S)
-    try:
-        yield told["url"]
-    finally:
-        told["loop"].call_soon_threadsafe(told["end"].set)
-        thread.join()
-
-
-@contextmanager
-def client_of(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=HANG_S) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +65,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
                     noted.event.set()
                 yield piece
 
-    monkeypatch.setattr(peer.answers.serve, "Generation", Noted)
+    monkeypatch.setattr(peer.answers.endpoint, "Generation", Noted)
     return noted
 
 
@@ -185,27 +138,33 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     ("options", "says", "param"),
     [
         ({"prompt": ""}, "the prompt is empty", "prompt"),
-        ({"prompt": []}, "must be a text, or a list with one text", "prompt"),
-        ({"prompt": ["a", "b"]}, "must be a text, or a list with one text", "prompt"),
-        ({"prompt": [1, 2]}, "must be a text, or a list with one text", "prompt"),
+        ({"prompt": []}, "must be a text, its tokens, or a list of up to 64 of them", "prompt"),
+        ({"prompt": ["a", 1]}, "must be a text, its tokens, or a list of up to 64 of them", "prompt"),
+        ({"prompt": [1, 2**30]}, "there is no token 1073741824; there are 300", "prompt"),
         ({"prompt": "fish " * 200}, "tokens, and at most 100 are read; shorten it", "prompt"),
-        ({"n": 2}, "'n' is not supported but with 1", "n"),
-        ({"top_p": 0.5}, "'top_p' is not supported but with 1", "top_p"),
-        ({"echo": True}, "'echo' is not supported but with false", "echo"),
-        ({"logprobs": 3}, "'logprobs' is not supported; leave it out", "logprobs"),
-        ({"max_tokens": 0}, "greater than or equal to 1", "max_tokens"),
+        ({"suffix": "end"}, "'suffix' is not supported; leave it out", "suffix"),
+        ({"n": 65}, "less than or equal to 64", "n"),
+        ({"n": 40, "prompt": ["a", "b"]}, "at most 64 answers are written to one request", None),
+        ({"n": 3, "best_of": 2}, "best_of must be at least n", None),
+        ({"best_of": 2}, "leave out stream", None),
+        ({"top_p": 1.5}, "less than or equal to 1", "top_p"),
+        ({"logprobs": 21}, "less than or equal to 20", "logprobs"),
+        ({"logit_bias": {"300": 1}}, "there is no token 300; there are 300", "logit_bias"),
+        ({"logit_bias": {"one": 1}}, "should match pattern", "logit_bias"),
+        ({"presence_penalty": 3}, "less than or equal to 2", "presence_penalty"),
+        ({"max_tokens": -1}, "greater than or equal to 0", "max_tokens"),
         ({"max_tokens": LONG + 1}, f"less than or equal to {LONG}", "max_tokens"),
         ({"temperature": -1}, "greater than or equal to 0", "temperature"),
         ({"seed": -1}, "greater than or equal to 0", "seed"),
-        ({"stop": ["a"] * 5}, "'stop' must be a text or up to 4", "stop"),
-        ({"stop": ""}, "'stop' must be a text or up to 4", "stop"),
+        ({"stop": ["a"] * 17}, "'stop' must be a text or up to 16", "stop"),
+        ({"stop": ""}, "'stop' must be a text or up to 16", "stop"),
         ({"extra_body": {"beams": 3}}, "there is no option 'beams'", "beams"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
-    options: dict[str, Any], says: str, param: str, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], says: str, param: str | None, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer.answers.serve, "MAX_PROMPT_TOKENS", 100)
+    monkeypatch.setattr(peer.answers.endpoint, "MAX_PROMPT_TOKENS", 100)
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(**{"model": "fused", "prompt": "fish", "stream": True, **options})
     told = caught.value.body
@@ -229,8 +188,10 @@ def test_neutral_options_are_taken(client: openai.OpenAI) -> None:
 def test_other_errors_have_their_own_class(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
         client.completions.create(model="gpt", prompt="fish")
-    with pytest.raises(openai.NotFoundError, match=r"POST /v1/completions \(no chat\)"):
+    with pytest.raises(openai.BadRequestError, match="no chat template: ask POST /v1/completions"):
         client.chat.completions.create(model="fused", messages=[{"role": "user", "content": "fish"}])
+    with pytest.raises(openai.NotFoundError, match="there are GET /v1/models and /health, POST /v1/completions and"):
+        client.embeddings.create(model="fused", input="fish")
     with pytest.raises(openai.APIStatusError, match="more than 1048576 bytes") as caught:
         client.completions.create(model="fused", prompt="fish " * 300_000)
     assert caught.value.status_code == 413
@@ -278,7 +239,7 @@ def test_a_client_that_leaves_ends_its_generation(
 
 
 def test_others_are_answered_while_it_writes(model: RoutedModel, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer.answers.serve, "MAX_WAITING", 0)
+    monkeypatch.setattr(peer.answers.endpoint, "MAX_WAITING", 0)
     with (
         server(model) as url,
         client_of(url) as client,

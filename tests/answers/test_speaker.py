@@ -16,8 +16,9 @@ from configs.run import RunSpec
 from peer.answers.speaker import Speaker
 from peer.block.store import BlockStore
 from peer.fused.fuse import build_one
-from peer.fused.generate import Generation, Sampling
+from peer.fused.generate import Generation
 from peer.fused.routed import RoutedModel, SubModelInfo
+from peer.fused.sampling import Sampling
 from peer.train.outer import new_state
 from peer.train.partition import Strategy
 from protocols.answer import AnswerPart, AnswerRequest

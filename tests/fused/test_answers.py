@@ -10,9 +10,10 @@ from configs.run import ModelSpec
 from peer.corpus.examples import Encoded
 from peer.fused import answers
 from peer.fused.answers import NO_REPEAT, answer, preferred
-from peer.fused.generate import Generation, Sampling, repeating
+from peer.fused.generate import Generation
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.router import Router
+from peer.fused.sampling import Sampling, repeating
 from peer.train.model import build_config
 
 SPEC = ModelSpec(
@@ -34,7 +35,9 @@ def mixtral() -> torch.nn.Module:
     torch.manual_seed(5)
     sizes = {"vocab_size": 260, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 48}
-    return MixtralForCausalLM(MixtralConfig(**sizes, **heads, num_local_experts=3, num_experts_per_tok=1)).eval()
+    return MixtralForCausalLM(
+        MixtralConfig(**sizes, **heads, num_local_experts=3, num_experts_per_tok=1, eos_token_id=END)
+    ).eval()
 
 
 def routed(*models_: torch.nn.Module) -> RoutedModel:

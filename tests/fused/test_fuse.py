@@ -19,8 +19,9 @@ from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
 from peer.corpus.data import Source
 from peer.fused.card import Format
 from peer.fused.fuse import Parts, build_mixtral, build_sub_model, fuse
-from peer.fused.generate import Generation, Sampling
+from peer.fused.generate import Generation
 from peer.fused.routed import RoutedModel
+from peer.fused.sampling import Sampling
 from peer.fused.tune import Tuning
 
 MODEL = ModelSpec(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -19,7 +20,7 @@ from configs.run import AdapterSpec, RunSpec
 from peer.block.store import BlockStore, initial_state
 from peer.commands.main import main
 from peer.corpus.prepare import Plan, prepare_texts
-from peer.fused.fuse import Parts, fuse
+from peer.fused.fuse import Parts, build_sub_model, fuse
 from peer.member.entry import Entry
 from peer.train.model import initial_parameters
 from peer.train.outer import new_state
@@ -160,6 +161,14 @@ def test_adapters_are_fused_with_what_the_state_directory_holds(
             difference = (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max()
         assert difference <= 1e-5 if phi is state.phi else difference > 0.1
     both = replace(parts, blocks={"adapter.0": state.phi, "adapter.1": changed})
+    fuse(replace(both, base=None), tmp_path / "peft", "peft")  # for which the base is not needed
+    fuse(both, tmp_path / "only", "peft", "adapter.1")
+    for place in (tmp_path / "peft" / "adapter.1", tmp_path / "only"):
+        base_model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+        adapted = PeftModel.from_pretrained(base_model, place)
+        with torch.no_grad():
+            merged = build_sub_model(both, "adapter.1")
+            assert (adapted(input_ids=tokens).logits - merged(input_ids=tokens).logits).abs().max() <= 1e-4
     fuse(both, tmp_path / "routed")
     routed = [
         AutoModelForCausalLM.from_pretrained(tmp_path / "routed" / f"adapter.{k}", dtype=torch.float32)
