@@ -141,6 +141,9 @@ def evaluate(
         bool, typer.Option("--metrics", help="Answer the examples of tasks, score the answers.")
     ] = False,
     limit: Annotated[int | None, typer.Option(help="Examples of each task.", min=1)] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The model that it began with, for --metrics beside it.", metavar="DIR")
+    ] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -155,13 +158,17 @@ def evaluate(
         raise DataError(
             f"{data} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input and target"
         )
+    if base is not None:
+        _check_model(base)
+        if not metrics:
+            raise UsageError("--base is scored by its answers; give --metrics, too")
     from peer.commands import terminal
     from peer.corpus import examples
     from peer.fused import evaluate as evaluating
     from peer.fused.routed import RoutedModel
 
     heldout = {domain.name: examples.heldout_tokens(corpus, domain, limit) for domain in corpus.info.domains}
-    scored = {}
+    scored, of_base = {}, {}
     with terminal.progress() as report:
         loaded = RoutedModel.load(model, device)
         _check_format(data, corpus.info.task_format, loaded.task)
@@ -173,15 +180,21 @@ def evaluate(
             for domain in tasks:
                 held = examples.heldout_examples(corpus, domain, limit)
                 scored[domain.name] = scores.score_task(loaded, encoder, held, _of(domain.name, report))
+            if base is not None:
+                loaded = RoutedModel.load(base, device)
+                for domain in tasks:
+                    held = examples.heldout_examples(corpus, domain, limit)
+                    of_base[domain.name] = scores.score_task(loaded, encoder, held, _of(f"{domain.name}, base", report))
     if as_json:
         import json
 
         found = {"tasks": {name: task.as_dict() for name, task in scored.items()}} if metrics else {}
+        found |= {"base": {name: task.as_dict() for name, task in of_base.items()}} if of_base else {}
         print(json.dumps({**result.as_dict(), **found}, indent=1))
     else:
         terminal.show_evaluation(result)
         for name, task in scored.items():
-            terminal.show_scores(name, task)
+            terminal.show_scores(name, task, of_base.get(name))
 
 
 @app.command(rich_help_panel=MODEL)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WATCH_S = 1.0  # between two looks
 PATIENCE = 3  # looks in a row without an answer, after which the daemon counts as gone
+SAMPLE_CHARS = 320  # of a text that is shown
 SPEAKERS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
 Report = Callable[[str, int, int], None]  # what is being done, how much is done, of how much (0: not known yet)
@@ -94,16 +95,31 @@ def show_evaluation(result: "Evaluation") -> None:
     console.print(f"{result.forward_passes} forward passes a token, {result.seconds:.1f} s", style="bright_black")
 
 
-def show_scores(domain: str, task: "TaskScores") -> None:
-    """Print how good the answers to the examples of one domain are."""
+def show_scores(domain: str, task: "TaskScores", base: "TaskScores | None" = None) -> None:
+    """Print how good the answers to the examples of one domain are, beside what needs no model, and some of them.
+
+    `base`: the scores of the model that it began with.
+    """
+    beside = ({} if base is None else {"base": base.scores}) | dict(task.trivial)
     table = Table(box=None, pad_edge=False, header_style="bright_black")
-    for name in (f"{clean(domain)}, {task.examples:,} examples", "score", "95 % interval"):
-        table.add_column(plain(name), justify="right" if table.columns else "left")
+    for name in (f"{clean(domain)}, {task.examples:,} examples", "score", "95 % interval", *beside):
+        table.add_column(plain(name), justify="right" if table.columns else "left", no_wrap=True)
     for name, score in task.scores.items():
-        table.add_row(name, Text(f"{score.value:.1f}", "bold"), f"{score.low:.1f} to {score.high:.1f}")
+        others = [f"{scores[name].value:.1f}" if name in scores else "" for scores in beside.values()]
+        table.add_row(name, Text(f"{score.value:.1f}", "bold"), f"{score.low:.1f} to {score.high:.1f}", *others)
     console = Console()
     console.print()
     console.print(table)
+    for at, sample in enumerate(task.samples):
+        said = {"input": sample.input, "reference": sample.reference, "answer": sample.answer}
+        if base is not None:
+            said["base"] = base.samples[at].answer
+        console.print()
+        for name, text in said.items():
+            short = " ".join(text.split())
+            short = short if len(short) <= SAMPLE_CHARS else f"{short[:SAMPLE_CHARS]} …"
+            style = "bold" if name == "answer" else ""
+            console.print(Text.assemble((f"{name:>9}  ", "bright_black"), (printable(short), style)))
 
 
 def show_segments(segments: "Sequence[Segment]") -> None:

@@ -26,10 +26,13 @@ from peer.fused.answers import answer, preferred
 from peer.fused.routed import RoutedModel
 
 RESAMPLINGS = 1000
+SAMPLES = 3  # examples that are shown with their answers
+LEAD, COPY, MAJORITY = "lead", "copy", "majority"  # the first sentence, the input, the commonest right option
 ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 _CHARACTER = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"  # kana and Han
 _WORDS = re.compile(f"{_CHARACTER}|(?:(?!{_CHARACTER})[^\\W_])+")
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s*(?=\s|[\u3040-\u9fff]|$)|\n")
 _PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？、；：“”‘’（）《》「」")
 
 Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how much)
@@ -46,17 +49,27 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One example and its answer, for a person to read."""
+
+    input: str
+    reference: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class TaskScores:
     """The scores of one task."""
 
     examples: int
     scores: Mapping[str, Score]
     bleu_words: str  # how sacrebleu found them: "13a" or, where texts are mostly Chinese or Japanese, "zh"
+    trivial: Mapping[str, Mapping[str, Score]]  # of what needs no model: `LEAD`, `COPY`, `MAJORITY`
+    samples: tuple[Sample, ...]
 
     def as_dict(self) -> dict[str, object]:
         """Return what `shoal eval --metrics --json` prints of it."""
-        scores = {name: asdict(score) for name, score in self.scores.items()}
-        return {"examples": self.examples, "bleu_words": self.bleu_words, "scores": scores}
+        return asdict(self)
 
 
 def score_task(
@@ -82,10 +95,38 @@ def score_task(
     limits = [min(longest, encoder.window - len(prompt)) for prompt in prompts]
     tokens = answer(model, prompts, limits, lambda done, total: report("answering", done, total))
     answers = [str(model.tokenizer.decode(each, skip_special_tokens=True)).strip() for each in tokens]
-    scores, bleu_words = score_answers(answers, [example.references for example, _ in pairs])
+    answered = [example for example, _ in pairs]
+    references = [example.references for example in answered]
+    scores, bleu_words = score_answers(answers, references)
+    trivial = {name: score_answers(texts, references)[0] for name, texts in trivial_answers(answered).items()}
     if choices := _choices(model, [pair for pair in pairs if pair[0].options], report):
         scores["accuracy"] = _mean(choices)
-    return TaskScores(len(pairs), scores, bleu_words)
+        trivial[MAJORITY] = {"accuracy": _mean(majority([example for example in answered if example.options]))}
+    shown = range(0, len(pairs), max(1, len(pairs) // SAMPLES))[:SAMPLES]
+    samples = tuple(Sample(answered[at].input, references[at][0], answers[at]) for at in shown)
+    return TaskScores(len(pairs), scores, bleu_words, trivial, samples)
+
+
+def trivial_answers(examples: Sequence[Example]) -> dict[str, list[str]]:
+    """Return the answers of what needs no model: the first sentence of each input, and the input itself."""
+    return {
+        LEAD: [_SENTENCE.split(example.input.strip(), maxsplit=1)[0] for example in examples],
+        COPY: [example.input.strip() for example in examples],
+    }
+
+
+def majority(examples: Sequence[Example]) -> list[float]:
+    """Return 1 for each example whose right option is the one that is right most often, 0 for the others.
+
+    Options go by their text where all examples have the same, and else by their place.
+    """
+    is_alike = len({tuple(sorted(example.options)) for example in examples}) == 1
+    right = [
+        {option if is_alike else at for at, option in enumerate(example.options) if option in example.references}
+        for example in examples
+    ]
+    ((best, _),) = Counter(option for options in right for option in options).most_common(1) or ((None, 0),)
+    return [float(best in options) for options in right]
 
 
 def score_answers(

@@ -8,7 +8,18 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from peer.fused.scores import Score, bootstrap, normalized, score_answers, token_f1
+from peer.corpus.examples import Example
+from peer.fused.scores import (
+    COPY,
+    LEAD,
+    Score,
+    bootstrap,
+    majority,
+    normalized,
+    score_answers,
+    token_f1,
+    trivial_answers,
+)
 
 ANSWERS = ["the cat sat on the mat", "a dog barks.", "nothing at all", "Two small boats lie there"]
 REFERENCES = [["the cat sat on a mat"], ["The dog barks!", "A dog barks"], ["something"], ["two small boats lay there"]]
@@ -70,3 +81,20 @@ def test_intervals_are_seeded_and_hold_the_score() -> None:
     assert found.low == pytest.approx(found.value - 1.96 * deviation, abs=0.3 * deviation)
     assert found.high == pytest.approx(found.value + 1.96 * deviation, abs=0.3 * deviation)
     assert bootstrap(np.ones((3, 2)), mean) == Score(1, 1, 1)
+
+
+def test_what_needs_no_model() -> None:
+    """The first sentence, the whole input, and the option that is right most often."""
+    texts = ["A cat sat. It slept.", "One line\nanother", "Version 2.5 is out! Get it.", "北京是首都。很大。"]
+    told = trivial_answers([Example(text, "x", ("x",)) for text in texts])
+    assert told[LEAD] == ["A cat sat.", "One line", "Version 2.5 is out!", "北京是首都。"]
+    assert told[COPY] == texts
+    alike = [Example("q", right, (right,), options) for right, options in (
+        ("yes", ("yes", "no")), ("no", ("no", "yes")), ("yes", ("no", "yes")))]  # fmt: skip
+    assert majority(alike) == [1, 0, 1], "by their text"
+    other = [
+        Example("q", "b", ("b",), ("a", "b")),
+        Example("q", "d", ("d",), ("c", "d")),
+        Example("q", "e", ("e",), ("e",)),
+    ]
+    assert majority(other) == [1, 1, 0], "by their place"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from benchmarks.families import FAMILIES, SIZES, write_model
 from configs.errors import DataError
 from configs.run import AdapterSpec, ModelSpec
 from peer.train import family
@@ -16,35 +17,6 @@ from peer.train.partition import COMMON, Strategy, adapted_modules, parameter_sh
 from peer.train.pretrained import read_parameters, read_pretrained
 from peer.train.sharded import Rows, build_sharded
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 320,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-LLAMA_3 = {
-    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}  # fmt: skip
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"rope_parameters": LLAMA_3, "tie_word_embeddings": True},
-    "mistral": {"sliding_window": 8, "head_dim": 16},
-    "qwen2": {"use_sliding_window": False},
-    "qwen3": {"head_dim": 16, "tie_word_embeddings": True},
-    "smollm3": {"no_rope_layers": [1, 0]},
-    "gemma2": {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16},
-    "gemma3_text": {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16},
-    "olmo2": {},
-    "phi3": {},
-    "gpt2": {"n_inner": 48},
-    "granite": {"logits_scaling": 4.0, "embedding_multiplier": 2.0},  # whose logits only it can make
-}
 PLAN = ModelSpec(
     vocab_size=320, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, mlp_size=48, context_length=24
 )
@@ -53,14 +25,7 @@ PLAN = ModelSpec(
 @pytest.fixture(params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A tiny model of each family with random weights, as Transformers saves it."""
-    kind = request.param
-    torch.manual_seed(1)
-    config = CONFIG_MAPPING[kind](**{**SIZES, **FAMILIES[kind]})
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for parameter in model.parameters():
-        parameter.data.normal_(0.0, 0.1)
-    model.save_pretrained(tmp_path / kind)
-    return tmp_path / kind
+    return write_model(tmp_path / request.param, request.param)
 
 
 def flat(folder: Path, spec: ModelSpec) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """A task from its file to its scores and answers: a tiny model learns it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.
     assert main(command[:-1]) == 0
     printed = capsys.readouterr().out
     assert "colours, 8 examples" in printed and "exact match" in printed
+    assert (
+        re.search(r"input +\S+ fish|cloud", printed) and "reference  it is " in printed and "answer  it is " in printed
+    )
+    beside = [*command[:-1], "--base", str(tmp_path / form)]
+    assert main(beside) == 0
+    printed = capsys.readouterr().out
+    (line,) = [line.split() for line in printed.splitlines() if line.startswith("accuracy")]
+    assert float(line[1]) == float(line[5]) == 100 and float(line[6]) < 100, "the model, its base, the commonest option"
+    assert main([*beside[:4], *beside[5:]]) == 2
+    assert "give --metrics, too" in capsys.readouterr().err
     for arguments, said in (
         (["generate", str(tmp_path / form), " "], "the input is empty"),
         (["generate", str(tmp_path / form), "fish " * 40], "shorten the input"),
