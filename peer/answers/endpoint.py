@@ -28,6 +28,8 @@ MAX_PROMPT_TOKENS = 1 << 16
 MAX_WAITING = 256  # answers beside the one that is being written
 SEND_S = 30.0  # for a client to take a piece of its answer
 
+Question = CompletionRequest | ChatRequest
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -66,7 +68,7 @@ class Endpoint:
             status = "the model failed; see the server's log"
         return {"status": status, "model": self.name, "asked": self._writer.asked}
 
-    async def answer(self, asked: CompletionRequest | ChatRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, asked: Question, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever happens."""
         reply = ChatCompletion(self.name) if isinstance(asked, ChatRequest) else Completion(self.name)
         try:
@@ -77,10 +79,10 @@ class Endpoint:
         except TimeoutError:
             return  # the client takes nothing; the server closes its connection
         except Exception as error:
-            response = refuse(*self._told(error))
+            response = refuse(*self._told(error, asked))
         await response(scope, receive, send)
 
-    def _told(self, error: Exception) -> tuple[int, str, str | None]:
+    def _told(self, error: Exception, asked: Question) -> tuple[int, str, str | None]:
         """Return the status, the line and the parameter of what went wrong."""
         if isinstance(error, Refusal):
             return error.status, str(error), error.param
@@ -89,12 +91,12 @@ class Endpoint:
         if isinstance(error, ClosedError):
             return 503, str(error), None
         if isinstance(error, ShoalError):
-            return 400, str(error), "messages" if "messages" in str(error) else "prompt"
+            return 400, str(error), _prompt_of(asked)
         log.error("a prompt could not be answered", exc_info=error)
         self._has_failed = True
         return 500, "the model failed; see the server's log", None
 
-    def _asks(self, asked: CompletionRequest | ChatRequest) -> list[Ask]:
+    def _asks(self, asked: Question) -> list[Ask]:
         """Return the answers that a request asks for."""
         seed = SystemRandom().getrandbits(62) if asked.seed is None else asked.seed
         if isinstance(asked, ChatRequest):
@@ -106,9 +108,7 @@ class Endpoint:
                 found.append(Ask(at, number, partial(self._begin, asked, prompt, seed + at)))
         return found
 
-    def _begin(
-        self, asked: CompletionRequest | ChatRequest, prompt: str | list[int] | list[Turn], seed: int
-    ) -> Generation:
+    def _begin(self, asked: Question, prompt: str | list[int] | list[Turn], seed: int) -> Generation:
         """Read the prompt; runs in a thread. Raises DataError: empty; Refusal: too long."""
         sampling = asked.sampling(_limit(asked), seed, self._model.vocab_size)
         alternatives = asked.alternatives
@@ -121,7 +121,7 @@ class Endpoint:
                 400,
                 f"the prompt has {generation.prompt_tokens} tokens, and at most {MAX_PROMPT_TOKENS} are read; "
                 "shorten it",
-                "prompt",
+                _prompt_of(asked),
             )
         return generation
 
@@ -145,7 +145,7 @@ class Endpoint:
             raise Refusal(400, "this model has no chat template: ask POST /v1/completions", "messages")
         return self._template.tokens(turns), False
 
-    async def _whole(self, asked: CompletionRequest | ChatRequest, reply: Completion | ChatCompletion) -> Any:
+    async def _whole(self, asked: Question, reply: Completion | ChatCompletion) -> Any:
         """Write all answers of a request; return the body that has them."""
         written: list[tuple[Ask, Choice, float]] = []
         usages: dict[int, Usage] = {}
@@ -160,9 +160,7 @@ class Endpoint:
         choices = [replace(choice, index=at) for at, (_, choice, _) in enumerate(written)]
         return reply.whole(choices, _usage(asked, usages))
 
-    async def _stream(
-        self, asked: CompletionRequest | ChatRequest, reply: Completion | ChatCompletion, send: Send
-    ) -> None:
+    async def _stream(self, asked: Question, reply: Completion | ChatCompletion, send: Send) -> None:
         """Send the answers as server-sent events. What fails after the first of them is told in an event."""
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         usages: dict[int, Usage] = {}
@@ -187,7 +185,7 @@ class Endpoint:
         except Exception as error:
             if not is_open:
                 raise
-            await _send(send, _event(error_body(*self._told(error))))
+            await _send(send, _event(error_body(*self._told(error, asked))))
         await _send(send, {"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
     @asynccontextmanager
@@ -197,11 +195,15 @@ class Endpoint:
         self._has_failed = False
 
 
-def _limit(asked: CompletionRequest | ChatRequest) -> int:
+def _prompt_of(asked: Question) -> str:
+    return "messages" if isinstance(asked, ChatRequest) else "prompt"
+
+
+def _limit(asked: Question) -> int:
     return asked.limit if isinstance(asked, ChatRequest) else asked.max_tokens
 
 
-def _reading(asked: CompletionRequest | ChatRequest, answer: Answer, ask: Ask) -> Reading:
+def _reading(asked: Question, answer: Answer, ask: Ask) -> Reading:
     is_echo = isinstance(asked, CompletionRequest) and asked.echo
     return Reading(answer, ask.index, asked.stops, is_echo=is_echo, has_tokens=asked.alternatives is not None)
 
@@ -215,7 +217,7 @@ def _best(written: Sequence[tuple[Ask, Choice, float]], count: int) -> list[tupl
     return kept
 
 
-def _usage(asked: CompletionRequest | ChatRequest, usages: Mapping[int, Usage]) -> Usage:
+def _usage(asked: Question, usages: Mapping[int, Usage]) -> Usage:
     """Add up what the answers took; a prompt is read again for each, and counts once."""
     written = asked.n if isinstance(asked, ChatRequest) else asked.written
     prompts = sum(usage.prompt for index, usage in usages.items() if index % written == 0)

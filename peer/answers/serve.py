@@ -25,7 +25,7 @@ from configs.errors import DataError
 from peer.answers.asked import Refusal
 from peer.answers.chat import ChatRequest, ChatTemplate
 from peer.answers.completions import CompletionRequest
-from peer.answers.endpoint import Endpoint, refuse
+from peer.answers.endpoint import Endpoint, Question, refuse
 from peer.ending import handling_signals
 from peer.fused.routed import RoutedModel
 from peer.http.server import Place, bind, is_loopback, open_server
@@ -108,7 +108,7 @@ class Interface:
     """One of OpenAI's interfaces, as an ASGI application."""
 
     endpoint: Endpoint
-    parse: Callable[[bytes], CompletionRequest | ChatRequest]
+    parse: Callable[[bytes], Question]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal before anything was sent."""

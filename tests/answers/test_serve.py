@@ -271,6 +271,11 @@ def test_a_model_that_has_learnt_a_task_is_asked_as_it_was_trained(model: Routed
     with server(trained, is_task=True) as url, client_of(url) as client:
         asked: dict[str, Any] = {"model": "fused", "max_tokens": 5, "temperature": 0}
         assert client.completions.create(prompt="fish", **asked).choices[0].text == "".join(expected)
+        turn: Any = {"role": "user", "content": "fish"}
+        chat = client.chat.completions.create(messages=[turn], **asked)
+        assert chat.choices[0].message.content == "".join(expected)
+        with pytest.raises(openai.BadRequestError, match="send one message of the user, its input"):
+            client.chat.completions.create(messages=[turn, {"role": "assistant", "content": "x"}, turn], **asked)
         with pytest.raises(openai.BadRequestError, match="the input is empty"):
             client.completions.create(prompt=" ", **asked)
         with pytest.raises(openai.BadRequestError, match="and the model reads 24"):
