@@ -124,5 +124,5 @@ def circumstances(parts: Parts, tick: int) -> Circumstances | None:
     return Circumstances(
         others=max(len(membership.view(block, tick)) - 1 for block in blocks),
         round_s=round_seconds(facts.spec, replicas[blocks[0]].state.age, stride),
-        step_s=parts.session.progress.step_s,
+        step_s=parts.session.progress.usual_step_s,
     )

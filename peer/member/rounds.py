@@ -185,7 +185,7 @@ class Rounds:
         if is_alone:
             new, reason = 1, "there is nobody else"
         else:
-            new, reason = next_stride(stride, trials, self._session.progress.step_s, round_s)
+            new, reason = next_stride(stride, trials, self._session.progress.usual_step_s, round_s)
         if new == stride:
             return ""
         trials.clear()

@@ -1,8 +1,11 @@
 """How far training is, as the daemon shows it."""
 
 from dataclasses import dataclass, replace
+from statistics import median
 
 from peer.train.messages import Stepped
+
+RECENT = 5  # steps by which one goes that is neither the quickest nor the slowest
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,15 @@ class Progress:
     tokens: int = 0  # since `load`, dropped ones excluded
     tokens_per_s: float = 0.0
     step_s: float | None = None  # the last inner step
+    recent_s: tuple[float, ...] = ()  # the last inner steps that were told
+
+    @property
+    def usual_step_s(self) -> float | None:
+        """How long a step takes: a single slow one on a busy machine says little of the next."""
+        return median(self.recent_s) if self.recent_s else self.step_s
 
     def stepped(self, told: Stepped) -> "Progress":
         """Return the progress that a worker tells; the speed stays what it was where the worker does not know it."""
-        new = Progress(told.position, told.loss, told.tokens, self.tokens_per_s, told.step_s)
+        recent = self.recent_s if told.step_s is None else (*self.recent_s, told.step_s)[-RECENT:]
+        new = Progress(told.position, told.loss, told.tokens, self.tokens_per_s, told.step_s, recent)
         return new if told.tokens_per_s is None else replace(new, tokens_per_s=told.tokens_per_s)
