@@ -123,6 +123,7 @@ def _base_bytes(folder: Path, is_quick: bool) -> Measured:
         _found(boxes[0], ["--config", str(folder / "plan.toml"), "--init-from", str(base)], corpus, settings)
         for box, more in ((boxes[1], []), (boxes[2], ["--base", str(base)])):
             _join(boxes[0], box, corpus, more)
+            box.status_when(lambda status: status.state == "training", "to train")
             blob_bytes = sum(path.stat().st_size for path in (box.state_dir / "corpus" / "blobs").iterdir())
             fetched = box.status().peers[0].bytes_in
             shares[box.name] = fetched / file_bytes

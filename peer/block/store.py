@@ -205,7 +205,7 @@ class BlockStore:
         found = await self.newest(block, peers)
         if found is not None and (here is None or found[0].version > here.version):
             try:
-                return await self._download(*found)
+                return await self._made(found[0]) or await self._download(*found)
             except (ShoalError, TimeoutError) as error:
                 log.warning("%s could not be downloaded: %s", block, error)
                 if here is None and damage is None:
@@ -218,6 +218,16 @@ class BlockStore:
             raise NetworkError(f"nobody in the swarm has block {block}; start a peer whose state directory has it")
         common = await self.obtain(COMMON, peers)
         return await asyncio.to_thread(derive, self._strategy, block, common, self._spec)
+
+    async def _made(self, told: BlockState) -> OuterState | None:
+        """Return the run's first state, stored, if it is the one that is told and the seed makes it here, too."""
+        if told.block != COMMON or told.version or not self._spec.is_seeded:
+            return None
+        first = await asyncio.to_thread(initial_state, self._spec, self._strategy)
+        if first.digest != told.content_id:
+            return None
+        await self.put(first)
+        return first
 
     async def _download(self, state: BlockState, peers: Sequence[str]) -> OuterState:
         """Fetch a state by way of a file beside, check it, store it if nothing newer is here, and return it."""
