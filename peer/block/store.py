@@ -223,10 +223,14 @@ class BlockStore:
         """Return the run's first state, stored, if it is the one that is told and the seed makes it here, too."""
         if told.block != COMMON or told.version or not self._spec.is_seeded:
             return None
-        first = await asyncio.to_thread(initial_state, self._spec, self._strategy)
-        if first.digest != told.content_id:
-            return None
-        await self.put(first)
+
+        def make() -> OuterState | None:
+            first = initial_state(self._spec, self._strategy)
+            return first if first.digest == told.content_id else None
+
+        first = await asyncio.to_thread(make)
+        if first is not None:
+            await self.put(first)
         return first
 
     async def _download(self, state: BlockState, peers: Sequence[str]) -> OuterState:
