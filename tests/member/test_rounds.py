@@ -20,6 +20,7 @@ from peer.block.timing import Meeting
 from peer.member import rounds as rounds_module
 from peer.member.rounds import FAULTY, Rounds, is_of_this_machine
 from peer.train.outer import Contribution, new_state
+from peer.workers.progress import Progress
 
 BLOCK = "model"
 
@@ -108,7 +109,7 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
     async def nothing(replica: object) -> None:
         pass
 
-    progress = SimpleNamespace(loss=None, step_s=0.1)
+    progress = Progress(step_s=0.1)
     return SimpleNamespace(
         facts=SimpleNamespace(spec=smallest_run(), clock=Clock(0.0, 1.0, lambda: 8.0), me="me"),
         session=SimpleNamespace(replicas={BLOCK: FakeReplica()}, progress=progress, save=nothing),
