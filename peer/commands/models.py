@@ -177,14 +177,13 @@ def evaluate(
             from peer.fused import scores  # rouge-score and sacrebleu take a second
 
             encoder = examples.corpus_encoder(corpus)
-            for domain in tasks:
-                held = examples.heldout_examples(corpus, domain, limit)
-                scored[domain.name] = scores.score_task(loaded, encoder, held, _of(domain.name, report))
+            held = {domain.name: examples.heldout_examples(corpus, domain, limit) for domain in tasks}
+            for name, own in held.items():
+                scored[name] = scores.score_task(loaded, encoder, own, _of(name, report))
             if base is not None:
                 loaded = RoutedModel.load(base, device)
-                for domain in tasks:
-                    held = examples.heldout_examples(corpus, domain, limit)
-                    of_base[domain.name] = scores.score_task(loaded, encoder, held, _of(f"{domain.name}, base", report))
+                for name, own in held.items():
+                    of_base[name] = scores.score_task(loaded, encoder, own, _of(f"{name}, base", report))
     if as_json:
         import json
 

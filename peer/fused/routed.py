@@ -9,6 +9,7 @@ Shapes: B windows, K sub-models, T tokens of one document, V tokens of the vocab
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -66,13 +67,6 @@ class RoutedModel:
     end_of_text: int
     tokenizer: Tokenizer | None  # only needed for text
     task: TaskFormat | None = None  # how it was trained to be asked
-    ends: frozenset[int] = frozenset()  # tokens at which an answer ends, the end of text among them
-
-    def __post_init__(self) -> None:
-        said = getattr(self.models[0].generation_config, "eos_token_id", None)
-        more = said if isinstance(said, list) else [said]
-        ends = {self.end_of_text, *self.ends, *(token for token in more if isinstance(token, int))}
-        object.__setattr__(self, "ends", frozenset(ends))
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
@@ -130,6 +124,13 @@ class RoutedModel:
     def context_length(self) -> int:
         """Tokens that the sub-models read at once."""
         return min(MAX_WINDOW, *(int(model.config.max_position_embeddings) for model in self.models))
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens at which an answer ends: the end of text, and what the model says."""
+        said = getattr(self.models[0].generation_config, "eos_token_id", None)
+        more = said if isinstance(said, list) else [said]
+        return frozenset((self.end_of_text, *(token for token in more if isinstance(token, int))))
 
     def only(self, name: str) -> Self:
         """Return this model with a single sub-model, which then answers everything. Raises DataError: no such."""
