@@ -187,10 +187,9 @@ def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
 
 def check_base(folder: Path, spec: RunSpec) -> None:
     """Raise DataError if the model in `folder` reads other tokens than a run that began with it."""
-    raw = read_bytes(folder / TOKENIZER_FILE, "name the directory of a Hugging Face model", DataError)
     if spec.origin is None:
         raise DataError(f"this run began with no pretrained model, so {folder} is not its base; leave it out")
-    if raw is None or hashlib.sha256(raw).hexdigest() != spec.tokenizer_sha256:
+    if _tokenizer_sha256(folder) != spec.tokenizer_sha256:
         name = spec.origin.name or "a pretrained model"
         raise DataError(f"{folder} is not what this run began with ({name}): its {TOKENIZER_FILE} is another")
 
@@ -211,14 +210,19 @@ def copy_base(folder: Path, spec: RunSpec, blobs: Path) -> None:
 
 def check_tokenizer(folder: Path, corpus: Corpus) -> None:
     """Raise DataError if the tokens of `corpus` mean something else to the model in `folder`."""
-    path = folder / TOKENIZER_FILE
-    if not path.is_file():
+    found = _tokenizer_sha256(folder)
+    if found is None:
         raise DataError(f"{folder} has no {TOKENIZER_FILE}, so nothing says what its tokens mean")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != corpus.info.tokenizer_sha256:
+    if found != corpus.info.tokenizer_sha256:
         raise DataError(
             f"{corpus.path} was prepared with another tokenizer than that of {folder}; "
             f"prepare it with --tokenizer {folder}"
         )
+
+
+def _tokenizer_sha256(folder: Path) -> str | None:
+    raw = read_bytes(folder / TOKENIZER_FILE, "name the directory of a Hugging Face model", DataError)
+    return None if raw is None else hashlib.sha256(raw).hexdigest()
 
 
 def parameters_id(parameters: Iterable[Tensor]) -> str:
