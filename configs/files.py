@@ -144,7 +144,7 @@ def read_json(path: Path, remedy: str = ELSEWHERE, error: type[ShoalError] = Sta
     try:
         value = json.loads(data)
     except ValueError as problem:
-        raise error(f"{path} is not JSON ({problem}); {remedy}") from None
+        raise error(f"{path} is damaged ({problem}); {remedy}") from None
     if not isinstance(value, dict):
         raise error(f"{path} is damaged (it holds no object); {remedy}")
     return value
@@ -154,7 +154,7 @@ def read_bytes(path: Path, remedy: str = ELSEWHERE, error: type[ShoalError] = St
     """Return the content of `path`, or None if there is no such file. Raises an `error` with the `remedy`."""
     try:
         return bytearray(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
         raise error(f"{path} cannot be read ({problem.strerror}); {remedy}") from None

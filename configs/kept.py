@@ -5,13 +5,13 @@ next start, under whatever is given then. The daemon writes the file (`peer/daem
 that fails, at a taken port for instance, changes nothing.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from configs.errors import StateError
+from configs.files import read_json
 from configs.load import Settings, describe
 from configs.machine import PeerConfig
 
@@ -27,16 +27,9 @@ def recall(settings: Settings) -> Settings:
     Raises StateError, which names the file, if that is damaged.
     """
     path = settings.peer.state_dir / MACHINE_FILE
-    try:
-        kept = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    kept = read_json(path, REMEDY)
+    if kept is None:
         return settings
-    except OSError as error:
-        raise StateError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from None
-    except ValueError as error:
-        raise StateError(f"{path} is damaged ({error}); {REMEDY}") from None
-    if not isinstance(kept, dict):
-        raise StateError(f"{path} is damaged (it holds no object); {REMEDY}")
     try:
         return with_kept(settings, kept)
     except ValidationError as error:
