@@ -146,7 +146,7 @@ class Daemon:
         outlook = Outlook(facts, membership, store, entry.peers)
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)
-        newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds)
+        newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
         self.parts = Parts(
             facts, activity, membership, store, outlook, session, library, chronicle, traffic, newcomers, Place()
         )
@@ -183,7 +183,7 @@ class Daemon:
             parts.newcomers.asked,
         )
         await self.network.serve(describe)
-        await self.network.serve(Shards(self._lookup, parts.traffic), spec.run_id)
+        await self.network.serve(Shards(self._lookup, parts.traffic, parts.newcomers.fetched), spec.run_id)
         await self.network.serve(State(parts.store), spec.run_id)
         await self.network.serve(self.offers, spec.run_id)
         if parts.facts.config.answers:
@@ -319,10 +319,10 @@ class Daemon:
 
     def _lookup(self, content_id: str) -> Path | memoryview | None:
         found = self.parts.store.lookup(content_id)
-        if found is None:
-            return self.parts.library.lookup(content_id)
-        self.parts.newcomers.fetched()
-        return found
+        return self.parts.library.lookup(content_id) if found is None else found
+
+    def _is_member(self, peer_id: str) -> bool:
+        return peer_id in self.parts.membership.members(self.parts.facts.clock.tick())
 
     def _stub(self, service: Any) -> Callable[[str], Any]:
         return lambda peer_id: self.network.stub(service, peer_id, self.entry.spec.run_id)

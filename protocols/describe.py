@@ -82,7 +82,7 @@ class Describe(ServicerBase):  # type: ignore[misc]
         members: Callable[[], Mapping[str, Sequence[str]]],
         version: str,
         hints: Hints = NO_HINTS,
-        on_asked: Callable[[], None] = lambda: None,  # somebody may be about to join
+        on_asked: Callable[[str], object] = lambda peer_id: None,  # a peer may be about to join
     ) -> None:
         self._spec = spec
         self._tokenizer = tokenizer
@@ -94,7 +94,7 @@ class Describe(ServicerBase):  # type: ignore[misc]
 
     async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> RunDescription:
         """Answer with the run as it is now."""
-        self._on_asked()
+        self._on_asked(str(context.remote_id))
         members = list(self._members().items())[:MAX_NAMED]
         return RunDescription(
             spec=self._spec.model_dump_json().encode(),

@@ -78,8 +78,13 @@ class ChunkRequest(Message):
 class Shards(ServicerBase):  # type: ignore[misc]
     """Serves the blobs that `lookup` finds: a file, or memory that does not change; None for what is not here."""
 
-    def __init__(self, lookup: Callable[[str], Blob | None], traffic: Traffic) -> None:
-        self._lookup = lookup
+    def __init__(
+        self,
+        lookup: Callable[[str], Blob | None],
+        traffic: Traffic,
+        on_fetch: Callable[[str], object] = lambda peer_id: None,  # a peer is about to get a piece of a blob
+    ) -> None:
+        self._lookup, self._on_fetch = lookup, on_fetch
         self._traffic = traffic
         self._manifests: OrderedDict[str, bytes] = OrderedDict()
         self._hashing = asyncio.Lock()  # one blob at a time, however many ask
@@ -93,6 +98,8 @@ class Shards(ServicerBase):  # type: ignore[misc]
         """Answer with chunks of a blob; ends early at the blob's end, or at once when it is not here."""
         blob = self._lookup(request.content_id)
         is_file = isinstance(blob, Path)
+        if blob is not None:
+            self._on_fetch(str(context.remote_id))
         for index in range(request.first, request.first + request.count):
             chunk = await asyncio.to_thread(_read_chunk, blob, index) if is_file else _read_chunk(blob, index)
             if not chunk:

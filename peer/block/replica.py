@@ -70,6 +70,7 @@ class LoneWork:
 
     round: int
     version: int  # after the last of the steps
+    counted_tokens: int  # of this peer in the block before them: a history without these steps may have more offers
     work: Tensor  # φ before them − φ after them, (N,)
 
 
@@ -155,14 +156,14 @@ class Replica:
         if not is_finite(theta):  # this may be the only copy of the block
             raise ValueError(f"what was trained of {self.block} alone is not finite")
         self.tokens = max(self.tokens, tokens)
-        common, before = common_tokens_of(self.spec, self.block), self.state.phi
+        common, before, counted_tokens = common_tokens_of(self.spec, self.block), self.state.phi, self._counted_tokens
         theta = theta - self.residual  # what could not be sent while there were others is not lost
         self.residual, self._origin = torch.zeros_like(theta), None
         self._push(lone_step(self.state, theta, self.me, self.tokens, round_=round_, common_tokens=common), {})
         self._close(round_, False)
         self.pending = None
         if self.state.ages.keys() - {self.me}:  # others, who could not be heard, may have gone on without this work
-            earlier = self._lone or LoneWork(round_, 0, torch.zeros_like(theta))
+            earlier = self._lone or LoneWork(round_, 0, counted_tokens, torch.zeros_like(theta))
             work = earlier.work + (before - self.state.phi)
             self._lone = replace(earlier, version=self.state.version, work=work)
 
@@ -235,20 +236,17 @@ class Replica:
         of it, and the other way round.
         """
         after = states[-1]
-        told = counted_in(self.own, self.me, after, rounds, base, self._counted_tokens)
-        for round_, is_counted in told.items():
+        tokens, counted_tokens, lone = after.ages.get(self.me, 0), self._counted_tokens, self._lone
+        if lone is not None and (tokens < counted_tokens if base is None else base.round < lone.round):
+            self._owe(lone.work)
+            counted_tokens, self._lone = lone.counted_tokens, None
+        for round_, is_counted in counted_in(self.own, self.me, after, rounds, base, counted_tokens).items():
             mine = self.own[round_]
             if is_counted != mine.is_counted:
                 decoded = decode(mine.codec, mine.payload, self.size)
                 self._owe(-decoded if is_counted else decoded)
                 mine.is_counted = is_counted
-        if self._lone is not None:
-            counted_tokens = after.ages.get(self.me, 0)
-            is_lacking = counted_tokens < self._counted_tokens if base is None else base.round < self._lone.round
-            if is_lacking:
-                self._owe(self._lone.work)
-                self._lone = None
-        self._counted_tokens = after.ages.get(self.me, 0)
+        self._counted_tokens = tokens
         self.previous = states[-2] if len(states) > 1 else None
         self.state = states[-1]
         kept = [m for m in parents if m.version < self.state.version]
@@ -292,11 +290,19 @@ class Replica:
             tensors["residual"] = self.residual if self.pending is None else self.pending.produced
         if self._lone is not None:
             facts |= {"lone_round": str(self._lone.round), "lone_version": str(self._lone.version)}
+            facts["lone_counted_tokens"] = str(self._lone.counted_tokens)
             tensors["lone"] = self._lone.work
-        write_tensors(folder / f"{self.block}.residual", tensors | packed(self.own, self.state.round), facts)
+        write_tensors(folder / f"{self.block}.residual", tensors | packed(self.own, self._first_untold()), facts)
         write_file(folder / f"{self.block}.safetensors", state.blob)
         write_json(folder / f"{self.block}.json", facts_of(state, self.tokens).model_dump())
         return state
+
+    def _first_untold(self) -> int:
+        """Return the round from which on another history than this may have other offers of this peer."""
+        if self._lone is None:
+            return self.state.round
+        counted_tokens = self._lone.counted_tokens
+        return min([self.state.round, *(r for r, mine in self.own.items() if mine.tokens > counted_tokens)])
 
     def resume(self, folder: Path) -> None:
         """Take up what was owed when this peer ended. Raises StateError if a file is damaged.
@@ -317,7 +323,7 @@ class Replica:
         if facts.counted_tokens is not None:
             self._counted_tokens = facts.counted_tokens
         if "lone" in kept:
-            self._lone = LoneWork(facts.lone_round, facts.lone_version, kept["lone"])
+            self._lone = LoneWork(facts.lone_round, facts.lone_version, facts.lone_counted_tokens, kept["lone"])
         self._recall(kept)
         if "residual" in kept:
             self.residual = kept["residual"]

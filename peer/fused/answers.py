@@ -21,6 +21,7 @@ from peer.fused.sampling import repeating
 
 NO_REPEAT = 3  # tokens in a row that no answer has twice when it is scored: small models would go in circles
 MAX_BATCH = 64  # prompts that are answered together; all wait for the slowest answer
+MAX_READ = 8192  # tokens of prompts that are read together: each leaves its keys and values in memory
 
 Progress = Callable[[int, int], None]  # (prompts done, prompts in all)
 
@@ -40,7 +41,8 @@ def answer(
     at = 0
     while at < len(order):
         longest = len(prompts[order[at]]) + 1
-        rows = order[at : at + min(MAX_BATCH, max(1, MAX_LOGITS // (model.vocab_size * longest)))]
+        logits = model.vocab_size * (longest if _is_routed(model) else 1)  # that exist of one prompt at a time
+        rows = order[at : at + max(1, min(MAX_BATCH, MAX_READ // longest, MAX_LOGITS // logits))]
         at += len(rows)
         answers = _answer_batch(model, [prompts[row] for row in rows], [limits[row] for row in rows])
         for row, tokens in zip(rows, answers, strict=True):
@@ -60,6 +62,11 @@ def preferred(model: RoutedModel, examples: Sequence[Encoded], progress: Progres
         means = [model.mixture(next(log_likelihoods))[len(each.prompt) :].mean() for _ in each.answers[1:]]
         best.append(int(np.argmax(means)))
     return best
+
+
+def _is_routed(model: RoutedModel) -> bool:
+    """Whether it matters how well each sub-model predicts a prompt."""
+    return len(model.models) > 1
 
 
 @torch.inference_mode()
@@ -101,7 +108,8 @@ class _Reader:
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> tuple[list[Array], Tensor]:
         """Read the prompts after an end-of-text.
 
-        Returns the log likelihoods (K, T) of the tokens of each, and those (K, B, V) of the next tokens.
+        Returns the log likelihoods (K, T) of the tokens of each, and those (K, B, V) of the next tokens. With a single
+        sub-model, which answers whatever it predicts, the former are not made: they are zeros.
         """
         longest = max(map(len, prompts)) + 1
         padded = np.full((len(prompts), longest), self._model.end_of_text, dtype=np.int64)
@@ -112,6 +120,9 @@ class _Reader:
         device = self._model.models[0].device
         self._is_read = torch.from_numpy(is_read).to(device)
         tokens = torch.from_numpy(padded).to(device)
+        if not _is_routed(self._model):
+            (logs_BTV,) = self._forward(tokens, logits_to_keep=1)
+            return [np.zeros((1, len(prompt))) for prompt in prompts], logs_BTV[None, :, -1].double()
         chosen, following = [], []
         for logs_BTV in self._forward(tokens):
             chosen.append(logs_BTV[:, :-1].gather(2, tokens[:, 1:, None])[:, :, 0].double().cpu().numpy())
@@ -125,8 +136,8 @@ class _Reader:
         self._is_read = torch.cat([self._is_read, self._is_read.new_ones(len(tokens), 1)], dim=1)
         return torch.stack([logs_BTV[:, -1].double() for logs_BTV in self._forward(tokens[:, None])])
 
-    def _forward(self, tokens: Tensor) -> Any:
-        """Yield the log likelihoods (B, T, V) of each sub-model, one at a time."""
+    def _forward(self, tokens: Tensor, **more: int) -> Any:
+        """Yield the log likelihoods (B, T, V) of each sub-model, one at a time; `more` is for the models."""
         positions = (self._is_read.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         for index, model in enumerate(self._model.models):
             output = model(
@@ -135,6 +146,7 @@ class _Reader:
                 position_ids=positions,
                 past_key_values=self._caches[index],
                 use_cache=True,
+                **more,
             )
             self._caches[index] = output.past_key_values
             yield output.logits.float().log_softmax(dim=-1)

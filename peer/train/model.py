@@ -117,6 +117,9 @@ class TokenLoss(nn.Module):
             logits = self.model(input_ids=read, use_cache=False).logits  # (B, T, V)
             return summed_loss(logits.flatten(0, 1), nn.Identity(), self._vocab_size, labels.flatten())
         hidden = self.model.base_model(input_ids=read, use_cache=False).last_hidden_state  # (B, T, H)
+        counted = labels != NOT_COUNTED
+        if not counted.all():  # of a task the targets alone: the head is a quarter of a small model's work
+            return summed_loss(hidden[counted], head, self._vocab_size, labels[counted])
         return summed_loss(hidden.flatten(0, 1), head, self._vocab_size, labels.flatten())
 
 

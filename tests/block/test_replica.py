@@ -290,6 +290,34 @@ def test_what_was_learnt_alone_outlives_a_restart(spec: RunSpec, tmp_path: Path,
     torch.testing.assert_close(stayed.residual, learnt, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("versions", [MARKS - 1, MARKS + 1, KEPT_ROUNDS + 1])
+@pytest.mark.parametrize("was_counted", [True, False])
+@pytest.mark.parametrize("is_ended", [True, False], ids=["ended in between", "running on"])
+def test_an_offer_that_the_others_took_is_not_owed_with_what_was_learnt_alone(
+    spec: RunSpec, tmp_path: Path, versions: int, was_counted: bool, is_ended: bool
+) -> None:
+    """Cut off right after its offer for round 4, it learns on alone; then it follows the others, who took it."""
+    begun = new_state("model", state().phi, None, version=3, round_=3, ages={"you": 50, "me": 40}, is_final=False)
+    witness, mine = Replica(begun, spec, "you"), Replica(begun, spec, "me")
+    mine.offer(4, mine.state.phi - progress(1), tokens=70)
+    offer = contribution(mine)
+    assert mine.pending is not None
+    decoded = mine.pending.decoded.clone()
+    mine.skip(4)
+    for version in range(1, versions + 1):
+        theirs = [Contribution("you", progress(-version), 1000 * version, 1.0, "all")]
+        theirs += [offer] if was_counted and version == 1 else []
+        witness.advance(3 + version, theirs, {c.peer_id: "0" * 64 for c in theirs})
+    for round_ in range(5, 4 + versions):  # with all that it had learnt before
+        mine.advance_alone(round_, mine.state.phi - progress(round_) - (progress(1) if round_ == 5 else 0), 20 * round_)
+    learnt = begun.phi - mine.state.phi
+    if is_ended:
+        mine.save(tmp_path)
+        mine = resumed(spec, tmp_path)
+    assert follow(mine, witness)
+    torch.testing.assert_close(mine.residual, learnt - decoded if was_counted else learnt, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("versions", [MARKS - 1, KEPT_ROUNDS + 1])
 def test_what_was_learnt_alone_is_not_owed_when_the_others_went_on_from_there(spec: RunSpec, versions: int) -> None:
     """A lone holder's step, taken over by another, who was then alone for so many versions."""

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +25,8 @@ MODEL = {
     "vocab_size": 2048, "hidden_size": 128, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8,
     "context_length": 8,
 }  # fmt: skip
+
+CONTEXT: Any = SimpleNamespace(remote_id="somebody")
 
 
 class Source:
@@ -47,7 +51,7 @@ class Source:
 
     async def _until_it_goes(self, request: ChunkRequest) -> Frames:
         index = request.first
-        async for frame in self._shards.rpc_chunks(request, None):
+        async for frame in self._shards.rpc_chunks(request, CONTEXT):
             if frame.data:
                 if not self.chunks_left:
                     raise ConnectionError("gone")

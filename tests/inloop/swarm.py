@@ -263,7 +263,7 @@ class InLoopSwarm:
         others = [other.peer_id for other in self.members if other is not member and other.daemon is not None]
         if not is_known:
             asked = next(other.daemon for other in self.members if other.daemon is not None)
-            asked.parts.newcomers.asked()
+            asked.parts.newcomers.asked(member.peer_id)
         member.start(others, is_founder=member.index == 0)
 
     async def until(self, tick: float) -> None:

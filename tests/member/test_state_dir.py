@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,6 +23,7 @@ from protocols.shards import Shards
 from protocols.traffic import Traffic
 
 ADDRESS = "/ip4/127.0.0.1/tcp/4001"
+CONTEXT: Any = SimpleNamespace(remote_id="somebody")
 
 
 class Stub:
@@ -31,13 +33,13 @@ class Stub:
         self._service = service
 
     async def rpc_describe(self, request: Any) -> Any:
-        return await self._service.rpc_describe(request, None)
+        return await self._service.rpc_describe(request, CONTEXT)
 
     async def rpc_manifest(self, request: Any) -> Any:
         return self._service.rpc_manifest(request, None)
 
     async def rpc_chunks(self, request: Any) -> Any:
-        return self._service.rpc_chunks(request, None)
+        return self._service.rpc_chunks(request, CONTEXT)
 
 
 class MuteStub:

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import msgpack
 import pytest
@@ -29,6 +30,7 @@ SPEC_FIELDS: dict[str, Any] = {
 SPEC_FIELDS |= {"end_of_text": 0} if "end_of_text" in RunSpec.model_fields else {}
 SPEC = RunSpec(**SPEC_FIELDS)
 TOKENIZER = ("a" * 64, 5000)
+CONTEXT: Any = SimpleNamespace(remote_id="somebody")
 
 
 HINTS = Hints(threads=2, precision="float32", copies=4, keep_ticks=16)
@@ -194,13 +196,13 @@ def test_without_hints_the_bytes_are_those_of_the_version_before(
     before = packed(domains=[b"signed"], members={"peer": ["/ip4/127.0.0.1/tcp/1/p2p/peer"]}, now=1234.5)
     old = msgpack.packb({"protocol": 1})
     request = DescribeRequest(knows_hints=True) if asks else DescribeRequest.FromString(old)
-    answer = uvloop.run(service(hints=hints).rpc_describe(request, cast(Any, None)))
+    answer = uvloop.run(service(hints=hints).rpc_describe(request, CONTEXT))
     assert answer.SerializeToString() == before
     assert RunDescription.FromString(before) == answer
 
 
 def test_with_hints_only_they_are_added() -> None:
-    answer = uvloop.run(service(hints=HINTS).rpc_describe(DescribeRequest(knows_hints=True), cast(Any, None)))
+    answer = uvloop.run(service(hints=HINTS).rpc_describe(DescribeRequest(knows_hints=True), CONTEXT))
     fields = msgpack.unpackb(answer.SerializeToString())
     assert fields.pop("hints") == {"threads": 2, "precision": "float32", "copies": 4, "keep_ticks": 16}
     assert list(fields) == list(msgpack.unpackb(packed()))

@@ -8,7 +8,7 @@ from configs.errors import DeviceError
 from configs.run import ModelSpec
 from peer.train import model as model_module
 from peer.train.memory import activation_bytes, fit, free_bytes, state_bytes
-from peer.train.model import TokenLoss, build_model, initial_parameters
+from peer.train.model import NOT_COUNTED, TokenLoss, build_model, initial_parameters
 
 SPEC = ModelSpec(
     vocab_size=600, hidden_size=64, num_layers=3, num_heads=4, num_kv_heads=2, mlp_size=192, context_length=64
@@ -47,6 +47,24 @@ def test_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(whole, expected)
     torch.testing.assert_close(chunked, expected)
     torch.testing.assert_close(llama.lm_head.weight.grad, gradient, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("targets", [0, 1, 12])
+def test_of_a_task_only_the_targets_reach_the_head(targets: int) -> None:
+    torch.manual_seed(0)
+    llama = build_model(SPEC)
+    tokens = torch.randint(0, SPEC.vocab_size, (3, SPEC.context_length + 1))
+    marked = tokens.clone()
+    marked[:, : SPEC.context_length + 1 - targets] = ~marked[:, : SPEC.context_length + 1 - targets]
+    rows: list[int] = []
+    llama.lm_head.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[0]))
+    loss = TokenLoss(llama)(marked)
+    loss.backward()
+    assert rows == [3 * targets]
+    logits = llama(input_ids=tokens[:, :-1]).logits
+    labels = tokens[:, 1:].masked_fill(marked[:, 1:] < 0, NOT_COUNTED)
+    expected = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    torch.testing.assert_close(loss, expected if targets else torch.zeros(()))
 
 
 @pytest.mark.parametrize("heads", [1, 4])
