@@ -36,6 +36,7 @@ class Settings(Frozen):
     hints: Hints = NO_HINTS  # what the preset says for every peer; whoever founds a run passes it on
     given_by: dict[str, str] = Field(default_factory=dict)  # key of `peer` → what gave it now, such as "--port"
     kept: dict[str, Any] = Field(default_factory=dict)  # by the state directory, of earlier starts: `configs/kept.py`
+    wants_pretrained: bool = False  # the preset says what it is with a pretrained model, and none was given
 
 
 class Preset(BaseSettings):
@@ -78,6 +79,7 @@ def preset_path(name: str) -> Path:
 def load(config: str | None = None, **flags: Any) -> Settings:
     """Read a preset, the environment and `flags` (of the `peer` section; None means not given).
 
+    A preset's table `pretrained` is over its `run` where a run shall begin with a pretrained model (`init_from`).
     Raises ConfigError: names the key, what was given and what is allowed.
     """
     values: dict[str, Any] = {}
@@ -88,8 +90,13 @@ def load(config: str | None = None, **flags: Any) -> Settings:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
     given = {key: value for key, value in flags.items() if value is not None}
+    tuned = values.pop("pretrained", None)
     try:
         preset = Preset(**values)
+        is_tuned = tuned is not None and (given.get("init_from") or preset.peer.init_from) is not None
+        if tuned is not None:
+            as_tuned = _tuned(values, tuned, str(config))  # always, so that a mistake there is said at once
+            preset = as_tuned if is_tuned else preset
         peer = PeerConfig.model_validate({**preset.peer.model_dump(exclude_unset=True), **given})
         variables = EnvSettingsSource(Preset)().get("peer", {})
     except ValidationError as error:
@@ -108,7 +115,23 @@ def load(config: str | None = None, **flags: Any) -> Settings:
         | {key: f"SHOAL_PEER__{key.upper()}" for key in variables}
         | {key: FLAGS.get(key, f"--{key.replace('_', '-')}") for key in given}
     )
-    return Settings(run=preset.run, peer=peer, hints=Hints.of(table), given_by=given_by)
+    hints, wants = Hints.of(table), tuned is not None and not is_tuned
+    return Settings(run=preset.run, peer=peer, hints=hints, given_by=given_by, wants_pretrained=wants)
+
+
+def _tuned(values: dict[str, Any], tuned: Any, config: str) -> Preset:
+    """Return a preset with its table `pretrained` over its `run`. Raises ConfigError, which names both."""
+    try:
+        return Preset(**{**values, "run": _over(values.get("run"), tuned)})
+    except ValidationError as error:
+        raise ConfigError(describe(error, f"{config}, with its [pretrained] over its [run]")) from None
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Return a table with another over it, key by key, however deep; of anything else what is above."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
 
 
 def describe(error: ValidationError, where: str) -> str:

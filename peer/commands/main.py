@@ -228,6 +228,8 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
         raise UsageError(f"--private needs the data that shall stay here; give it with --data{remedy}")
     logs.configure(own.log_level)
     _say_kept(settings)
+    if is_founding and settings.wants_pretrained:
+        log.info("%s", FROM_NOTHING)
     if own.initial_peers:
         from dht.addresses import parse_address
 
@@ -241,6 +243,12 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
         import peer.daemon
 
         peer.daemon.run(settings)
+
+
+FROM_NOTHING = (
+    "this run begins with random weights: so small a model learns what answers look like, not much of what they say; "
+    "with --init-from MODEL-DIR this preset tunes a pretrained model instead"
+)
 
 
 def _no_corpus(settings: "Settings") -> str:

@@ -318,10 +318,12 @@ def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | Non
 
     if like is not None and is_address(like):
         return f"train on it with: shoal join {like} --data {out}{' --private' if plan.is_private else ''}"
-    setting = f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={plan.context_length} " if corpus.task_format is not None else ""
-    return (
-        f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: {setting}shoal start --config tiny --data {out}"
-    )
+    is_task = corpus.task_format is not None
+    if plan.tokenizer is not None and (plan.tokenizer / "config.json").is_file():
+        config = f"{'answer' if is_task else 'small'} --init-from {plan.tokenizer}"
+    else:
+        config = "answer" if is_task else "tiny"
+    return f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: shoal start --config {config} --data {out}"
 
 
 def _of(domain: str, report: Report) -> Report:

@@ -100,6 +100,7 @@ async def _entered(settings: Settings, identity: Identity, network: Network, boo
 
 async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
     corpus = await asyncio.to_thread(_own_corpus, plan, config)
+    plan = windowed(plan, corpus)
     model, initial_id, origin = await asyncio.to_thread(_beginning, plan, config, corpus)
     plan = plan.model_copy(update={"model": model})
     tick_s, clock = await _clock(plan, config, initial_id)
@@ -121,6 +122,18 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
     library.set_tokenizer(corpus.tokenizer_json())
     library.keep_counts()
     return Entry(spec, records, library, (), True, clock)
+
+
+def windowed(plan: RunPlan, corpus: Corpus) -> RunPlan:
+    """Return `plan` with a context in which the windows of a task's examples fit, as many as in its own."""
+    form = corpus.info.task_format
+    if form is None or plan.model.context_length % form.window == 0:
+        return plan
+    length = form.window * max(1, plan.model.context_length // form.window)
+    log.info("%s has examples: windows of %d tokens, not of %d", corpus.path, length, plan.model.context_length)
+    model = plan.model.model_copy(update={"context_length": length})
+    inner = plan.inner.model_copy(update={"batch_tokens": max(plan.inner.batch_tokens, length)})
+    return plan.model_copy(update={"model": model, "inner": inner})
 
 
 async def _clock(plan: RunPlan, config: PeerConfig, initial_id: str | None) -> tuple[float, str]:

@@ -37,6 +37,30 @@ def test_flags_are_over_the_environment_over_the_file(monkeypatch: pytest.Monkey
     assert (settings.run.model.num_layers, settings.run.model.hidden_size) == (2, 128)  # the rest of a section stays
 
 
+def test_with_a_pretrained_model_a_preset_is_what_it_says_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    from_nothing, tuned = load("answer"), load("answer", init_from=Path("model"))
+    assert from_nothing.run is not None and tuned.run is not None
+    assert (from_nothing.run.strategy.kind, tuned.run.strategy.kind) == ("replicas", "adapters")
+    assert (from_nothing.wants_pretrained, tuned.wants_pretrained) == (True, False)
+    assert not load("tiny").wants_pretrained and not load("tiny", init_from=Path("model")).wants_pretrained
+    assert tuned.run.inner.optimizer == "adamw"
+    assert tuned.run.rounds.cut_share == from_nothing.run.rounds.cut_share  # what it does not say stays
+    monkeypatch.setenv("SHOAL_RUN__INNER__LEARNING_RATE", "0.5")
+    assert load("answer", init_from=Path("model")).run.inner.learning_rate == 0.5  # type: ignore[union-attr]
+    monkeypatch.setenv("SHOAL_PEER__INIT_FROM", "model")
+    assert load("answer").run.strategy.kind == "adapters"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("given", [{}, {"init_from": Path("model")}])
+def test_a_mistake_in_what_a_preset_says_of_pretrained_models_is_said_in_any_case(
+    tmp_path: Path, given: dict[str, Path]
+) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text((PRESETS / "answer.toml").read_text().replace('"adamw"', '"sgd"'))
+    with pytest.raises(ConfigError, match=r"mine.toml, with its \[pretrained\] over .*run.inner.optimizer = 'sgd'"):
+        load(str(preset), **given)
+
+
 def test_one_key_from_the_environment_keeps_a_section_s_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOAL_PEER__COPIES", "5")
     assert (load().peer.copies, load().peer.keep_ticks) == (5, 8)

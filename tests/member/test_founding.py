@@ -16,12 +16,14 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, Llam
 import peer.block.store
 from configs.content import content_id_of
 from configs.errors import DataError, PeerError
+from configs.load import load
 from configs.run import AdapterSpec, RunSpec
 from peer.block.store import BlockStore, initial_state
 from peer.commands.main import main
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.corpus.data import open_corpus
+from peer.corpus.prepare import Plan, prepare, prepare_texts
 from peer.fused.fuse import Parts, build_sub_model, fuse
-from peer.member.entry import Entry
+from peer.member.entry import Entry, windowed
 from peer.train.model import initial_parameters
 from peer.train.outer import new_state
 from peer.train.partition import COMMON, Strategy
@@ -251,3 +253,20 @@ def test_a_founder_s_mistakes_are_one_line(
         assert main(arguments) == 2
         line = capsys.readouterr().err
         assert line.startswith("shoal: ") and said in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize(("window", "context"), [(8, 32), (12, 24), (32, 32), (48, 48)])
+def test_of_a_task_the_windows_of_its_corpus_are_trained_on(
+    llama: Path, tmp_path: Path, window: int, context: int
+) -> None:
+    """The plan's context is 32: as many windows as fit into it, and one at least, in a batch that holds it."""
+    examples = "".join(f'{{"input": "a {number}", "target": "b"}}\n' for number in range(200))
+    (tmp_path / "task.jsonl").write_text(examples)
+    out = tmp_path / "corpus"
+    prepare([tmp_path / "task.jsonl"], out, Plan(tokenizer=llama, context_length=window, prompt="{input} "))
+    plan = load("tiny").run
+    assert plan is not None
+    model = plan.model.model_copy(update={"context_length": 32})
+    inner = plan.inner.model_copy(update={"batch_tokens": 32})
+    fitted = windowed(plan.model_copy(update={"model": model, "inner": inner}), open_corpus(out))
+    assert (fitted.model.context_length, fitted.inner.batch_tokens) == (context, max(32, context))
