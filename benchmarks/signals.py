@@ -149,7 +149,7 @@ def _join(line: str, folder: Path, *, in_shell: bool) -> Peer:
     with log.open("wb") as out:
         child = subprocess.Popen(
             command, stdin=slave, stdout=out, stderr=out, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_in_terminal,
         )  # fmt: skip
     os.close(slave)
     peer = Peer(child, master, state_dir, log, child.pid)
@@ -160,6 +160,13 @@ def _join(line: str, folder: Path, *, in_shell: bool) -> Peer:
         children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
         peer.pid = int(children[0])
     return peer
+
+
+def _in_terminal() -> None:
+    """Make the terminal at stdin one's own; no signal is ignored, though nohup may have started all this."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _alive(pids: set[int]) -> set[int]:

@@ -9,6 +9,7 @@ import torch
 
 from configs.errors import DeviceError
 from configs.run import ModelSpec
+from peer.train.adapters import base_bytes
 from peer.train.model import LOSS_VALUES, MIN_CHUNK
 from peer.train.partition import Shapes, parameter_shapes, trained_shapes
 
@@ -32,7 +33,7 @@ def fit(spec: ModelSpec, *, ranks: int, rows: int, free: int, micro_batch: int =
     Raises DeviceError: says what is needed, what there is, and what would fit.
     """
     usable = int(free * USABLE)
-    state = state_bytes(spec)
+    state = state_bytes(spec, ranks)
     is_sharded = ranks > 1 and state + activation_bytes(spec, 1) > usable
     room = usable - (state // ranks if is_sharded else state)
     fitting = min(micro_batch or rows, rows)
@@ -75,10 +76,15 @@ def can_answer(spec: ModelSpec, free: int | None = None) -> bool:
     return 4 * ANSWER_VALUES * _parameters(spec) <= free // 2
 
 
-def state_bytes(spec: ModelSpec) -> int:
-    """Predict the memory of parameters, gradients and Adam's two moments, all float32; what is frozen has no others."""
-    frozen = 0 if spec.adapter is None else _parameters(spec)
-    return 16 * _values(trained_shapes(spec)) + 4 * frozen
+def state_bytes(spec: ModelSpec, ranks: int = 1) -> int:
+    """Predict the memory of parameters, gradients and Adam's two moments, all float32.
+
+    What is frozen has no others, and a single rank keeps it in its own dtype.
+    """
+    trained = 16 * _values(trained_shapes(spec))
+    if spec.adapter is None:
+        return trained
+    return trained + (base_bytes(spec) if ranks == 1 else 4 * _parameters(spec))
 
 
 def activation_bytes(spec: ModelSpec, micro_batch: int) -> int:

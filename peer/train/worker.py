@@ -29,6 +29,7 @@ from peer.corpus.data import Sampler
 from peer.corpus.source import Source
 from peer.train.channel import Channel
 from peer.train.device import open_device
+from peer.train.frozen import take_base
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
 from peer.train.launch import Setup
 from peer.train.ledger import TokenLedger
@@ -98,9 +99,10 @@ class Worker:
             free=int(self._ranks.least(free_bytes(self._ranks.device) // sharing)),
             micro_batch=setup.micro_batch,
         )
-        self._module = build_sharded(plan.model, self._ranks.device, self._ranks.mesh(self._fit.is_sharded))
+        mesh = self._ranks.mesh(self._fit.is_sharded)
+        self._module = build_sharded(plan.model, self._ranks.device, mesh)
         if setup.base is not None:
-            fill_base(self._module, plan.model, setup.base)
+            (fill_base if mesh else take_base)(self._module, plan.model, setup.base)
         is_bfloat16 = setup.precision == "bfloat16" or (
             setup.precision == "auto" and self._ranks.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )

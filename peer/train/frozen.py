@@ -1,0 +1,87 @@
+"""A frozen model in its own dtype, on the pages of its file: adapters are trained on it without a copy.
+
+Matrices and embeddings stay what the file has, so that daemon and worker share its pages; each is made float32 (on a
+GPU with autocast, what that computes in) for a moment where it is used, in the forward and in the backward pass alike.
+What is left is small, or computes in a way of its own, and is copied as float32. The values are the same as in a model
+that is float32 as a whole.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from configs.run import ModelSpec
+from peer.train.adapters import base_layout, map_base
+from peer.train.model import TokenLoss
+
+
+def take_base(loss: TokenLoss, spec: ModelSpec, path: Path) -> None:
+    """Let a model that was built with adapters stand on the frozen one in the file at `path`. Raises DataError."""
+    model: nn.Module = loss.model
+    values = base_layout(spec).tensors(map_base(path, spec))
+    # peft moves a matrix that it adapts one module deeper; a tied weight has the name under which it stands first.
+    names = {parameter: name.replace(".base_layer.", ".") for name, parameter in model.named_parameters()}
+    held: dict[str, Tensor] = {}  # one tensor of each name, on the device
+    for place, module in list(model.named_modules()):
+        name = names.get(module.weight) if type(module) in (nn.Linear, nn.Embedding) else None
+        if name not in values:
+            continue
+        weight = held.setdefault(name, values[name].to(module.weight.device))
+        parent, _, own = place.rpartition(".")
+        frozen = FrozenLinear(weight, module.bias) if isinstance(module, nn.Linear) else FrozenEmbedding(weight)
+        setattr(model.get_submodule(parent), own, frozen)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if names[parameter] in values:
+                parameter.copy_(values[names[parameter]])
+
+
+class FrozenLinear(nn.Module):
+    """A matrix (out, in) that is not trained, in its own dtype, and a float32 bias."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.bias = bias
+        self.out_features, self.in_features = weight.shape
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Return `given` (…, in) times the matrix, (…, out)."""
+        product: Tensor = _Product.apply(given, self.weight)  # type: ignore[no-untyped-call]
+        return product if self.bias is None else product + self.bias
+
+
+class FrozenEmbedding(nn.Module):
+    """Rows (V, H) that are not trained, in their own dtype."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the rows of the tokens, float32."""
+        return functional.embedding(tokens, self.weight).float()
+
+
+class _Product(torch.autograd.Function):
+    """Keeps the matrix in its own dtype for the backward pass: a float32 copy of each would be the whole model."""
+
+    @staticmethod
+    def forward(context: Any, given: Tensor, weight: Tensor) -> Tensor:
+        context.save_for_backward(weight)
+        context.dtype = given.dtype
+        kind = given.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else given.dtype
+        return given.to(dtype) @ weight.to(dtype).T
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = context.saved_tensors
+        return (gradient @ weight.to(gradient.dtype)).to(context.dtype), None
