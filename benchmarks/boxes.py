@@ -124,6 +124,12 @@ class Box:
 
         return until(self.status, is_so, f"{self.name}: {what}", seen=seen, most_s=most_s)
 
+    @property
+    def pid(self) -> int:
+        """The id of its own process."""
+        assert self._child is not None
+        return self._child.pid
+
     def _is_running(self) -> bool:
         return self._child is None or self._child.poll() is None
 

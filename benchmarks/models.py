@@ -6,7 +6,7 @@ families    a tiny model of each family: a run that begins with it, two daemons,
             then the fused model in plain Transformers with the base's own small files. Its logits before any round are
             those of the original; tests/member/test_founding.py and tests/train/test_family.py hold that too.
 base_bytes  adapters on a model of random weights in bfloat16, by default as large as SmolLM2-135M: what a joiner
-            downloads without a copy of it, and with one (`--base`)
+            downloads without a copy of it, and with one (`--base`), and what it takes of memory
 openai      the lm-evaluation-harness (`pip install lm-eval[api]`) against `shoal serve`, beside its own `--model hf` on
             the same folder: log-likelihoods and a generation, of a small Llama
 
@@ -16,6 +16,7 @@ harness's own way to run it.
 
 import argparse
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from benchmarks.boxes import Box, open_boxes
 from benchmarks.families import FAMILIES, TEMPLATE, add_tokenizer, write_model
+from benchmarks.patience import until
 from benchmarks.report import Bar, at_most, finish, parser
+from benchmarks.usage import anonymous_bytes, mapped_bytes
 from configs.errors import ShoalError
+from configs.run import ModelSpec, RunSpec
 from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.status import Status
+from peer.train.frozen import take_base
+from peer.train.sharded import build_sharded
 
 SHOAL = [sys.executable, "-m", "peer"]
 ROUNDS, QUICK_ROUNDS = 20, 5
@@ -125,10 +132,19 @@ def _base_bytes(folder: Path, is_quick: bool) -> Measured:
             _join(boxes[0], box, corpus, more)
             box.status_when(lambda status: status.state == "training", "to train")
             blob_bytes = sum(path.stat().st_size for path in (box.state_dir / "corpus" / "blobs").iterdir())
-            fetched = box.status().peers[0].bytes_in
-            shares[box.name] = fetched / file_bytes
+            shares[box.name] = box.status().peers[0].bytes_in / file_bytes
             assert blob_bytes >= 0.98 * file_bytes
+            spec = RunSpec.model_validate_json((box.state_dir / "run.json").read_bytes())
+            blob = box.state_dir / "corpus" / "blobs" / str(spec.initial_id)
+            mapped = until(
+                partial(mapped_bytes, box.pid, blob.name),
+                lambda found: found >= 0.98 * file_bytes,
+                "a step on all of it",
+            )
+            shares["mapped"] = mapped / file_bytes
             box.stop()
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            shares["copied"] = pool.apply(_copied_bytes, (spec.model, blob)) / file_bytes
     found = {"file_bytes": file_bytes, **{name: round(share, 4) for name, share in shares.items()}}
     yield (
         "frozen model",
@@ -136,8 +152,27 @@ def _base_bytes(folder: Path, is_quick: bool) -> Measured:
         [
             at_most("base_bytes", "downloaded by a joiner without a copy, over the file", shares["without"], 1.02),
             at_most("base_bytes", "downloaded by a joiner with --base, over the file", shares["with"], 0.01),
+            at_most(
+                "base_bytes",
+                "resident in daemon and worker: pages of the file, and copies of it, over the file",
+                shares["mapped"] + shares["copied"],
+                1.1,
+            ),
         ],
     )
+
+
+def _copied_bytes(spec: ModelSpec, blob: Path) -> int:
+    """Return how much memory of its own a process takes for a frozen model and a gradient on a few tokens."""
+    torch.set_num_threads(1)
+    assert spec.adapter is not None
+    smallest = spec.model_copy(update={"adapter": spec.adapter.model_copy(update={"rank": 1})})
+    build_sharded(smallest.model_copy(update={"num_layers": 1}), torch.device("cpu"), None)  # what is imported for it
+    before = anonymous_bytes(os.getpid())
+    module = build_sharded(smallest, torch.device("cpu"), None)
+    take_base(module, smallest, blob)
+    module(torch.zeros(1, 3, dtype=torch.long)).backward()
+    return anonymous_bytes(os.getpid()) - before
 
 
 def _openai(folder: Path, is_quick: bool) -> Measured:

@@ -49,3 +49,22 @@ def peak_mib(pid: int) -> float:
     """Return the most memory that a process has held at once, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def mapped_bytes(root: int, name: str) -> int:
+    """Return what the pages of files of this name take in a process and its descendants, in bytes; shared ones once."""
+    total, is_of_file = 0, False
+    for pid in tree(root):
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+                if not line[0].isupper():  # the head of a mapping; its accounts follow
+                    is_of_file = line.endswith(f"/{name}")
+                elif is_of_file and line.startswith("Pss:"):
+                    total += 1024 * int(line.split()[1])
+    return total
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return how much memory of its own, of no file, a process holds now."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))

@@ -220,12 +220,14 @@ class BlockStore:
         return await asyncio.to_thread(derive, self._strategy, block, common, self._spec)
 
     async def _made(self, told: BlockState) -> OuterState | None:
-        """Return the run's first state, stored, if it is the one that is told and the seed makes it here, too."""
-        if told.block != COMMON or told.version or not self._spec.is_seeded:
+        """Return the first state of a block, stored, if it is the one that is told and the seed makes it here, too."""
+        if told.version or not self._spec.is_seeded:
             return None
 
         def make() -> OuterState | None:
             first = initial_state(self._spec, self._strategy)
+            if told.block != COMMON:  # where sub-models part at once
+                first = derive(self._strategy, told.block, first, self._spec)
             return first if first.digest == told.content_id else None
 
         first = await asyncio.to_thread(make)

@@ -17,6 +17,8 @@ from configs.run import ModelSpec
 from peer.train.adapters import base_layout, map_base
 from peer.train.model import TokenLoss
 
+PART_VALUES = 1 << 20  # values of a matrix that are converted at a time: 4 MiB, whatever the vocabulary
+
 
 def take_base(loss: TokenLoss, spec: ModelSpec, path: Path) -> None:
     """Let a model that was built with adapters stand on the frozen one in the file at `path`. Raises DataError."""
@@ -79,9 +81,23 @@ class _Product(torch.autograd.Function):
         context.dtype = given.dtype
         kind = given.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else given.dtype
-        return given.to(dtype) @ weight.to(dtype).T
+        given = given.to(dtype)
+        products = [given @ part.to(dtype).T for part in _parts(weight)]
+        return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (weight,) = context.saved_tensors
-        return (gradient @ weight.to(gradient.dtype)).to(context.dtype), None
+        parts = _parts(weight)
+        shares = torch.split(gradient, [len(part) for part in parts], dim=-1)
+        total = shares[0] @ parts[0].to(gradient.dtype)
+        for share, part in zip(shares[1:], parts[1:], strict=True):
+            total += share @ part.to(gradient.dtype)
+        return total.to(context.dtype), None
+
+
+def _parts(weight: Tensor) -> tuple[Tensor, ...]:
+    """Return a matrix (out, in) as groups of its rows; one that is as wanted already as it is."""
+    if weight.dtype == torch.float32:
+        return (weight,)
+    return torch.split(weight, max(1, PART_VALUES // weight.shape[1]))

@@ -13,7 +13,7 @@ import peer.block.store
 from configs.errors import NetworkError
 from configs.run import RunSpec
 from peer.block.replica import Replica
-from peer.block.store import MAX_PINNED, PIN_S, BlockStore, initial_state
+from peer.block.store import MAX_PINNED, PIN_S, BlockStore, derive, initial_state
 from peer.train.partition import Strategy
 from protocols.state import BlockState
 
@@ -61,25 +61,28 @@ def test_a_state_that_is_being_downloaded_stays_while_training_goes_on(
 
 
 @pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("block", ["model", "branch.1"])  # the latter of a run whose sub-models part at once
 def test_what_follows_from_the_seed_is_sent_by_nobody(
-    version: int, smallest_run: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: str, version: int, smallest_run: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, strategy = smallest_run(), Strategy("replicas", 1)
+    spec, strategy = smallest_run(strategy={"kind": "branches"}), Strategy("branches", 2)
     store = BlockStore(tmp_path, spec, strategy, no_stub, no_stub)
     first = initial_state(spec, strategy)
+    if block != "model":
+        first = derive(strategy, block, first, spec)
     content_id = first.digest if version == 0 else "1" * 64
 
-    async def newest(block: str, peers: object) -> tuple[BlockState, list[str]]:
+    async def newest(asked: str, peers: object) -> tuple[BlockState, list[str]]:
         facts = {"block": block, "version": version, "round": 0, "age": 0, "is_final": False}
         return BlockState(**facts, content_id=content_id, size_bytes=len(first.blob)), ["founder"]
 
     monkeypatch.setattr(store, "newest", newest)
     if version:
         with pytest.raises(NetworkError, match="founder: it could not be asked"):
-            asyncio.run(store.obtain("model", ["founder"]))
+            asyncio.run(store.obtain(block, ["founder"]))
     else:
-        assert asyncio.run(store.obtain("model", ["founder"])).digest == first.digest
-        assert store.versions() == {"model": 0}
+        assert asyncio.run(store.obtain(block, ["founder"])).digest == first.digest
+        assert store.versions() == {block: 0}
 
 
 def test_few_states_are_kept_for_others(store: BlockStore) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmarks.families import FAMILIES, write_model
 from configs.run import AdapterSpec, ModelSpec
+from peer.train import frozen
 from peer.train.adapters import base_bytes, base_dtype, base_layout, first_factors
 from peer.train.frozen import FrozenEmbedding, FrozenLinear, take_base
 from peer.train.memory import state_bytes
@@ -58,7 +59,11 @@ def gradients(module: TokenLoss, spec: ModelSpec, factors: torch.Tensor) -> tupl
     return float(loss), torch.cat(found)
 
 
-def test_loss_and_gradients_are_those_of_a_float32_copy(spec_and_path: tuple[ModelSpec, Path]) -> None:
+@pytest.mark.parametrize("part_values", [frozen.PART_VALUES, 700])  # of matrices of 32 by 32 values, and more
+def test_loss_and_gradients_are_those_of_a_float32_copy(
+    spec_and_path: tuple[ModelSpec, Path], part_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "PART_VALUES", part_values)
     spec, path = spec_and_path
     (copied, factors), (mapped, _) = begun(spec), begun(spec)
     fill_base(copied, spec, path)
@@ -74,9 +79,9 @@ def test_no_matrix_is_copied(spec_and_path: tuple[ModelSpec, Path]) -> None:
     take_base(module, spec, path)
     held = {each.weight for each in module.modules() if isinstance(each, FrozenLinear | FrozenEmbedding)}
     assert {each.dtype for each in held} == {base_dtype(spec)}
-    frozen = [each for each in module.parameters() if not each.requires_grad]
+    still = [each for each in module.parameters() if not each.requires_grad]
     if spec.config is None or not any(kind in spec.config for kind in ("gpt2", "gemma")):
-        assert max(each.dim() for each in frozen) == 1  # norms and biases; those families compute in ways of their own
+        assert max(each.dim() for each in still) == 1  # norms and biases; those families compute in ways of their own
         assert not [each for each in module.modules() if type(each) is nn.Embedding]
     assert state_bytes(spec, ranks=2) - state_bytes(spec) == 4 * base_layout(spec).size - base_bytes(spec)
 
