@@ -288,5 +288,5 @@ async def _merge(swarm: Swarm, replica: Replica, standing: Standing, heard: Hear
             states.append(await _fetch_state(swarm, replica, mark, members, heard))
     merged = await asyncio.to_thread(merge, states)
     parents = [*replica.marks, *(mark for mark, _ in standing.merge)]
-    await _change(swarm, replica, replica.adopt, [merged], [], parents, merged)
+    await _change(swarm, replica, replica.merged, merged, parents)
     return f"merged {len(states)} histories"

@@ -19,6 +19,7 @@ from configs.errors import PeerError, StateError
 from configs.files import write_file, write_json
 from configs.run import RunSpec
 from peer.block.codec_choice import CodecChoice
+from peer.block.lone_work import LoneWork
 from peer.block.own_offers import OwnOffer, counted_in, packed, unpacked
 from peer.block.saved import facts_of, load_owed, read_block_facts
 from peer.train.checkpoint import write_tensors
@@ -59,19 +60,6 @@ class Origin:
 
     round: int
     share: float
-
-
-@dataclass(frozen=True)
-class LoneWork:
-    """What steps without others have put into the block from `round` on: the others may have gone on without it.
-
-    It is forgotten when `MARKS` versions have followed the last of them: then no other history can lead past it.
-    """
-
-    round: int
-    version: int  # after the last of the steps
-    counted_tokens: int  # of this peer in the block before them: a history without these steps may have more offers
-    work: Tensor  # φ before them − φ after them, (N,)
 
 
 def read_offer(offer: Offer, size: int) -> Contribution:
@@ -163,9 +151,9 @@ class Replica:
         self._close(round_, False)
         self.pending = None
         if self.state.ages.keys() - {self.me}:  # others, who could not be heard, may have gone on without this work
-            earlier = self._lone or LoneWork(round_, 0, counted_tokens, torch.zeros_like(theta))
+            earlier = self._lone or LoneWork(round_, 0, "", counted_tokens, torch.zeros_like(theta))
             work = earlier.work + (before - self.state.phi)
-            self._lone = replace(earlier, version=self.state.version, work=work)
+            self._lone = replace(earlier, version=self.state.version, digest=self.state.digest, work=work)
 
     def mix(
         self,
@@ -237,9 +225,12 @@ class Replica:
         """
         after = states[-1]
         tokens, counted_tokens, lone = after.ages.get(self.me, 0), self._counted_tokens, self._lone
-        if lone is not None and (tokens < counted_tokens if base is None else base.round < lone.round):
-            self._owe(lone.work)
-            counted_tokens, self._lone = lone.counted_tokens, None
+        if lone is not None:
+            told = {mark.version: mark.digest for mark in (*parents, *(Mark(r.version, r.digest) for r in rounds))}
+            lacking = lone.lacking_after(base, self.state) if base else lone.lacking_in(told, tokens < counted_tokens)
+            if lacking is not None:
+                self._owe(lacking)
+                counted_tokens, self._lone = lone.counted_tokens, None
         for round_, is_counted in counted_in(self.own, self.me, after, rounds, base, counted_tokens).items():
             mine = self.own[round_]
             if is_counted != mine.is_counted:
@@ -254,6 +245,12 @@ class Replica:
         versions = {r.version for r in rounds}
         older = [r for r in self.lineage if versions and r.version < min(versions)]
         self.lineage = (*older, *rounds)[-KEPT_ROUNDS:]
+
+    def merged(self, state: OuterState, parents: Sequence[Mark]) -> None:
+        """Go on from the mean of this history and others: what was learnt alone is in it, and nowhere else."""
+        self.adopt([state], [], parents, state)
+        if self._lone is not None:
+            self._lone = replace(self._lone, version=state.version, digest=state.digest)
 
     def reconcile(self, rounds: Sequence[SealedRound]) -> None:
         """Settle what the history that leads to this state has counted of the own offers, after being away.
@@ -290,7 +287,7 @@ class Replica:
             tensors["residual"] = self.residual if self.pending is None else self.pending.produced
         if self._lone is not None:
             facts |= {"lone_round": str(self._lone.round), "lone_version": str(self._lone.version)}
-            facts["lone_counted_tokens"] = str(self._lone.counted_tokens)
+            facts |= {"lone_digest": self._lone.digest, "lone_counted_tokens": str(self._lone.counted_tokens)}
             tensors["lone"] = self._lone.work
         write_tensors(folder / f"{self.block}.residual", tensors | packed(self.own, self._first_untold()), facts)
         write_file(folder / f"{self.block}.safetensors", state.blob)
@@ -323,7 +320,8 @@ class Replica:
         if facts.counted_tokens is not None:
             self._counted_tokens = facts.counted_tokens
         if "lone" in kept:
-            self._lone = LoneWork(facts.lone_round, facts.lone_version, facts.lone_counted_tokens, kept["lone"])
+            place = facts.lone_round, facts.lone_version, facts.lone_digest, facts.lone_counted_tokens
+            self._lone = LoneWork(*place, kept["lone"])
         self._recall(kept)
         if "residual" in kept:
             self.residual = kept["residual"]

@@ -46,6 +46,7 @@ class Owed(BaseModel):
     codec: str = ""
     lone_round: Count = 0
     lone_version: Count = 0
+    lone_digest: str = ""
     lone_counted_tokens: Count = 0
 
 

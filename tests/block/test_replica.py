@@ -21,7 +21,7 @@ from peer.block.own_offers import SAVED_OFFERS
 from peer.block.replica import Replica, read_offer
 from peer.block.saved import load_state
 from peer.train.mixing import Mixed
-from peer.train.outer import TILE, Contribution, OuterState, new_state
+from peer.train.outer import TILE, Contribution, OuterState, merge, new_state
 from protocols.codecs import CODECS, decode, encode
 from protocols.offers import KEPT_ROUNDS, SealedRound
 from protocols.parcels import Offer, OfferHeader
@@ -316,6 +316,41 @@ def test_an_offer_that_the_others_took_is_not_owed_with_what_was_learnt_alone(
         mine = resumed(spec, tmp_path)
     assert follow(mine, witness)
     torch.testing.assert_close(mine.residual, learnt - decoded if was_counted else learnt, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_of_what_was_learnt_alone_only_what_the_others_did_not_take_over_is_owed(spec: RunSpec, steps: int) -> None:
+    """Somebody takes over the state before the last lone step, or after it, and goes on; this peer follows."""
+    begun = new_state("model", state().phi, None, version=3, round_=3, ages={"you": 50, "me": 40}, is_final=False)
+    mine, witness = Replica(begun, spec, "me"), Replica(begun, spec, "you")
+    for step in range(1, steps + 1):
+        mine.advance_alone(3 + step, mine.state.phi - progress(step), tokens=100 * step)
+        if step == max(1, steps - 1):
+            witness = Replica(mine.state, spec, "you")
+    witness.advance_alone(9, witness.state.phi - progress(9), tokens=900)
+    assert follow(mine, witness)
+    owed = torch.zeros(SIZE) if steps == 1 else progress(steps)
+    torch.testing.assert_close(mine.residual, owed, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("versions", [1, MARKS + 1])
+def test_what_was_learnt_alone_and_merged_is_owed_when_the_others_did_not_merge(spec: RunSpec, versions: int) -> None:
+    """Its next offer has told the others a count that has the lone steps: counts do not tell what they have."""
+    begun = new_state("model", state().phi, None, version=3, round_=3, ages={"you": 50, "me": 40}, is_final=False)
+    mine, witness = Replica(begun, spec, "me"), Replica(begun, spec, "you")
+    mine.advance_alone(4, mine.state.phi - progress(1), tokens=400)
+    for version in range(1, versions + 1):
+        witness.advance(
+            3 + version, [Contribution("you", progress(-version), 60 + version, 1.0, "all")], {"you": "0" * 64}
+        )
+    marks = [*mine.marks, *witness.marks]
+    mine.merged(merge([mine.state, witness.state]), marks)
+    mine.offer(99, mine.state.phi.clone(), tokens=450)
+    offer = contribution(mine)
+    witness.advance(99, [offer, Contribution("you", progress(-99), 500, 1.0, "all")], {"me": "0" * 64, "you": "0" * 64})
+    mine.advance(99, [offer], {"me": "0" * 64})
+    assert follow(mine, witness)
+    torch.testing.assert_close(mine.residual, progress(1), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("versions", [MARKS - 1, KEPT_ROUNDS + 1])

@@ -74,7 +74,7 @@ def run_schedule(
         await swarm.settled()
         length = spec.rounds.last_ticks
         settled = loop.time() // 1 + 1
-        for tick in range(1, SETTLE_ROUNDS * length + 1):
+        for tick in range(1, SETTLE_ROUNDS * length * longest_stride(swarm) + 1):
             await swarm.until(settled + tick - 0.01)
             agree = all(len(digests) == 1 for digests in swarm.digests().values())
             if agree and not (away := stranded(swarm)) and tick >= 4 * length:
@@ -88,6 +88,13 @@ def run_schedule(
         runner.run(main())
     assert not loop.faults, loop.faults
     return told
+
+
+def longest_stride(swarm: InLoopSwarm) -> int:
+    """Return how many rounds one round of the slowest takes: it comes back to shorter ones step by step."""
+    daemons = [member.daemon for member in swarm.members if member.daemon is not None]
+    told = [stride for daemon in daemons for _, stride in daemon.rounds.strides().values()]
+    return max(told, default=1)
 
 
 def stranded(swarm: InLoopSwarm) -> list[str]:
