@@ -32,13 +32,20 @@ def test_data_with_another_tokenizer_or_prompt_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("like", "is_private", "line"),
+    ("like", "is_private", "is_task", "model", "line"),
     [
-        (None, False, "shoal start --config tiny --data out"),
-        ("/ip4/192.0.2.1/tcp/1/p2p/Qm", True, "shoal join /ip4/192.0.2.1/tcp/1/p2p/Qm --data out --private"),
+        (None, False, False, False, "shoal start --config tiny --data out"),
+        (None, False, True, False, "shoal start --config answer --data out"),
+        (None, False, False, True, "shoal start --config small --init-from {model} --data out"),
+        (None, False, True, True, "shoal start --config answer --init-from {model} --data out"),
+        ("/ip4/192.0.2.1/tcp/1/p2p/Qm", True, False, False, "shoal join {like} --data out --private"),
     ],
 )
-def test_the_way_to_train_is_a_line_to_type(like: str | None, is_private: bool, line: str) -> None:
-    corpus: Any = SimpleNamespace(task_format=None, vocab_size=2048)
-    plan: Any = SimpleNamespace(is_private=is_private, context_length=128)
-    assert _way_to_train(corpus, Path("out"), plan, like).endswith(line)
+def test_the_way_to_train_is_a_line_to_type(
+    tmp_path: Path, like: str | None, is_private: bool, is_task: bool, model: bool, line: str
+) -> None:
+    if model:
+        (tmp_path / "config.json").write_text("{}")
+    corpus: Any = SimpleNamespace(task_format=object() if is_task else None, vocab_size=2048)
+    plan: Any = SimpleNamespace(is_private=is_private, context_length=128, tokenizer=tmp_path)
+    assert _way_to_train(corpus, Path("out"), plan, like).endswith(line.format(model=tmp_path, like=like))

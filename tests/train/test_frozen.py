@@ -56,7 +56,7 @@ def gradients(module: TokenLoss, spec: ModelSpec, factors: torch.Tensor) -> tupl
     loss = module(TOKENS)
     loss.backward()
     found = [each.grad.reshape(-1) for each in module.parameters() if each.requires_grad and each.grad is not None]
-    return float(loss), torch.cat(found)
+    return loss.item(), torch.cat(found)
 
 
 @pytest.mark.parametrize("part_values", [frozen.PART_VALUES, 700])  # of matrices of 32 by 32 values, and more
