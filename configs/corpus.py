@@ -4,7 +4,7 @@ These models travel between peers, so everything in them is bounded. The files t
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,8 @@ MAX_SHARDS = 256  # of one domain
 MAX_DOMAINS = 64
 INPUT = "{input}"
 DEFAULT_PROMPT = INPUT + "\n\n###\n"  # a mark that text seldom has says that the answer begins
+
+ChatFormat = Literal["chatml", "llama3", "mistral", "gemma", "plain"]  # peer/corpus/chats.py
 
 
 class ShardInfo(Frozen):
@@ -30,6 +32,8 @@ class TaskFormat(Frozen):
 
     prompt: Annotated[str, Field(max_length=1024)]
     window: Positive  # tokens that hold an example, its end mark included
+    # How turns are written; None: as the prompt says, of which there is one. Left out of what is written when None.
+    chat: Annotated[ChatFormat | None, Field(exclude_if=lambda value: value is None)] = None
 
     @field_validator("prompt")
     @classmethod

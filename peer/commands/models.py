@@ -50,6 +50,10 @@ def prepare(
     prompt_format: Annotated[
         str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
     ] = None,
+    chat_format: Annotated[
+        Literal["chatml", "llama3", "mistral", "gemma", "plain"] | None,
+        typer.Option(help="How the turns of tasks and chats are written."),
+    ] = None,
     heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
     shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
     private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
@@ -58,8 +62,11 @@ def prepare(
     """Turn text into a corpus: tokenizer, domains, data shards.
 
     JSON lines with `input` and `target` are a task: only the target is learnt. `targets` (more right answers) and
-    `options` (to choose from) are used by `shoal eval --metrics`.
+    `options` (to choose from) are used by `shoal eval --metrics`. JSON lines with `messages` are chats: what the
+    assistant says is learnt.
     """
+    if chat_format is not None and prompt_format is not None:
+        raise UsageError("--chat-format and --prompt-format both say how an input is written; leave one of them out")
     for source in sources:
         if not source.exists():
             raise DataError(f"there is nothing at {source}; give text files or folders of them")
@@ -77,6 +84,7 @@ def prepare(
         shard_tokens=shard_tokens,
         is_private=private,
         domains=domains,
+        chat=chat_format,
     )
     if prompt_format is not None:
         plan = replace(plan, prompt=prompt_format.replace("\\n", "\n"))
@@ -339,11 +347,13 @@ def _check_model(model: Path) -> None:
 
 def _check_format(data: Path, form: "TaskFormat | None", trained: "TaskFormat | None") -> None:
     """Raise DataError if the examples of `data` would ask a model otherwise than it was trained."""
-    if form is not None and trained is not None and form.prompt != trained.prompt:
-        raise DataError(
-            f"{data} was prepared with the prompt format {form.prompt!r}, and the model was trained with "
-            f"{trained.prompt!r}; prepare it again with --prompt-format"
-        )
+    if form is None or trained is None or (form.prompt, form.chat) == (trained.prompt, trained.chat):
+        return
+    own, wanted = (f"the chat format {each.chat}" if each.chat else repr(each.prompt) for each in (form, trained))
+    raise DataError(
+        f"{data} was prepared with {own}, and the model was trained with {wanted}; prepare it again with "
+        f"{'--chat-format' if trained.chat else '--prompt-format'}"
+    )
 
 
 def _check_tokenizer(model: Path, data: Path, expected_sha256: str) -> None:

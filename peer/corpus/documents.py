@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import DataError
+from peer.corpus.chats import check_turns
 from peer.corpus.examples import Example
 
 TEXT = {".txt", ".text", ".md", ".rst"}
@@ -24,6 +25,7 @@ MIN_CHARACTERS = 1000  # characters of a document in a text file; shorter paragr
 PARQUET_ROWS = 1024  # rows that are read at once
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 EXAMPLE_KEYS = {"input", "target"}
+CHAT_KEY = "messages"  # of a chat, as OpenAI's API has it: a list of {"role": …, "content": …}
 
 BATCH_CHARACTERS = 1 << 20  # characters that are encoded at once
 
@@ -147,7 +149,7 @@ def position_of(document: Document) -> float:
 
     Of an example the input decides: none that is trained on is held out with another target.
     """
-    text = document if isinstance(document, str) else document.input
+    text = document if isinstance(document, str) else "".join([*(said for _, said in document.before), document.input])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
@@ -250,7 +252,7 @@ def _records(records: Iterator[tuple[str, dict[str, Any]]], columns: Columns) ->
     """Yield the documents of JSON lines, all of the kind that the first one is."""
     is_task: bool | None = None
     for where, record in records:
-        is_example = record.keys() >= EXAMPLE_KEYS and columns.text not in record
+        is_example = (record.keys() >= EXAMPLE_KEYS or CHAT_KEY in record) and columns.text not in record
         if is_task is None:
             is_task = is_example
         if is_task:
@@ -264,6 +266,8 @@ def _records(records: Iterator[tuple[str, dict[str, Any]]], columns: Columns) ->
 
 
 def _example(record: dict[str, Any], where: str) -> Example:
+    if CHAT_KEY in record:
+        return _chat(record[CHAT_KEY], where)
     if lost := sorted(EXAMPLE_KEYS - record.keys()):
         raise DataError(
             f"{where}: no '{lost[0]}', but the file begins with examples; give each line 'input' and 'target', "
@@ -277,6 +281,22 @@ def _example(record: dict[str, Any], where: str) -> Example:
     if options and not set(options) & set(references):
         raise DataError(f"{where}: 'target' is not among 'options'; add it, or leave 'options' out")
     return Example(source, target, references, options)
+
+
+def _chat(messages: object, where: str) -> Example:
+    """Return the example whose target is the last turn of a chat."""
+    if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+        raise DataError(f"{where}: '{CHAT_KEY}' must be a list of turns, each with a role and a content; mend the line")
+    turns = [
+        (str(each.get("role")), _filled(each.get("content"), f"content of turn {at}", where))
+        for at, each in enumerate(messages, start=1)
+    ]
+    try:
+        check_turns(turns)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    *before, (_, said), (_, target) = turns
+    return Example(said, target, (target,), before=tuple(before))
 
 
 def _texts(record: dict[str, Any], key: str, where: str) -> tuple[str, ...]:

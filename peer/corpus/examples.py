@@ -1,13 +1,14 @@
-"""The examples of a task: an input and its target, as tokens of which only the target's count.
+"""The examples of a task: an input and its target, or turns of which the last is the target, as tokens.
 
-An example becomes prompt, target, end-of-text; the prompt is the input in the task's format (configs/corpus.py), and
-its tokens are marked (data.py). One that is longer than the window loses the beginning of its input. Training, `eval`
-and `generate` all take their tokens from `TaskEncoder`. Reading files of examples is `documents.py`'s.
+An example becomes prompt, target, end mark; the prompt is what was said before, in the task's format (`chats.py`). What
+the assistant says counts; all other tokens are marked (data.py). One that is longer than the window loses its first
+turns, then the beginning of the last input. Training, `eval` and `generate` all take their tokens from `TaskEncoder`.
+Reading files of examples is `documents.py`'s.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
 
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from configs.corpus import INPUT, DomainInfo, TaskFormat
+from configs.corpus import DomainInfo, TaskFormat
 from configs.errors import DataError
+from peer.corpus.chats import ASSISTANT, USER, Turn, form_of, placed
 from peer.corpus.data import Corpus, Tokens
 from peer.corpus.tokenizer import check_text, read_tokenizer
 
@@ -29,34 +31,60 @@ class Example:
     target: str
     references: tuple[str, ...]  # what counts as right, the target among them
     options: tuple[str, ...] = ()  # to choose from, a reference among them
+    before: tuple[Turn, ...] = ()  # turns of a chat before the input
 
     @property
     def text(self) -> str:
         """What a tokenizer learns of it."""
-        return f"{self.input}\n{self.target}"
+        return "\n".join([*(text for _, text in self.before), self.input, self.target])
 
     def to_line(self) -> bytes:
         """Return it as a line of JSON, which `Example.from_line` reads."""
-        return json.dumps(asdict(self), ensure_ascii=False).encode() + b"\n"
+        fields = asdict(self)
+        if not self.before:
+            del fields["before"]
+        return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> "Example":
         """Read what `to_line` wrote."""
         fields: dict[str, Any] = json.loads(line)
-        return cls(fields["input"], fields["target"], tuple(fields["references"]), tuple(fields["options"]))
+        before = tuple((str(role), str(text)) for role, text in fields.get("before", ()))
+        return cls(fields["input"], fields["target"], tuple(fields["references"]), tuple(fields["options"]), before)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example as tokens, int64. `answers` are the target and the options, each with its end-of-text."""
+    """An example as tokens, int64. `answers` are the target and the options, each with its end mark."""
 
     prompt: NDArray[np.int64]
     answers: tuple[NDArray[np.int64], ...]
-    is_cut: bool  # whether the input lost its beginning
+    is_cut: bool  # whether what was said before lost its beginning
+    learnt: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))  # of the prompt; empty: nothing
 
     def marked(self, answer: int = 0) -> NDArray[np.int64]:
-        """Return prompt and answer, the prompt marked."""
-        return np.concatenate([~self.prompt, self.answers[answer]])
+        """Return prompt and answer; of the prompt all is marked but what an assistant said."""
+        prompt = np.where(self.learnt, self.prompt, ~self.prompt) if self.learnt.size else ~self.prompt
+        return np.concatenate([prompt, self.answers[answer]])
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A turn as tokens: what stands before it, what was said, what stands after it."""
+
+    before: NDArray[np.int64]
+    content: NDArray[np.int64]
+    after: NDArray[np.int64]
+    is_learnt: bool
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        return np.concatenate([self.before, self.content, self.after])
+
+    @property
+    def learnt(self) -> NDArray[np.bool_]:
+        parts = (self.before, False), (self.content, self.is_learnt), (self.after, False)
+        return np.concatenate([np.full(len(part), is_learnt) for part, is_learnt in parts])
 
 
 class TaskEncoder:
@@ -65,22 +93,32 @@ class TaskEncoder:
     def __init__(self, form: TaskFormat, tokenizer: Tokenizer, end_of_text: int) -> None:
         """Use `tokenizer`, which from now on takes special tokens in texts for plain text.
 
-        Raises DataError: the format leaves too little room in a window.
+        Raises DataError: the format leaves too little room in a window, or needs tokens that are not there.
         """
         self.window = form.window  # tokens
-        self._tokenizer, self._end = tokenizer, end_of_text
-        tokenizer.encode_special_tokens = True
-        # Each part is encoded by itself, so that its tokens do not depend on its neighbours.
-        self._before, self._after = self._encode(form.prompt.split(INPUT))
-        if 2 * (len(self._before) + len(self._after)) > form.window:
+        self._tokenizer, self._form = tokenizer, form_of(form)
+        if lacking := [token for token in self._form.special if tokenizer.token_to_id(token) is None]:
             raise DataError(
-                f"the prompt format {form.prompt!r} takes more than half of the {form.window} tokens of a window; "
-                "shorten it or take a larger context length"
+                f"the chat format {form.chat} is written with {lacking[0]}, which this tokenizer does not have; take "
+                "another, or plain, which needs no tokens of its own"
+            )
+        # Each part is encoded by itself, so that its tokens do not depend on its neighbours.
+        tokenizer.encode_special_tokens = not self._form.special
+        self._begin = self._encode([self._form.begin])[0]
+        self._opens = dict(zip(self._form.opens, self._encode(list(self._form.opens.values())), strict=True))
+        self._closes = dict(zip(self._form.closes, self._encode(list(self._form.closes.values())), strict=True))
+        tokenizer.encode_special_tokens = True
+        self.end = int(tokenizer.token_to_id(self._form.end) or 0) if self._form.end else end_of_text
+        if 2 * (len(self._begin) + self._around(USER) + len(self._opens[ASSISTANT])) > form.window:
+            raise DataError(
+                f"the {form.chat or 'prompt'} format {'' if form.chat else repr(form.prompt)} takes more than half of "
+                f"the {form.window} tokens of a window; shorten it or take a larger context length"
             )
 
     def prompt(self, text: str) -> NDArray[np.int64]:
         """Return the whole prompt of an input, however long."""
-        return np.concatenate([self._before, *self._encode([text]), self._after])
+        said = self._said(USER, *self._encode([self._form.lead + text]))
+        return np.concatenate([self._begin, said.tokens, self._opens[ASSISTANT]])
 
     def question(self, text: str, context_length: int) -> list[int]:
         """Return what a model of this context reads before it answers the input `text`.
@@ -102,24 +140,51 @@ class TaskEncoder:
     def encode(self, examples: Sequence[Example], room: int = 0) -> list[Encoded | None]:
         """Return the tokens of each example; None if one of its answers leaves no room for an input in the window.
 
-        The input is cut so that the longest of its answers fits or, where that is longer, one of `room` tokens.
+        What was said before is cut so that the longest of its answers fits or, where that is longer, one of `room`
+        tokens.
         """
-        inputs = self._encode([example.input for example in examples])
-        texts = [text for example in examples for text in (example.target, *example.options)]
-        answers = iter(self._encode(texts))
+        turns = [placed([*example.before, (USER, example.input)], self._form) for example in examples]
+        texts = iter(self._encode([self._form.lead + text for each in turns for _, text in each]))
+        said = [[self._said(role, next(texts)) for role, _ in each] for each in turns]
+        told = [self._form.lead + text for example in examples for text in (example.target, *example.options)]
+        answers = iter(self._encode(told))
         return [
-            self._fit(tokens, [np.append(next(answers), self._end) for _ in range(1 + len(example.options))], room)
-            for example, tokens in zip(examples, inputs, strict=True)
+            self._fit(own, [np.append(next(answers), self.end) for _ in range(1 + len(example.options))], room)
+            for example, own in zip(examples, said, strict=True)
         ]
 
-    def _fit(self, tokens: NDArray[np.int64], answers: list[NDArray[np.int64]], room: int) -> Encoded | None:
-        space = self.window - len(self._before) - len(self._after)
+    def _fit(self, said: Sequence[_Said], answers: list[NDArray[np.int64]], room: int) -> Encoded | None:
+        *before, last = said
+        space = self.window - len(self._begin) - self._around(USER) - len(self._opens[ASSISTANT])
         left = space - max(map(len, answers))
         if left < 1:
             return None
-        kept = tokens[-max(1, min(left, space - room)) :]
-        prompt = np.concatenate([self._before, kept, self._after])
-        return Encoded(prompt, tuple(answers), len(kept) < len(tokens))
+        left = max(1, min(left, space - room))
+        kept = [replace(last, content=last.content[-left:])]
+        left -= len(kept[0].content)
+        for turn in reversed(before):
+            left -= len(turn.tokens)
+            if left < 0:
+                break
+            kept.insert(0, turn)
+        while kept[0].is_learnt:  # an answer whose question did not fit
+            del kept[0]
+        opened = self._opens[ASSISTANT]
+        prompt = np.concatenate([self._begin, *(turn.tokens for turn in kept), opened])
+        is_cut = len(kept) < len(said) or len(kept[-1].content) < len(last.content)
+        if len(kept) == 1:
+            return Encoded(prompt, tuple(answers), is_cut)
+        none = np.zeros(len(self._begin), dtype=bool), np.zeros(len(opened), dtype=bool)
+        learnt = np.concatenate([none[0], *(turn.learnt for turn in kept), none[1]])
+        return Encoded(prompt, tuple(answers), is_cut, learnt)
+
+    def _said(self, role: str, content: NDArray[np.int64]) -> _Said:
+        is_learnt = role == ASSISTANT
+        content = np.append(content, self.end) if is_learnt else content
+        return _Said(self._opens[role], content, self._closes[role], is_learnt)
+
+    def _around(self, role: str) -> int:
+        return len(self._opens[role]) + len(self._closes[role])
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -22,6 +22,7 @@ from configs.corpus import (
     DEFAULT_PROMPT,
     INPUT,
     MAX_DOMAINS,
+    ChatFormat,
     CorpusInfo,
     DomainInfo,
     ShardInfo,
@@ -61,6 +62,7 @@ class Plan:
     tokenizer_characters: int = 64 << 20  # of text that a tokenizer is trained on, from all domains alike
     context_length: int = 128  # each domain must fill one window; examples are cut to it
     prompt: str = DEFAULT_PROMPT  # of tasks: what a model reads before it answers
+    chat: ChatFormat | None = None  # how turns are written; None: inputs stand in the prompt, and there are no chats
     heldout_share: float = 0.05  # of the documents of each domain
     shard_tokens: int = 4 << 20  # larger where a domain would have more than MAX_SHARDS
     is_private: bool = False
@@ -75,7 +77,8 @@ class Plan:
 
     def format(self) -> TaskFormat:
         """Return the format of tasks."""
-        return TaskFormat(prompt=self.prompt, window=self.context_length)
+        prompt = self.prompt if self.chat is None else INPUT
+        return TaskFormat(prompt=prompt, window=self.context_length, chat=self.chat)
 
     def check(self) -> None:
         """Raise DataError when an option makes no sense."""

@@ -59,7 +59,8 @@ def model_card(
         licensed = f", whose licence is {origin.licence}" if origin.licence else ""
         parts.append(f"{began}{licensed}; here it was trained on texts of {spec.model.context_length} tokens.")
     if task is not None:
-        parts.append(f"Before it answers it reads {task.prompt!r}, as in `{TASK}`.")
+        asked = f"turns in the format {task.chat}" if task.chat else repr(task.prompt)
+        parts.append(f"Before it answers it reads {asked}, as in `{TASK}`.")
     parts.append({"routed": USE_ROUTED, "peft": USE_PEFT}.get(format, USE_STANDARD))
     if ages:
         parts += ["## Who trained it", _contributions(spec, ages)]

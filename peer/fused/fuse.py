@@ -28,6 +28,7 @@ from configs.run import OriginSpec, RunSpec
 from peer.corpus.tokenizer import open_tokenizer
 from peer.fused.adapter import write_adapter
 from peer.fused.card import Format, model_card
+from peer.fused.chat_files import write_chat_files
 from peer.fused.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, quiet_transformers
 from peer.fused.tune import MAX_VOTES, Tuning, tune
 from peer.train.adapters import merge
@@ -346,7 +347,7 @@ def _open_to_readers(folder: Path) -> None:
 def _write_tokenizer(parts: Parts, out: Path) -> None:
     """Write the tokenizer so that AutoTokenizer loads it, whatever the architecture beside it; then a base's own files.
 
-    These stand in the place of ours.
+    These stand in the place of ours. Who was trained on chats, and has no template of its own, gets that of the format.
     """
     spec, tokenizer = parts.spec, open_tokenizer(parts.tokenizer_json)
     end_of_text = tokenizer.id_to_token(spec.end_of_text)
@@ -363,3 +364,5 @@ def _write_tokenizer(parts: Parts, out: Path) -> None:
     (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name, data in parts.files.items():
         (out / name).write_bytes(data)
+    if parts.task is not None and parts.task.chat is not None:
+        write_chat_files(out, parts.task.chat, tokenizer)

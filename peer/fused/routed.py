@@ -26,6 +26,7 @@ from configs.corpus import MAX_DOMAINS, TaskFormat
 from configs.errors import DataError
 from configs.files import read_model
 from configs.run import Frozen
+from peer.corpus.chats import FORMS
 from peer.corpus.data import Array
 from peer.corpus.tokenizer import end_of_text, open_tokenizer
 from peer.fused.router import Router, mix
@@ -130,6 +131,8 @@ class RoutedModel:
         """The tokens at which an answer ends: the end of text, and what the model says."""
         said = getattr(self.models[0].generation_config, "eos_token_id", None)
         more = said if isinstance(said, list) else [said]
+        if self.task is not None and self.task.chat is not None and self.tokenizer is not None:
+            more = [*more, self.tokenizer.token_to_id(FORMS[self.task.chat].end)]
         return frozenset((self.end_of_text, *(token for token in more if isinstance(token, int))))
 
     def only(self, name: str) -> Self:

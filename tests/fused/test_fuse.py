@@ -14,9 +14,12 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.fused_forms import forced
+from configs.corpus import INPUT, TaskFormat
 from configs.errors import DataError, UsageError
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
+from peer.answers.chat import ChatTemplate, Turn
 from peer.corpus.data import Source
+from peer.corpus.examples import TaskEncoder
 from peer.fused.card import Format
 from peer.fused.fuse import Parts, build_mixtral, build_sub_model, fuse
 from peer.fused.generate import Generation
@@ -170,6 +173,17 @@ def test_tokenizer_loads_by_plain_transformers(tokenizer_json: bytes, tmp_path: 
     assert loaded(text)["input_ids"] == ours.encode(text).ids
     assert loaded.decode(ours.encode(text).ids) == text
     assert loaded.eos_token_id == 0
+
+
+def test_a_model_of_chats_reads_turns_served_as_it_did_in_training(tokenizer_json: bytes, tmp_path: Path) -> None:
+    form = TaskFormat(prompt=INPUT, window=64, chat="plain")
+    fuse(replace(parts_of("replicas", tokenizer_json, ("model",)), task=form), tmp_path / "fused", "llama")
+    model = RoutedModel.load(tmp_path / "fused")
+    assert model.task == form and model.tokenizer is not None
+    served = ChatTemplate.read(tmp_path / "fused", model.tokenizer)
+    assert served is not None
+    asked = TaskEncoder(form, model.tokenizer, model.end_of_text).question("is a cod a fish?", 64)
+    assert served.tokens([Turn(role="user", content="is a cod a fish?")]) == asked
 
 
 def test_llama_of_replicas_is_the_model(tokenizer_json: bytes, tmp_path: Path) -> None:
