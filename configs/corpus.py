@@ -35,6 +35,11 @@ class TaskFormat(Frozen):
     # How turns are written; None: as the prompt says, of which there is one. Left out of what is written when None.
     chat: Annotated[ChatFormat | None, Field(exclude_if=lambda value: value is None)] = None
 
+    @property
+    def option(self) -> str:
+        """What `shoal prepare` is told to write examples like this."""
+        return f"--chat-format {self.chat}" if self.chat else f"--prompt-format {self.prompt!r}"
+
     @field_validator("prompt")
     @classmethod
     def _has_one_input(cls, prompt: str) -> str:

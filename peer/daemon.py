@@ -47,6 +47,7 @@ from peer.member.company import Company, circumstances
 from peer.member.crowds import Crowds
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter
+from peer.member.examiner import Examiner, warning
 from peer.member.facts import Facts
 from peer.member.keeper import Keeper, rules_of
 from peer.member.newcomers import Newcomers
@@ -147,9 +148,9 @@ class Daemon:
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
-        self.parts = Parts(
-            facts, activity, membership, store, outlook, session, library, chronicle, traffic, newcomers, Place()
-        )
+        examiner = Examiner(activity, session, chronicle, facts.clock.now)
+        seen = chronicle, traffic, newcomers, examiner, Place()
+        self.parts = Parts(facts, activity, membership, store, outlook, session, library, *seen)
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
         self.offers = Offers(traffic)
         expects = newcomers.are_expected
@@ -238,6 +239,8 @@ class Daemon:
         self.duties.begin("counting holders", partial(self.crowds.keep_up, tick), tasks)
         if self.announcer.is_due(tick):
             self.duties.begin("writing this peer's record", partial(self._renew, tick), tasks)
+        if self.parts.examiner.is_due():
+            self.duties.begin("scoring held-out text", self.parts.examiner.examine, tasks)
         if self.keeper.is_due(tick):
             self.duties.begin("keeping blocks for others", partial(self.keeper.keep, tick), tasks)
 
@@ -249,7 +252,7 @@ class Daemon:
 
     def status(self) -> Status:
         """Return everything there is to show, now."""
-        warnings = self.company.present, self.parts.facts.clock.warning()
+        warnings = self.company.present, self.parts.facts.clock.warning(), warning(self.parts.chronicle.held_out)
         return status_of(self.parts, [text for text in warnings if text])
 
     async def leave(self) -> None:

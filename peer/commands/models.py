@@ -349,10 +349,8 @@ def _check_format(data: Path, form: "TaskFormat | None", trained: "TaskFormat | 
     """Raise DataError if the examples of `data` would ask a model otherwise than it was trained."""
     if form is None or trained is None or (form.prompt, form.chat) == (trained.prompt, trained.chat):
         return
-    own, wanted = (f"the chat format {each.chat}" if each.chat else repr(each.prompt) for each in (form, trained))
     raise DataError(
-        f"{data} was prepared with {own}, and the model was trained with {wanted}; prepare it again with "
-        f"{'--chat-format' if trained.chat else '--prompt-format'}"
+        f"{data} was prepared with {form.option}; prepare it again as the model was trained, with {trained.option}"
     )
 
 

@@ -43,7 +43,7 @@ Curve = tuple[str, Sequence[tuple[int, float]]]  # label, (tokens, loss)
 
 def view(status: Status, now: float, *, width: int = WIDTH, height: int = HEIGHT) -> RenderableType:
     """Show one daemon's status in `width` by `height` characters; `now` is the wall-clock time in seconds."""
-    curves = [("loss", status.losses)]
+    curves = [("loss", status.losses), *((f"held-out {name}", points) for name, points in status.held_out.items())]
     return _page(status, curves, _headline(status), now, (width, height))
 
 

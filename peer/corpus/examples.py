@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -193,7 +194,11 @@ class TaskEncoder:
 
 def heldout_examples(corpus: Corpus, domain: DomainInfo, limit: int | None = None) -> list[Example]:
     """Return the first `limit` examples of `domain`, a task, that nobody trains on. Raises DataError: damaged."""
-    path = corpus.blob(domain.heldout.content_id)
+    return read_examples(corpus.blob(domain.heldout.content_id), limit)
+
+
+def read_examples(path: Path, limit: int | None = None) -> list[Example]:
+    """Return the first `limit` examples in a file of held-out ones. Raises DataError: it is damaged."""
     try:
         with path.open("rb") as file:
             return [Example.from_line(line) for line in islice(file, limit)]

@@ -5,15 +5,18 @@ How an example becomes tokens is `examples.py`'s, what the files look like `data
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from configs.corpus import MAX_SHARDS, TaskFormat, TaskInfo
 from configs.errors import DataError
 from peer.corpus.data import Tokens, token_dtype, unmarked
-from peer.corpus.examples import Example, TaskEncoder
+from peer.corpus.examples import Example, TaskEncoder, read_examples
 from peer.corpus.tokenizer import Vocabulary
 
 BOUNDARY_TOKENS = 1 << 14  # tokens: how far from its place a cut may move to fall between documents
@@ -59,6 +62,21 @@ class Packer:
         filling = np.full(self._room.pop(at), ~self.end_of_text, dtype=np.int64)
         window = np.concatenate([*self._open.pop(at), filling])
         self.file.write(window.astype(token_dtype(self.vocab_size, is_task=True)).tobytes())
+
+
+def packed_examples(lines: Path, form: TaskFormat, tokenizer: Tokenizer, vocab_size: int, end_of_text: int) -> bytes:
+    """Return the held-out examples in a file as a shard has those that are trained on.
+
+    Raises DataError: they are damaged, or the tokenizer does not fit the format.
+    """
+    file = BytesIO()
+    file.write(np.array([~end_of_text], dtype=token_dtype(vocab_size, is_task=True)).tobytes())
+    packer = Packer(file, form.window, vocab_size, end_of_text)
+    for encoded in TaskEncoder(form, tokenizer, end_of_text).encode(read_examples(lines)):
+        if encoded is not None:
+            packer.add(encoded.marked())
+    packer.finish()
+    return file.getvalue()
 
 
 class TaskWriter:

@@ -50,6 +50,10 @@ def _run_metrics(status: Status) -> Iterator[Metric]:
     for cause, count in sorted(status.skipped.items()):
         skipped.add_metric([cause], count)
     yield skipped
+    held_out = GaugeMetricFamily("shoal_held_out_loss", "Nats per token of held-out text.", labels=["domain"])
+    for domain, points in sorted(status.held_out.items()):
+        held_out.add_metric([domain], points[-1][1])
+    yield held_out
     if status.eta_s is not None:
         yield GaugeMetricFamily("shoal_eta_seconds", "Expected time until training ends.", value=status.eta_s)
 

@@ -67,4 +67,5 @@ class Status(BaseModel):
     skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
     faults: dict[str, int] = {}  # kind → errors that nobody foresaw; the log has the first of each
     losses: list[tuple[int, float]] = []  # (tokens, loss) of the local peer, thinned to at most 200 points
+    held_out: dict[str, list[tuple[int, float]]] = {}  # domain → (tokens, loss on text that nobody trains on), likewise
     events: list[str] = []  # the last changes, newest last: joined, left, restarted, skipped

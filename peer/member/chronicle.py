@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,7 @@ class Chronicle:
         self.skipped: Counter[str] = Counter()  # cause → rounds, since this daemon began
         self.events: deque[str] = deque(maxlen=SHOWN_EVENTS)
         self.losses: list[tuple[int, float]] = []
+        self.held_out: dict[str, list[tuple[int, float]]] = {}  # domain → (tokens, loss)
         self.faults: Counter[str] = Counter()  # what went wrong that should not have → times, since this daemon began
         self._tokens_seen = 0  # of the worker's counter, already in `tokens`
 
@@ -76,10 +78,20 @@ class Chronicle:
         self.tokens += max(0, tokens - self._tokens_seen)
         self._tokens_seen = tokens
         if loss is not None and (not self.losses or self.losses[-1][0] != self.tokens):
-            self.losses.append((self.tokens, loss))
-            if len(self.losses) > MAX_LOSSES:
-                del self.losses[1:-1:2]
+            _add(self.losses, self.tokens, loss)
+
+    def examined(self, losses: Mapping[str, float]) -> None:
+        """Remember the losses on held-out text, by domain."""
+        for domain, loss in losses.items():
+            _add(self.held_out.setdefault(domain, []), self.tokens, loss)
 
     def restarted_counter(self) -> None:
         """Say that the worker counts from zero again."""
         self._tokens_seen = 0
+
+
+def _add(points: list[tuple[int, float]], tokens: int, loss: float) -> None:
+    """Add a point to a curve; of one that becomes long every second point goes."""
+    points.append((tokens, loss))
+    if len(points) > MAX_LOSSES:
+        del points[1:-1:2]

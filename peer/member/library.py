@@ -17,12 +17,14 @@ from weakref import WeakValueDictionary
 from torch import Tensor
 
 from configs.content import content_id_of, content_id_of_pieces
-from configs.corpus import DomainInfo, ShardInfo
+from configs.corpus import DomainInfo, ShardInfo, TaskFormat
 from configs.errors import DataError, NetworkError, ShoalError, StateError
 from configs.files import make_folder, read_bytes, write_file
 from configs.run import RunSpec
 from dht.leases import choose_shards
-from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source
+from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source, token_dtype
+from peer.corpus.packing import packed_examples
+from peer.corpus.tokenizer import open_tokenizer
 from peer.train.adapters import base_bytes, map_base
 from peer.train.partition import COMMON, Strategy
 from protocols.shards import OnBytes, download
@@ -35,6 +37,8 @@ MAX_DOUBLINGS = 10  # of the time until then: `RETRY_S` is reached before
 FIRST_TRIES = 8  # shards that are asked for one after the other where one is enough to begin
 MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
 PIECE_BYTES = 1 << 20  # of a file that is read through
+MAX_SCORED = 8  # domains of which the held-out loss is told
+HELD_OUT = "held-out"  # folder of examples as tokens
 SPARE_SHARDS = 32  # of other domains, so that whoever brought them may leave
 
 
@@ -148,6 +152,30 @@ class Library:
             sources += [Source(str(path), size, shard.tokens / total, is_task) for shard, path in here]
         return sources
 
+    def heldout_sources(self, strategy: Strategy, sub_model: str) -> dict[str, Source]:
+        """Return the token files of the held-out part of each domain of `sub_model` that lies here, by its name.
+
+        Examples are encoded the first time. Raises DataError if they are damaged, StateError on a full disk.
+        """
+        sources, model = {}, self.spec.model
+        for domain in self.trains(strategy, sub_model)[:MAX_SCORED]:
+            path = self.path(domain.heldout)
+            if path is not None and domain.task is not None:
+                path = self._encoded(domain.task.format, path)
+            is_task, size = domain.task is not None, model.vocab_size
+            least = model.context_length * token_dtype(size, is_task).itemsize
+            if path is not None and path.stat().st_size > least:
+                sources[domain.name] = Source(str(path), size, is_task=is_task)
+        return sources
+
+    def _encoded(self, form: TaskFormat, lines: Path) -> Path:
+        """Return the token file of held-out examples, made if it is not here."""
+        path = self.folder / HELD_OUT / f"{lines.name}.tokens"
+        if not path.is_file():
+            tokenizer, size = open_tokenizer(self.tokenizer_json), self.spec.model.vocab_size
+            write_file(path, packed_examples(lines, form, tokenizer, size, self.spec.end_of_text))
+        return path
+
     def leases(self, strategy: Strategy, sub_model: str) -> list[str]:
         """Return the content ids of the shards here that `sub_model` is trained on, as many as a record takes."""
         held = (s for domain in self.trains(strategy, sub_model) for s in domain.shards if self.path(s) is not None)
@@ -222,7 +250,8 @@ class Library:
             await arrived()
         mine = self.wanted(strategy, sub_model, me)
         spare = [shard for shard in self.wanted(strategy, COMMON, me) if shard not in mine][:SPARE_SHARDS]
-        blobs = [*mine, *(domain.counts for domain in self.domains), *spare]
+        held_out = [d.heldout for d in self.trains(strategy, sub_model) if d.is_public and not self.path(d.heldout)]
+        blobs = [*mine, *(domain.counts for domain in self.domains), *held_out, *spare]
         queue = [(0.0, index, 0) for index in range(len(blobs))]  # when it is tried, which, how often it was tried
         while queue:
             due_s, index, tries = heapq.heappop(queue)
@@ -310,9 +339,7 @@ def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[
         mine = own.get(domain.name)
         if mine is not None and not domain.is_public and mine.task_format != domain.task_format:
             form = domain.task_format
-            wanted = (
-                f"examples, with --prompt-format {form.prompt!r} --context-length {form.window}" if form else "text"
-            )
+            wanted = f"examples, with {form.option} --context-length {form.window}" if form else "text"
             raise DataError(f"domain '{domain.name}' of {corpus.path} is not as the run has it; prepare it of {wanted}")
     return [own[d.name] if d.name in own and not d.is_public else d for d in domains]
 

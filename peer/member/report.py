@@ -11,6 +11,7 @@ from peer.block.store import BlockStore
 from peer.http.status import BlockStatus, DigestMark, PeerStatus, Status
 from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
+from peer.member.examiner import Examiner
 from peer.member.facts import Facts
 from peer.member.library import Library
 from peer.member.newcomers import Newcomers
@@ -47,6 +48,7 @@ class Parts:
     chronicle: Chronicle
     traffic: Traffic
     newcomers: Newcomers
+    examiner: Examiner
     place: Place
 
 
@@ -79,6 +81,7 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
         skipped=dict(chronicle.skipped),
         faults=dict(chronicle.faults),
         losses=chronicle.losses,
+        held_out=chronicle.held_out,
         events=list(chronicle.events),
     )
 

@@ -106,6 +106,16 @@ class Session:
             await unbroken(self._put, self._workers.anchor, block, self.replicas[block].state.phi)
             await self._workers.apply(self._ages([block]))
 
+    async def held_out_losses(self) -> dict[str, float]:
+        """Return the loss on held-out text of each domain of the sub-model, as far as it lies here; training waits."""
+        library, sub_model, inner = self._library, self.sub_model, self._spec.inner
+        if library is None or not sub_model:
+            return {}
+        held_out = await asyncio.to_thread(library.heldout_sources, self._strategy, sub_model)
+        windows = inner.batch_tokens // self._spec.model.context_length
+        losses = await self._workers.score(list(held_out.values()), max(1, windows))
+        return dict(zip(held_out, losses, strict=True)) if self.sub_model == sub_model else {}
+
     async def pause(self) -> None:
         """Stop training until `resume`, also that of sub-models to come; the state stays where it is."""
         self._is_paused = True

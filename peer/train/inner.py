@@ -145,6 +145,19 @@ class Inner:
                 optimizer.prepare()
         return loss
 
+    @torch.no_grad()
+    def score(self, windows: Tensor, micro_batch: int) -> float:
+        """Return the loss of the windows of all ranks as `gradient` does, and learn nothing."""
+        counted = max(1, int((windows[:, 1:] >= 0).sum()))
+        ranks, own = self._ranks, windows[self._ranks.index :: self._ranks.count]
+        total = torch.zeros((), device=ranks.device)
+        for start in range(0, math.ceil(len(windows) / ranks.count), micro_batch):
+            rows = own[start : start + micro_batch]
+            weight = float(len(rows) > 0)  # every rank must take part in every collective
+            with self._autocast:
+                total += self._module((rows if len(rows) else windows[:1]).to(ranks.device)) * weight
+        return ranks.sum(total.item()) / counted
+
     def update(self, rates: Mapping[str, float]) -> None:
         """Change the parameters by the gradient that was made last, with a learning rate for each block.
 

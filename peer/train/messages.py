@@ -81,7 +81,15 @@ class Measure(_Message):
     type: Literal["measure"] = "measure"
 
 
-Request = TakeSnapshot | Apply | Load | SetSources | Pause | Resume | Measure
+class Score(_Message):
+    """Say how well θ predicts windows of each of these token files, the same ones each time; between two steps."""
+
+    type: Literal["score"] = "score"
+    sources: tuple[Source, ...]
+    windows: int  # of each file
+
+
+Request = TakeSnapshot | Apply | Load | SetSources | Pause | Resume | Measure | Score
 
 
 class Done(_Message):
@@ -105,6 +113,13 @@ class Measured(_Message):
 
     type: Literal["measured"] = "measured"
     step_s: float
+
+
+class Scored(_Message):
+    """The loss on each of the token files, in nats per token that counts."""
+
+    type: Literal["scored"] = "scored"
+    losses: tuple[float, ...]
 
 
 class Refused(_Message):
@@ -134,7 +149,7 @@ REFUSALS: Mapping[str, type[ShoalError]] = {
     "other": ShoalError,
 }
 
-Answer = Done | Snapshot | Measured | Refused
+Answer = Done | Snapshot | Measured | Scored | Refused
 
 
 class Asked(_Message):

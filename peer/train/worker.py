@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from statistics import median
 from typing import Any
@@ -49,6 +50,8 @@ from peer.train.messages import (
     Refused,
     Request,
     Resume,
+    Score,
+    Scored,
     SetSources,
     Snapshot,
     Stalled,
@@ -180,9 +183,10 @@ class Worker:
             self._done += 1
 
     def _do(self, asked: Asked, is_done: threading.Event) -> None:
-        with self._lock:
+        # While θ is only read, here where it would be changed, snapshots of it need not wait.
+        with nullcontext() if isinstance(asked.request, Score) else self._lock:
             self._answer(asked)
-            self._shown_at = 0.0  # what was not training must not count in the speed
+        self._shown_at = 0.0  # what was not training must not count in the speed
         is_done.set()
 
     def _answer(self, asked: Asked) -> None:
@@ -266,6 +270,13 @@ class Worker:
         self._inner.use(self._layout, is_fresh=True)
         return Measured(step_s=median(taken_s[1:]))  # the first one finds its memory
 
+    def _on_score(self, new: Score) -> Scored:
+        losses = []
+        for source in new.sources:
+            windows = Sampler([source], self._plan.model.context_length, seed=0).batch(0, new.windows)
+            losses.append(self._inner.score(windows, self._fit.micro_batch))
+        return Scored(losses=tuple(losses))
+
     # Training
 
     def _step(self) -> None:
@@ -344,4 +355,5 @@ HANDLERS: Mapping[type[Request], Callable[[Worker, Any], Answer]] = {
     Pause: Worker._on_pause,
     Resume: Worker._on_resume,
     Measure: Worker._on_measure,
+    Score: Worker._on_score,
 }

@@ -36,6 +36,8 @@ from peer.train.messages import (
     Ready,
     Request,
     Resume,
+    Score,
+    Scored,
     SetSources,
     Snapshot,
     Stalled,
@@ -192,6 +194,12 @@ class Workers:
         if self._loaded is not None:
             self._loaded = self._loaded.model_copy(update={"sources": request.sources})
         await self._ask(request)
+
+    async def score(self, sources: Sequence[Source], windows: int) -> tuple[float, ...]:
+        """Return the loss of θ, as it is between two steps, on so many windows of each token file. Raises DataError."""
+        scored = await self._ask(Score(sources=tuple(sources), windows=windows))
+        assert isinstance(scored, Scored)
+        return scored.losses
 
     async def pause(self) -> None:
         """Stop training between two steps; everything else goes on."""

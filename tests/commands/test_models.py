@@ -1,11 +1,13 @@
 """What is wrong with a model's folder, or with data for it, is said before anything is loaded."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from configs.corpus import TaskFormat
 from configs.errors import DataError
 from peer.commands.models import _check_format, _check_model, _check_tokenizer, _way_to_train
 
@@ -23,10 +25,11 @@ def test_data_with_another_tokenizer_or_prompt_format(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     with pytest.raises(DataError, match="--tokenizer"):
         _check_tokenizer(tmp_path, Path("data"), "0" * 64)
-    mine, theirs = (SimpleNamespace(prompt=prompt) for prompt in ("Q: {input}", "{input}"))
-    forms: Any = (mine, theirs)
-    with pytest.raises(DataError, match="--prompt-format"):
-        _check_format(Path("data"), *forms)
+    forms = [TaskFormat(prompt=prompt, window=8) for prompt in ("Q: {input}", "{input}")]
+    forms.append(TaskFormat(prompt="{input}", window=8, chat="plain"))
+    for mine, trained, option in ((0, 1, "--prompt-format '{input}'"), (1, 2, "--chat-format plain")):
+        with pytest.raises(DataError, match=f"as the model was trained, with {re.escape(option)}"):
+            _check_format(Path("data"), forms[mine], forms[trained])
     _check_format(Path("data"), forms[0], forms[0])
     _check_format(Path("data"), None, forms[0])
 

@@ -74,6 +74,9 @@ class FakeLibrary:
     def sources(self, strategy: Strategy, sub_model: str) -> list[Any]:
         return []
 
+    def heldout_sources(self, strategy: Strategy, sub_model: str) -> dict[str, Any]:
+        return {}
+
     def leases(self, strategy: Strategy, sub_model: str) -> list[str]:
         return []
 

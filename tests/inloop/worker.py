@@ -59,6 +59,9 @@ class FakeWorkers:
     async def set_sources(self, sources: Sequence[object]) -> None:
         pass
 
+    async def score(self, sources: Sequence[object], windows: int) -> tuple[float, ...]:
+        return ()
+
     async def pause(self) -> None:
         self.look()
         self._is_paused = True

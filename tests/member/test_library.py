@@ -11,8 +11,8 @@ import peer.member.library
 from benchmarks.patience import HANG_S
 from configs.errors import DataError, NetworkError
 from configs.load import load
-from peer.corpus.data import BLOBS, open_corpus
-from peer.corpus.examples import Example
+from peer.corpus.data import BLOBS, Sampler, open_corpus, open_tokens
+from peer.corpus.examples import Example, corpus_encoder, heldout_examples
 from peer.corpus.prepare import Plan, prepare_texts
 from peer.member.library import FIRST_TRIES, RETRY_S, Library, match, retry_seconds
 from peer.train.partition import COMMON, Strategy
@@ -192,3 +192,30 @@ def test_the_worker_is_told_which_sources_are_tasks(library: Library, tmp_path: 
     for index, is_task in enumerate((True, False)):
         sources = library.sources(Strategy("experts", 2), f"expert.{index}")
         assert sources and all(source.is_task is is_task for source in sources)
+
+
+def test_what_is_held_out_becomes_token_files_to_be_scored(library: Library, tmp_path: Path) -> None:
+    plan = Plan(tokenizer=tmp_path / "corpus", context_length=16, shard_tokens=1000, heldout_share=0.2)
+    examples = [Example(f"say {n}", f"{n} times", (f"{n} times",)) for n in range(60)]
+    info = prepare_texts({"up": examples, "down": ["down " * 400, "and down " * 400]}, tmp_path / "both", plan)
+    library.domains, library.corpus = list(info.domains), open_corpus(tmp_path / "both")
+    library.set_tokenizer((tmp_path / "both" / "tokenizer.json").read_bytes())
+    library.spec = library.spec.model_copy(update={"end_of_text": info.end_of_text})
+    found = library.heldout_sources(Strategy("replicas", 2), "model")
+    assert list(found) == ["up", "down"] and [source.is_task for source in found.values()] == [True, False]
+    assert library.heldout_sources(Strategy("experts", 2), "expert.1") == {"down": found["down"]}
+    window = library.spec.model.context_length
+    for name, source in found.items():
+        (row,) = Sampler([source], window, seed=0).batch(0, 1)
+        assert bool((row < 0).any()) is (name == "up")
+    made = Path(found["up"].path)
+    tokens = open_tokens(made, info.vocab_size, is_task=True)
+    held = heldout_examples(library.corpus, info.domains[0])
+    encoded = corpus_encoder(library.corpus).encode(held)
+    learnt = sum(int((each.marked() >= 0).sum()) for each in encoded if each is not None)
+    assert int((tokens >= 0).sum()) == learnt
+    written = made.stat().st_mtime_ns
+    assert library.heldout_sources(Strategy("replicas", 2), "model") == found
+    assert made.stat().st_mtime_ns == written
+    library.corpus = None
+    assert library.heldout_sources(Strategy("replicas", 2), "model") == {}

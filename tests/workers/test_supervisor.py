@@ -210,6 +210,32 @@ def test_sub_models_and_sources_change_in_mid_run(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
+def test_held_out_text_is_scored_between_two_steps(tmp_path: Path, devices: tuple[str, ...]) -> None:
+    """The loss on text like that which is trained on falls most; training goes on."""
+
+    async def main() -> None:
+        async with training(tmp_path, devices) as (workers, _):
+            other = tmp_path / "held out"
+            np.random.default_rng(1).integers(200, 240, 2_000).astype("<u2").tofile(other)
+            sources = [write_tokens(tmp_path / "alike"), Source(str(other), 300)]
+            await workers.pause()
+            alike, _ = first = await workers.score(sources, 5)
+            assert await workers.score(sources, 5) == first  # the same windows each time
+            assert alike == pytest.approx(np.log(300), abs=1.0)
+            await workers.resume()
+            before = await workers.take_snapshot()
+            await trained(workers, before.tokens + 60 * BATCH_TOKENS)
+            alike_now, strange_now = await workers.score(sources, 5)
+            assert alike_now < alike - 0.5 and strange_now > alike_now + 1.0
+            with pytest.raises(DataError):
+                await workers.score([Source(str(tmp_path / "missing"), 300)], 5)
+            now = await workers.take_snapshot()
+            await trained(workers, now.tokens + BATCH_TOKENS)
+
+    asyncio.run(main())
+
+
 def test_a_poisoned_anchor_stalls_and_a_good_one_heals(tmp_path: Path) -> None:
     async def main() -> None:
         async with training(tmp_path) as (workers, events):
