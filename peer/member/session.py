@@ -112,6 +112,8 @@ class Session:
         if library is None or not sub_model:
             return {}
         held_out = await asyncio.to_thread(library.heldout_sources, self._strategy, sub_model)
+        if not held_out:
+            return {}
         windows = inner.batch_tokens // self._spec.model.context_length
         losses = await self._workers.score(list(held_out.values()), max(1, windows))
         return dict(zip(held_out, losses, strict=True)) if self.sub_model == sub_model else {}
