@@ -55,3 +55,33 @@ def test_a_pause_holds_through_a_change_of_sub_model(
         assert workers.asked[-1] == "resume"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("domains", [[], ["cod", "eel"]])
+def test_held_out_losses_have_the_names_of_their_domains(
+    smallest_run: Callable[..., RunSpec], tmp_path: Path, domains: list[str]
+) -> None:
+    spec = smallest_run()
+    state, strategy = initial_state(spec, Strategy("replicas", 1)), Strategy("replicas", 1)
+    asked: list[tuple[list[str], int]] = []
+    workers: Any = FakeWorkers(state.size)
+
+    async def score(sources: list[str], windows: int) -> tuple[float, ...]:
+        asked.append((sources, windows))
+        return tuple(float(len(source)) for source in sources)
+
+    workers.score = score
+    library: Any = SimpleNamespace(
+        sources=lambda strategy, sub_model: [],
+        domains=[],
+        heldout_sources=lambda strategy, sub_model: {name: f"{name}.tokens" for name in domains},
+    )
+    session = Session(spec, "me", workers, cast(Any, SimpleNamespace(replicas={"model": None}, folder=tmp_path)))
+
+    async def main() -> None:
+        assert await session.held_out_losses() == {}  # nothing is in training yet
+        session._library, session.sub_model = library, COMMON
+        assert await session.held_out_losses() == dict.fromkeys(domains, 10.0)
+
+    asyncio.run(main())
+    assert asked == ([(["cod.tokens", "eel.tokens"], 1)] if domains else [])
