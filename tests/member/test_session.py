@@ -62,7 +62,7 @@ def test_held_out_losses_have_the_names_of_their_domains(
     smallest_run: Callable[..., RunSpec], tmp_path: Path, domains: list[str]
 ) -> None:
     spec = smallest_run()
-    state, strategy = initial_state(spec, Strategy("replicas", 1)), Strategy("replicas", 1)
+    state = initial_state(spec, Strategy("replicas", 1))
     asked: list[tuple[list[str], int]] = []
     workers: Any = FakeWorkers(state.size)
 
