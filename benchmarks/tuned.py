@@ -1,6 +1,6 @@
 """A pretrained model that two peers tune for a task, beside the model as it was and a peer by itself in the same time.
 
-    python -m benchmarks.tuned [--base DIR] [--data DIR] [--task NAME …] [--tokens N] [--quick] [--json FILE]
+    python -m benchmarks.tuned [--base DIR] [--data DIR] [--task NAME …] [--tokens N] [--limit N] [--quick] [--json FILE]
 
 For each task two daemons, each on a core of its own, train one LoRA adapter on the model by the task's preset, as
 README.md says it; then one daemon with as many tokens as the busier of the two had: a peer by itself with the same
@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="a folder with one for each task")
     own.add_argument("--task", action="append", choices=list(TASKS), help="only this one; may be repeated")
     own.add_argument("--tokens", type=int, help="of the swarm")
+    own.add_argument("--limit", type=int, help="held-out examples that are answered, of each task")
     args = own.parse_args(argv)
     chosen = args.task or (["mt_en_de"] if args.quick else list(TASKS))
     if missing := [name for name in chosen if not (args.data / name / "train.jsonl").is_file()]:
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for task in chosen:
             place = Path(name) / task
             place.mkdir()
-            limit = QUICK_LIMIT if args.quick else TASKS[task].limit
+            limit = args.limit or (QUICK_LIMIT if args.quick else TASKS[task].limit)
             found[task] = _measure(place, args.data / task, TASKS[task], base, tokens, limit)
     bars = [bar for name, rows in found.items() for bar in _bars(name, TASKS[name], rows)]
     left = [name for name in TASKS if name not in chosen]
