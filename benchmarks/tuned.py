@@ -1,6 +1,7 @@
 """A pretrained model that two peers tune for a task, beside the model as it was and a peer by itself in the same time.
 
-    python -m benchmarks.tuned [--base DIR] [--data DIR] [--task NAME …] [--tokens N] [--limit N] [--quick] [--json FILE]
+    python -m benchmarks.tuned [--base DIR] [--data DIR] [--task NAME …] [--tokens N] [--limit N] [--quick]
+                               [--json FILE]
 
 For each task two daemons, each on a core of its own, train one LoRA adapter on the model by the task's preset, as
 README.md says it; then one daemon with as many tokens as the busier of the two had: a peer by itself with the same
