@@ -69,7 +69,7 @@ def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.
     card = (tmp_path / form / "task.json").read_text()
     (tmp_path / form / "task.json").write_text(card.replace("###", "=>"))
     assert main(command) == 2
-    assert "the model was trained with '{input}\\n\\n=>" in capsys.readouterr().err
+    assert "as the model was trained, with --prompt-format '{input}\\n\\n=>" in capsys.readouterr().err
     (tmp_path / form / "task.json").write_text("{}")
     assert main(command) == 2
     assert "task.json is damaged" in capsys.readouterr().err
