@@ -27,6 +27,7 @@ from peer.http.local import fetch_status
 from peer.http.status import Status
 
 CLONE_NEWNET = 0x40000000
+SHOAL = [sys.executable, "-m", "peer"]
 PROGRAM = [sys.executable, "-m", "benchmarks.paced_daemon"]
 
 
@@ -184,6 +185,14 @@ class Box:
                 used["main"] += main
                 used["threads"] += seconds - main
         return used
+
+
+def shoal(*arguments: str, behind: Sequence[str] = ()) -> str:
+    """Run a command of Shoal's and return what it printed. Raises ShoalError with what it said if it fails."""
+    done = subprocess.run([*behind, *SHOAL, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ShoalError(f"shoal {arguments[0]} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 def other_cpu_seconds() -> float:

@@ -28,10 +28,8 @@ from configs.load import load
 from configs.run import RunPlan, RunSpec
 from peer.visit.gather import gather
 
-PERIOD_S, TICK_STEPS = (
-    0.5,
-    4,
-)  # a tick is two seconds; of one second, six daemons were still joining in a third of the run
+# Seconds of a step, and steps of a tick: with ticks of one second six daemons still joined in a third of the run.
+PERIOD_S, TICK_STEPS = 0.5, 4
 STEPS, QUICK_STEPS = 480, 160  # of each peer
 BATCH, RATE = 256, 0.02
 LATE_STEPS = 1

@@ -32,10 +32,10 @@ import torch
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.boxes import Box, open_boxes
+from benchmarks.boxes import SHOAL, Box, open_boxes, shoal
 from benchmarks.families import FAMILIES, TEMPLATE, add_tokenizer, write_model
 from benchmarks.patience import until
-from benchmarks.report import Bar, at_most, finish, parser
+from benchmarks.report import Bar, at_most, exit_with, finish, parser
 from benchmarks.usage import anonymous_bytes, mapped_bytes
 from configs.errors import ShoalError
 from configs.run import ModelSpec, RunSpec
@@ -44,7 +44,6 @@ from peer.http.status import Status
 from peer.train.frozen import take_base
 from peer.train.sharded import build_sharded
 
-SHOAL = [sys.executable, "-m", "peer"]
 ROUNDS, QUICK_ROUNDS = 20, 5
 CONTEXT = 24  # tokens of a training window
 QUICK_FAMILIES = ("llama", "qwen3", "gpt2")
@@ -94,7 +93,7 @@ def _families(folder: Path, is_quick: bool) -> Measured:
             more = _sealed(first.status()) + 3
             first.status_when(lambda status, least=more: _sealed(status) >= least, "rounds after it came back")
             out = place / "fused"
-            _shoal("fuse", str(first.state_dir), "--format", "llama", "--out", str(out))
+            shoal("fuse", str(first.state_dir), "--format", "llama", "--out", str(out))
         ours, theirs = (AutoModelForCausalLM.from_pretrained(each, dtype=torch.float32) for each in (out, base))
         text = "a shoal of fish swims up the river " * 2
         tokens = AutoTokenizer.from_pretrained(out)(text, return_tensors="pt").input_ids[:, :CONTEXT]
@@ -293,12 +292,6 @@ def _sealed(status: Status) -> int:
     return status.peers[0].rounds
 
 
-def _shoal(*arguments: str) -> None:
-    done = subprocess.run([*SHOAL, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ShoalError(f"shoal {arguments[0]}: {done.stderr}")
-
-
 ROWS = {"families": _families, "base_bytes": _base_bytes, "openai": _openai}
 
 
@@ -323,8 +316,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ShoalError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    exit_with(main)

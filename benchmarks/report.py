@@ -75,8 +75,13 @@ def arguments(description: str, argv: Sequence[str] | None = None) -> argparse.N
 
 def run(main: Callable[[argparse.Namespace], int], description: str) -> NoReturn:
     """Read the command line, run `main` and exit with what it returns; with one line where it cannot be run here."""
+    exit_with(lambda: main(arguments(description)))
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Exit with what `main`, which reads the command line itself, returns; with one line where it cannot run here."""
     try:
-        sys.exit(main(arguments(description)))
+        sys.exit(main())
     except ShoalError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

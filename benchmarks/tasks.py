@@ -10,7 +10,6 @@ eval --metrics` on the task's own held-out examples, which no peer has seen.
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +20,10 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.boxes import shoal
 from benchmarks.patience import until_async
 from benchmarks.report import Bar, at_least, at_most, finish, parser
-from configs.errors import DataError, ShoalError
+from configs.errors import ShoalError
 from configs.load import load
 from peer.commands.processes import Process, founder, joiner, open_processes
 from peer.http.status import Status
@@ -31,7 +31,6 @@ from peer.http.status import Status
 DATA = Path("../shared/data/tasks")
 PEERS = 4
 MAX_RATIO = 0.97  # of the single peer's loss
-SHOAL = (sys.executable, "-m", "peer")
 TRAINED_S = 7200.0  # after which a run must have absorbed its tokens; it takes some minutes on two cores
 TOKENS = 900_000  # of the swarm
 QUICK_TOKENS, QUICK_LIMIT = 100_000, 20
@@ -156,11 +155,7 @@ async def _score(model: Path, corpus: Path, limit: int) -> dict[str, Any]:
 
 
 async def _shoal(*arguments: str) -> str:
-    """Run a command of Shoal's and return what it printed. Raises DataError with what it said if it fails."""
-    done = await asyncio.to_thread(subprocess.run, [*SHOAL, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DataError(f"shoal {arguments[0]} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
+    return await asyncio.to_thread(shoal, *arguments)
 
 
 def _with_options(source: Path, target: Path) -> None:

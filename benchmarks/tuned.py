@@ -5,14 +5,13 @@
 
 For each task two daemons, each on a core of its own, train one LoRA adapter on the model by the task's preset, as
 README.md says it; then one daemon with as many tokens as the busier of the two had: a peer by itself with the same
-time. All are scored by `shoal eval --metrics` on held-out examples, and some answers are printed to be read. Without
+time. All are scored by `shoal eval --metrics` on held-out examples; some answers, to be read, are in the JSON. Without
 `--base` the model is SmolLM2-135M-Instruct (`benchmarks/smollm2.py`, which needs `pip install gguf`).
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,14 +23,12 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.boxes import Box, open_boxes
-from benchmarks.report import Bar, at_least, finish, parser
+from benchmarks.boxes import SHOAL, Box, open_boxes, shoal
+from benchmarks.report import Bar, at_least, exit_with, finish, parser
 from benchmarks.smollm2 import obtain
-from configs.errors import DataError, ShoalError
 from configs.load import load
 
 DATA = Path("../shared/data/tasks")
-SHOAL = [sys.executable, "-m", "peer"]
 TRAINED_S = 7200.0  # after which a run must have absorbed its tokens; on two cores it takes some minutes
 TOKENS, QUICK_TOKENS = 120_000, 4_000  # of the swarm
 BATCH_TOKENS = 512  # so few tokens are shared out among many small steps
@@ -87,15 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(place: Path, data: Path, task: Task, base: Path, total: int, limit: int) -> dict[str, Any]:
     """Tune and score; return the rows: what was tuned → figures."""
     corpus, swarm, single = place / "corpus", place / "swarm", place / "single"
-    plan = load(task.preset, init_from=base).run
-    assert plan is not None
-    sizes = ["--tokenizer", str(base), "--context-length", str(plan.model.context_length)]
-    _shoal("prepare", str(data / "train.jsonl"), "--out", str(corpus), *sizes)
+    sizes = ["--tokenizer", str(base), "--context-length", str(_context(task, base))]
+    shoal("prepare", str(data / "train.jsonl"), "--out", str(corpus), *sizes)
     began = time.monotonic()
     tokens = _tune(place, "swarm", task, base, corpus, total, PEERS)
     swarm_s = time.monotonic() - began
     with ThreadPoolExecutor() as beside:  # the score of the first while the second trains, each on its own core
-        scores = beside.submit(_score, swarm, corpus, limit, base, core=1)
+        scores = beside.submit(_score, swarm, corpus, limit, base, core=_cores()[-1])
         began = time.monotonic()
         _tune(place, "single", task, base, corpus, max(tokens), 1)
         single_s = time.monotonic() - began
@@ -114,7 +109,7 @@ def _tune(place: Path, kind: str, task: Task, base: Path, corpus: Path, total: i
     }  # fmt: skip
     environment = ["env", *(f"SHOAL_RUN__{key}={value}" for key, value in plan.items())]
     with open_boxes() as boxes:
-        cores = sorted(os.sched_getaffinity(0))
+        cores = _cores()
         for index in range(peers):
             core = str(cores[index % len(cores)])
             box = Box(place, f"{kind}{index}", behind=["taskset", "-c", core])
@@ -131,8 +126,12 @@ def _tune(place: Path, kind: str, task: Task, base: Path, corpus: Path, total: i
         tokens = [box.status().peers[0].tokens for box in boxes]
         for box in boxes:
             box.stop()
-        _shoal("fuse", str(boxes[0].state_dir), "--out", str(place / kind), "--format", "llama")
+        shoal("fuse", str(boxes[0].state_dir), "--out", str(place / kind), "--format", "llama")
     return tokens
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
 
 
 def _context(task: Task, base: Path) -> int:
@@ -145,19 +144,11 @@ def _score(model: Path, corpus: Path, limit: int, base: Path | None = None, core
     """Return loss, metrics and samples of a model and, beside it, the metrics of its `base`."""
     more = [] if base is None else ["--base", str(base)]
     behind = [] if core is None else ["taskset", "-c", str(core)]
-    said = _shoal(
+    said = shoal(
         "eval", str(model), "--data", str(corpus), "--metrics", "--limit", str(limit), "--json", *more, behind=behind
     )
     told: dict[str, Any] = json.loads(said)
     return told
-
-
-def _shoal(*arguments: str, behind: Sequence[str] = ()) -> str:
-    """Run a command of Shoal's and return what it printed. Raises DataError with what it said if it fails."""
-    done = subprocess.run([*behind, *SHOAL, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DataError(f"shoal {arguments[0]} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
 
 
 def _only(row: Mapping[str, Any], key: str) -> Any:
@@ -204,8 +195,4 @@ def _table(found: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ShoalError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    exit_with(main)

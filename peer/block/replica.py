@@ -227,7 +227,8 @@ class Replica:
         tokens, counted_tokens, lone = after.ages.get(self.me, 0), self._counted_tokens, self._lone
         if lone is not None:
             told = {mark.version: mark.digest for mark in (*parents, *(Mark(r.version, r.digest) for r in rounds))}
-            lacking = lone.lacking_after(base, self.state) if base else lone.lacking_in(told, tokens < counted_tokens)
+            is_older = tokens < counted_tokens
+            lacking = lone.lacking_in(told, is_older) if base is None else lone.lacking_after(base, self.state)
             if lacking is not None:
                 self._owe(lacking)
                 counted_tokens, self._lone = lone.counted_tokens, None
@@ -239,7 +240,7 @@ class Replica:
                 mine.is_counted = is_counted
         self._counted_tokens = tokens
         self.previous = states[-2] if len(states) > 1 else None
-        self.state = states[-1]
+        self.state = after
         kept = [m for m in parents if m.version < self.state.version]
         self.marks = (*kept, Mark(self.state.version, self.state.digest))[-MARKS:]
         versions = {r.version for r in rounds}

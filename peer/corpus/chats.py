@@ -85,7 +85,8 @@ def placed(turns: Sequence[Turn], form: Form) -> list[Turn]:
 
 def check_turns(turns: Sequence[Turn]) -> None:
     """Raise DataError unless user and assistant speak in turn, perhaps after a system, and the assistant last."""
-    spoken = [role for role, _ in turns[turns[:1] != [] and turns[0][0] == SYSTEM :]]
+    has_system = bool(turns) and turns[0][0] == SYSTEM
+    spoken = [role for role, _ in turns[int(has_system) :]]
     if not spoken or spoken != [USER, ASSISTANT] * (len(spoken) // 2):
         raise DataError(
             "the turns must be user and assistant one after the other, a system may come before them, and the "

@@ -115,7 +115,7 @@ class Session:
         if not held_out:
             return {}
         windows = inner.batch_tokens // self._spec.model.context_length
-        losses = await self._workers.score(list(held_out.values()), max(1, windows))
+        losses = await self._workers.score(list(held_out.values()), windows)
         return dict(zip(held_out, losses, strict=True)) if self.sub_model == sub_model else {}
 
     async def pause(self) -> None:

@@ -135,7 +135,7 @@ class Inner:
         torch.OutOfMemoryError. The parameters stay as they are.
         """
         self._module.zero_grad()
-        loss = self._accumulate(windows, micro_batch)
+        loss = self._accumulate(windows, micro_batch, is_learnt=True)
         norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._inner.grad_clip)
         total_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not (math.isfinite(loss) and math.isfinite(total_norm.item())):
@@ -148,15 +148,7 @@ class Inner:
     @torch.no_grad()
     def score(self, windows: Tensor, micro_batch: int) -> float:
         """Return the loss of the windows of all ranks as `gradient` does, and learn nothing."""
-        counted = max(1, int((windows[:, 1:] >= 0).sum()))
-        ranks, own = self._ranks, windows[self._ranks.index :: self._ranks.count]
-        total = torch.zeros((), device=ranks.device)
-        for start in range(0, math.ceil(len(windows) / ranks.count), micro_batch):
-            rows = own[start : start + micro_batch]
-            weight = float(len(rows) > 0)  # every rank must take part in every collective
-            with self._autocast:
-                total += self._module((rows if len(rows) else windows[:1]).to(ranks.device)) * weight
-        return ranks.sum(total.item()) / counted
+        return self._accumulate(windows, micro_batch, is_learnt=False)
 
     def update(self, rates: Mapping[str, float]) -> None:
         """Change the parameters by the gradient that was made last, with a learning rate for each block.
@@ -170,8 +162,8 @@ class Inner:
             optimizer.step()
         self._module.zero_grad()
 
-    def _accumulate(self, windows: Tensor, micro_batch: int) -> float:
-        """Sum the gradient of the mean loss over micro-batches and ranks; return that loss."""
+    def _accumulate(self, windows: Tensor, micro_batch: int, *, is_learnt: bool) -> float:
+        """Return the mean loss over micro-batches and ranks and, if it `is_learnt`, sum its gradient."""
         counted = max(1, int((windows[:, 1:] >= 0).sum()))
         ranks, own = self._ranks, windows[self._ranks.index :: self._ranks.count]
         total = torch.zeros((), device=ranks.device)
@@ -185,5 +177,6 @@ class Inner:
             with self._autocast:
                 loss: Tensor = self._module(rows.to(ranks.device)) * weight
             total += loss.detach()
-            (loss * (ranks.count / counted)).backward()  # type: ignore[no-untyped-call]  # fully_shard takes the mean over the ranks
+            if is_learnt:
+                (loss * (ranks.count / counted)).backward()  # type: ignore[no-untyped-call]  # fully_shard takes the mean over the ranks
         return ranks.sum(total.item()) / counted
