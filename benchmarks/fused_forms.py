@@ -7,13 +7,14 @@ from statistics import fmean
 
 import torch
 from torch import Tensor, nn
-from transformers import MixtralForCausalLM
+from transformers import PreTrainedModel
 
 from benchmarks.fusing_swarm import train_late
 from benchmarks.routes import DEFAULT, losses, losses_of, sub_models_of
 from configs.run import RunSpec
 from peer.corpus.data import Corpus
-from peer.fused.fuse import Parts, build_mixtral, build_sub_model
+from peer.fused.mixture import build_mixture
+from peer.fused.parts import Parts, build_sub_model
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.tune import Tuning, tune
 from peer.train.partition import COMMON
@@ -38,7 +39,7 @@ def mixtral_losses(parts: Parts, corpus: Corpus, tune_tokens: int, held_out: int
     """Return the mean loss of the fused Mixtral before and after a tune, gates fitted to text in both."""
     tuning = Tuning.on(corpus, tune_tokens)
     models = {name: build_sub_model(parts, name) for name in parts.sub_models}
-    mixtral = build_mixtral(parts, models, tuning)
+    mixtral = build_mixture(parts, models, tuning)
     routed = RoutedModel.single(SubModelInfo(name=COMMON, domain="all"), mixtral, parts.spec.end_of_text, None)
     before = losses_of(routed, corpus, held_out)[DEFAULT]
     tune(mixtral, parts.spec, [parts.domain(name) for name in parts.sub_models], tuning)
@@ -47,7 +48,7 @@ def mixtral_losses(parts: Parts, corpus: Corpus, tune_tokens: int, held_out: int
 
 
 @contextmanager
-def forced(mixtral: MixtralForCausalLM, expert: int) -> Iterator[None]:
+def forced(mixtral: PreTrainedModel, expert: int) -> Iterator[None]:
     """Let every gate choose `expert`, whatever its own opinion."""
 
     def force(module: nn.Module, inputs: object, output: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -66,7 +67,7 @@ def forced(mixtral: MixtralForCausalLM, expert: int) -> Iterator[None]:
 def largest_difference(parts: Parts) -> float:
     """Return the largest difference of a logit between the Mixtral with a forced route and that route's sub-model."""
     models = {name: build_sub_model(parts, name) for name in parts.sub_models}
-    mixtral = build_mixtral(parts, models)
+    mixtral = build_mixture(parts, models)
     generator = torch.Generator().manual_seed(0)
     shape = (8, parts.spec.model.context_length)
     tokens = torch.randint(parts.spec.model.vocab_size, shape, generator=generator)

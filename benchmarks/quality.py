@@ -35,7 +35,7 @@ from benchmarks.text import DATA, DOMAINS, corpus_for, prepared
 from configs.run import InnerSpec, ModelSpec
 from peer.corpus.data import TOKENIZER_FILE, Corpus, open_corpus
 from peer.corpus.prepare import Plan
-from peer.fused.fuse import Parts
+from peer.fused.parts import Parts
 
 LATE = "shakespeare"  # of the same text
 TUNED_SHARE = 0.25  # of the tokens, with which a row's setting is chosen

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 from configs.run import ModelSpec, RunSpec
 from peer.corpus.data import Array, Corpus
 from peer.fused.evaluate import split_documents
-from peer.fused.fuse import filled
+from peer.fused.parts import filled
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.router import Router, mix
 from peer.train.model import build_config

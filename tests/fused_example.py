@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from configs.corpus import TaskFormat
 from configs.run import RunSpec
-from peer.fused.fuse import Parts, fuse
+from peer.fused.fuse import fuse
+from peer.fused.parts import Parts
 
 VOCABULARY, CONTEXT = 300, 32
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}

@@ -53,8 +53,8 @@ class Speaker:
 
     def _begin(self, request: AnswerRequest, blocks: Sequence[str]) -> Generation:
         """Build the sub-model and read the prompt; runs in a thread. Raises DataError, StateError."""
-        from peer.fused.fuse import build_one
         from peer.fused.generate import Generation
+        from peer.fused.parts import build_one
         from peer.fused.routed import RoutedModel, SubModelInfo
         from peer.fused.sampling import Sampling
 

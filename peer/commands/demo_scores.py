@@ -19,8 +19,9 @@ def score_models(folder: Path, progress: Callable[[float], None]) -> dict[str, A
     """
     from peer.block.store import initial_state
     from peer.fused.evaluate import Evaluation, evaluate
-    from peer.fused.fuse import Parts, fuse
+    from peer.fused.fuse import fuse
     from peer.fused.generate import Generation
+    from peer.fused.parts import Parts
     from peer.fused.routed import RoutedModel
     from peer.fused.sampling import Sampling
     from peer.member.entry import built_in, saved_spec

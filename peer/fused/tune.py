@@ -1,4 +1,4 @@
-"""Tunes a fused Mixtral on text: its gates choose token by token, which the experts have never met.
+"""Tunes a fused mixture of experts on text: its gates choose token by token, which the experts have never met.
 
 Several experts answer each token, weighed by the gate, as sub-models vote in the routed form. At first the gates are
 told each text's domain; then, more and more, they learn from the loss alone.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
-from transformers import MixtralForCausalLM
+from transformers import PreTrainedModel
 
 from configs.errors import DataError, UsageError
 from configs.run import RunSpec
@@ -54,8 +54,8 @@ class Tuning:
         return torch.from_numpy(unmarked(self.sampler(domain, spec).batch(0, GATE_WINDOWS).numpy()))[:, :-1]
 
 
-def tune(model: MixtralForCausalLM, spec: RunSpec, domains: Sequence[str], tuning: Tuning) -> None:
-    """Train a Mixtral, whose experts are of these `domains` in order, for `tuning.tokens` tokens.
+def tune(model: PreTrainedModel, spec: RunSpec, domains: Sequence[str], tuning: Tuning) -> None:
+    """Train a mixture, whose experts are of these `domains` in order, for `tuning.tokens` tokens.
 
     Raises UsageError: fewer tokens than one step. DataError: the text cannot be read.
     """
@@ -83,7 +83,7 @@ def tune(model: MixtralForCausalLM, spec: RunSpec, domains: Sequence[str], tunin
     model.eval()
 
 
-def _optimizers(model: MixtralForCausalLM, spec: RunSpec) -> list[Optimizer]:
+def _optimizers(model: PreTrainedModel, spec: RunSpec) -> list[Optimizer]:
     """Return AdamW, and Muon for the trunk's matrices if the run has it; it cannot take the stacked experts."""
     gates: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
@@ -99,7 +99,7 @@ def _optimizers(model: MixtralForCausalLM, spec: RunSpec) -> list[Optimizer]:
     return optimizers
 
 
-def _loss(model: MixtralForCausalLM, windows: Tensor, told: Tensor, gate_weight: float) -> Tensor:
+def _loss(model: PreTrainedModel, windows: Tensor, told: Tensor, gate_weight: float) -> Tensor:
     """Return the loss of windows (B, T + 1), with that of the gates, which are to choose the experts `told`, (B,)."""
     read = torch.from_numpy(unmarked(windows.numpy()))[:, :-1]
     targets = windows[:, 1:].where(windows[:, 1:] >= 0, NOT_COUNTED)

@@ -256,9 +256,9 @@ def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[Model
         planned = planned.model_copy(update={"adapter": AdapterSpec()})
     model, origin = read_pretrained(folder, planned)
     if plan.strategy.kind == "experts" and model.config is not None:
-        raise DataError(
-            f"{folder}: experts are made of plain Llamas; set run.strategy.kind to replicas, branches or adapters"
-        )
+        from peer.train.mixtures import check_experts  # with Transformers, which takes seconds
+
+        check_experts(folder, model.config)
     check_tokenizer(folder, corpus)
     corpus.check_fits(model)
     log.info("reading %s", folder)

@@ -19,7 +19,8 @@ from configs.run import RunSpec
 from peer.block.store import BlockStore
 from peer.corpus.data import BLOBS, Corpus, read_counts
 from peer.fused.card import Format
-from peer.fused.fuse import Parts, fuse
+from peer.fused.fuse import fuse
+from peer.fused.parts import Parts
 from peer.fused.tune import Tuning
 from peer.member.entry import built_in, read_domains, saved_records, saved_spec
 from peer.member.library import Library

@@ -15,8 +15,8 @@ from configs.errors import DataError, NetworkError, ShoalError, UsageError
 from configs.run import RunSpec
 from peer.answers.speaker import Speaker
 from peer.block.store import BlockStore
-from peer.fused.fuse import build_one
 from peer.fused.generate import Generation
+from peer.fused.parts import build_one
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.sampling import Sampling
 from peer.train.outer import new_state

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.families import FAMILIES, SIZES
 from benchmarks.fused_forms import forced
 from configs.corpus import INPUT, TaskFormat
 from configs.errors import DataError, UsageError
@@ -21,11 +22,14 @@ from peer.answers.chat import ChatTemplate, Turn
 from peer.corpus.data import Source
 from peer.corpus.examples import TaskEncoder
 from peer.fused.card import Format
-from peer.fused.fuse import Parts, build_mixtral, build_sub_model, fuse
+from peer.fused.fuse import fuse
 from peer.fused.generate import Generation
+from peer.fused.mixture import build_mixture
+from peer.fused.parts import Parts, build_sub_model
 from peer.fused.routed import RoutedModel
 from peer.fused.sampling import Sampling
 from peer.fused.tune import Tuning
+from peer.train.family import canonical
 
 MODEL = ModelSpec(
     vocab_size=300,
@@ -49,8 +53,15 @@ def tokenizer_json() -> bytes:
     return fused_example.tokenizer_json()
 
 
-def parts_of(kind: str, tokenizer_json: bytes, blocks: tuple[str, ...], tie: bool = True, layers: int = 3) -> Parts:
-    model = MODEL.model_copy(update={"tie_embeddings": tie, "num_layers": layers})
+def parts_of(
+    kind: str,
+    tokenizer_json: bytes,
+    blocks: tuple[str, ...],
+    tie: bool = True,
+    layers: int = 3,
+    model: ModelSpec = MODEL,
+) -> Parts:
+    model = model.model_copy(update={"tie_embeddings": tie, "num_layers": layers})
     spec = RunSpec(
         name="test",
         total_tokens=1000,
@@ -79,10 +90,20 @@ EXPERTS = ("trunk", "expert.0", "expert.1", "expert.2")
 
 
 @pytest.mark.parametrize("tie", [True, False])
-def test_forced_route_of_the_mixtral_is_the_sub_model(tokenizer_json: bytes, tie: bool) -> None:
-    parts = parts_of("experts", tokenizer_json, EXPERTS, tie)
+@pytest.mark.parametrize(
+    ("family", "mixture"), [(None, "mixtral"), ("llama", "mixtral"), ("mistral", "mixtral"), ("qwen3", "qwen3_moe")]
+)
+def test_forced_route_of_the_mixture_is_the_sub_model(
+    tokenizer_json: bytes, family: str | None, mixture: str, tie: bool
+) -> None:
+    model = MODEL
+    if family is not None:
+        own = {**SIZES, **FAMILIES[family], "tie_word_embeddings": tie, "vocab_size": 300, "num_hidden_layers": 3}
+        model = MODEL.model_copy(update={"config": canonical({**own, "model_type": family}, "config.json")})
+    parts = parts_of("experts", tokenizer_json, EXPERTS, tie, model=model)
     models = {name: build_sub_model(parts, name) for name in parts.sub_models}
-    mixtral = build_mixtral(parts, models)
+    mixtral = build_mixture(parts, models)
+    assert mixtral.config.model_type == mixture
     tokens = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(1))
     for index, model in enumerate(models.values()):
         with torch.no_grad(), forced(mixtral, index):
@@ -93,7 +114,7 @@ def test_forced_route_of_the_mixtral_is_the_sub_model(tokenizer_json: bytes, tie
 def test_mixtral_loads_by_plain_transformers_and_routes(tokenizer_json: bytes, tmp_path: Path) -> None:
     parts = parts_of("experts", tokenizer_json, EXPERTS)
     fuse(parts, tmp_path / "fused", "mixtral")
-    built = build_mixtral(parts, {name: build_sub_model(parts, name) for name in parts.sub_models})
+    built = build_mixture(parts, {name: build_sub_model(parts, name) for name in parts.sub_models})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "fused")
     assert type(loaded).__name__ == "MixtralForCausalLM"
     tokens = torch.arange(1, 31)[None]
@@ -145,7 +166,7 @@ def test_a_tune_teaches_the_mixtral_the_text_and_the_gates_its_domains(tokenizer
         sources[domain] = [Source(str(tmp_path / domain), 300)]
     tuning = Tuning(sources, tokens=128 * 60)
     models = {name: build_sub_model(parts, name) for name in parts.sub_models}
-    untuned = build_mixtral(parts, models, tuning)
+    untuned = build_mixture(parts, models, tuning)
     fuse(parts, tmp_path / "tuned", "mixtral", tuning=tuning)
     tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned")
     text = torch.arange(30)[None] % 20
@@ -156,7 +177,7 @@ def test_a_tune_teaches_the_mixtral_the_text_and_the_gates_its_domains(tokenizer
         chosen = tuned(input_ids=text, output_router_logits=True).router_logits[-1].argmax(dim=-1)
     assert (chosen == 0).float().mean() > 0.8  # the first expert's domain
     with pytest.raises(DataError, match="no domain 'docs'"):
-        build_mixtral(parts, models, Tuning({"python": sources["python"]}, 640))
+        build_mixture(parts, models, Tuning({"python": sources["python"]}, 640))
     with pytest.raises(UsageError, match="only a Mixtral is tuned"):
         fuse(parts, tmp_path / "routed", "routed", tuning=tuning)
     with pytest.raises(UsageError, match="shorter than one step"):

@@ -22,7 +22,8 @@ from peer.block.store import BlockStore, initial_state
 from peer.commands.main import main
 from peer.corpus.data import open_corpus
 from peer.corpus.prepare import Plan, prepare, prepare_texts
-from peer.fused.fuse import Parts, build_sub_model, fuse
+from peer.fused.fuse import fuse
+from peer.fused.parts import Parts, build_sub_model
 from peer.member.entry import Entry, windowed
 from peer.train.model import initial_parameters
 from peer.train.outer import new_state
@@ -98,7 +99,7 @@ def test_a_model_of_another_family_comes_back_as_it_was(
             assert (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-4
 
 
-def test_experts_are_made_of_plain_llamas(
+def test_experts_of_a_family_without_a_mixture_are_refused(
     founded: Callable[..., Entry], llama: Path, corpus: Path, tmp_path: Path
 ) -> None:
     config = CONFIG_MAPPING["qwen2"](

@@ -16,7 +16,8 @@ from configs.errors import DataError
 from peer.block.store import BlockStore, initial_state
 from peer.commands.main import main
 from peer.corpus.data import BLOBS
-from peer.fused.fuse import Parts, fuse
+from peer.fused.fuse import fuse
+from peer.fused.parts import Parts
 from peer.fused.routed import RoutedModel
 from peer.member.entry import Entry
 from peer.train.origin import FILES, MAX_FILE_BYTES, read_files, read_origin

@@ -11,7 +11,8 @@ from tasks import mixed_corpus, model_spec, train
 from configs.run import InnerSpec, RoundSpec, RunSpec, StrategySpec
 from peer.commands.main import main
 from peer.corpus.data import Corpus
-from peer.fused.fuse import Parts, fuse
+from peer.fused.fuse import fuse
+from peer.fused.parts import Parts
 
 
 def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
