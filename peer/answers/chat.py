@@ -4,7 +4,6 @@ A template is a program in the model's own directory, rendered in Transformers' 
 text: one that spells a special token is refused.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 
-from configs.errors import DataError
+from configs.files import read_json
 from configs.run import Frozen
 from peer.answers.asked import MAX_LIKELIEST, MAX_TOKENS, Asked, Choice, Refusal, Token, Usage, parse, spelt
+from peer.fused.chat_files import WORDS_FILE, template_of
 
 DEFAULT_TOKENS = 256  # of an answer, if the request does not say
 MAX_MESSAGES = 1024
@@ -105,17 +105,8 @@ class ChatTemplate:
     @classmethod
     def read(cls, folder: Path, tokenizer: Tokenizer) -> Self | None:
         """Return the template in a model's directory, or None if there is none. Raises DataError: a damaged one."""
-        try:
-            said = json.loads((folder / "tokenizer_config.json").read_bytes())
-            own = folder / "chat_template.jinja"
-            source = own.read_text(encoding="utf-8") if own.is_file() else said.get("chat_template")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, AttributeError) as error:
-            raise DataError(f"{folder}: the chat template cannot be read ({error})") from None
-        if isinstance(source, list):  # several, by name
-            source = next((each.get("template") for each in source if each.get("name") == "default"), None)
-        if not isinstance(source, str):
+        source, said = template_of(folder), read_json(folder / WORDS_FILE)
+        if source is None or said is None:
             return None
         plain = Tokenizer.from_str(tokenizer.to_str())
         plain.encode_special_tokens = False

@@ -107,7 +107,7 @@ def fuse(
     ],
     out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
     form: Annotated[
-        Literal["routed", "mixtral", "llama", "peft"], typer.Option("--format", help="What to make.")
+        Literal["routed", "mixtral", "llama", "peft", "gguf"], typer.Option("--format", help="What to make.")
     ] = "routed",
     sub_model: Annotated[
         str | None, typer.Option(help="Take only this one, such as branch.0 or adapter.1.", metavar="NAME")
@@ -137,7 +137,7 @@ def fuse(
 
     corpus = None if data is None else open_corpus(data)
     peer.visit.gather.fuse_from(sources, out, form, sub_model, corpus, tune_tokens, base)
-    print(f'wrote {out}; try it with: shoal generate {out} "Once upon a time"')
+    print(f"wrote {out}; {_way_to_ask(form, out)}")
 
 
 @app.command(name="eval", rich_help_panel=MODEL)
@@ -332,6 +332,14 @@ def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | Non
     else:
         config = "answer" if is_task else "tiny"
     return f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: shoal start --config {config} --data {out}"
+
+
+def _way_to_ask(form: str, out: Path) -> str:
+    if form == "gguf":
+        return f'try it with: llama-cli -m {out / "model.gguf"} -p "Once upon a time"'
+    if form == "peft":
+        return f"{out / 'README.md'} says how PEFT loads it"
+    return f'try it with: shoal generate {out} "Once upon a time"'
 
 
 def _of(domain: str, report: Report) -> Report:

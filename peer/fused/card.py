@@ -8,7 +8,7 @@ from configs.run import RunSpec
 from peer.fused.routed import TASK
 from peer.train.outer import SWARM
 
-Format = Literal["routed", "mixtral", "llama", "peft"]
+Format = Literal["routed", "mixtral", "llama", "peft", "gguf"]
 
 MAX_LISTED = 20  # peers of a block that the card names
 
@@ -21,6 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(DIR)
 tokenizer = AutoTokenizer.from_pretrained(DIR)
 ```"""
+
+USE_GGUF = """llama.cpp and what is built on it read `model.gguf`: `llama-cli -m DIR/model.gguf`."""
 
 USE_PEFT = """```python
 from peft import PeftModel
@@ -61,7 +63,7 @@ def model_card(
     if task is not None:
         asked = f"turns in the format {task.chat}" if task.chat else repr(task.prompt)
         parts.append(f"Before it answers it reads {asked}, as in `{TASK}`.")
-    parts.append({"routed": USE_ROUTED, "peft": USE_PEFT}.get(format, USE_STANDARD))
+    parts.append({"routed": USE_ROUTED, "peft": USE_PEFT, "gguf": USE_GGUF}.get(format, USE_STANDARD))
     if ages:
         parts += ["## Who trained it", _contributions(spec, ages)]
     return "\n\n".join(parts) + "\n"

@@ -6,11 +6,29 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from configs.corpus import ChatFormat
+from configs.errors import DataError
 from configs.files import read_json
 from peer.corpus.chats import FORMS, template
 
+WORDS_FILE = "tokenizer_config.json"  # what tokens mean
 TEMPLATE_FILE = "chat_template.jinja"
 SAY_ENDS = ("config.json", "generation_config.json")
+REMEDY = "take a copy of the model"
+
+
+def template_of(folder: Path) -> str | None:
+    """Return the chat template in a model's directory, None if there is none. Raises DataError: a damaged one."""
+    said = read_json(folder / WORDS_FILE, REMEDY, DataError)
+    if said is None:
+        return None
+    try:
+        own = folder / TEMPLATE_FILE
+        found = own.read_text(encoding="utf-8") if own.is_file() else said.get("chat_template")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: the chat template cannot be read ({error})") from None
+    if isinstance(found, list):  # several, by name
+        found = next((each.get("template") for each in found if each.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
 
 
 def write_chat_files(folder: Path, chat: ChatFormat, tokenizer: Tokenizer) -> None:
@@ -19,7 +37,7 @@ def write_chat_files(folder: Path, chat: ChatFormat, tokenizer: Tokenizer) -> No
     What a pretrained model says of its ends stays; the token that ends a turn is added to it.
     """
     form = FORMS[chat]
-    said = read_json(folder / "tokenizer_config.json") or {}
+    said = read_json(folder / WORDS_FILE) or {}
     if "chat_template" not in said and not (folder / TEMPLATE_FILE).exists():
         (folder / TEMPLATE_FILE).write_text(template(form), encoding="utf-8")
     end = tokenizer.token_to_id(form.end) if form.end else None

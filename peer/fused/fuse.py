@@ -1,14 +1,16 @@
 """Fusion: the whole model from its blocks, written as a directory that others can load.
 
-Four forms. `routed`: the sub-models side by side with Shoal's router, for every strategy (peer/fused/routed.py).
+Five forms. `routed`: the sub-models side by side with Shoal's router, for every strategy (peer/fused/routed.py).
 `mixtral`: one standard mixture of experts, for `experts`. `llama`: one standard model, for `replicas` or a single
-sub-model. These two load with plain Transformers. `peft`: adapters by themselves. Fusing never averages blocks of
+sub-model. These two load with plain Transformers. `gguf`: either of them as one file for llama.cpp. `peft`: adapters by
+themselves. Fusing never averages blocks of
 different domains: that destroys a model.
 """
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ from peer.fused.routed import COUNTS, MANIFEST, TASK, Manifest, SubModelInfo, qu
 from peer.fused.tune import Tuning, tune
 from peer.train.partition import COMMON
 
+GGUF = "model.gguf"
+
 
 def fuse(
     parts: Parts, out: Path, format: Format = "routed", sub_model: str | None = None, tuning: Tuning | None = None
@@ -45,16 +49,7 @@ def fuse(
     if sub_model is not None and sub_model not in known:
         raise UsageError(f"this run has no sub-model '{sub_model}'; it has {', '.join(known)}")
     names = parts.sub_models if sub_model is None else (sub_model,)
-    if format == "llama" and len(names) > 1:
-        raise UsageError(
-            f"one Llama holds one sub-model: name it with --sub-model ({', '.join(names)}), or choose another format"
-        )
-    if format == "mixtral" and not all(name.startswith("expert.") for name in names):
-        raise UsageError("a Mixtral needs experts that have parted (strategy experts); use routed or llama")
-    if tuning is not None and format != "mixtral":
-        raise UsageError("only a Mixtral is tuned; choose that format, or leave the tune out")
-    if format == "peft" and parts.spec.model.adapter is None:
-        raise UsageError("only adapters are written as PEFT keeps them (strategy adapters); choose another format")
+    _check_form(format, names, parts.spec.model.adapter is not None, tuning is not None)
     models = {} if format == "peft" else {name: build_sub_model(parts, name) for name in names}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,20 +58,12 @@ def fuse(
             fresh.mkdir(mode=0o755)
             if format == "routed":
                 _write_routed(parts, models, fresh)
-            elif format == "mixtral":
-                mixture = build_mixture(parts, models, tuning)
-                if tuning is not None:
-                    tune(mixture, parts.spec, [parts.domain(name) for name in names], tuning)
-                _write_model(parts, mixture, fresh)
             elif format == "peft":
-                for name in names:
-                    place = fresh if sub_model is not None else fresh / name
-                    write_adapter(parts.spec, named_parameters(parts.spec, parts.strategy, parts.blocks, name), place)
-                    _write_tokenizer(parts, place)
+                _write_adapters(parts, names, fresh, is_one=sub_model is not None)
             else:
-                _write_model(parts, models[names[0]], fresh)
-            if format == "routed":
-                _write_tokenizer(parts, fresh)
+                whole = models[names[0]] if len(names) == 1 and format != "mixtral" else _mixture(parts, models, tuning)
+                write = _write_gguf if format == "gguf" else _write_model
+                write(parts, whole, fresh)
             if parts.task is not None:
                 (fresh / TASK).write_text(parts.task.model_dump_json(indent=2) + "\n", encoding="utf-8")
             card = model_card(parts.spec, {name: parts.domain(name) for name in names}, format, parts.ages, parts.task)
@@ -89,12 +76,54 @@ def fuse(
         raise StateError(f"{out} cannot be written: {error}; free space or choose another place") from None
 
 
+def _check_form(format: Format, names: Sequence[str], has_adapters: bool, is_tuned: bool) -> None:
+    """Raise UsageError if the sub-models `names` cannot be written in this form."""
+    are_experts = all(name.startswith("expert.") for name in names)
+    if len(names) > 1 and (format == "llama" or (format == "gguf" and not are_experts)):
+        raise UsageError(
+            f"{'one Llama' if format == 'llama' else 'a GGUF file'} holds one sub-model: "
+            f"name it with --sub-model ({', '.join(names)}), or choose another format"
+        )
+    if format == "gguf" and find_spec("gguf") is None:
+        raise UsageError("GGUF is written by the package gguf; say `pip install gguf`")
+    if format == "mixtral" and not are_experts:
+        raise UsageError("a Mixtral needs experts that have parted (strategy experts); use routed or llama")
+    if is_tuned and format != "mixtral":
+        raise UsageError("only a Mixtral is tuned; choose that format, or leave the tune out")
+    if format == "peft" and not has_adapters:
+        raise UsageError("only adapters are written as PEFT keeps them (strategy adapters); choose another format")
+
+
+def _mixture(parts: Parts, models: Mapping[str, PreTrainedModel], tuning: Tuning | None) -> PreTrainedModel:
+    mixture = build_mixture(parts, models, tuning)
+    if tuning is not None:
+        tune(mixture, parts.spec, [parts.domain(name) for name in models], tuning)
+    return mixture
+
+
+def _write_adapters(parts: Parts, names: Sequence[str], out: Path, is_one: bool) -> None:
+    for name in names:
+        place = out if is_one else out / name
+        write_adapter(parts.spec, named_parameters(parts.spec, parts.strategy, parts.blocks, name), place)
+        _write_tokenizer(parts, place)
+
+
 def _write_model(parts: Parts, model: PreTrainedModel, out: Path) -> None:
     """Write a model into the folder `out`, in the dtype that it had, with its tokenizer and its own small files."""
     if parts.spec.origin is not None:
         model = model.to(getattr(torch, parts.spec.origin.dtype))
     model.save_pretrained(out)
     _write_tokenizer(parts, out)
+
+
+def _write_gguf(parts: Parts, model: PreTrainedModel, out: Path) -> None:
+    from peer.fused.gguf_file import write_gguf  # an extra
+
+    with tempfile.TemporaryDirectory() as words:
+        model.config.save_pretrained(words)
+        _write_tokenizer(parts, Path(words))
+        dtype = "float32" if parts.spec.origin is None else parts.spec.origin.dtype
+        write_gguf(model, Path(words), out / GGUF, parts.spec.name, dtype)
 
 
 def _write_routed(parts: Parts, models: Mapping[str, PreTrainedModel], out: Path) -> None:
@@ -109,6 +138,7 @@ def _write_routed(parts: Parts, models: Mapping[str, PreTrainedModel], out: Path
         sub_models=tuple(SubModelInfo(name=name, domain=parts.domain(name)) for name in models),
     )
     (out / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _write_tokenizer(parts, out)
 
 
 def _open_to_readers(folder: Path) -> None:
