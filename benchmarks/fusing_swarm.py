@@ -9,6 +9,7 @@ Beside it, what it is compared with: one model trained in one place.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -34,13 +35,21 @@ class Member:
     """One peer: its replicas of the blocks of a sub-model, and what trains it."""
 
     def __init__(
-        self, spec: RunSpec, strategy: Strategy, corpus: Corpus, state: OuterState, index: int, *, is_private: bool
+        self,
+        spec: RunSpec,
+        strategy: Strategy,
+        corpus: Corpus,
+        state: OuterState,
+        index: int,
+        *,
+        is_private: bool,
+        frozen: Path | None = None,
     ) -> None:
         self.name = f"peer{index}"
         self.domain = index % strategy.num_domains
         self.replicas = {COMMON: Replica(state, spec, self.name)}
         own = self.domain if is_private else None
-        self.trainee = Trainee(spec, strategy, state.phi, sources_of(corpus, own), [index])
+        self.trainee = Trainee(spec, strategy, state.phi, sources_of(corpus, own), [index], frozen)
         self._spec, self._strategy, self._corpus = spec, strategy, corpus
         self._batch_tokens = spec.inner.batch_tokens
         self._told = str(own) if is_private else "all"
@@ -116,11 +125,13 @@ def train_swarm(
     is_private: bool = False,
     start: Tensor | None = None,
     late_steps: int = 0,
+    frozen: Path | None = None,
 ) -> Trained:
     """Train `spec` from scratch with so many peers, each of which takes `steps` inner steps.
 
     `is_private` keeps each peer to its own domain's text from the first step. `start` are parameters to begin with
     at the end of a common phase that was trained elsewhere. A new anchor is taken `late_steps` after its snapshot.
+    `frozen` is the file of the model that adapters are trained on.
     """
     strategy = Strategy.of(spec.strategy, len(corpus.info.domains))
     state = initial_state(spec, strategy)
@@ -129,7 +140,9 @@ def train_swarm(
         age = spec.strategy.common_tokens
         state = new_state(COMMON, start, None, version=0, round_=0, ages={SWARM: age}, is_final=True)
         first = age // (peers * spec.inner.batch_tokens)
-    members = [Member(spec, strategy, corpus, state, index, is_private=is_private) for index in range(peers)]
+    members = [
+        Member(spec, strategy, corpus, state, index, is_private=is_private, frozen=frozen) for index in range(peers)
+    ]
     taken = offered = 0
     common: dict[str, Tensor] = {}
     if state.is_final and spec.strategy.kind != "replicas":
@@ -196,10 +209,15 @@ def train_late(spec: RunSpec, corpus: Corpus, domain: int, common: Tensor, steps
     return member.replicas[block].state.phi
 
 
-def train_central(spec: RunSpec, corpus: Corpus, *, steps: int, stop_after: int | None = None) -> Tensor:
-    """Train one model in one place for `steps` steps of the schedule, or fewer; return its flat parameters, (N,)."""
+def train_central(
+    spec: RunSpec, corpus: Corpus, *, steps: int, stop_after: int | None = None, frozen: Path | None = None
+) -> Tensor:
+    """Train one model in one place for `steps` steps of the schedule, or fewer; return its flat parameters, (N,).
+
+    `frozen` is the file of the model that an adapter is trained on.
+    """
     strategy = Strategy.of(spec.strategy, len(corpus.info.domains))
-    trainee = Trainee(spec, strategy, initial_state(spec, strategy).phi, sources_of(corpus, None), [0])
+    trainee = Trainee(spec, strategy, initial_state(spec, strategy).phi, sources_of(corpus, None), [0], frozen)
     for position in range(steps if stop_after is None else stop_after):
         trainee.step(position, {COMMON: (position + 1) * spec.inner.batch_tokens})
     return trainee.theta(COMMON)

@@ -1,12 +1,14 @@
 """What a peer trains, without a worker process: `Inner`, the product's, takes the steps, `Rows` holds parameters."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from configs.run import RunSpec
 from peer.corpus.data import Sampler, Source
+from peer.train.frozen import take_base
 from peer.train.inner import Inner, Schedule
 from peer.train.partition import COMMON, Strategy
 from peer.train.sharded import Ranks, Rows, build_sharded
@@ -17,13 +19,24 @@ STREAMS = 1000  # orders of the data, for each seed
 
 
 class Trainee:
-    """Parameters in training, their optimizer, and the streams of text that they are trained on."""
+    """Parameters in training, their optimizer, and the streams of text that they are trained on.
+
+    `frozen` is the file of the model that adapters are trained on.
+    """
 
     def __init__(
-        self, spec: RunSpec, strategy: Strategy, phi: Tensor, sources: Sequence[Source], streams: Sequence[int]
+        self,
+        spec: RunSpec,
+        strategy: Strategy,
+        phi: Tensor,
+        sources: Sequence[Source],
+        streams: Sequence[int],
+        frozen: Path | None = None,
     ) -> None:
         self.strategy = strategy
         self.module = build_sharded(spec.model, CPU, None)
+        if frozen is not None:
+            take_base(self.module, spec.model, frozen)
         self._spec, self._streams = spec, streams
         self._inner = Inner(spec.inner, self.module, Ranks(0, 1, CPU), is_bfloat16=False)
         self._schedule = Schedule(spec, strategy)
