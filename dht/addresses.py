@@ -1,10 +1,10 @@
 """Multiaddrs that people type and peers publish: parsed, ordered by who can reach them, and why a dial failed."""
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
@@ -60,6 +60,18 @@ def reachable_first(addresses: Iterable[str]) -> list[str]:
     """
     ranked = {address: _rank(address) for address in addresses}
     return sorted((address for address, rank in ranked.items() if rank is not None), key=lambda a: ranked[a] or 0)
+
+
+def distance(own: Iterable[str], theirs: Iterable[str]) -> int:
+    """Return how far a peer is by what it publishes: 0 on the same machine, 1 in the same network, else 2."""
+    here, there = _hosts(own), _hosts(theirs)
+    if there and all(host.is_loopback for host in there):
+        return 0  # or nobody could reach it
+    shared = {host for host in here & there if not host.is_loopback}
+    if any(not host.is_global for host in shared):
+        return 0
+    networks = {network for host in here if (network := _network(host)) is not None}
+    return 1 if shared or networks & {_network(host) for host in there} else 2
 
 
 def dial_target(address: str) -> str:
@@ -145,13 +157,30 @@ def _last_peer_id(address: Multiaddr) -> str | None:
     return str(value) if protocol.name == "p2p" else None
 
 
+def _hosts(addresses: Iterable[str]) -> set[IPv4Address | IPv6Address]:
+    """Return the addresses of machines that are dialled directly, and by number."""
+    found = set()
+    for address in addresses:
+        kind, host = address.split("/")[1:3]
+        if kind in ("ip4", "ip6") and "/p2p-circuit" not in address:
+            found.add(ip_address(host))
+    return found
+
+
+def _network(host: IPv4Address | IPv6Address) -> IPv4Network | IPv6Network | None:
+    """Return the local network that a machine is in by its address; of a public IPv4 address nothing is known."""
+    if host.is_loopback or host.is_link_local or (host.version == 4 and host.is_global):
+        return None
+    return ip_network(f"{host}/{24 if host.version == 4 else 64}", strict=False)
+
+
 def _rank(address: str) -> int | None:
     kind, host = address.split("/")[1:3]
     if "/p2p-circuit" in address:
         return 2
     if kind.startswith("dns"):
         return 3 if host == "localhost" else 0
-    ip = ipaddress.ip_address(host)
+    ip = ip_address(host)
     if ip.is_unspecified:
         return None
     if ip.is_loopback or ip.is_link_local:

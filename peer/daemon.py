@@ -207,7 +207,7 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.network.broken())
             parts.activity.download()
-            base = await parts.library.obtain_base(parts.outlook.others())
+            base = await parts.library.obtain_base(parts.outlook.nearest(parts.place.addresses))
             seed = data_seed(parts.facts.me)
             tasks.create_task(self.workers.start(parts.facts.spec, seed, base))  # beside the state's download
             await self.changes.first(tasks)

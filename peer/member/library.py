@@ -218,16 +218,24 @@ class Library:
         path = None if self.base is None else self.path(self.base)
         return None if path is None else map_base(path, self.spec.model)
 
-    async def obtain_base(self, peers: Sequence[str]) -> Path | None:
+    async def obtain_base(self, circles: Sequence[Sequence[str]]) -> Path | None:
         """Return the file of the frozen model, fetched if it is not here; None if the run has none.
 
-        Raises NetworkError, StateError as `fetch`.
+        It is asked of each of the widening circles of peers in turn: what lies in the same house need not come through
+        somebody's uplink. Raises NetworkError, StateError as `fetch`.
         """
         if self.base is None:
             return None
-        if self.path(self.base) is None:
+        for index, peers in enumerate(circles or [[]]):
+            if self.path(self.base) is not None:
+                break
             log.info("fetching the frozen model, %.1f MB", self.base.size_bytes / 1e6)
-            await self.fetch([self.base], peers)
+            try:
+                await self.fetch([self.base], peers)
+            except NetworkError as error:
+                if index + 1 >= len(circles):
+                    raise
+                log.info("nobody near has the frozen model: %s", error)
         return self.path(self.base)
 
     async def fetch_in_background(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from dht.addresses import distance
 from dht.membership import ACT_TICKS, Membership
 from peer.block.store import BlockStore
 from peer.member.facts import Facts
@@ -22,6 +23,13 @@ class Outlook:
         """Return the other peers that are present, and those that were dialled at the start."""
         present = [peer for peer in self._membership.members(self._facts.clock.tick()) if peer != self._facts.me]
         return list(dict.fromkeys([*present, *self._dialled]))
+
+    def nearest(self, addresses: Sequence[str]) -> list[list[str]]:
+        """Return the other peers in widening circles around `addresses`: this machine, this network, everybody."""
+        others, known = self.others(), self.members()
+        far = {peer: distance(addresses, known.get(peer, ())) for peer in others}
+        circles = [[peer for peer in others if far[peer] <= most] for most in range(3)]
+        return [circle for at, circle in enumerate(circles) if circle and circle not in circles[:at]]
 
     def members(self) -> Mapping[str, list[str]]:
         """Return where the members are, for those who join."""

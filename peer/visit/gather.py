@@ -117,7 +117,7 @@ def _from_folders(folders: Sequence[Path], base: Path | None) -> Parts:
 async def _from_peers(addresses: Sequence[str], base: Path | None) -> Parts:
     async with open_visit(addresses) as run:
         files = {} if base is None else await asyncio.to_thread(_take_base, base, run.library)
-        await run.library.obtain_base(run.peers)
+        await run.library.obtain_base([run.peers])
         blocks = await _newest(run.store, run.peers)
         return replace(_parts(run.spec, blocks, run.counts, [run.library], run.domains), files=files)
 

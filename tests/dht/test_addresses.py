@@ -2,7 +2,7 @@ import pytest
 from hivemind.utils.multiaddr import protocols
 
 from configs.errors import UsageError
-from dht.addresses import _DIALLED, addresses_of, explain, parse_address, parse_announce, reachable_first
+from dht.addresses import _DIALLED, addresses_of, distance, explain, parse_address, parse_announce, reachable_first
 
 PEER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 OTHER = "QmZypX5vhPhZeKTFcvgyx88rJow7GSmp5VEgKdZ7jDJJvt"
@@ -112,3 +112,25 @@ def test_reachable_addresses_come_first() -> None:
 def test_a_failed_dial_is_explained_for_its_own_address(reason: str, says: str) -> None:
     raw = f"failed to dial: all dials failed\n  * [/ip4/9.9.9.9/tcp/1] other\n  * [/ip4/1.2.3.4/tcp/4000] {reason}"
     assert says in explain(f"/ip4/1.2.3.4/tcp/4000/p2p/{PEER}", raw)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "expected"),
+    [
+        (["/ip4/127.0.0.1/tcp/1"], ["/ip4/127.0.0.1/tcp/2"], 0),
+        (["/ip4/192.168.1.5/tcp/1", "/ip4/127.0.0.1/tcp/1"], ["/ip4/127.0.0.1/tcp/2", "/ip4/192.168.1.5/tcp/2"], 0),
+        (["/ip4/192.168.1.5/tcp/1"], ["/ip4/192.168.1.6/tcp/1", "/ip4/127.0.0.1/tcp/1"], 1),
+        (["/ip4/192.168.1.5/tcp/1", "/ip4/8.8.8.8/tcp/1"], ["/ip4/8.8.8.8/tcp/2"], 1),  # behind the same NAT
+        (["/ip6/fd00:1::5/tcp/1"], ["/ip6/fd00:1::6/tcp/1"], 1),
+        (["/ip6/2001:db9:1:2::5/tcp/1"], ["/ip6/2001:db9:1:2::6/tcp/1"], 1),
+        (["/ip4/192.168.1.5/tcp/1"], ["/ip4/192.168.2.5/tcp/1"], 2),
+        (["/ip4/8.8.8.8/tcp/1"], ["/ip4/8.8.8.9/tcp/1"], 2),
+        (["/ip4/192.168.1.5/tcp/1", "/ip4/127.0.0.1/tcp/1"], ["/ip4/8.8.8.9/tcp/1", "/ip4/127.0.0.1/tcp/1"], 2),
+        (["/ip4/8.8.8.8/tcp/1"], [f"/ip4/8.8.8.8/tcp/1/p2p/{OTHER}/p2p-circuit"], 2),  # the relay is near, not it
+        (["/ip4/192.168.1.5/tcp/1"], ["/dns4/a.example/tcp/1"], 2),
+        (["/ip4/192.168.1.5/tcp/1"], [], 2),
+        ([], ["/ip4/192.168.1.5/tcp/1"], 2),
+    ],
+)
+def test_how_far_a_peer_is_by_what_it_publishes(own: list[str], theirs: list[str], expected: int) -> None:
+    assert distance(own, theirs) == expected

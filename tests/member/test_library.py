@@ -9,6 +9,7 @@ import pytest
 
 import peer.member.library
 from benchmarks.patience import HANG_S
+from configs.corpus import ShardInfo
 from configs.errors import DataError, NetworkError
 from configs.load import load
 from peer.corpus.data import BLOBS, Sampler, open_corpus, open_tokens
@@ -219,3 +220,26 @@ def test_what_is_held_out_becomes_token_files_to_be_scored(library: Library, tmp
     assert made.stat().st_mtime_ns == written
     library.corpus = None
     assert library.heldout_sources(Strategy("replicas", 2), "model") == {}
+
+
+@pytest.mark.parametrize("has_near", [True, False])
+def test_a_frozen_model_comes_from_the_nearest_that_have_it(
+    library: Library, monkeypatch: pytest.MonkeyPatch, has_near: bool
+) -> None:
+    asked: list[list[str]] = []
+
+    async def download(*given: Any, **options: Any) -> None:
+        _, peers, _, size_bytes, target = given
+        asked.append(peers)
+        if peers == ["near"] and not has_near:
+            raise NetworkError("it has no such blob")
+        target.write_bytes(bytes(size_bytes))
+
+    monkeypatch.setattr(peer.member.library, "download", download)
+    library.base = ShardInfo(content_id="0" * 64, tokens=0, size_bytes=8)
+    assert asyncio.run(library.obtain_base([["near"], ["near", "far"]])) == library.path(library.base)
+    assert asked == ([["near"]] if has_near else [["near"], ["near", "far"]])
+    library.base = ShardInfo(content_id="1" * 64, tokens=0, size_bytes=8)
+    has_near = False
+    with pytest.raises(NetworkError, match="no such blob"):
+        asyncio.run(library.obtain_base([["near"]]))

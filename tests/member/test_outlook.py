@@ -40,6 +40,16 @@ def test_others_are_those_who_are_present_and_those_who_were_dialled(outlook: Ca
     assert outlook({}).acting_tick() == 9 + ACT_TICKS
 
 
+def test_the_nearest_are_asked_first(outlook: Callable[..., Outlook]) -> None:
+    near = member({})
+    near.record.addresses = ("/ip4/192.168.1.6/tcp/1",)
+    own = ["/ip4/192.168.1.5/tcp/1"]
+    assert outlook({}, a=member({}), b=near).nearest(own) == [["b"], ["a", "b"]]
+    near.record.addresses = ("/ip4/192.168.1.5/tcp/2",)
+    assert outlook({}, a=near, b=near).nearest(own) == [["a", "b"]]
+    assert outlook({}).nearest(own) == [["a", "b"]]  # of which nothing is known
+
+
 def test_a_block_is_as_old_as_the_oldest_copy_that_anybody_has(outlook: Callable[..., Outlook]) -> None:
     seen = outlook({COMMON: 100}, a=member({COMMON: 300, "branch.1": 20}), b=member({COMMON: 200}))
     assert seen.ages() == {COMMON: 300, "branch.1": 20}
