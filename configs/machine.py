@@ -13,6 +13,7 @@ from configs.run import Frozen
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Precision = Literal["auto", "float32", "bfloat16"]
+BasePrecision = Literal["own", "nf4"]
 
 
 def default_state_dir() -> Path:
@@ -38,6 +39,7 @@ class PeerConfig(Frozen):
     down_mbit: Annotated[float | None, Field(gt=0)] = None  # and on what it fetches
     devices: tuple[str, ...] = ()  # such as "cuda:0"; empty: all GPUs, or the CPU
     precision: Precision = "auto"  # auto: bfloat16 autocast on GPUs
+    base_precision: BasePrecision = "own"  # of the frozen model under adapters; nf4: four bits, by bitsandbytes
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of one CPU worker; 0: torch's own choice
     micro_batch: Annotated[int, Field(ge=0)] = 0  # sequences; 0: found by itself
     data: Path | None = None  # a prepared corpus; None founds on the built-in one

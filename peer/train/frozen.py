@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from configs.machine import BasePrecision
 from configs.run import ModelSpec
 from peer.train.adapters import base_layout, map_base
 from peer.train.model import TokenLoss
@@ -20,8 +21,11 @@ from peer.train.model import TokenLoss
 PART_VALUES = 1 << 20  # values of a matrix that are converted at a time: 4 MiB, whatever the vocabulary
 
 
-def take_base(loss: TokenLoss, spec: ModelSpec, path: Path) -> None:
-    """Let a model that was built with adapters stand on the frozen one in the file at `path`. Raises DataError."""
+def take_base(loss: TokenLoss, spec: ModelSpec, path: Path, precision: BasePrecision = "own") -> None:
+    """Let a model that was built with adapters stand on the frozen one in the file at `path`. Raises DataError.
+
+    With the `precision` nf4 the matrices that are adapted are quantized, and stand on the file no more.
+    """
     model: nn.Module = loss.model
     values = base_layout(spec).tensors(map_base(path, spec))
     # peft moves a matrix that it adapts one module deeper; a tied weight has the name under which it stands first.
@@ -34,9 +38,13 @@ def take_base(loss: TokenLoss, spec: ModelSpec, path: Path) -> None:
             continue
         weight = held.setdefault(name, values[name].to(module.weight.device))
         parent, _, own = place.rpartition(".")
-        frozen = (
-            FrozenLinear(weight, module.bias, scratch) if isinstance(module, nn.Linear) else FrozenEmbedding(weight)
-        )
+        frozen: nn.Module
+        if not isinstance(module, nn.Linear):
+            frozen = FrozenEmbedding(weight)
+        elif precision == "nf4" and own == "base_layer":
+            frozen = FourBitLinear(held.pop(name), module.bias)
+        else:
+            frozen = FrozenLinear(weight, module.bias, scratch)
         setattr(model.get_submodule(parent), own, frozen)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -63,6 +71,28 @@ class FrozenLinear(nn.Module):
         """Return `given` (…, in) times the matrix, (…, out)."""
         product: Tensor = _Product.apply(given, self.weight, self._scratch)  # type: ignore[no-untyped-call]
         return product if self.bias is None else product + self.bias
+
+
+class FourBitLinear(nn.Module):
+    """A matrix (out, in) that is not trained, in four bits: NF4, its scales in eight (QLoRA, 2305.14314, section 3)."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        from bitsandbytes.functional import quantize_4bit  # an extra
+
+        super().__init__()
+        packed, self._state = quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
+        self.register_buffer("weight", packed, persistent=False)
+        self.bias = bias
+        self.out_features, self.in_features = weight.shape
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Return `given` (…, in) times the matrix, (…, out)."""
+        from bitsandbytes import matmul_4bit  # type: ignore[attr-defined]
+
+        product: Tensor = matmul_4bit(given, self.weight.t(), quant_state=self._state, bias=self.bias)
+        return product
 
 
 class FrozenEmbedding(nn.Module):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Self
 
 from configs.errors import DeviceError
-from configs.machine import PeerConfig
-from configs.run import RunPlan
+from configs.machine import BasePrecision, PeerConfig, Precision
+from configs.run import ModelSpec, RunPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +33,35 @@ class Setup:
     rendezvous: str  # a fresh file, where the ranks meet
     seed: int  # of the order of the data; every peer has its own
     threads: int
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
     micro_batch: int
     base: Path | None = None  # the blob of the frozen model, if adapters are trained
+    base_precision: BasePrecision = "own"
+
+    @classmethod
+    def first(
+        cls,
+        config: PeerConfig,
+        plan: RunPlan,
+        *,
+        seed: int = 0,
+        rendezvous: str = "",
+        micro_batch: int = 0,
+        base: Path | None = None,
+    ) -> Self:
+        """Return what the first of a peer's ranks is told, by the settings of its machine."""
+        return cls(
+            plan=plan,
+            devices=devices_of(config),
+            rank=0,
+            rendezvous=rendezvous,
+            seed=seed,
+            threads=config.threads,
+            precision=config.precision,
+            micro_batch=micro_batch,
+            base=base,
+            base_precision=config.base_precision,
+        )
 
 
 def devices_of(config: PeerConfig) -> tuple[str, ...]:
@@ -55,6 +82,22 @@ def check_devices(devices: Sequence[str]) -> None:
             raise missing_device(name) from None
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise missing_device(name)
+
+
+def check_base_precision(config: PeerConfig, spec: ModelSpec) -> None:
+    """Raise DeviceError if a frozen model is wanted in four bits where that cannot be."""
+    if config.base_precision == "own":
+        return
+    setting = f"base_precision = {config.base_precision} (in the environment: SHOAL_PEER__BASE_PRECISION)"
+    if spec.adapter is None:
+        raise DeviceError(f"{setting} is of the frozen model under adapters, and this run has none; leave it out")
+    if find_spec("bitsandbytes") is None:
+        raise DeviceError(f"{setting} needs the package bitsandbytes; say `pip install bitsandbytes`")
+    if len(devices := devices_of(config)) > 1:
+        raise DeviceError(
+            f"{setting} is for one device, and this peer has {len(devices)}; name one with SHOAL_PEER__DEVICES, as "
+            f"""'["{devices[0]}"]'"""
+        )
 
 
 def missing_device(name: str) -> DeviceError:

@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 
 from configs.errors import DeviceError
+from configs.machine import BasePrecision
 from configs.run import ModelSpec
-from peer.train.adapters import base_bytes
+from peer.train.adapters import base_bytes, base_dtype
 from peer.train.model import LOSS_VALUES, MIN_CHUNK
-from peer.train.partition import Shapes, parameter_shapes, trained_shapes
+from peer.train.partition import Shapes, adapted_modules, parameter_shapes, trained_shapes
 
 ANSWER_VALUES = 5  # float32, for each parameter: the states read from disk, the model, what it is assembled from
 USABLE = 0.85  # share of the free memory that is planned with; the rest is for fragments and for what was not counted
+NF4_BYTES = 0.516  # of a value in four bits, with the scales of its block, themselves in eight bits
 HOST_VALUES = 16  # float32, for each parameter: two states, two shared buffers, θ at a cut, residual, offers in a round
 
 
@@ -26,14 +28,22 @@ class Fit:
     micro_batch: int  # sequences of one rank in one forward pass
 
 
-def fit(spec: ModelSpec, *, ranks: int, rows: int, free: int, micro_batch: int = 0) -> Fit:
+def fit(
+    spec: ModelSpec,
+    *,
+    ranks: int,
+    rows: int,
+    free: int,
+    micro_batch: int = 0,
+    base_precision: BasePrecision = "own",
+) -> Fit:
     """Decide how to lay a sub-model on `ranks` ranks that have `free` bytes each.
 
     `rows` is a rank's share of an inner step, in sequences; `micro_batch` the most that is wanted, 0 for no limit.
     Raises DeviceError: says what is needed, what there is, and what would fit.
     """
     usable = int(free * USABLE)
-    state = state_bytes(spec, ranks)
+    state = state_bytes(spec, ranks, base_precision)
     is_sharded = ranks > 1 and state + activation_bytes(spec, 1) > usable
     room = usable - (state // ranks if is_sharded else state)
     fitting = min(micro_batch or rows, rows)
@@ -49,7 +59,9 @@ def fit(spec: ModelSpec, *, ranks: int, rows: int, free: int, micro_batch: int =
     return Fit(is_sharded, fitting)
 
 
-def check_host(spec: ModelSpec, *, is_training: bool, free: int | None = None) -> None:
+def check_host(
+    spec: ModelSpec, *, is_training: bool, free: int | None = None, base_precision: BasePrecision = "own"
+) -> None:
     """Raise DeviceError if the daemon, and the worker if it trains on the CPU, need more memory than is `free`.
 
     `free` None means what this machine has free now, in bytes.
@@ -57,7 +69,7 @@ def check_host(spec: ModelSpec, *, is_training: bool, free: int | None = None) -
     free = free_bytes(torch.device("cpu")) if free is None else free
     need = 4 * HOST_VALUES * _values(trained_shapes(spec))
     if is_training:
-        need += state_bytes(spec) + activation_bytes(spec, 1)
+        need += state_bytes(spec, base_precision=base_precision) + activation_bytes(spec, 1)
     usable = int(free * USABLE)
     if need > usable:
         raise DeviceError(
@@ -76,15 +88,21 @@ def can_answer(spec: ModelSpec, free: int | None = None) -> bool:
     return 4 * ANSWER_VALUES * _parameters(spec) <= free // 2
 
 
-def state_bytes(spec: ModelSpec, ranks: int = 1) -> int:
+def state_bytes(spec: ModelSpec, ranks: int = 1, base_precision: BasePrecision = "own") -> int:
     """Predict the memory of parameters, gradients and Adam's two moments, all float32.
 
-    What is frozen has no others, and a single rank keeps it in its own dtype.
+    What is frozen has no others, and a single rank keeps it in its own dtype, or its matrices in four bits.
     """
     trained = 16 * _values(trained_shapes(spec))
     if spec.adapter is None:
         return trained
-    return trained + (base_bytes(spec) if ranks == 1 else 4 * _parameters(spec))
+    if ranks > 1:
+        return trained + 4 * _parameters(spec)
+    base = base_bytes(spec)
+    if base_precision == "nf4":
+        matrices = sum(math.prod(shape) for _, shape in adapted_modules(spec))
+        base -= int(matrices * (base_dtype(spec).itemsize - NF4_BYTES))
+    return trained + base
 
 
 def activation_bytes(spec: ModelSpec, micro_batch: int) -> int:

@@ -101,11 +101,15 @@ class Worker:
             rows=math.ceil(self._batch / self._ranks.count),
             free=int(self._ranks.least(free_bytes(self._ranks.device) // sharing)),
             micro_batch=setup.micro_batch,
+            base_precision=setup.base_precision,
         )
         mesh = self._ranks.mesh(self._fit.is_sharded)
         self._module = build_sharded(plan.model, self._ranks.device, mesh)
         if setup.base is not None:
-            (fill_base if mesh else take_base)(self._module, plan.model, setup.base)
+            if mesh:
+                fill_base(self._module, plan.model, setup.base)
+            else:
+                take_base(self._module, plan.model, setup.base, setup.base_precision)
         is_bfloat16 = setup.precision == "bfloat16" or (
             setup.precision == "auto" and self._ranks.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )

@@ -13,7 +13,7 @@ from configs.errors import DeviceError
 from configs.machine import PeerConfig
 from configs.run import RoundPlan, RunPlan
 from peer.train.channel import packed
-from peer.train.launch import Setup, devices_of, shared
+from peer.train.launch import Setup, shared
 from peer.train.messages import Answered, Asked, Failed, Measure, Measured
 from peer.train.partition import COMMON, Strategy
 from peer.workers.ranks import Rank, open_ranks, preload
@@ -70,9 +70,7 @@ async def measure_step(config: PeerConfig, plan: RunPlan, base: Path | None = No
     size = Strategy.of(plan.strategy, 1).layout(COMMON, plan.model).size
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         rendezvous = str(Path(folder) / "measure")
-        setup = Setup(
-            plan, devices_of(config), 0, rendezvous, 0, config.threads, config.precision, config.micro_batch, base
-        )
+        setup = Setup.first(config, plan, rendezvous=rendezvous, micro_batch=config.micro_batch, base=base)
         async with asyncio.timeout(MEASURE_S), open_ranks(setup, shared(size), shared(size)) as ranks:
             return await _slowest(ranks)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from configs.errors import DeviceError, ShoalError
 from configs.machine import PeerConfig
 from configs.run import RunSpec
-from peer.train.launch import Setup, check_devices, devices_of, shared
+from peer.train.launch import Setup, check_base_precision, check_devices, devices_of, shared
 from peer.train.ledger import TokenLedger
 from peer.train.messages import (
     Answer,
@@ -129,7 +129,8 @@ class Workers:
 
         devices = devices_of(self._config)
         check_devices(devices)
-        check_host(spec.model, is_training="cpu" in devices)
+        check_base_precision(self._config, spec.model)
+        check_host(spec.model, is_training="cpu" in devices, base_precision=self._config.base_precision)
 
     async def start(self, spec: RunSpec, seed: int, base: Path | None = None) -> None:
         """Start the ranks, for a run. `seed` orders the data: give every peer its own. `base`: what adapters are on.
@@ -140,8 +141,7 @@ class Workers:
 
         size = Strategy.of(spec.strategy, 1).layout(COMMON, spec.model).size
         self.anchor, self.snapshot = (shared(size) for _ in range(2))
-        config = self._config
-        setup = Setup(spec, devices_of(config), 0, "", seed, config.threads, config.precision, 0, base)
+        setup = Setup.first(self._config, spec, seed=seed, base=base)
         self._supervision = asyncio.create_task(self._supervise(setup))
         await self._live()
 

@@ -1,5 +1,6 @@
 """A frozen model on the pages of its file computes what it does as a float32 copy, and none is made."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from benchmarks.families import FAMILIES, write_model
 from configs.run import AdapterSpec, ModelSpec
 from peer.train import frozen
 from peer.train.adapters import base_bytes, base_dtype, base_layout, first_factors
-from peer.train.frozen import FrozenEmbedding, FrozenLinear, take_base
-from peer.train.memory import state_bytes
+from peer.train.frozen import FourBitLinear, FrozenEmbedding, FrozenLinear, take_base
+from peer.train.memory import NF4_BYTES, state_bytes
 from peer.train.model import TokenLoss
-from peer.train.partition import COMMON, Strategy
+from peer.train.partition import COMMON, Strategy, adapted_modules, trained_shapes
 from peer.train.pretrained import read_parameters, read_pretrained
 from peer.train.sharded import Rows, build_sharded, fill_base
 
@@ -99,3 +100,42 @@ def test_with_autocast_it_computes_in_that(tmp_path: Path) -> None:
         (loss, wanted), (own_loss, own) = gradients(copied, spec, factors), gradients(mapped, spec, factors)
     assert own_loss == pytest.approx(loss, rel=1e-2)
     assert float((own - wanted).norm() / wanted.norm()) < 0.05
+
+
+def test_in_four_bits_it_is_nearly_the_same_and_learns(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="needs the extra qlora")
+    folder = write_model(tmp_path / "base", "llama")
+    spec = read_pretrained(folder, PLAN.model_copy(update={"adapter": AdapterSpec(rank=4)}))[0]
+    path = tmp_path / "blob"
+    plain = spec.model_copy(update={"adapter": None})
+    path.write_bytes(torch.cat([each.reshape(-1) for each in read_parameters(folder, plain)]).numpy().tobytes())
+    (whole, factors), (packed, _) = begun(spec), begun(spec)
+    take_base(whole, spec, path)
+    take_base(packed, spec, path, "nf4")
+    (loss, wanted), (own_loss, own) = gradients(whole, spec, factors), gradients(packed, spec, factors)
+    assert own_loss == pytest.approx(loss, rel=0.05) and own_loss != loss
+    assert float(torch.cosine_similarity(own, wanted, dim=0)) > 0.9
+    quantized = [each for each in packed.modules() if isinstance(each, FourBitLinear)]
+    assert len(quantized) == len(adapted_modules(spec))
+    assert {each.weight.dtype for each in quantized} == {torch.uint8}
+
+
+def test_four_bits_are_what_the_memory_is_planned_with() -> None:
+    pytest.importorskip("bitsandbytes", reason="needs the extra qlora")
+    packed = FourBitLinear(torch.randn(512, 512), None)
+    scales = packed._state
+    held = packed.weight.nbytes + scales.absmax.nbytes + scales.state2.absmax.nbytes
+    assert held / 512**2 == pytest.approx(NF4_BYTES, rel=0.01)
+    adapted = ModelSpec(**{**PLAN.model_dump(), "adapter": AdapterSpec(base_dtype="bfloat16")})
+    matrices = sum(shape[0] * shape[1] for _, shape in adapted_modules(adapted))
+    saved = state_bytes(adapted) - state_bytes(adapted, base_precision="nf4")
+    assert saved == pytest.approx((2 - NF4_BYTES) * matrices, abs=1)
+
+
+def test_seven_billion_parameters_take_what_the_readme_says() -> None:
+    llama = {"vocab_size": 32_000, "hidden_size": 4096, "num_layers": 32, "num_heads": 32, "num_kv_heads": 32}
+    model = ModelSpec(**llama, mlp_size=11_008, context_length=512, tie_embeddings=False)
+    spec = model.model_copy(update={"adapter": AdapterSpec(base_dtype="bfloat16")})
+    adapters = 16 * sum(math.prod(shape) for _, shape in trained_shapes(spec))
+    assert (state_bytes(spec) - adapters) / 1e9 == pytest.approx(13.5, abs=0.05)
+    assert (state_bytes(spec, base_precision="nf4") - adapters) / 1e9 == pytest.approx(3.9, abs=0.05)

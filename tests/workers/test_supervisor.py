@@ -1,6 +1,7 @@
 """Real worker processes: they train, hand over, die and come back, and end with the daemon."""
 
 import asyncio
+import math
 import os
 import re
 import resource
@@ -20,9 +21,11 @@ import torch
 
 from benchmarks.patience import HANG_S, patience, until_async
 from configs.errors import DataError, DeviceError
+from configs.load import load
 from configs.machine import PeerConfig
-from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
+from configs.run import AdapterSpec, InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
 from peer.corpus.data import Source
+from peer.train import launch
 from peer.train.model import initial_parameters
 from peer.train.partition import COMMON, TRUNK, Strategy
 from peer.workers import supervisor
@@ -357,6 +360,57 @@ def test_a_missing_device_is_said_in_one_line() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a process that is not a child: Linux only")
+def adapted(**changes: object) -> RunSpec:
+    model = SPEC.model.model_copy(update={"adapter": AdapterSpec(base_dtype="bfloat16")})
+    strategy = StrategySpec(kind="adapters", common_tokens=1_000_000)
+    return SPEC.model_copy(update={"model": model, "strategy": strategy, "initial_id": "0" * 64, **changes})
+
+
+def test_adapters_learn_on_a_frozen_model_in_four_bits(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="needs the extra qlora")
+    spec, strategy = adapted(), Strategy("adapters", 1)
+    base = tmp_path / "base"
+    named = initial_parameters(SPEC.model, 0)
+    base.write_bytes(torch.cat([each.reshape(-1) for each in named.values()]).bfloat16().view(torch.uint8).numpy())
+
+    async def main() -> None:
+        async with open_workers(PeerConfig(devices=("cpu",), threads=1, base_precision="nf4")) as workers:
+            workers.check(spec)
+            await workers.start(spec, seed=1, base=base)
+            factors = initial_parameters(spec.model, 0)
+            workers.anchor.copy_(torch.cat([each.reshape(-1) for each in factors.values()]))
+            await workers.load(strategy, COMMON, [write_tokens(tmp_path / "tokens")], {COMMON: 0})
+            has_learnt = await until_async(
+                workers.take_snapshot, lambda taken: taken.tokens >= 60 * BATCH_TOKENS and taken.steps > 0, "60 steps"
+            )
+            assert has_learnt.loss is not None and has_learnt.loss < math.log(SPEC.model.vocab_size) - 0.2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("devices", "spec", "package", "says"),
+    [
+        (("cpu",), SPEC, True, r"this run has none; leave it out"),
+        (("cpu",), adapted(), False, r"pip install bitsandbytes"),
+        (("cpu", "cpu"), adapted(), True, r"""name one with SHOAL_PEER__DEVICES, as '\["cpu"\]'"""),
+    ],
+)
+def test_four_bits_that_cannot_be_are_one_line(
+    devices: tuple[str, ...], spec: RunSpec, package: bool, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "find_spec", lambda name: object() if package else None)
+    monkeypatch.setenv("SHOAL_PEER__DEVICES", '["cpu"]')  # as the last one advises
+    assert load("tiny").peer.devices == ("cpu",)
+
+    async def main() -> None:
+        async with open_workers(PeerConfig(devices=devices, base_precision="nf4")) as workers:
+            with pytest.raises(DeviceError, match=says):
+                workers.check(spec)
+
+    asyncio.run(main())
+
+
 def test_workers_end_when_the_daemon_is_killed(tmp_path: Path) -> None:
     daemon = subprocess.Popen([sys.executable, __file__, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert daemon.stdout is not None
