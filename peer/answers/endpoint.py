@@ -19,13 +19,14 @@ from peer.answers.chat import ChatCompletion, ChatRequest, ChatTemplate, Turn
 from peer.answers.completions import Completion, CompletionRequest
 from peer.answers.reading import Reading
 from peer.answers.writer import Answer, BusyError, ClosedError, Writer
+from peer.fused.batch import Batch
 from peer.fused.generate import Generation, task_prompt
 from peer.fused.routed import RoutedModel
 
 log = logging.getLogger(__name__)
 
 MAX_PROMPT_TOKENS = 1 << 16
-MAX_WAITING = 256  # answers beside the one that is being written
+MAX_WAITING = 256  # answers beside those that are being written
 SEND_S = 30.0  # for a client to take a piece of its answer
 
 Question = CompletionRequest | ChatRequest
@@ -41,14 +42,15 @@ class Ask:
 
 
 class Endpoint:
-    """Answers requests with a model that has a tokenizer, one answer after the other."""
+    """Answers requests with a model that has a tokenizer, some answers side by side."""
 
     def __init__(
         self, model: RoutedModel, name: str, is_task: bool = False, template: ChatTemplate | None = None
     ) -> None:
         self.name = name
         self._model, self._is_task, self._template = model, is_task, template
-        self._writer = Writer(MAX_WAITING)
+        self._batch = Batch(model)
+        self._writer = Writer(MAX_WAITING, self._batch.most)
         self._is_closed = False
         self._has_failed = False  # the last answer that was begun
 
@@ -115,7 +117,7 @@ class Endpoint:
         if isinstance(asked, CompletionRequest) and asked.written > asked.n:
             alternatives = alternatives or 0  # they are compared
         tokens, begins = self._prompt(prompt)
-        generation = Generation(self._model, tokens, sampling, begins, alternatives)
+        generation = Generation(self._model, tokens, sampling, begins, alternatives, self._batch)
         if generation.prompt_tokens > MAX_PROMPT_TOKENS:
             raise Refusal(
                 400,
@@ -147,14 +149,22 @@ class Endpoint:
 
     async def _whole(self, asked: Question, reply: Completion | ChatCompletion) -> Any:
         """Write all answers of a request; return the body that has them."""
-        written: list[tuple[Ask, Choice, float]] = []
         usages: dict[int, Usage] = {}
-        for ask in self._asks(asked):
-            async with self._write(ask) as answer:
+        turns = asyncio.Semaphore(self._batch.most)  # so that no request makes the queue full by itself
+
+        async def write(ask: Ask) -> tuple[Ask, Choice, float]:
+            async with turns, self._write(ask) as answer:
                 reading = _reading(asked, answer, ask)
                 choice = await reading.whole()
-                written.append((ask, choice, reading.mean_log_probability))
                 usages[ask.index] = reading.usage
+                return ask, choice, reading.mean_log_probability
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writing = [tasks.create_task(write(ask)) for ask in self._asks(asked)]
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        written = [task.result() for task in writing]
         if isinstance(asked, CompletionRequest) and asked.written > asked.n:
             written = _best(written, asked.n)
         choices = [replace(choice, index=at) for at, (_, choice, _) in enumerate(written)]

@@ -1,11 +1,12 @@
-"""Lets a model answer in a thread, one prompt after the other, while the event loop goes on."""
+"""Lets a model answer in threads, some prompts side by side, the others in turn, while the event loop goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
 from configs.errors import ShoalError
@@ -25,22 +26,23 @@ class ClosedError(ShoalError):
 
 
 class Writer:
-    """Writes answers one after the other, in the order in which they were asked for.
+    """Writes so many answers `at_once`, begun in the order in which they were asked for.
 
-    `max_waiting`: prompts that may wait beside the one that is being answered.
+    `max_waiting`: prompts that may wait beside those that are being answered.
     """
 
-    def __init__(self, max_waiting: int) -> None:
-        self._max_waiting = max_waiting
+    def __init__(self, max_waiting: int, at_once: int = 1) -> None:
+        self._most = max_waiting + at_once
         self.asked = 0  # prompts that are waiting or being answered
-        self._turn = asyncio.Lock()  # it is fair
-        self._writing: Answer | None = None
+        self._turns = asyncio.Semaphore(at_once)  # it is fair
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="answer")
+        self._writing: set[Answer] = set()
         self._is_closed = False
 
     @property
     def is_busy(self) -> bool:
         """Whether one more prompt would be refused."""
-        return self.asked > self._max_waiting
+        return self.asked >= self._most
 
     @asynccontextmanager
     async def write(self, begin: Callable[[], Generation]) -> AsyncIterator[Answer]:
@@ -53,23 +55,26 @@ class Writer:
             raise BusyError("it is busy with what was asked before; ask again later")
         self.asked += 1
         try:
-            async with self._turn:
+            async with self._turns:
                 if self._is_closed:
                     raise ClosedError(CLOSED)
-                self._writing = answer = Answer(begin)
+                answer = Answer(begin, self._threads)
+                self._writing.add(answer)
                 try:
                     await answer.begun()
                     yield answer
                 finally:
+                    self._writing.discard(answer)
                     await answer.end()
         finally:
             self.asked -= 1
 
     def close(self) -> None:
-        """Cut the answer that is being written, and refuse all that wait."""
+        """Cut the answers that are being written, and refuse all that wait."""
         self._is_closed = True
-        if self._writing is not None:
-            self._writing.cut()
+        for answer in self._writing:
+            answer.cut()
+        self._threads.shutdown(wait=False)
 
 
 class Answer:
@@ -77,12 +82,12 @@ class Answer:
 
     generation: Generation
 
-    def __init__(self, begin: Callable[[], Generation]) -> None:
+    def __init__(self, begin: Callable[[], Generation], threads: Executor) -> None:
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()  # None is the end
         self._has_begun = asyncio.Event()  # or failed
         self._is_unwanted = threading.Event()
-        self._writing = asyncio.create_task(asyncio.to_thread(self._write, begin))
+        self._writing = self._loop.run_in_executor(threads, self._write, begin)
         self._writing.add_done_callback(self._finish)
 
     async def begun(self) -> None:
@@ -115,12 +120,13 @@ class Answer:
     def _write(self, begin: Callable[[], Generation]) -> None:
         self.generation = begin()
         self._loop.call_soon_threadsafe(self._has_begun.set)
-        for piece in self.generation:
-            if self._is_unwanted.is_set():
-                return
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+        with closing(iter(self.generation)) as pieces:  # others may wait for it to say that it reads no more
+            for piece in pieces:
+                if self._is_unwanted.is_set():
+                    return
+                self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
-    def _finish(self, writing: asyncio.Task[None]) -> None:
+    def _finish(self, writing: asyncio.Future[None]) -> None:
         if not writing.cancelled():
             writing.exception()  # it is raised where the answer is read, if it still is
         self._pieces.put_nowait(None)

@@ -4,17 +4,16 @@ Every sub-model reads every token; the next one is drawn from their mixture, wei
 text so far. A token costs one forward pass of each sub-model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import torch
 
 from configs.errors import DataError
 from peer.corpus.data import Array
 from peer.corpus.examples import TaskEncoder
 from peer.corpus.tokenizer import EMPTY_PROMPT, decode_part, encode_text
+from peer.fused.batch import Batch, Seat
 from peer.fused.routed import TASK, RoutedModel
 from peer.fused.router import mix
 from peer.fused.sampling import Chance, Sampling, chances, draw
@@ -45,6 +44,7 @@ class Generation:
     sampling: Sampling = field(default_factory=Sampling)
     begins: bool = True  # the prompt is read after an end of text, as in training
     alternatives: int | None = None  # how many likeliest tokens are noted at each place; None: nothing is noted
+    batch: Batch | None = None  # of the texts that are written beside it; None: it is by itself
     tokens: list[int] = field(init=False)  # of the prompt, then of the answer
     prompt_tokens: int = field(init=False)  # how many of them are the prompt's
     # What was thought of each token, if it is noted; None where it was not read with what stands before it.
@@ -64,20 +64,23 @@ class Generation:
         if max(self.tokens) >= self.model.vocab_size:
             raise DataError("the tokenizer beside the model is not the model's own; fuse again")
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Generator[str]:
         """Yield the answer piece by piece, as whole characters, until the end-of-text token or `max_tokens`.
 
         A piece for each token, so that one who iterates can stop at any: an empty one where a character is incomplete.
         """
+        with (self.batch or Batch(self.model)).seat() as seat:
+            yield from self._pieces(seat)
+
+    def _pieces(self, seat: Seat) -> Iterator[str]:
         model, router = self.model, self.model.router
-        reader = _Reader(model)
         random = np.random.default_rng(self.sampling.seed)
         del self.tokens[self.prompt_tokens :], self._shares[:], self.chances[:]
 
-        kept = self.tokens if len(self.tokens) < model.context_length else self.tokens[-reader.room :]
+        kept = self.tokens if len(self.tokens) < model.context_length else self.tokens[-seat.room :]
         early = len(self.tokens) - len(kept)
         _, weights = self._route(router.naive_bayes(self.tokens[:early]), None)
-        logs, following = reader.read(kept, begins=self.begins or early > 0)
+        logs, following = seat.read(kept, begins=self.begins or early > 0)
         told, weights = self._route(_chosen(logs, kept), weights)
         self._note_prompt(logs, told)
         written = ""
@@ -96,7 +99,7 @@ class Generation:
                 text = written
             yield text[len(written) :]
             written = text
-            following = reader.follow(self.tokens)
+            following = seat.follow(self.tokens)
         text = self.text(self.prompt_tokens, len(self.tokens))
         if len(text) > len(written):
             yield text[len(written) :]
@@ -158,43 +161,6 @@ def task_prompt(model: RoutedModel, text: str) -> list[int]:
     if model.task is None or model.tokenizer is None:
         raise DataError(f"the model was not trained on a task (it has no {TASK} or tokenizer.json); leave out --task")
     return TaskEncoder(model.task, model.tokenizer, model.end_of_text).question(text, model.context_length)
-
-
-class _Reader:
-    """Keeps what each sub-model has read (key-value caches), and reads anew when the context is full."""
-
-    def __init__(self, model: RoutedModel) -> None:
-        self.model = model
-        self.room = max(1, model.context_length - 1 - model.context_length // 4)
-        self._caches: list[Any] = []
-        self._length = 0
-
-    def read(self, tokens: list[int], *, begins: bool = True) -> tuple[Array, Array]:
-        """Read afresh. Returns the log likelihoods (K, T, V) at the tokens' places, and those (K, V) at the one after.
-
-        Unless the text `begins` there, after an end of text, nothing is thought of its first token: T is one less.
-        """
-        self._caches = [None] * len(self.model.models)
-        self._length = 0
-        logs_KTV = self._forward([self.model.end_of_text, *tokens] if begins else tokens)
-        return logs_KTV[:, :-1], logs_KTV[:, -1]
-
-    def follow(self, tokens: list[int]) -> Array:
-        """Read the last of `tokens`, the others having been read. Returns the log likelihoods (K, V) of the next."""
-        if self._length >= self.model.context_length:
-            return self.read(tokens[-self.room :])[1]
-        return self._forward(tokens[-1:])[:, -1]
-
-    @torch.inference_mode()
-    def _forward(self, tokens: list[int]) -> Array:
-        ids = torch.tensor([tokens], device=self.model.models[0].device)
-        logs = []
-        for index, model in enumerate(self.model.models):
-            output = model(input_ids=ids, past_key_values=self._caches[index], use_cache=True)
-            self._caches[index] = output.past_key_values
-            logs.append(output.logits[0].double().log_softmax(dim=-1).cpu().numpy())
-        self._length += len(tokens)
-        return np.stack(logs)
 
 
 def _chosen(logs_KTV: Array, tokens: Sequence[int]) -> Array:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import pytest
 from serving import PROMPT, client_of, server
 
 import peer.answers.endpoint
-from benchmarks.patience import HANG_S
+import peer.fused.batch
+from benchmarks.patience import HANG_S, until
 from configs.corpus import TaskFormat
 from peer.answers.reading import Stops
 from peer.commands.main import main
@@ -234,12 +236,13 @@ def test_a_client_that_leaves_ends_its_generation(
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall("\r\n".join(lines).encode())
         assert begun.event.wait(HANG_S)
-    client.completions.create(model="fused", prompt=PROMPT, max_tokens=1)  # its turn comes when the first has ended
+    until(lambda: httpx.get(f"{url}/health", trust_env=False).json()["asked"], lambda asked: not asked, "it to end")
     assert 0 < begun.generations[0].answer_tokens < LONG
 
 
 def test_others_are_answered_while_it_writes(model: RoutedModel, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer.answers.endpoint, "MAX_WAITING", 0)
+    monkeypatch.setattr(peer.fused.batch, "MAX_TEXTS", 1)
     with (
         server(model) as url,
         client_of(url) as client,
@@ -250,6 +253,37 @@ def test_others_are_answered_while_it_writes(model: RoutedModel, begun: Begun, m
         with pytest.raises(openai.RateLimitError, match="it is busy with what was asked before"):
             client.completions.create(model="fused", prompt=PROMPT)
         assert begun.generations[0].answer_tokens < LONG
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 16])
+def test_two_dozen_clients_each_get_the_answer_that_one_gets_alone(
+    model: RoutedModel, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(peer.fused.batch, "MAX_TEXTS", at_once)
+    prompts = [PROMPT[: 3 + 7 * (number % 9)] for number in range(24)]
+    asked: dict[str, Any] = {"model": "fused", "extra_body": {"top_k": 50}}
+    with server(model) as url, client_of(url) as client, ThreadPoolExecutor(24) as clients:
+        answers = clients.map(
+            lambda number: client.completions.create(
+                prompt=prompts[number], seed=number, max_tokens=4 + number, temperature=0.8, **asked
+            ),
+            range(24),
+        )
+        found = [answer.choices[0].text for answer in answers]
+        several = client.completions.create(prompt=prompts[:3], n=8, max_tokens=2, **asked)
+    assert len(several.choices) == 24
+    for number, text in enumerate(found):
+        sampling = Sampling(max_tokens=4 + number, temperature=0.8, top_k=50, seed=number)
+        assert text == "".join(Generation(model, prompts[number], sampling)), number
+
+
+def test_one_request_for_many_answers_does_not_find_itself_in_the_queue(
+    model: RoutedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer.answers.endpoint, "MAX_WAITING", 0)
+    with server(model) as url, client_of(url) as client:
+        asked = client.completions.create(model="fused", prompt=[PROMPT] * 10, n=4, max_tokens=1)
+    assert len(asked.choices) == 40
 
 
 def test_a_model_that_fails_is_an_error_of_the_server(

@@ -56,3 +56,20 @@ def test_what_is_wrong_with_a_prompt_is_its_own_affair() -> None:
             await read(writer, lambda: pieces(2))
 
     asyncio.run(main())
+
+
+def test_some_are_written_at_once_and_a_close_cuts_them_all() -> None:
+    async def main() -> None:
+        writer = Writer(max_waiting=1, at_once=2)
+        async with writer.write(lambda: pieces(9)) as first, writer.write(lambda: pieces(1)) as second:
+            assert [await anext(second), await anext(first)] == ["0", "0"] and not writer.is_busy
+            waiting = asyncio.create_task(read(writer, lambda: pieces(1)))
+            await asyncio.sleep(0)
+            assert writer.is_busy
+            with pytest.raises(BusyError):
+                await read(writer, lambda: pieces(1))
+            writer.close()
+        with pytest.raises(ClosedError):
+            await waiting
+
+    asyncio.run(main())
