@@ -41,6 +41,7 @@ from peer.http.status import Status
 from peer.http.status_page import Actions, open_http
 from peer.member.activity import Activity
 from peer.member.announcer import Announcer
+from peer.member.best import FOLDER as BEST
 from peer.member.changes import Changes
 from peer.member.chronicle import Chronicle
 from peer.member.company import Company, circumstances
@@ -148,7 +149,7 @@ class Daemon:
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
-        examiner = Examiner(activity, session, chronicle, facts.clock.now)
+        examiner = Examiner(activity, session, chronicle, facts.clock.now, config.state_dir / BEST, self.pause)
         seen = chronicle, traffic, newcomers, examiner, Place()
         self.parts = Parts(facts, activity, membership, store, outlook, session, library, *seen)
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
@@ -252,7 +253,9 @@ class Daemon:
 
     def status(self) -> Status:
         """Return everything there is to show, now."""
-        warnings = self.company.present, self.parts.facts.clock.warning(), warning(self.parts.chronicle.held_out)
+        parts = self.parts
+        rise = warning(parts.chronicle.held_out, parts.facts.config.state_dir / BEST)
+        warnings = self.company.present, parts.facts.clock.warning(), rise
         return status_of(self.parts, [text for text in warnings if text])
 
     async def leave(self) -> None:

@@ -119,6 +119,9 @@ def fuse(
     base: Annotated[
         Path | None, typer.Option(help="A copy of the pretrained model that the run began with.", metavar="DIR")
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Take the states with the best held-out loss that state directories keep.")
+    ] = False,
 ) -> None:
     """Build the whole model from the blocks that a swarm holds."""
     if bool(tune_tokens) != (data is not None):
@@ -135,8 +138,8 @@ def fuse(
     import peer.visit.gather
     from peer.corpus.data import open_corpus
 
-    corpus = None if data is None else open_corpus(data)
-    peer.visit.gather.fuse_from(sources, out, form, sub_model, corpus, tune_tokens, base)
+    tune_on = None if data is None else (open_corpus(data), tune_tokens)
+    peer.visit.gather.fuse_from(sources, out, form, sub_model, tune_on, base, best)
     print(f"wrote {out}; {_way_to_ask(form, out)}")
 
 

@@ -91,7 +91,8 @@ class Chronicle:
 
 
 def _add(points: list[tuple[int, float]], tokens: int, loss: float) -> None:
-    """Add a point to a curve; of one that becomes long every second point goes."""
+    """Add a point to a curve; of one that becomes long every second point goes, but not the lowest."""
     points.append((tokens, loss))
     if len(points) > MAX_LOSSES:
-        del points[1:-1:2]
+        lowest = min(points, key=lambda point: point[1])
+        points[1:-1] = [point for at, point in enumerate(points[1:-1]) if at % 2 or point == lowest]

@@ -118,6 +118,10 @@ class Session:
         losses = await self._workers.score(list(held_out.values()), windows)
         return dict(zip(held_out, losses, strict=True)) if self.sub_model == sub_model else {}
 
+    def states(self) -> list[OuterState]:
+        """Return the states of the blocks of the sub-model, as they were sealed last."""
+        return [self.replicas[block].state for block in self._layout.blocks if block in self.replicas]
+
     async def pause(self) -> None:
         """Stop training until `resume`, also that of sub-models to come; the state stays where it is."""
         self._is_paused = True

@@ -22,6 +22,7 @@ from peer.fused.card import Format
 from peer.fused.fuse import fuse
 from peer.fused.parts import Parts
 from peer.fused.tune import Tuning
+from peer.member.best import best_looks
 from peer.member.entry import built_in, read_domains, saved_records, saved_spec
 from peer.member.library import Library
 from peer.train.origin import FOLDER, read_files
@@ -38,34 +39,38 @@ def fuse_from(
     out: Path,
     format: Format,
     sub_model: str | None = None,
-    corpus: Corpus | None = None,
-    tune_tokens: int = 0,
+    tune_on: tuple[Corpus, int] | None = None,
     base: Path | None = None,
+    best: bool = False,
 ) -> None:
     """Gather the blocks of a run from `sources` (addresses or state directories) and fuse them into `out`.
 
-    `sub_model` is the only one that is taken; `tune_tokens` of the `corpus`, which has the run's tokenizer, tune a
-    Mixtral; `base` is a copy of the pretrained model that the run began with.
+    `sub_model` is the only one that is taken; a Mixtral is tuned on so many tokens of a corpus, which has the run's
+    tokenizer. `base` and `best` are as in `gather`.
     Raises UsageError, NetworkError, DataError, StateError: one line each.
     """
-    parts = gather(sources, base)
-    if corpus is not None and corpus.info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
-        raise DataError(f"{corpus.path} was prepared with another tokenizer than the run's; prepare it with the run's")
-    fuse(parts, out, format, sub_model, tuning=None if corpus is None else Tuning.on(corpus, tune_tokens))
+    parts = gather(sources, base, best)
+    if tune_on is not None and tune_on[0].info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
+        path = tune_on[0].path
+        raise DataError(f"{path} was prepared with another tokenizer than the run's; prepare it with the run's")
+    fuse(parts, out, format, sub_model, tuning=None if tune_on is None else Tuning.on(*tune_on))
 
 
-def gather(sources: Sequence[str], base: Path | None = None) -> Parts:
+def gather(sources: Sequence[str], base: Path | None = None, best: bool = False) -> Parts:
     """Return the newest blocks of a run, with its tokenizer and unigram counts.
 
     `sources` are addresses of live peers, or state directories of peers that need not be running. From a copy of the
-    model that the run began with, `base`, is taken what would have to be downloaded, and its small files.
+    model that the run began with, `base`, is taken what would have to be downloaded, and its small files. `best` takes
+    the states whose held-out loss was best, which only state directories have.
     """
     folders = [Path(source) for source in sources if not source.startswith("/ip") and Path(source).is_dir()]
     addresses = [source for source in sources if Path(source) not in folders]
     if folders and addresses:
         raise UsageError("give either addresses or state directories, not both")
+    if best and not folders:
+        raise UsageError("the best states lie on disk: give state directories, or leave out --best for the newest")
     if folders:
-        parts = _from_folders(folders, base)
+        parts = _from_folders(folders, base, best)
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             parts = runner.run(_from_peers(addresses, base))
@@ -77,7 +82,7 @@ def gather(sources: Sequence[str], base: Path | None = None) -> Parts:
     return parts
 
 
-def _from_folders(folders: Sequence[Path], base: Path | None) -> Parts:
+def _from_folders(folders: Sequence[Path], base: Path | None, best: bool) -> Parts:
     specs = {folder: saved_spec(folder) for folder in folders}
     if strange := [str(folder) for folder, spec in specs.items() if spec is None]:
         raise UsageError(f"{', '.join(strange)}: no run has been here; give a peer's --state-dir or its address")
@@ -100,6 +105,8 @@ def _from_folders(folders: Sequence[Path], base: Path | None) -> Parts:
                 newest[block] = state
     for block in damaged.keys() - newest.keys():
         raise damaged[block]
+    if best:
+        newest |= _best(folders, spec, Strategy.of(spec.strategy, len(domains)))
     libraries = [Library(folder / "corpus", spec, domains, _nobody, built_in(folder, spec)) for folder in folders]
     counts: dict[str, Counts] = {}
     for domain in domains:
@@ -120,6 +127,28 @@ async def _from_peers(addresses: Sequence[str], base: Path | None) -> Parts:
         await run.library.obtain_base([run.peers])
         blocks = await _newest(run.store, run.peers)
         return replace(_parts(run.spec, blocks, run.counts, [run.library], run.domains), files=files)
+
+
+def _best(folders: Sequence[Path], spec: RunSpec, strategy: Strategy) -> dict[str, OuterState]:
+    """Return the best states that are kept, of each sub-model those with the least held-out loss.
+
+    Raises UsageError: there are none, or none that fit together.
+    """
+    if spec.strategy.kind == "experts":
+        raise UsageError("experts share a trunk, of which no moment is best for all of them; leave out --best")
+    looks = best_looks(folders)
+    if not looks:
+        raise UsageError(
+            f"{', '.join(map(str, folders))}: no best state is kept there; held-out text is looked at every few "
+            "minutes while a peer trains. Leave out --best for the newest"
+        )
+    found: dict[str, OuterState] = {}
+    for sub_model, (look, place) in looks.items():
+        store = BlockStore(place, spec, strategy, _nobody, _nobody)
+        states = {block: store.load(block) for block in store.versions()}
+        found |= {block: state for block, state in states.items() if state is not None}
+        log.info("%s of %s tokens, whose held-out loss was %.3f", sub_model, f"{look.tokens:,}", look.loss)
+    return found
 
 
 def _take_base(base: Path, library: Library) -> dict[str, bytes]:
