@@ -1,11 +1,14 @@
 """What the HTTP servers of this machine have in common: a bound socket, a guard, and a life inside the event loop.
 
 A server owns neither signals nor tasks. A page in a browser must not be able to reach one on the same machine, so names
-in the Host header are refused (DNS rebinding) unless they are allowed. What is served stands elsewhere.
+in the Host header are refused (DNS rebinding) unless they are allowed, and so is what another site's page sends. Who
+only holds connections open makes room for who asks. What is served stands elsewhere.
 """
 
+import asyncio
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -15,6 +18,7 @@ import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.errors import NetworkError
 
@@ -25,6 +29,8 @@ HEADERS = [
 ]
 DRAIN_S = 2  # for answers that are under way when the server closes
 MAX_CONNECTIONS = 256
+HOST = re.compile(r"(\[(?P<ip>[0-9a-f:.]+)\]|(?P<name>[^:\[\]]+))(:\d{1,5})?")
+SAFE = ("GET", "HEAD")  # methods that change nothing
 
 Refuse = Callable[[int, str], Response]  # (status code, reason) → an answer in the server's own form
 
@@ -56,7 +62,7 @@ async def open_server(
     """
     settings = uvicorn.Config(
         _guard(app, place, frozenset({place.host.lower(), *allowed_hosts}), refuse),
-        http="h11",
+        http=Door,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -116,25 +122,45 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
+class Door(H11Protocol):
+    """One connection. When there are as many as may be, the oldest on which nothing is being answered is closed."""
+
+    began_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, and make room for it."""
+        super().connection_made(transport)
+        self.began_s = self.loop.time()
+        others = (each for each in self.connections if isinstance(each, Door) and each is not self)
+        idle = [each for each in others if each.cycle is None or each.cycle.response_complete]
+        if len(self.connections) >= MAX_CONNECTIONS and idle:
+            oldest = min(idle, key=lambda each: each.began_s)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+
 def _guard(app: ASGIApp, place: Place, allowed_hosts: frozenset[str], refuse: Refuse) -> ASGIApp:
-    """Answer only requests whose Host is an IP address, localhost or an allowed name."""
+    """Answer only requests whose Host is an IP address, localhost or an allowed name, and that no other site sends."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        host = _host_name(Headers(scope=scope).get("host", ""))
-        if host == "localhost" or host in allowed_hosts or _is_ip(host):
-            await app(scope, receive, send)
-        else:
-            reason = f"the host name {host[:64]!r} is not allowed here; use an IP address or {place.allow_remedy}"
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name = _host_name(host)
+        if name != "localhost" and name not in allowed_hosts and not _is_ip(name):
+            reason = f"the host name {name[:64]!r} is not allowed here; use an IP address or {place.allow_remedy}"
             await refuse(403, reason)(scope, receive, send)
+        elif origin is not None and scope["method"] not in SAFE and origin.partition("://")[2].lower() != host.lower():
+            await refuse(403, "another site may not ask for this")(scope, receive, send)
+        else:
+            await app(scope, receive, send)
 
     return guarded
 
 
 def _host_name(host: str) -> str:
-    """Return the name in a Host header, without port and brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
+    """Return the name in a Host header, without port and brackets; the whole of one that is not well formed."""
+    found = HOST.fullmatch(host.lower())
+    return (found["ip"] or found["name"]) if found else host
 
 
 def _is_ip(host: str) -> bool:

@@ -8,6 +8,7 @@ from status_example import example
 from benchmarks.patience import HANG_S
 from configs.errors import NetworkError, StateError
 from configs.machine import PeerConfig
+from peer.http.server import MAX_CONNECTIONS
 from peer.http.status import Status
 from peer.http.status_page import Actions, open_http
 
@@ -84,6 +85,11 @@ def test_actions_reach_the_daemon_and_refusals_say_why() -> None:
         ("POST", {**JSON, "Sec-Fetch-Site": "cross-site"}, 403),
         ("POST", {**JSON, "Sec-Fetch-Site": "same-site"}, 403),
         ("POST", {**JSON, "Host": "evil.example"}, 403),  # DNS rebinding
+        ("POST", {**JSON, "Host": "[::1].evil.example"}, 403),
+        ("POST", {**JSON, "Origin": "http://evil.example"}, 403),
+        ("POST", {**JSON, "Origin": "null"}, 403),
+        ("POST", {**JSON, "Host": "127.0.0.1", "Origin": "http://127.0.0.1:8080"}, 403),  # another port is another site
+        ("POST", {**JSON, "Host": "127.0.0.1:80", "Origin": "http://127.0.0.1:80"}, 200),
         ("POST", {**JSON, "Sec-Fetch-Site": "same-origin"}, 200),
     ],
 )
@@ -106,6 +112,11 @@ def test_a_foreign_page_cannot_steer_the_daemon(method: str, headers: dict[str, 
         ("[::1]:8080", 200),
         ("seed.example:8080", 200),
         ("other.example", 403),
+        ("[::1].other.example", 403),
+        ("[::1]other.example:80", 403),
+        ("127.0.0.1:80.other.example", 403),
+        ("127.0.0.1.other.example", 403),
+        ("seed.example@other.example", 403),
         ("", 403),
     ],
 )
@@ -116,6 +127,26 @@ def test_only_known_host_names_are_answered(host: str, code: int) -> None:
         assert code == 200 or "peer.allowed_hosts" in answer.json()["error"]
 
     with_server(check, allowed_hosts=("seed.example",))
+
+
+def test_who_only_holds_connections_open_makes_room_for_who_asks() -> None:
+    """A page that answers its owner although somebody fills it with silence, and with halves of requests."""
+
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        held = []
+        for number in range(2 * MAX_CONNECTIONS):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"" if number % 2 else b"POST /pause HTTP/1.1\r\nHost: localhost\r\n")
+            held.append((reader, writer))
+        for _ in range(3):
+            async with httpx.AsyncClient(trust_env=False, timeout=HANG_S) as fresh:
+                assert (await fresh.get(f"{url}/status")).status_code == 200
+        assert await held[0][0].read() == b""  # the oldest are gone
+        for _, writer in held:
+            writer.transport.abort()
+
+    with_server(check)
 
 
 def test_a_taken_port_is_named() -> None:
