@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from configs.clock import Clock
 from configs.errors import NetworkError, PeerError
-from dht.membership import ACT_TICKS, EARLY_S, MIN_LIFETIME_S
+from dht.membership import EARLY_S
 from dht.network import Network
 from dht.records import GroupRecord, group_key, open_record, sign_record
 
@@ -36,8 +36,8 @@ class Buckets:
         )
         now = self._clock.now()
         data = sign_record(self._network.identity, "group", record, now)
-        lifetime_s = max(MIN_LIFETIME_S, 2 * ACT_TICKS * self._clock.tick_seconds)
-        return await self._network.store(record.key, self._network.peer_id, data, now + lifetime_s)
+        expires = now + record.lifetime_s(self._clock.tick_seconds)
+        return await self._network.store(record.key, self._network.peer_id, data, expires)
 
     async def read(self, block: str, tick: int, prefix: str) -> Mapping[str, GroupRecord]:
         """Return the records of a bucket by peer, this peer's own among them if it is there; none without an answer."""

@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 ACT_TICKS = 2  # between writing a record and its effect
 HOLD_TICKS = 8  # how long a holding lasts without renewal
+assert MemberRecord.lifetime_ticks >= HOLD_TICKS + ACT_TICKS  # so that no holding outlives what says it
 RENEW_TICKS = 2  # between two renewals
 FORGET_TICKS = 20 * HOLD_TICKS  # after which a silent peer is no longer listed
-MIN_LIFETIME_S = 60.0  # of a record in the DHT; longer than any difference of clocks
 EARLY_S = 10.0  # that a record may come from the future and still be believed
 MAX_MEMBERS = 1024
 REDIAL_PEERS = 16  # of the address book, beside the members
@@ -176,7 +176,7 @@ class Membership:
         self._take(own, record, now)
         if not is_listed:
             return False
-        lifetime_s = max(MIN_LIFETIME_S, (HOLD_TICKS + ACT_TICKS) * self._clock.tick_seconds)
+        lifetime_s = record.lifetime_s(self._clock.tick_seconds)
         # A record replaces only one that expires earlier, even when it withdraws it.
         self._last_expiration = max(now + lifetime_s, self._last_expiration + 1e-3)
         return await self._network.store(record.key, own, data, self._last_expiration)

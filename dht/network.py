@@ -144,15 +144,15 @@ class Network:
             self._dialling[peer_id] = now + REDIAL_S
             self._spawn(f"acquaint {peer_id}", self._acquaint(peer_id, valid))
 
-    async def open_dht(self, initial_peers: Sequence[str], run_id: str) -> None:
-        """Join the run's DHT by peers that are connected already (peer ids); none founds it.
+    async def open_dht(self, initial_peers: Sequence[str], run_id: str, tick_s: float) -> None:
+        """Join the DHT of a run with such ticks by peers that are connected already (peer ids); none founds it.
 
         Raises NetworkError when none of them will do: silent, unable to dial back, or by another clock.
         """
         self.node = await DHTNode.create(
             self.p2p,
             node_id=DHTID.generate(source=self.peer_id),
-            record_validator=RecordValidator(run_id),
+            record_validator=RecordValidator(run_id, tick_s),
             wait_timeout=RPC_S,
             cache_locally=False,  # a cached dictionary hides newer subkeys
             cache_nearest=0,

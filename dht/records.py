@@ -16,6 +16,7 @@ from configs.names import MAX_ADDRESSES, Address, BlockName, Count, Digest, Peer
 from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
 
 MAX_RECORD_BYTES = 64 << 10
+MIN_LIFETIME_S = 60.0  # of a record in the DHT; longer than any difference of clocks
 _SIGNED_FOR = b"shoal dht record 1\0"  # keeps these signatures apart from all others of the same key
 
 Kind = Literal["member", "domain", "group"]
@@ -31,7 +32,7 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_bytes: ClassVar[int] = MAX_RECORD_BYTES
-    max_lifetime_s: ClassVar[float]  # between a record's issue and its expiration
+    lifetime_ticks: ClassVar[int]  # in the DHT, from its issue on, at least MIN_LIFETIME_S
 
     run_id: RunId
 
@@ -39,6 +40,14 @@ class Record(BaseModel):
     def key(self) -> str:
         """The raw DHT key. Nodes see only its SHA-1, so they compare that with this, which is signed."""
         raise NotImplementedError
+
+    @classmethod
+    def lifetime_s(cls, tick_s: float) -> float:
+        """Return how long after its issue a record expires in the DHT of a run with such ticks, and no later.
+
+        Else somebody could store an old record of a peer again, so that it outlives the peer's newer ones.
+        """
+        return max(MIN_LIFETIME_S, cls.lifetime_ticks * tick_s)
 
 
 class Report(BaseModel):
@@ -65,7 +74,7 @@ class MemberRecord(Record):
     """One peer: where it is, which blocks it holds from when until when, and what it stores for others."""
 
     max_bytes: ClassVar[int] = 16 << 10
-    max_lifetime_s: ClassVar[float] = 14 * 86_400.0
+    lifetime_ticks: ClassVar[int] = 10
 
     addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []  # multiaddrs with /p2p/ID
     holdings: Annotated[dict[BlockName, tuple[Count, Count]], Field(max_length=64)] = {}  # (from_tick, until_tick)
@@ -89,7 +98,7 @@ class GroupRecord(Record):
     """«At this tick I shall exchange this block in this bucket.» What a bucket is stands in `protocols/grouping.py`."""
 
     max_bytes: ClassVar[int] = 8 << 10
-    max_lifetime_s: ClassVar[float] = 14 * 86_400.0
+    lifetime_ticks: ClassVar[int] = 4
 
     block: BlockName
     tick: Count
@@ -104,9 +113,7 @@ class GroupRecord(Record):
 
 
 class DomainRecord(Record):
-    """One domain of the corpus, which sub-model `index` trains."""
-
-    max_lifetime_s: ClassVar[float] = 90 * 86_400.0
+    """One domain of the corpus, which sub-model `index` trains. It is told by peers, and never in the DHT."""
 
     index: Annotated[int, Field(ge=0, lt=MAX_DOMAINS)]
     domain: DomainInfo

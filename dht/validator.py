@@ -20,7 +20,6 @@ from hivemind.utils import MSGPackSerializer
 from configs.errors import PeerError
 from dht.records import (
     MAX_RECORD_BYTES,
-    DomainRecord,
     GroupRecord,
     Kind,
     MemberRecord,
@@ -34,19 +33,20 @@ log = logging.getLogger(__name__)
 
 MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
-MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "domain": DomainRecord, "group": GroupRecord}
+MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "group": GroupRecord}
+ROUNDING_S = 1e-3  # by which an expiration may be later than it should
 
 
 class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
     """Accepts the signed records of one run, and nothing else."""
 
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
+    def __init__(self, run_id: str, tick_s: float) -> None:
+        self._run_id, self._tick_s = run_id, tick_s
 
     def validate(self, record: DHTRecord) -> bool:
         """Return whether to store or believe `record`; hivemind calls this for every entry of every answer."""
         try:
-            check(record.key, record.subkey, record.value, record.expiration_time, self._run_id)
+            check(record.key, record.subkey, record.value, record.expiration_time, self._run_id, self._tick_s)
         except PeerError as error:
             log.debug("refused a DHT record: %s", error)
             return False
@@ -54,8 +54,8 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=4096)  # each node on the way repeats the same entries
-def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: str) -> Opened[Record]:
-    """Return the record that an entry of the DHT holds.
+def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: str, tick_s: float) -> Opened[Record]:
+    """Return the record that an entry of the DHT of a run holds.
 
     `key` is the SHA-1 of the raw key; `subkey` and `value` are hivemind's msgpack of a string and of bytes.
 
@@ -66,6 +66,8 @@ def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: st
     if not isinstance(owner, str) or not isinstance(data, bytes):
         raise PeerError("not a signed record under a peer's subkey")
     kind = open_envelope(data).kind
+    if kind not in MODELS:
+        raise PeerError(f"a {kind} record has no place in the DHT")
     opened: Opened[Any] = open_record(data, kind, MODELS[kind])
     if opened.peer_id != owner:
         raise PeerError(f"{opened.peer_id} wrote under the subkey of {owner[:64]}")
@@ -73,8 +75,8 @@ def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: st
         raise PeerError(f"a record of run {opened.record.run_id} in the DHT of run {run_id}")
     if DHTID.generate(source=opened.record.key).to_bytes() != key:
         raise PeerError(f"a record for {opened.record.key} lies under another key")
-    if not expiration <= opened.issued + opened.record.max_lifetime_s:  # so put, NaN is refused as well
-        raise PeerError(f"a record of {owner} expires too far after its issue")
+    if not expiration <= opened.issued + opened.record.lifetime_s(tick_s) + ROUNDING_S:  # NaN is refused as well
+        raise PeerError(f"a record of {owner} expires too long after its issue")
     return opened
 
 

@@ -191,7 +191,7 @@ class Daemon:
         if parts.facts.config.answers:
             speaker = Speaker(parts.facts, parts.store, library, parts.activity.declines)
             await self.network.serve(Answers(speaker), spec.run_id)
-        await self.network.open_dht(self.entry.peers, spec.run_id)
+        await self.network.open_dht(self.entry.peers, spec.run_id, spec.rounds.tick_seconds)
         await parts.membership.refresh()
         parts.place.url, parts.place.addresses = url, await self.network.addresses()
 

@@ -27,6 +27,8 @@ from dht.membership import (
 from dht.network import Network, open_network
 from dht.records import MemberRecord, sign_record
 
+TICK_S = 1.0
+
 RUN = "0" * 32
 
 
@@ -172,9 +174,9 @@ def test_a_mistake_of_ours_about_one_record_costs_no_other(
             open_network(identity_paths[1], host="127.0.0.1") as two,
             open_network(identity_paths[2], host="127.0.0.1") as three,
         ):
-            await one.open_dht([], run_id)
+            await one.open_dht([], run_id, TICK_S)
             for network in (two, three):
-                await network.open_dht(await network.connect(await one.addresses()), run_id)
+                await network.open_dht(await network.connect(await one.addresses()), run_id, TICK_S)
                 there = Membership(network, run_id, clock, AddressBook(tmp_path / network.peer_id))
                 assert await there.publish(MemberRecord(run_id=run_id, addresses=await network.addresses()))
 
@@ -221,8 +223,8 @@ def test_members_find_each_other_and_survive_a_failed_read(
             open_network(identity_paths[0], host="127.0.0.1") as one,
             open_network(identity_paths[1], host="127.0.0.1") as two,
         ):
-            await one.open_dht([], run_id)
-            await two.open_dht(await two.connect(await one.addresses()), run_id)
+            await one.open_dht([], run_id, TICK_S)
+            await two.open_dht(await two.connect(await one.addresses()), run_id, TICK_S)
             books = [AddressBook(tmp_path / "0.json"), AddressBook(tmp_path / "1.json")]
             here, there = Membership(one, run_id, clock, books[0]), Membership(two, run_id, clock, books[1])
 
@@ -272,8 +274,8 @@ def test_a_record_from_the_future_is_not_believed(
             open_network(identity_paths[0], host="127.0.0.1") as one,
             open_network(identity_paths[1], host="127.0.0.1") as two,
         ):
-            await one.open_dht([], run_id)
-            await two.open_dht(await two.connect(await one.addresses()), run_id)
+            await one.open_dht([], run_id, TICK_S)
+            await two.open_dht(await two.connect(await one.addresses()), run_id, TICK_S)
             here = Membership(one, run_id, clock, AddressBook(tmp_path / "0.json"))
             there = Membership(two, run_id, ahead, AddressBook(tmp_path / "1.json"))
             await there.publish(MemberRecord(run_id=run_id))

@@ -23,6 +23,8 @@ from dht.identity import Identity
 from dht.network import Network, clock_skew, open_network
 from dht.records import MemberRecord, member_key, sign_record
 
+TICK_S = 30.0
+
 MESSAGE = dht_pb2.PingRequest
 
 
@@ -36,9 +38,9 @@ async def swarm(paths: list[Path], run_id: str) -> AsyncIterator[list[Network]]:
     async with AsyncExitStack() as stack:
         networks = [await stack.enter_async_context(open_network(path, host="127.0.0.1")) for path in paths]
         first = await networks[0].addresses()
-        await networks[0].open_dht([], run_id)
+        await networks[0].open_dht([], run_id, TICK_S)
         for network in networks[1:]:
-            await network.open_dht(await network.connect(first), run_id)
+            await network.open_dht(await network.connect(first), run_id, TICK_S)
         yield networks
 
 
@@ -118,8 +120,8 @@ def test_a_peer_that_is_remembered_joins_two_swarms(identity_paths: list[Path], 
             open_network(identity_paths[0], host="127.0.0.1") as one,
             open_network(identity_paths[1], host="127.0.0.1") as two,
         ):
-            await one.open_dht([], run_id)
-            await two.open_dht([], run_id)
+            await one.open_dht([], run_id, TICK_S)
+            await two.open_dht([], run_id, TICK_S)
             now = time.time()
             assert await one.store(record.key, one.peer_id, sign_record(one.identity, "member", record, now), now + 60)
             assert await two.store(record.key, two.peer_id, sign_record(two.identity, "member", record, now), now + 60)
@@ -139,7 +141,7 @@ def test_start_is_quick_and_leaves_nothing_behind(identity_paths: list[Path], ru
     async def main() -> None:
         started = time.perf_counter()
         async with open_network(identity_paths[0], host="127.0.0.1") as network:
-            await network.open_dht([], run_id)
+            await network.open_dht([], run_id, TICK_S)
             start_s = time.perf_counter() - started
             assert p2pds(identity_paths[0].parent)
             closing = time.perf_counter()
@@ -277,7 +279,7 @@ def test_a_peer_that_will_not_do_is_said_with_the_reason(
             if stranger is not None:
                 await two.serve(stranger)
             with pytest.raises(NetworkError, match=says):
-                await one.open_dht(await one.connect(await two.addresses()), run_id)
+                await one.open_dht(await one.connect(await two.addresses()), run_id, TICK_S)
 
     run(main())
 
@@ -322,7 +324,7 @@ def test_dht_traps(identity_paths: list[Path], identities: list[Identity], run_i
             assert (await third.fetch(key))[first.peer_id] == leaving
 
             # Far expirations and other peers' subkeys are refused by the writer's own node, too.
-            assert not await third.store(key, third.peer_id, values[2], now + 10 * MemberRecord.max_lifetime_s)
+            assert not await third.store(key, third.peer_id, values[2], now + 2 * MemberRecord.lifetime_s(TICK_S))
             assert not await third.store(key, first.peer_id, values[2], now + 90)
 
     run(main())

@@ -5,11 +5,21 @@ from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
 
+from configs.corpus import DomainInfo, ShardInfo
 from dht.identity import Identity
-from dht.records import DomainRecord, MemberRecord, domain_key, member_key, sign_record
+from dht.records import (
+    MIN_LIFETIME_S,
+    DomainRecord,
+    GroupRecord,
+    MemberRecord,
+    domain_key,
+    member_key,
+    sign_record,
+)
 from dht.validator import RecordValidator
 
 NOW = 1_000_000.0
+TICK_S = 20.0
 
 
 def entry(identity: Identity, run_id: str, **changes: object) -> DHTRecord:
@@ -30,43 +40,63 @@ def entry(identity: Identity, run_id: str, **changes: object) -> DHTRecord:
 
 
 def test_good_records_are_accepted_whatever_the_clock_says(identities: list[Identity], run_id: str) -> None:
-    assert RecordValidator(run_id).validate(entry(identities[0], run_id))  # NOW is long ago
+    assert RecordValidator(run_id, TICK_S).validate(entry(identities[0], run_id))  # NOW is long ago
 
 
 def test_a_regular_value_is_refused(identities: list[Identity], run_id: str) -> None:
-    assert not RecordValidator(run_id).validate(entry(identities[0], run_id, subkey=None))
+    assert not RecordValidator(run_id, TICK_S).validate(entry(identities[0], run_id, subkey=None))
     good = entry(identities[0], run_id)
-    assert not RecordValidator(run_id).validate(DHTRecord(good.key, b"", good.value, good.expiration_time))
+    assert not RecordValidator(run_id, TICK_S).validate(DHTRecord(good.key, b"", good.value, good.expiration_time))
 
 
 def test_the_raw_key_is_compared_with_the_sha1_that_a_node_sees(identities: list[Identity], run_id: str) -> None:
-    validator = RecordValidator(run_id)
+    validator = RecordValidator(run_id, TICK_S)
     assert not validator.validate(entry(identities[0], run_id, raw_key=domain_key(run_id, 0)))
     assert not validator.validate(entry(identities[0], run_id, raw_key=member_key("f" * 32)))
 
 
 def test_another_peer_s_subkey_is_refused(identities: list[Identity], run_id: str) -> None:
-    assert not RecordValidator(run_id).validate(entry(identities[0], run_id, subkey=identities[1].peer_id))
+    assert not RecordValidator(run_id, TICK_S).validate(entry(identities[0], run_id, subkey=identities[1].peer_id))
 
 
 def test_another_run_is_refused(identities: list[Identity], run_id: str) -> None:
-    assert not RecordValidator("f" * 32).validate(entry(identities[0], run_id))
+    assert not RecordValidator("f" * 32, TICK_S).validate(entry(identities[0], run_id))
 
 
 def test_a_far_expiration_is_refused(identities: list[Identity], run_id: str) -> None:
-    validator = RecordValidator(run_id)
-    far = NOW + MemberRecord.max_lifetime_s
+    validator = RecordValidator(run_id, TICK_S)
+    far = NOW + MemberRecord.lifetime_s(TICK_S)
     assert validator.validate(entry(identities[0], run_id, expiration_time=far))
     for expiration in (far + 1, float("inf"), float("nan")):
         assert not validator.validate(entry(identities[0], run_id, expiration_time=expiration))
 
 
+def test_an_old_record_that_is_stored_again_does_not_outlive_the_newer_ones(
+    identities: list[Identity], run_id: str
+) -> None:
+    """Whatever expiration it is given, the next record expires later, and so is taken in its place."""
+    validator = RecordValidator(run_id, TICK_S)
+    renewed = NOW + 1.0
+    latest = renewed + MemberRecord.lifetime_s(TICK_S)
+    assert not validator.validate(entry(identities[0], run_id, expiration_time=latest))
+    value = sign_record(identities[0], "member", MemberRecord(run_id=run_id), renewed)
+    assert validator.validate(entry(identities[0], run_id, value=value, expiration_time=latest))
+    assert MemberRecord.lifetime_s(0.1) == GroupRecord.lifetime_s(0.1) == MIN_LIFETIME_S
+
+
+def test_what_is_never_in_the_dht_is_refused(identities: list[Identity], run_id: str) -> None:
+    shard = ShardInfo(content_id="0" * 64, tokens=1, size_bytes=2)
+    domain = DomainInfo(name="fish", shards=(shard,), heldout=shard, counts=shard, is_public=True)
+    value = sign_record(identities[0], "domain", DomainRecord(run_id=run_id, index=0, domain=domain), NOW)
+    assert not RecordValidator(run_id, TICK_S).validate(
+        entry(identities[0], run_id, value=value, raw_key=domain_key(run_id, 0))
+    )
+
+
 def test_other_values_are_refused(identities: list[Identity], run_id: str) -> None:
-    validator = RecordValidator(run_id)
+    validator = RecordValidator(run_id, TICK_S)
     for value in ("text", 1, None, b"", b"\xc1", bytes(70_000), {"a": 1}, [b"x"], msgpack.ExtType(0x50, b"")):
         assert not validator.validate(entry(identities[0], run_id, value=value))
-    # A kind that a key cannot hold: a member record where a domain should be.
-    assert DomainRecord.max_bytes > MemberRecord.max_bytes
 
 
 def nested(depth: int) -> bytes:
