@@ -32,6 +32,7 @@ from dht.addresses import (
 )
 from dht.identity import Identity
 from dht.p2pd import CLOSE_S, FAILURES, p2pd_broken, start_p2pd, stop_p2pd
+from dht.storage import BoundedStorage
 from dht.validator import RecordValidator
 
 __all__ = ["Network", "open_network", "parse_address"]
@@ -158,6 +159,7 @@ class Network:
             cache_nearest=0,
             cache_on_store=False,
         )
+        self.node.protocol.storage = BoundedStorage()
         async with asyncio.TaskGroup() as group:
             greetings = [group.create_task(self._greet(peer_id, patient=True)) for peer_id in initial_peers]
         problems = [problem for greeting in greetings if (problem := greeting.result())]
