@@ -23,6 +23,8 @@ ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]") 
 MODEL_CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"  # beside other people's tokenizers
 CONTEXT_TOKENS = 16  # before a part of a text, with which it is read
 MAX_VOCABULARY = 262_144
+SAMPLE = "A shoal of 12 fish, größer\n 🐟"  # a text that every tokenizer can read, or is none
+PANIC = "PanicException"  # what is raised where Rust gives up: no Exception, and of a class that cannot be imported
 EMPTY_PROMPT = "the prompt is empty; give at least one word to go on from"
 
 
@@ -93,9 +95,15 @@ def open_tokenizer(raw: bytes | str) -> Tokenizer:
     DataError if it is none.
     """
     try:
-        return _plain(Tokenizer.from_buffer(raw.encode() if isinstance(raw, str) else raw))
+        tokenizer = _plain(Tokenizer.from_buffer(raw.encode() if isinstance(raw, str) else raw))
+        tokenizer.decode(tokenizer.encode(SAMPLE).ids)
     except Exception as error:  # tokenizers raises nothing more precise
         raise DataError(str(error)) from None
+    except BaseException as error:
+        if type(error).__name__ != PANIC:
+            raise
+        raise DataError(f"the library that reads it gave up ({error})") from None
+    return tokenizer
 
 
 def decode_part(tokenizer: Tokenizer, tokens: Sequence[int], start: int, end: int) -> str:

@@ -65,6 +65,7 @@ def canonical(config: Mapping[str, Any], where: str) -> str:
         raise DataError(f"{where} is of {said[0]}, and a run can begin only with a {classes[0]}")
     if named := [key for key in REFUSED if config.get(key)]:
         raise DataError(f"{where}: {named[0]} asks for other code or another arithmetic; take the plain model")
+    _check_numbers(config, where)
     try:
         full = CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict()
     except Exception as error:  # whatever a configuration class says of a value
@@ -87,14 +88,19 @@ def config_of(text: str) -> Any:
     kind = kept.pop("model_type", None)
     if kind not in CONFIG_MAPPING or any(kept.get(key) for key in REFUSED):
         raise DataError(f"this run's model is of {kind!r}, which the Transformers here does not have; update it")
-    for key, value in kept.items():  # it may come from a stranger, and modules are made by these numbers
-        most = MAX_MODULES if key.startswith("num_") or key in COUNTS else MAX_NUMBER
-        if isinstance(value, int | float) and not -most <= value <= most:
-            raise DataError(f"this run's model has {key} {value:g}, and at most {most:g} is allowed")
+    _check_numbers(kept, "this run's model")
     config = CONFIG_MAPPING[kind](**kept, use_cache=False)
     has_capped_scores = getattr(config, "attn_logit_softcapping", None) is not None
     config._attn_implementation = "eager" if has_capped_scores else "sdpa"  # the other one cannot cap
     return config
+
+
+def _check_numbers(fields: Mapping[str, Any], where: str) -> None:
+    """Raise DataError for numbers by which modules and lists without end would be made."""
+    for key, value in fields.items():
+        most = MAX_MODULES if key.startswith("num_") or key in COUNTS else MAX_NUMBER
+        if isinstance(value, int | float) and not -most <= value <= most:
+            raise DataError(f"{where} has {key} {value:g}, and at most {most:g} is allowed")
 
 
 def build(text: str) -> PreTrainedModel:

@@ -93,6 +93,8 @@ def test_a_step_moves_every_parameter(folder: Path) -> None:
         ({"max_position_embeddings": 8}, "at most 8 tokens"),
         ({"num_attention_heads": 0}, ""),
         ({"hidden_size": "wide"}, ""),
+        ({"num_hidden_layers": 2**31}, "num_hidden_layers 2.14748e+09, and at most 1024 is allowed"),
+        ({"vocab_size": 2**48}, "at most 1e+09 is allowed"),
         ({"note": "x" * 20_000}, "too large"),
     ],
 )
