@@ -10,6 +10,7 @@ in the folder `--corpora`, where what reached new code is gathered too.
 """
 
 import argparse
+import os
 import re
 import resource
 import subprocess
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,15 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     each = inputs / sum(known[name].share for name in names)
     with tempfile.TemporaryDirectory(prefix="shoal-fuzz-") as scratch:
         corpora = (args.corpora or Path(scratch)).resolve()
-        rows = {name: _run(name, round(each * known[name].share), corpora) for name in names}
+        with ThreadPoolExecutor(os.cpu_count()) as beside:
+            done = beside.map(lambda name: _run(name, round(each * known[name].share), corpora), names)
+            rows = dict(zip(names, done, strict=True))
     table = Table("decoder", "inputs", "a second", "MB", "ended by", title="inputs that others may send")
     for name, row in rows.items():
         table.add_row(name, f"{row['inputs']:,}", f"{row['per_s']:,.0f}", f"{row['mb']}", row["ended"] or "")
-    done = sum(row["inputs"] for row in rows.values())
+    tried = sum(row["inputs"] for row in rows.values())
     failed = sum(bool(row["ended"]) for row in rows.values())
     bars = [
         at_most("fuzz_inputs", "decoders that an input crashed, hung, or let take too much memory", failed, 0),
-        at_least("fuzz_inputs", "inputs", done, inputs * 0.99),
+        at_least("fuzz_inputs", "inputs", tried, inputs * 0.99),
     ]
     return finish(args, bars, {"rows": rows}, [], table)
 
