@@ -155,7 +155,8 @@ class Daemon:
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
         self.offers = Offers(traffic)
         expects = newcomers.are_expected
-        swarm = Swarm(spec.run_id, network.identity, self.offers, self._stub(Offers), shards, folder, expects)
+        stubs = self._stub(Offers), shards
+        swarm = Swarm(spec.run_id, network.identity, self.offers, *stubs, folder, expects, self._domains)
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
         self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
         turns = Turns(facts, activity, membership, outlook, session, library)
@@ -322,6 +323,9 @@ class Daemon:
 
     def _addresses(self) -> Sequence[str]:
         return self.parts.place.addresses
+
+    def _domains(self, block: str) -> set[str]:
+        return set(map(self.parts.library.domain_name, self.parts.facts.strategy.domains(block)))
 
     def _lookup(self, content_id: str) -> Path | memoryview | None:
         found = self.parts.store.lookup(content_id)

@@ -59,8 +59,7 @@ class Speaker:
         from peer.fused.sampling import Sampling
 
         states = {block: self._phi(block) for block in blocks}
-        index = self._facts.strategy.domain(request.sub_model)
-        domain = "all" if index is None else self._library.domains[index].name
+        domain = self._library.domain_name(self._facts.strategy.domain(request.sub_model))
         model = RoutedModel.single(
             SubModelInfo(name=request.sub_model, domain=domain),
             build_one(self._facts.spec, self._facts.strategy, states, request.sub_model, self._library.frozen()),

@@ -6,7 +6,7 @@ Network in `protocols/gossip.py`, arithmetic in `peer/block/replica.py` (in a th
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Swarm:
     shards_stub: Callable[[str], Any]
     folder: Path  # of this peer's checkpoints
     expects: Callable[[], bool] = lambda: False  # whether a newcomer is on the way, who downloads the state
+    domains: Callable[[str], Collection[str]] = lambda block: ()  # that an offer of a block may name; none: any
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,12 @@ def open_group(swarm: Swarm, replica: Replica, round_: int, view: Sequence[str],
     """Return the group of a round; `read` decodes an offer of it in a thread, and raises PeerError for a bad one."""
 
     async def check(offer: Offer) -> None:
-        if offer.header.codec not in (replica.spec.outer.codec, COARSE):
-            raise PeerError(f"offer of {offer.header.peer} for {replica.block}: codec {offer.header.codec}")
+        header = offer.header
+        if header.codec not in (replica.spec.outer.codec, COARSE):
+            raise PeerError(f"offer of {header.peer} for {replica.block}: codec {header.codec}")
+        known = swarm.domains(replica.block)
+        if known and header.domain not in known:  # domains weigh alike: a new word would be half of the block
+            raise PeerError(f"offer of {header.peer} for {replica.block}: domain {header.domain[:64]!a}")
         await asyncio.to_thread(read, offer)
 
     max_bytes = 9 * replica.size + 4096  # no codec needs more than float32, and the anchor no more than that again

@@ -132,6 +132,10 @@ class Library:
                     return self.path(blob)
         return None
 
+    def domain_name(self, index: int | None) -> str:
+        """Return the name of a domain by its index; that of None is the name of all of them together."""
+        return "all" if index is None else self.domains[index].name
+
     def trains(self, strategy: Strategy, sub_model: str) -> list[DomainInfo]:
         """Return the domains that a sub-model is trained on."""
         index = strategy.domain(sub_model)

@@ -113,8 +113,7 @@ def state_of(parts: Parts) -> str:
 
 def domain_of(parts: Parts, sub_model: str) -> str:
     """Return the name of the domain that a sub-model trains on, `all` for a common one."""
-    index = parts.facts.strategy.domain(sub_model)
-    return "all" if index is None else parts.library.domains[index].name
+    return parts.library.domain_name(parts.facts.strategy.domain(sub_model))
 
 
 def join_line(parts: Parts) -> str:

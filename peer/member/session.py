@@ -65,8 +65,7 @@ class Session:
             self._strategy, self._library, self.sub_model = strategy, library, sub_model
             self._is_put_off = False
             self._layout = strategy.layout(sub_model, self._spec.model)
-            index = strategy.domain(sub_model)
-            self._domain = "all" if index is None else library.domains[index].name
+            self._domain = library.domain_name(strategy.domain(sub_model))
             for block in self._layout.blocks:
                 replica = self.replicas[block]
                 await unbroken(self._put, self._workers.anchor, block, replica.state.phi)

@@ -179,6 +179,10 @@ class Strategy:
         """Return the index of the domain that `sub_model` trains on; None is all of them."""
         return None if self.kind == "replicas" or sub_model == COMMON else int(sub_model.rsplit(".", 1)[1])
 
+    def domains(self, block: str) -> set[int | None]:
+        """Return the indices of the domains whose offers a block may get; None is that of who trains on all of them."""
+        return {self.domain(name) for name in (COMMON, *self.sub_models) if block in self.blocks(name)}
+
     def layout(self, sub_model: str, model: ModelSpec) -> Layout:
         """Return where each parameter of `sub_model` that is trained lies."""
         shapes = trained_shapes(model)

@@ -38,13 +38,12 @@ def daemon(tmp_path: Path, smallest_run: Callable[..., RunSpec]) -> Any:
     generator = torch.Generator().manual_seed(0)
     phi = torch.empty(strategy.layout("branch.1", spec.model).size).normal_(0.0, 0.3, generator=generator)
     asyncio.run(store.put(new_state("branch.1", phi, None, version=3, round_=3, ages={}, is_final=False)))
-    domains = [SimpleNamespace(name=name) for name in ("up", "down")]
     return SimpleNamespace(
         spec=spec,
         strategy=strategy,
         store=store,
         declined="",
-        library=SimpleNamespace(frozen=lambda: None, domains=domains, tokenizer_json=tokenizer_json()),
+        library=SimpleNamespace(frozen=lambda: None, domain_name=lambda index: "up", tokenizer_json=tokenizer_json()),
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,13 @@ from typing import Any, cast
 import pytest
 import torch
 
+from configs.errors import PeerError
 from configs.run import RunSpec
 from peer.block import exchange
-from peer.block.exchange import Swarm, Work, run_round
+from peer.block.exchange import Swarm, Work, open_group, run_round
 from peer.block.replica import Replica
 from peer.train.outer import OuterState, new_state
+from peer.train.partition import Strategy
 from protocols.sealing import Mark, Standing
 
 SIZE = 64
@@ -92,3 +95,33 @@ def test_a_lone_holder_waits_for_who_is_coming_but_not_for_ever(replica: Replica
     assert outcome.is_step
     assert torch.allclose(replica.state.phi, torch.full((SIZE,), -4.0)) and replica.state.age == 70
     assert not bool(replica.residual.any())
+
+
+@pytest.mark.parametrize(("domain", "is_read"), [("fish", True), ("all", True), ("a new word", False)])
+def test_an_offer_weighs_by_a_domain_of_the_run_or_not_at_all(
+    replica: Replica, swarm: Swarm, domain: str, is_read: bool
+) -> None:
+    """Domains weigh alike, so one that a liar has made up would have as much as all who are honest."""
+    known = replace(swarm, domains=lambda block: {"all", "fish"} if block == "model" else set())
+    read: list[Any] = []
+    group = open_group(known, replica, 3, ["me", "liar"], read.append)
+    header: Any = SimpleNamespace(peer="liar", codec=replica.spec.outer.codec, domain=domain)
+    offer: Any = SimpleNamespace(header=header)
+    with nullcontext() if is_read else pytest.raises(PeerError, match="domain 'a new word'"):
+        asyncio.run(group.check(offer))
+    assert bool(read) is is_read
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "domains"),
+    [
+        ("replicas", "model", {None}),
+        ("experts", "model", {None}),
+        ("experts", "trunk", {0, 1}),
+        ("experts", "expert.1", {1}),
+        ("branches", "branch.0", {0}),
+        ("adapters", "adapter.1", {1}),
+    ],
+)
+def test_whose_offers_a_block_gets(kind: str, block: str, domains: set[int | None]) -> None:
+    assert Strategy(kind, 2).domains(block) == domains

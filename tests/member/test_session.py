@@ -38,7 +38,7 @@ def test_a_pause_holds_through_a_change_of_sub_model(
     state = initial_state(spec, strategy)
     workers = FakeWorkers(state.size)
     store = SimpleNamespace(replicas={}, folder=tmp_path)
-    library = SimpleNamespace(sources=lambda strategy, sub_model: [], domains=[])
+    library = SimpleNamespace(sources=lambda strategy, sub_model: [], domain_name=str)
     session = Session(spec, "me", cast(Any, workers), cast(Any, store))
 
     async def never() -> list[Any]:
@@ -73,7 +73,7 @@ def test_held_out_losses_have_the_names_of_their_domains(
     workers.score = score
     library: Any = SimpleNamespace(
         sources=lambda strategy, sub_model: [],
-        domains=[],
+        domain_name=str,
         heldout_sources=lambda strategy, sub_model: {name: f"{name}.tokens" for name in domains},
     )
     session = Session(spec, "me", workers, cast(Any, SimpleNamespace(replicas={"model": None}, folder=tmp_path)))
