@@ -58,7 +58,7 @@ class Network:
     async def remember(self, peer_id: str, addresses: object) -> None:
         pass
 
-    async def open_dht(self, initial_peers: Sequence[str], run_id: str) -> None:
+    async def open_dht(self, initial_peers: Sequence[str], run_id: str, tick_s: float) -> None:
         pass
 
     async def broken(self) -> None:

@@ -80,6 +80,9 @@ class FakeLibrary:
     def leases(self, strategy: Strategy, sub_model: str) -> list[str]:
         return []
 
+    def domain_name(self, index: int | None) -> str:
+        return "all" if index is None else str(self.domains[index].name)
+
     def can_train(self, strategy: Strategy, sub_model: str) -> bool:
         return True
 
