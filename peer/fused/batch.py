@@ -30,16 +30,14 @@ class Batch:
 
     def __init__(self, model: RoutedModel) -> None:
         self.model = model
+        layers = [layer for each in model.models for layer in DynamicCache(config=each.config).layers]
+        has_plain_caches = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+        # How many texts may be written side by side: one where more is remembered than keys and values.
+        self.most = MAX_TEXTS if has_plain_caches else 1
         self._turn = threading.Condition()  # of the sub-models, and of everything here
         self._seats: list[Seat] = []  # in the order of the rows
         self._caches: list[DynamicCache] = []  # of each sub-model
         self._is_read = torch.empty(0)  # (B, T): 0 is padding
-
-    @property
-    def most(self) -> int:
-        """How many texts may be written side by side: one where what a sub-model remembers is not keys and values."""
-        layers = [layer for model in self.model.models for layer in DynamicCache(config=model.config).layers]
-        return MAX_TEXTS if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers) else 1
 
     def seat(self) -> "Seat":
         """Return a place for one text."""

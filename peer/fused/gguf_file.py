@@ -47,6 +47,7 @@ TYPES = {  # dtype → of a file, of its matrices
     "float16": (LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16),
     "bfloat16": (LlamaFileType.MOSTLY_BF16, GGMLQuantizationType.BF16),
 }
+SIGNS = ("phi-3", "phi3", "jina-v2-", "modern-bert")  # names by which llama.cpp thinks that it knows the tokens
 SCALES = {  # of Granite
     "attention_multiplier": "add_attention_scale",
     "embedding_multiplier": "add_embedding_scale",
@@ -68,7 +69,8 @@ def write_gguf(model: PreTrainedModel, folder: Path, path: Path, name: str, dtyp
             f"no GGUF is written of {config.model_type}, only of {', '.join(ARCHITECTURES)}; choose another format"
         )
     writer = GGUFWriter(path, kind)
-    writer.add_name(name)
+    if kind == "phi3" or not any(sign in name.lower() for sign in SIGNS):
+        writer.add_name(name)
     writer.add_file_type(TYPES[dtype][0])
     _write_sizes(writer, config, kind)
     frequencies = _write_rope(writer, config)

@@ -222,7 +222,7 @@ def test_a_dtype_a_template_and_a_begin_are_kept(tokenizer_json: bytes, tmp_path
     folder = words(write_model(tmp_path / "model", "llama"), tokenizer_json, bos_token_id=5, eos_token_id=[7, 9])
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    write_gguf(model, folder, tmp_path / "model.gguf", "fish", "bfloat16")
+    write_gguf(model, folder, tmp_path / "model.gguf", "not-a-phi3", "bfloat16")  # a name that would mislead it
     reader = GGUFReader(tmp_path / "model.gguf")
     said = {name: field.contents() for name, field in reader.fields.items()}
     assert said["tokenizer.chat_template"] == "{{ messages[0].content }}"
