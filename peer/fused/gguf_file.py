@@ -47,7 +47,7 @@ TYPES = {  # dtype → of a file, of its matrices
     "float16": (LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16),
     "bfloat16": (LlamaFileType.MOSTLY_BF16, GGMLQuantizationType.BF16),
 }
-SIGNS = ("phi-3", "phi3", "jina-v2-", "modern-bert")  # names by which llama.cpp thinks that it knows the tokens
+SIGNS = ("phi-3", "phi3", "modern-bert")  # names by which llama.cpp thinks that it knows the tokens
 SCALES = {  # of Granite
     "attention_multiplier": "add_attention_scale",
     "embedding_multiplier": "add_embedding_scale",
