@@ -157,6 +157,13 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
     spec = description.spec
     if saved is not None and saved.run_id != spec.run_id:
         raise StateError(_other_state(config.state_dir, saved.run_id, spec.run_id))
+    if config.run_id is None and saved is None:
+        log.warning(
+            "no --run was given: that this is the run you mean, its tokenizer and its text are taken on trust from %s; "
+            "ask whoever invited you whether it is run %s",
+            peer,
+            spec.run_id,
+        )
     records = tuple(description.domains)
     domains = read_domains(records, spec)
     library = _library(config, network, spec, domains)

@@ -1,5 +1,6 @@
 """A worker's process: what signals do to it, when the kernel may kill it, and how it ends."""
 
+import logging
 import os
 import signal
 import traceback
@@ -18,6 +19,9 @@ OOM_SCORE = 500  # points that make the kernel, short of memory, kill a worker b
 
 def become_worker() -> None:
     """Ignore the signals that are meant for the daemon, and be known as a worker to the kernel."""
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it has advice for CPUs, and peft imports it if it is there
     # A Ctrl-C or a service's stop reaches the whole process group; only the daemon decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -51,6 +51,7 @@ def test_two_boxes_tune_a_base_model_for_a_task(tmp_path: Path) -> None:
             await boxes[0].start()
             boxes.append(joiner(tmp_path, "second", boxes[0].address, "--base", str(base)))
             await boxes[1].start()
+            assert "taken on trust from" in boxes[1].log  # it joined by an address alone
             for box in boxes:
                 await box.done()
             command = ["fuse", boxes[0].address, "--out", str(model), "--format", "llama", "--base", str(base)]
