@@ -6,6 +6,7 @@ A decoder either returns or raises one of our own errors; of a body that pydanti
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,12 +21,12 @@ from pydantic import ValidationError
 from benchmarks.families import FAMILIES, SIZES
 from configs.content import chunk_hashes, content_id_of, split_hashes
 from configs.corpus import CorpusInfo, DomainInfo, ShardInfo
-from configs.errors import ShoalError
+from configs.errors import PeerError, ShoalError
 from configs.load import load
 from configs.run import ModelSpec, RunSpec
 from dht.addresses import addresses_of, parse_address
 from dht.identity import Identity
-from dht.records import DomainRecord, GroupRecord, MemberRecord, open_record, sign_record
+from dht.records import DomainRecord, ExclusionRecord, GroupRecord, MemberRecord, open_record, sign_record
 from dht.validator import check
 from peer.answers.chat import ChatRequest
 from peer.answers.completions import CompletionRequest
@@ -122,6 +123,7 @@ def _of_records() -> dict[str, Decoder]:
         "member": MemberRecord(run_id=RUN, holdings={BLOCK: (3, 9)}, keeps={BLOCK: 2}, ages={BLOCK: 900}),
         "group": GroupRecord(run_id=RUN, block=BLOCK, tick=3, prefix="01", holders=5.0),
         "domain": DomainRecord(run_id=RUN, index=0, domain=domain),
+        "exclusion": ExclusionRecord(run_id=RUN, proofs=[("00ff", "01")]),
     }
     found: dict[str, Decoder] = {}
     for kind, record in records.items():
@@ -138,7 +140,17 @@ def _of_records() -> dict[str, Decoder]:
     about = (BLOCK, 7, identity.peer_id)
     hashes = b"".join(chunk_hashes(bytes(40)))
     open_parcel = partial(parcels.open_parcel, hashes=hashes, run_id=RUN, about=about, max_bytes=1 << 20)
-    return found | {"offer": Decoder(open_parcel, (_own_offer(identity),), "msgpack")}
+    own = _own_offer(identity)
+    return found | {
+        "offer": Decoder(open_parcel, (own,), "msgpack"),
+        "proof": Decoder(lambda data: _refused(parcels.convicted, data, own, RUN), (own,), "msgpack"),
+    }
+
+
+def _refused(read: Callable[..., object], *given: object) -> None:
+    """Read what is no proof whatever it is: an offer beside itself, changed, of which the signature does not hold."""
+    with suppress(PeerError):
+        raise AssertionError(read(*given))
 
 
 def _own_offer(identity: Identity) -> bytes:

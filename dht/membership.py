@@ -6,7 +6,7 @@ different moments still agree. The rules are pure functions; `Membership` reads,
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from configs.clock import Clock
@@ -162,6 +162,7 @@ class Membership:
         self._members: dict[str, Member] = {}
         self._believed: Mapping[str, Member] | None = None  # what is credible of them; None: to be reckoned anew
         self._last_expiration = 0.0
+        self.excluded: Callable[[int], Collection[str]] = lambda tick: ()  # who is in no view at a tick
 
     async def publish(self, record: MemberRecord, *, is_listed: bool = True) -> bool:
         """Sign and store this peer's record, which counts here at once; return whether the DHT took it.
@@ -207,15 +208,19 @@ class Membership:
 
     def view(self, block: str, tick: int) -> tuple[str, ...]:
         """Return the holders of `block` that count at `tick`, sorted."""
-        return view_of(self._members, block, tick)
+        return view_of(self._admitted(tick), block, tick)
 
     def strides(self, block: str, tick: int) -> dict[str, int]:
         """Return the holders of `block` that count at `tick`, each with its stride; see `strides_of`."""
-        return strides_of(self._members, block, tick)
+        return strides_of(self._admitted(tick), block, tick)
 
     def members(self, tick: int) -> tuple[str, ...]:
         """Return the peers that are present at `tick`, sorted; this one too, once it has published."""
-        return present(self._members, tick)
+        return present(self._admitted(tick), tick)
+
+    def _admitted(self, tick: int) -> Mapping[str, Member]:
+        excluded = self.excluded(tick)
+        return {p: m for p, m in self._members.items() if p not in excluded} if excluded else self._members
 
     def record(self, peer_id: str) -> MemberRecord | None:
         """Return the last good record of a peer, as far as it is `credible`."""

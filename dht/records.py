@@ -16,13 +16,15 @@ from configs.names import MAX_ADDRESSES, Address, BlockName, Count, Digest, Peer
 from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
 
 MAX_RECORD_BYTES = 64 << 10
+MAX_PROOFS = 8  # that one peer tells
 MIN_LIFETIME_S = 60.0  # of a record in the DHT; longer than any difference of clocks
 _SIGNED_FOR = b"shoal dht record 1\0"  # keeps these signatures apart from all others of the same key
 
-Kind = Literal["member", "domain", "group"]
+Kind = Literal["member", "domain", "group", "exclusion"]
 Name = Annotated[str, Field(max_length=64, pattern=r"^[\w.-]*$")]
 NotNegative = Annotated[float, Field(ge=0)]
 Stride = Annotated[int, Field(ge=1, le=2**16)]  # a power of two
+Envelope = Annotated[str, Field(max_length=8192, pattern=r"^([0-9a-f]{2})+$")]  # a SignedOffer, serialised, in hex
 Holders = Annotated[float, Field(ge=1, le=2**32)]  # of a block, by a peer's estimate
 
 
@@ -112,6 +114,20 @@ class GroupRecord(Record):
         return group_key(self.run_id, self.block, self.tick, self.prefix)
 
 
+class ExclusionRecord(Record):
+    """«These have signed two offers for one round»: both signed headers of each, which prove it to anybody."""
+
+    max_bytes: ClassVar[int] = 48 << 10
+    lifetime_ticks: ClassVar[int] = 10
+
+    proofs: Annotated[list[Annotated[tuple[Envelope, Envelope], Field(strict=False)]], Field(max_length=MAX_PROOFS)]
+
+    @property
+    def key(self) -> str:
+        """Where the proofs of a run are listed, each peer's under its peer id."""
+        return exclusion_key(self.run_id)
+
+
 class DomainRecord(Record):
     """One domain of the corpus, which sub-model `index` trains. It is told by peers, and never in the DHT."""
 
@@ -156,6 +172,11 @@ def member_key(run_id: str) -> str:
 def group_key(run_id: str, block: str, tick: int, prefix: str) -> str:
     """Return the DHT key under which the holders are listed whose draw for a tick begins with `prefix`."""
     return f"shoal/{run_id}/group/{block}/{tick}/{prefix}"
+
+
+def exclusion_key(run_id: str) -> str:
+    """Return the DHT key under which is listed who has signed two offers for one round."""
+    return f"shoal/{run_id}/exclusions"
 
 
 def domain_key(run_id: str, index: int) -> str:

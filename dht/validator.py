@@ -20,6 +20,7 @@ from hivemind.utils import MSGPackSerializer
 from configs.errors import PeerError
 from dht.records import (
     MAX_RECORD_BYTES,
+    ExclusionRecord,
     GroupRecord,
     Kind,
     MemberRecord,
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
-MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "group": GroupRecord}
+MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "group": GroupRecord, "exclusion": ExclusionRecord}
 ROUNDING_S = 1e-3  # by which an expiration may be later than it should
 
 

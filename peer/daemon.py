@@ -49,6 +49,7 @@ from peer.member.crowds import Crowds
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter
 from peer.member.examiner import Examiner, warning
+from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
 from peer.member.keeper import Keeper, rules_of
 from peer.member.newcomers import Newcomers
@@ -150,10 +151,12 @@ class Daemon:
         chronicle = Chronicle(config.state_dir)
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
         examiner = Examiner(activity, session, chronicle, facts.clock.now, config.state_dir / BEST, self.pause)
-        seen = chronicle, traffic, newcomers, examiner, Place()
+        self.offers = Offers(traffic)
+        exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
+        membership.excluded = exclusions.at
+        seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
         self.parts = Parts(facts, activity, membership, store, outlook, session, library, *seen)
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
-        self.offers = Offers(traffic)
         expects = newcomers.are_expected
         stubs = self._stub(Offers), shards
         swarm = Swarm(spec.run_id, network.identity, self.offers, *stubs, folder, expects, self._domains)
@@ -238,6 +241,7 @@ class Daemon:
     def _keep_up(self, tick: int, tasks: asyncio.TaskGroup) -> None:
         """Begin the duties of this tick, each unless its last is still under way."""
         self.duties.begin("reading the members' records", self.parts.membership.refresh, tasks)
+        self.duties.begin("leaving out who has two faces", partial(self._exclude, tick), tasks)
         self.duties.begin("counting holders", partial(self.crowds.keep_up, tick), tasks)
         if self.announcer.is_due(tick):
             self.duties.begin("writing this peer's record", partial(self._renew, tick), tasks)
@@ -245,6 +249,15 @@ class Daemon:
             self.duties.begin("scoring held-out text", self.parts.examiner.examine, tasks)
         if self.keeper.is_due(tick):
             self.duties.begin("keeping blocks for others", partial(self.keeper.keep, tick), tasks)
+
+    async def _exclude(self, tick: int) -> None:
+        parts = self.parts
+        await parts.exclusions.keep_up(tick)
+        if parts.facts.me in parts.exclusions.at(tick) and not parts.activity.is_paused:
+            why = "this peer has signed two offers for one round, so others leave it out"
+            parts.chronicle.happened(f"paused by itself: {why}")
+            log.error("%s, and it pauses; is it running twice, from copies of one state directory?", why)
+            await self.pause()
 
     async def _renew(self, tick: int) -> None:
         await self.announcer.publish(tick)
@@ -256,7 +269,8 @@ class Daemon:
         """Return everything there is to show, now."""
         parts = self.parts
         rise = warning(parts.chronicle.held_out, parts.facts.config.state_dir / BEST)
-        warnings = self.company.present, parts.facts.clock.warning(), rise
+        left_out = parts.exclusions.told(parts.facts.clock.tick())
+        warnings = self.company.present, parts.facts.clock.warning(), rise, *left_out
         return status_of(self.parts, [text for text in warnings if text])
 
     async def leave(self) -> None:

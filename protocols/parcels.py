@@ -131,6 +131,22 @@ def open_parcel(envelope: bytes, hashes: bytes, run_id: str, about: tuple[str, i
     return Parcel(header, envelope, split, _offer_id(signed.header))
 
 
+def convicted(one: bytes, other: bytes, run_id: str) -> OfferHeader:
+    """Return the header of an offer of which a peer has signed another for the same round; both are `SignedOffer`s.
+
+    Raises PeerError if they prove nothing of the kind.
+    """
+    signed = [SignedOffer.FromString(envelope) for envelope in (one, other)]
+    first, second = headers = [OfferHeader.FromString(each.header) for each in signed]
+    about = [(header.run_id, header.block, header.round, header.peer) for header in headers]
+    if about[0] != about[1] or first.run_id != run_id or signed[0].header == signed[1].header:
+        raise PeerError(f"{describe(first)} and {describe(second)} are not two for one round")
+    for header, each in zip(headers, signed, strict=True):
+        if not verify(header.peer, each.public_key, each.header, each.signature):
+            raise PeerError(f"{describe(header)}: bad signature")
+    return first
+
+
 def packed(indices: Collection[int], count: int) -> bytes:
     """Return a set of chunks as a bitmap of `count` bits."""
     bitmap = bytearray(-(-count // 8))

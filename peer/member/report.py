@@ -12,6 +12,7 @@ from peer.http.status import BlockStatus, DigestMark, PeerStatus, Status
 from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
 from peer.member.examiner import Examiner
+from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
 from peer.member.library import Library
 from peer.member.newcomers import Newcomers
@@ -49,6 +50,7 @@ class Parts:
     traffic: Traffic
     newcomers: Newcomers
     examiner: Examiner
+    exclusions: Exclusions
     place: Place
 
 

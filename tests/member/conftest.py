@@ -43,3 +43,9 @@ def founded() -> Callable[..., Entry]:
         return asyncio.run(enter(settings, identity, cast(Any, None), AddressBook(folder / "address_book.json")))
 
     return found
+
+
+@pytest.fixture(scope="session")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> list[Identity]:
+    folder = tmp_path_factory.mktemp("identities")
+    return [Identity.load_or_create(folder / str(index) / "identity.key") for index in range(3)]
