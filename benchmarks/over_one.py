@@ -1,6 +1,6 @@
 """Adapters of three domains, fused and routed, beside one adapter that had all of their tokens in one place.
 
-    python -m benchmarks.over_one [--base DIR] [--data DIR] [--tokens N] [--rate R] [--quick] [--json FILE]
+    python -m benchmarks.over_one [--base DIR] [--data DIR] [--tokens N] [--common SHARE] [--quick] [--json FILE]
 
 The same pretrained model, the same tokens in all, the same recipe (LoRA of rank 16, AdamW). The swarm has a peer for
 each domain: they share an adapter for the first tokens, then each trains that of its own domain; its rounds are the
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.add_argument("--base", type=Path, metavar="DIR", help="a Hugging Face model; else SmolLM2 is fetched")
     own.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="text, a folder for each domain")
     own.add_argument("--tokens", type=int, help="of all peers together")
+    own.add_argument("--common", type=float, default=COMMON_SHARE, help="share of the tokens before the adapters part")
     own.add_argument("--rate", type=float, default=RATE, help="the learning rate of both")
     args = own.parse_args(argv)
     if missing := [name for name in DOMAINS if not (args.data / name / "train.txt").is_file()]:
@@ -81,17 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         texts = [args.data / domain / "train.txt" for domain in DOMAINS]
         corpus = prepare(texts, place / "corpus", Plan(tokenizer=base, context_length=CONTEXT))
         assert corpus is not None
-        rows = _rows(place, base, tokens, args.rate, held_out)
+        rows = _rows(place, base, tokens, args, held_out)
     ratio = fmean(rows["routed"].values()) / fmean(rows["one"].values())
     what = "held-out loss of the routed adapters over that of one adapter with all tokens"
     table = Table("", *DOMAINS, "mean", title=f"held-out loss, nats a token, after {tokens:,} tokens")
     for row, found in rows.items():
         table.add_row(row, *(f"{found[domain]:.4f}" for domain in DOMAINS), f"{fmean(found.values()):.4f}")
     bar = at_most("adapters_over_one", what, ratio, 1.0, fmean(rows["base"].values()))
-    return finish(args, [bar], {"seeds": [0], "tokens": tokens, "rate": args.rate, "rows": rows}, [], table)
+    return finish(args, [bar], {"seeds": [0], "tokens": tokens, "common": args.common, "rows": rows}, [], table)
 
 
-def _rows(place: Path, base: Path, tokens: int, rate: float, held_out: int) -> dict[str, dict[str, float]]:
+def _rows(place: Path, base: Path, tokens: int, args: argparse.Namespace, held_out: int) -> dict[str, dict[str, float]]:
     """Train and score; return the held-out losses by domain of each row."""
     plan = ModelSpec(
         vocab_size=258, hidden_size=8, num_layers=1, num_heads=1, num_kv_heads=1, mlp_size=8, context_length=CONTEXT,
@@ -111,7 +112,7 @@ def _rows(place: Path, base: Path, tokens: int, rate: float, held_out: int) -> d
                 "strategy": {"kind": "adapters", "common_tokens": common},
                 "inner": {
                     "optimizer": "adamw",
-                    "learning_rate": rate,
+                    "learning_rate": args.rate,
                     "weight_decay": 0.0,
                     "batch_tokens": BATCH_TOKENS,
                     "warmup_tokens": total // 50,
@@ -126,7 +127,7 @@ def _rows(place: Path, base: Path, tokens: int, rate: float, held_out: int) -> d
         )
 
     step = BATCH_TOKENS * len(DOMAINS)
-    common = round(COMMON_SHARE * total / step) * step
+    common = round(args.common * total / step) * step
     told = {"base": base, "frozen": place / "blobs" / name, "corpus": corpus.path, "held_out": held_out}
     tasks = [Task(True, spec(common), **told), Task(False, spec(total), **told)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

@@ -69,4 +69,6 @@ class Router:
 
 def mix(log_weights: Array, log_likelihoods: Array) -> Array:
     """Return the log likelihood (T,) of each token under the mixture, from log weights and likelihoods (K, T)."""
-    return np.asarray(np.logaddexp.reduce(log_weights + log_likelihoods, axis=0))
+    weighted = log_weights + log_likelihoods
+    # One alone is what it is: of a large vocabulary the sum would cost as much as a small model's step.
+    return np.asarray(weighted[0] if len(weighted) == 1 else np.logaddexp.reduce(weighted, axis=0))
