@@ -6,6 +6,7 @@ different moments still agree. The rules are pure functions; `Membership` reads,
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,11 @@ RENEW_TICKS = 2  # between two renewals
 FORGET_TICKS = 20 * HOLD_TICKS  # after which a silent peer is no longer listed
 EARLY_S = 10.0  # that a record may come from the future and still be believed
 MAX_MEMBERS = 1024
+TWIN = (
+    "another process runs with this peer's identity, perhaps from a copy of its state directory: stop one of them; "
+    "a peer of its own begins in an empty one (--state-dir)"
+)
+KEPT_RECORDS = 16  # of this peer's own, by which it knows them again
 REDIAL_PEERS = 16  # of the address book, beside the members
 AHEAD = 1.25  # times what the next one tells of a block's age, up to which one peer alone is believed
 ALL_LISTED = 64  # members below which all holders of every block are listed; in larger swarms some are not
@@ -162,6 +168,9 @@ class Membership:
         self._members: dict[str, Member] = {}
         self._believed: Mapping[str, Member] | None = None  # what is credible of them; None: to be reckoned anew
         self._last_expiration = 0.0
+        self._first_issued = float("inf")  # of this peer's records, in this life
+        self._own: deque[bytes] = deque(maxlen=KEPT_RECORDS)  # the last of them
+        self._twin_tick: int | None = None  # at which somebody else's record with this peer's identity was seen last
         self.excluded: Callable[[int], Collection[str]] = lambda tick: ()  # who is in no view at a tick
 
     async def publish(self, record: MemberRecord, *, is_listed: bool = True) -> bool:
@@ -175,6 +184,8 @@ class Membership:
             now = max(now, self._members[own].issued + 1e-3)
         data = sign_record(self._network.identity, "member", record, now)
         self._take(own, record, now)
+        self._first_issued = min(self._first_issued, now)
+        self._own.append(data)
         if not is_listed:
             return False
         lifetime_s = record.lifetime_s(self._clock.tick_seconds)
@@ -190,6 +201,10 @@ class Membership:
         except NetworkError as error:
             log.debug("membership was not read: %s", error)
             found = {}
+        if self._is_of_a_twin(found.get(self._network.peer_id)):
+            if not self.has_twin:
+                log.warning("%s", TWIN)
+            self._twin_tick = self._clock.tick()
         has_news = [self._read_safely(peer_id, data) for peer_id, data in found.items()]
         self._forget()
         # Also peers of the book that no record names: they may be the other half of a divided swarm.
@@ -217,6 +232,11 @@ class Membership:
     def members(self, tick: int) -> tuple[str, ...]:
         """Return the peers that are present at `tick`, sorted; this one too, once it has published."""
         return present(self._admitted(tick), tick)
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether another process has written records with this peer's identity lately."""
+        return self._twin_tick is not None and self._clock.tick() < self._twin_tick + HOLD_TICKS
 
     def _admitted(self, tick: int) -> Mapping[str, Member]:
         excluded = self.excluded(tick)
@@ -246,6 +266,16 @@ class Membership:
         """Return what this peer holds by its last published record: the `previous` of `hold`."""
         own = self._members.get(self._network.peer_id)
         return {} if own is None else own.holdings
+
+    def _is_of_a_twin(self, data: bytes | None) -> bool:
+        """Return whether a record under this peer's id was written by another process with its identity."""
+        if data is None or data in self._own:
+            return False
+        try:
+            record, signer, issued = open_record(data, "member", MemberRecord)
+        except PeerError:
+            return False
+        return signer == self._network.peer_id and not record.is_leaving and issued > self._first_issued
 
     def _read_safely(self, peer_id: str, data: bytes) -> bool:
         """Take in one entry as `_read` does; a mistake of ours costs this entry and no other."""

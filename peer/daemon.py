@@ -28,7 +28,7 @@ from configs.load import Settings
 from configs.machine import PeerConfig
 from dht.address_book import AddressBook
 from dht.identity import Identity
-from dht.membership import Membership
+from dht.membership import TWIN, Membership
 from dht.network import Network, open_network
 from peer import __version__
 from peer.answers.speaker import Speaker
@@ -270,7 +270,8 @@ class Daemon:
         parts = self.parts
         rise = warning(parts.chronicle.held_out, parts.facts.config.state_dir / BEST)
         left_out = parts.exclusions.told(parts.facts.clock.tick())
-        warnings = self.company.present, parts.facts.clock.warning(), rise, *left_out
+        twin = TWIN if parts.membership.has_twin else ""
+        warnings = self.company.present, parts.facts.clock.warning(), twin, rise, *left_out
         return status_of(self.parts, [text for text in warnings if text])
 
     async def leave(self) -> None:

@@ -203,6 +203,57 @@ def test_a_mistake_of_ours_about_one_record_costs_no_other(
     uvloop.run(main())
 
 
+def test_another_process_with_this_identity_is_noticed_by_both(
+    identities: list[Identity], run_id: str, tmp_path: Path
+) -> None:
+    """Each reads what the other has written under their common id; one alone, started again, sees its own past."""
+    records: dict[str, tuple[bytes, float]] = {}
+    time = Time(1000.0)
+
+    class Network:
+        identity, peer_id = identities[0], identities[0].peer_id
+
+        async def connected(self) -> set[str]:
+            return set()
+
+        async def store(self, key: str, subkey: str, value: bytes, expiration: float) -> bool:
+            if subkey not in records or records[subkey][1] < expiration:
+                records[subkey] = value, expiration
+            return True
+
+        async def fetch(self, key: str) -> dict[str, bytes]:
+            return {subkey: value for subkey, (value, _) in records.items()}
+
+    async def main() -> None:
+        network: Any = Network()
+        one, again, twin = (
+            Membership(network, run_id, Clock(0.0, 1.0, time), AddressBook(tmp_path / name)) for name in "abc"
+        )
+        await one.publish(MemberRecord(run_id=run_id))
+        await one.refresh()
+        time.seconds += 2.0
+        await again.refresh()  # before its first record
+        await again.publish(MemberRecord(run_id=run_id))
+        await again.refresh()
+        assert not one.has_twin and not again.has_twin
+        for _ in range(3):
+            for each in (again, twin):
+                time.seconds += 1.0
+                await each.publish(MemberRecord(run_id=run_id))
+                await each.refresh()
+            await again.refresh()
+        time.seconds += 1.0
+        await again.publish(MemberRecord(run_id=run_id))
+        await twin.refresh()
+        assert again.has_twin and twin.has_twin
+        time.seconds += HOLD_TICKS  # the twin is gone
+        await again.publish(MemberRecord(run_id=run_id))
+        await again.refresh()
+        assert not again.has_twin
+
+    asyncio.run(main())
+
+
 class Time:
     """A clock that stands still until it is told to move, at the real time so that nothing expires."""
 
