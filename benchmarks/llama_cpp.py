@@ -19,7 +19,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.report import at_least, exit_with, finish, parser
-from benchmarks.smollm2 import obtain
+from benchmarks.smollm2 import base_or_smollm2
 
 PROMPTS = (
     "The capital of France is",
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"this needs other packages; say `pip install {' '.join(lacking)}`", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="shoal-llama-cpp-") as name:
-        base = args.base or Path(name) / "smollm2"
-        if args.base is None and not obtain(base):
+        base = base_or_smollm2(args.base, Path(name))
+        if base is None:
             return 1
         rows = _compare(base, Path(name) / "model.gguf", QUICK_TOKENS if args.quick else TOKENS)
     alike = [theirs == ours for _, theirs, ours in rows]

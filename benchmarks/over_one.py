@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.fusing_swarm import train_central, train_swarm
 from benchmarks.report import at_most, exit_with, finish, parser
 from benchmarks.routes import DEFAULT, losses_of
-from benchmarks.smollm2 import obtain
+from benchmarks.smollm2 import base_or_smollm2
 from benchmarks.text import DATA
 from configs.run import AdapterSpec, ModelSpec, RunSpec
 from peer.corpus.data import Corpus, open_corpus
@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     held_out = QUICK_HELD_OUT if args.quick else HELD_OUT
     with tempfile.TemporaryDirectory(prefix="shoal-over-one-") as name:
         place = Path(name)
-        base = args.base or place / "smollm2"
-        if args.base is None and not obtain(base):
+        base = base_or_smollm2(args.base, place)
+        if base is None:
             return 1
         texts = [args.data / domain / "train.txt" for domain in DOMAINS]
         corpus = prepare(texts, place / "corpus", Plan(tokenizer=base, context_length=CONTEXT))

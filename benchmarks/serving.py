@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.llama_cpp import PROMPTS
 from benchmarks.report import at_least, exit_with, finish, parser
-from benchmarks.smollm2 import obtain
+from benchmarks.smollm2 import base_or_smollm2
 from peer.fused.batch import Batch
 from peer.fused.generate import Generation
 from peer.fused.routed import RoutedModel
@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.add_argument("--base", type=Path, metavar="DIR", help="a Hugging Face model; else SmolLM2 is fetched")
     args = own.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="shoal-serving-") as name:
-        base = args.base or Path(name) / "smollm2"
-        if args.base is None and not obtain(base):
+        base = base_or_smollm2(args.base, Path(name))
+        if base is None:
             return 1
         speeds = _speeds(base, QUICK_TOKENS if args.quick else TOKENS)
     table = Table("", "tokens a second", title=f"{CLIENTS} prompts")

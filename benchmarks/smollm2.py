@@ -58,6 +58,13 @@ def obtain(folder: Path) -> bool:
     return True
 
 
+def base_or_smollm2(given: Path | None, scratch: Path) -> Path | None:
+    """Return the model that was named, or SmolLM2 in the folder `scratch`; None if that cannot be had."""
+    if given is not None:
+        return given
+    return scratch / "smollm2" if obtain(scratch / "smollm2") else None
+
+
 def convert(gguf: Path, folder: Path) -> None:
     """Write the model in a GGUF file to `folder`, as Transformers would have saved it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.boxes import SHOAL, Box, open_boxes, shoal
 from benchmarks.report import Bar, at_least, exit_with, finish, parser
-from benchmarks.smollm2 import obtain
+from benchmarks.smollm2 import base_or_smollm2
 from configs.load import load
 
 DATA = Path("../shared/data/tasks")
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     tokens = args.tokens or (QUICK_TOKENS if args.quick else TOKENS)
     with tempfile.TemporaryDirectory(prefix="shoal-tuned-") as name:
-        base = args.base or Path(name) / "smollm2"
-        if args.base is None and not obtain(base):
+        base = base_or_smollm2(args.base, Path(name))
+        if base is None:
             return 1
         found = {}
         for task in chosen:
