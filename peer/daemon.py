@@ -150,7 +150,10 @@ class Daemon:
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
-        examiner = Examiner(activity, session, chronicle, facts.clock.now, config.state_dir / BEST, self.pause)
+        best = (
+            None if strategy.kind == "experts" else config.state_dir / BEST
+        )  # no moment of their trunk is best for all
+        examiner = Examiner(activity, session, chronicle, facts.clock.now, best, self.pause)
         self.offers = Offers(traffic)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded = exclusions.at
@@ -268,7 +271,7 @@ class Daemon:
     def status(self) -> Status:
         """Return everything there is to show, now."""
         parts = self.parts
-        rise = warning(parts.chronicle.held_out, parts.facts.config.state_dir / BEST)
+        rise = warning(parts.chronicle.held_out, parts.examiner.folder)
         left_out = parts.exclusions.told(parts.facts.clock.tick())
         twin = TWIN if parts.membership.has_twin else ""
         warnings = self.company.present, parts.facts.clock.warning(), twin, rise, *left_out

@@ -33,12 +33,12 @@ class Examiner:
         session: Session,
         chronicle: Chronicle,
         now: Callable[[], float],
-        folder: Path,
+        folder: Path | None,
         pause: Callable[[], Awaitable[None]],
     ) -> None:
-        """`now` tells seconds; the best states are kept in `folder`; `pause` is what is done when it is over."""
+        """`now` tells seconds; the best states are kept in `folder`, if any; `pause` is done when it is over."""
         self._activity, self._session, self._chronicle, self._now = activity, session, chronicle, now
-        self._folder, self._pause = folder, pause
+        self.folder, self._pause = folder, pause
         self._next_s = now() + EXAMINE_S
 
     def is_due(self) -> bool:
@@ -57,10 +57,12 @@ class Examiner:
         if not losses or self._session.sub_model != sub_model:
             return
         self._chronicle.examined(losses)
-        await asyncio.to_thread(keep_best, self._folder, sub_model, losses, self._session.states())
+        if self.folder is not None:
+            await asyncio.to_thread(keep_best, self.folder, sub_model, losses, self._session.states())
         if is_over(self._chronicle.held_out) and not self._activity.is_paused:
-            self._chronicle.happened("paused by itself: the held-out loss rises in every domain")
-            log.warning("%s; go on all the same with: shoal resume", warning(self._chronicle.held_out, self._folder))
+            why = f"{warning(self._chronicle.held_out, self.folder)}; go on all the same with `shoal resume`"
+            self._chronicle.happened(f"paused by itself: {why}")
+            log.warning("paused by itself: %s", why)
             await self._pause()
             self._chronicle.held_out.clear()  # who resumes has as many looks again
 
@@ -70,18 +72,17 @@ def is_over(held_out: Mapping[str, Points]) -> bool:
     return bool(held_out) and all(_rise(points, OVER) for points in held_out.values())
 
 
-def warning(held_out: Mapping[str, Points], folder: Path) -> str:
+def warning(held_out: Mapping[str, Points], folder: Path | None) -> str:
     """Say that more training makes a model worse, of which domains, and since when; nothing while it does not.
 
-    `folder` is where the best states are kept.
+    `folder` is where the best states are kept, if they are.
     """
     rising = [f"{domain} from {rise}" for domain, points in sorted(held_out.items()) if (rise := _rise(points, RISING))]
     if not rising:
         return ""
-    return (
-        f"the held-out loss rises: {'; '.join(rising)}. More training makes the model worse: take the best state, with "
-        f"`shoal fuse {folder.parent} --best --out model`; more or other text helps"
-    )
+    best = f"; `shoal fuse {folder.parent} --best --out model` takes the best state" if folder is not None else ""
+    rises = "; ".join(rising)
+    return f"the held-out loss rises: {rises}. More training makes the model worse, more or other text helps{best}"
 
 
 def _rise(points: Points, looks: int) -> str:

@@ -20,14 +20,14 @@ from peer.train.partition import COMMON
 class World:
     """A member that trains, in which looking takes a while."""
 
-    def __init__(self, folder: Path, takes_s: float = 1.0) -> None:
+    def __init__(self, folder: Path, takes_s: float = 1.0, keeps: bool = True) -> None:
         self.now, self.takes_s = 100.0, takes_s
         self.is_training, self.step_s = True, 0.5
         self.losses, self.pauses = {"fish": 2.0}, 0
         self.activity: Any = SimpleNamespace(takes_part=lambda: self.is_training, is_paused=False)
         session: Any = SimpleNamespace(held_out_losses=self.look, progress=self, sub_model="model", states=self.states)
         self.chronicle = Chronicle(folder)
-        self.folder = folder / FOLDER
+        self.folder = folder / FOLDER if keeps else None
         self.examiner = Examiner(self.activity, session, self.chronicle, lambda: self.now, self.folder, self.pause)
 
     async def look(self) -> dict[str, float]:
@@ -97,6 +97,7 @@ def test_a_loss_that_rises_for_long_is_said_with_where_it_was_best() -> None:
     said = warning({"cod": points(2.5, 2.0, *worse), "eel": points(2.5, 2.0, *worse[1:])}, kept)
     assert "cod from 2.000 at 2,000 tokens to 2.040" in said and "eel" not in said
     assert "shoal fuse /x/state --best" in said
+    assert "--best" not in warning({"cod": points(2.0, *worse)}, None)
     assert not warning({}, kept)
     assert not warning({"cod": []}, kept)
     assert not warning({"cod": points(2.5, 2.0, *worse[1:], 2.0 + RISE_NATS / 2)}, kept)  # almost as good again
@@ -115,6 +116,11 @@ def test_the_state_that_was_best_is_kept_also_over_a_restart(tmp_path: Path) -> 
     assert best_looks([tmp_path])[COMMON][0].loss == 1.9
     World(tmp_path).see(2.2, eel=9.0)  # of a domain more: nothing was better
     assert best_looks([tmp_path])[COMMON][0].losses == {"fish": 2.2, "eel": 9.0}
+
+
+def test_where_no_moment_is_best_for_all_nothing_is_kept(tmp_path: Path) -> None:
+    World(tmp_path, keeps=False).see(2.0)
+    assert not best_looks([tmp_path])
 
 
 def test_of_several_peers_the_best_is_taken_and_an_unfinished_one_is_none(tmp_path: Path) -> None:
