@@ -8,10 +8,10 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from configs.clock import Clock
-from configs.errors import NetworkError, PeerError
+from configs.errors import NetworkError
 from dht.membership import EARLY_S
 from dht.network import Network
-from dht.records import GroupRecord, group_key, open_record, sign_record
+from dht.records import GroupRecord, group_key, open_entries, sign_record
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +47,6 @@ class Buckets:
         except NetworkError as error:
             log.debug("bucket %s was not read: %s", key, error)
             return {}
-        records: dict[str, GroupRecord] = {}
-        for peer, data in sorted(found.items())[:MAX_FOUND]:
-            try:
-                record, signer, issued = open_record(data, "group", GroupRecord)
-            except PeerError as error:
-                log.debug("a group record was refused: %s", error)
-                continue
-            except Exception:  # a mistake of ours: it costs this record and no other
-                log.exception("the group record of %s cannot be used", peer)
-                continue
-            if signer == peer and record.key == key and issued <= self._clock.now() + EARLY_S:
-                records[peer] = record
-        return records
+        latest = self._clock.now() + EARLY_S
+        entries = open_entries(found, MAX_FOUND, "group", GroupRecord, key, latest)
+        return {peer: entry.record for peer, entry in entries.items()}

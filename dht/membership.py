@@ -15,7 +15,7 @@ from configs.errors import NetworkError, PeerError, StateError
 from dht.address_book import AddressBook
 from dht.addresses import addresses_of
 from dht.network import Network
-from dht.records import MemberRecord, member_key, open_record, sign_record
+from dht.records import MemberRecord, member_key, open_entry, open_record, sign_record
 
 log = logging.getLogger(__name__)
 
@@ -289,15 +289,14 @@ class Membership:
         """Take in one entry of the DHT; return whether a peer or an address is new."""
         if peer_id == self._network.peer_id:
             return False
+        latest = self._clock.now() + EARLY_S
         try:
-            record, signer, issued = open_record(data, "member", MemberRecord)
+            record, _, issued = open_entry(peer_id, data, "member", MemberRecord, member_key(self._run_id), latest)
         except PeerError as error:
             log.debug("a member record was refused: %s", error)
             return False
         known = self._members.get(peer_id)
-        is_full = known is None and len(self._members) >= MAX_MEMBERS
-        is_future = issued > self._clock.now() + EARLY_S
-        if signer != peer_id or record.run_id != self._run_id or is_full or is_future:
+        if known is None and len(self._members) >= MAX_MEMBERS:
             return False
         if known is not None and issued <= known.issued:
             return False

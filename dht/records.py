@@ -4,7 +4,9 @@ A record travels as a msgpack map (`Signed`) around the JSON of its model. Every
 strangers. Which records a node accepts is `validator.py`'s affair; what they mean for a tick is `membership.py`'s.
 """
 
+import logging
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import msgpack
@@ -14,6 +16,8 @@ from configs.corpus import MAX_DOMAINS, DomainInfo
 from configs.errors import PeerError
 from configs.names import MAX_ADDRESSES, Address, BlockName, Count, Digest, PeerId, RunId, WallSeconds
 from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
+
+log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 64 << 10
 MAX_PROOFS = 8  # that one peer tells
@@ -224,6 +228,33 @@ def open_record(data: bytes, kind: Kind, model: type[R]) -> Opened[R]:
     except ValidationError as error:
         raise PeerError(f"a {kind} record of {signed.peer_id} is malformed: {_first(error)}") from None
     return Opened(record, signed.peer_id, signed.issued)
+
+
+def open_entry(peer_id: str, data: bytes, kind: Kind, model: type[R], key: str, latest: float) -> Opened[R]:
+    """Open what stands under `key` for a peer: a record that is its own, belongs there, and was issued by `latest`.
+
+    Raises PeerError.
+    """
+    opened = open_record(data, kind, model)
+    record, signer, issued = opened
+    if signer != peer_id or record.key != key or issued > latest:
+        raise PeerError(f"a {kind} record of {signer} for {record.key} of {issued:.0f} stands for {peer_id} at {key}")
+    return opened
+
+
+def open_entries(
+    found: Mapping[str, bytes], limit: int, kind: Kind, model: type[R], key: str, latest: float
+) -> dict[str, Opened[R]]:
+    """Return what `open_entry` takes of the first `limit` entries, by peer. A bad one costs itself and no other."""
+    opened = {}
+    for peer_id, data in sorted(found.items())[:limit]:
+        try:
+            opened[peer_id] = open_entry(peer_id, data, kind, model, key, latest)
+        except PeerError as error:
+            log.debug("a %s record was refused: %s", kind, error)
+        except Exception:  # a mistake of ours
+            log.exception("the %s record of %s cannot be used", kind, peer_id)
+    return opened
 
 
 def open_envelope(data: bytes) -> Signed:

@@ -150,9 +150,8 @@ class Daemon:
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
         chronicle = Chronicle(config.state_dir)
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
-        best = (
-            None if strategy.kind == "experts" else config.state_dir / BEST
-        )  # no moment of their trunk is best for all
+        # Of experts' common trunk no moment is best for all of them.
+        best = None if strategy.kind == "experts" else config.state_dir / BEST
         examiner = Examiner(activity, session, chronicle, facts.clock.now, best, self.pause)
         self.offers = Offers(traffic)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)

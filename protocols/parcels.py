@@ -7,6 +7,7 @@ interruption, and be passed on before it is complete.
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -18,6 +19,7 @@ from configs.names import Count, Digest, Label
 from dht.identity import Identity, verify
 from protocols.wire import FRAME_BYTES, Message
 
+MAX_CONVICTED = 64  # proofs of equivocation whose verdict is kept
 MAX_CHUNKS = 8000  # their hashes travel in one frame: offers of up to 2 GB
 
 assert CHUNK_BYTES <= FRAME_BYTES  # a chunk travels as one frame
@@ -131,6 +133,7 @@ def open_parcel(envelope: bytes, hashes: bytes, run_id: str, about: tuple[str, i
     return Parcel(header, envelope, split, _offer_id(signed.header))
 
 
+@lru_cache(MAX_CONVICTED)  # the same proofs are met again at every tick, and a verification costs
 def convicted(one: bytes, other: bytes, run_id: str) -> OfferHeader:
     """Return the header of an offer of which a peer has signed another for the same round; both are `SignedOffer`s.
 

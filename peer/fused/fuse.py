@@ -3,8 +3,7 @@
 Five forms. `routed`: the sub-models side by side with Shoal's router, for every strategy (peer/fused/routed.py).
 `mixtral`: one standard mixture of experts, for `experts`. `llama`: one standard model, for `replicas` or a single
 sub-model. These two load with plain Transformers. `gguf`: either of them as one file for llama.cpp. `peft`: adapters by
-themselves. Fusing never averages blocks of
-different domains: that destroys a model.
+themselves. Fusing never averages blocks of different domains: that destroys a model.
 """
 
 import json

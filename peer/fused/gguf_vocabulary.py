@@ -22,7 +22,6 @@ CUTS = {
     (CONTRACTIONS + r"\p{N}{1,3}" + REST, False): "dbrx",
     (CONTRACTIONS + r"\p{N}" + REST, False): "qwen2",
 }
-SPACE = "▁"  # of sentencepiece
 BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 
 

@@ -12,7 +12,7 @@ from configs.clock import Clock
 from configs.errors import NetworkError, PeerError
 from dht.membership import ACT_TICKS, EARLY_S
 from dht.network import Network
-from dht.records import MAX_PROOFS, ExclusionRecord, exclusion_key, open_record, sign_record
+from dht.records import MAX_PROOFS, ExclusionRecord, exclusion_key, open_entries, sign_record
 from protocols.offers import Offers
 from protocols.parcels import convicted
 
@@ -73,21 +73,15 @@ class Exclusions:
             await self._write([each.envelopes for each in latest.values()])
 
     async def _read(self, tick: int) -> None:
+        key, latest = exclusion_key(self._run_id), self._clock.now() + EARLY_S
         try:
-            found = await self._network.fetch(exclusion_key(self._run_id))
+            found = await self._network.fetch(key)
         except NetworkError as error:
             log.debug("exclusions were not read: %s", error)
             return
-        for peer, data in sorted(found.items())[:MAX_FOUND]:
-            try:
-                record, signer, issued = open_record(data, "exclusion", ExclusionRecord)
-            except PeerError as error:
-                log.debug("an exclusion record was refused: %s", error)
-                continue
-            if signer != peer or record.run_id != self._run_id or issued > self._clock.now() + EARLY_S:
-                continue
-            written = max(0, int((issued - self._clock.genesis) // self._clock.tick_seconds))
-            for one, other in record.proofs:
+        for entry in open_entries(found, MAX_FOUND, "exclusion", ExclusionRecord, key, latest).values():
+            written = max(0, int((entry.issued - self._clock.genesis) // self._clock.tick_seconds))
+            for one, other in entry.record.proofs:
                 self._take((bytes.fromhex(one), bytes.fromhex(other)), written, tick)
 
     def _take(self, envelopes: Envelopes, written: int, tick: int) -> None:

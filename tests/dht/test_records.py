@@ -13,6 +13,8 @@ from dht.records import (
     MemberRecord,
     Report,
     group_key,
+    member_key,
+    open_entries,
     open_envelope,
     open_record,
     sign_record,
@@ -48,6 +50,23 @@ def test_records_come_back_as_they_were_signed(identities: list[Identity], run_i
     assert opened == (record, identities[0].peer_id, 1000.5)
     largest = domain(run_id, shards=256)
     assert open_record(sign_record(identities[1], "domain", largest, 1.0), "domain", DomainRecord).record == largest
+
+
+def test_an_entry_counts_where_its_signer_may_write_it_and_not_before_its_time(
+    identities: list[Identity], run_id: str
+) -> None:
+    first, second = identities[0], identities[1]
+    data = sign_record(first, "member", member(run_id), 50.0)
+
+    def opened(found: dict[str, bytes], limit: int = 2, run_id: str = run_id, latest: float = 50.0) -> set[str]:
+        return set(open_entries(found, limit, "member", MemberRecord, member_key(run_id), latest))
+
+    assert opened({first.peer_id: data, second.peer_id: b"no record"}) == {first.peer_id}
+    assert not opened({second.peer_id: data})
+    assert not opened({first.peer_id: data}, run_id="f" * 32)
+    assert not opened({first.peer_id: data}, latest=49.9)
+    both = {first.peer_id: data, second.peer_id: sign_record(second, "member", member(run_id), 50.0)}
+    assert opened(both) == set(both) and opened(both, limit=1) == {min(both)}
 
 
 def test_any_changed_byte_is_noticed(identities: list[Identity], run_id: str) -> None:

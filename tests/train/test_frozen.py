@@ -60,6 +60,16 @@ def gradients(module: TokenLoss, spec: ModelSpec, factors: torch.Tensor) -> tupl
     return loss.item(), torch.cat(found)
 
 
+def llama(folder: Path) -> tuple[ModelSpec, Path]:
+    """Return a small pretrained model with adapters, and its parameters in float32 in one file."""
+    base = write_model(folder / "base", "llama")
+    spec = read_pretrained(base, PLAN.model_copy(update={"adapter": AdapterSpec(rank=4)}))[0]
+    path = folder / "blob"
+    plain = spec.model_copy(update={"adapter": None})
+    path.write_bytes(torch.cat([each.reshape(-1) for each in read_parameters(base, plain)]).numpy().tobytes())
+    return spec, path
+
+
 @pytest.mark.parametrize("part_values", [frozen.PART_VALUES, 700])  # of matrices of 32 by 32 values, and more
 def test_loss_and_gradients_are_those_of_a_float32_copy(
     spec_and_path: tuple[ModelSpec, Path], part_values: int, monkeypatch: pytest.MonkeyPatch
@@ -88,11 +98,7 @@ def test_no_matrix_is_copied(spec_and_path: tuple[ModelSpec, Path]) -> None:
 
 
 def test_with_autocast_it_computes_in_that(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "base", "llama")
-    spec = read_pretrained(folder, PLAN.model_copy(update={"adapter": AdapterSpec(rank=4)}))[0]
-    path = tmp_path / "blob"
-    plain = spec.model_copy(update={"adapter": None})
-    path.write_bytes(torch.cat([each.reshape(-1) for each in read_parameters(folder, plain)]).numpy().tobytes())
+    spec, path = llama(tmp_path)
     (copied, factors), (mapped, _) = begun(spec), begun(spec)
     fill_base(copied, spec, path)
     take_base(mapped, spec, path)
@@ -104,11 +110,7 @@ def test_with_autocast_it_computes_in_that(tmp_path: Path) -> None:
 
 def test_in_four_bits_it_is_nearly_the_same_and_learns(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="needs the extra qlora")
-    folder = write_model(tmp_path / "base", "llama")
-    spec = read_pretrained(folder, PLAN.model_copy(update={"adapter": AdapterSpec(rank=4)}))[0]
-    path = tmp_path / "blob"
-    plain = spec.model_copy(update={"adapter": None})
-    path.write_bytes(torch.cat([each.reshape(-1) for each in read_parameters(folder, plain)]).numpy().tobytes())
+    spec, path = llama(tmp_path)
     (whole, factors), (packed, _) = begun(spec), begun(spec)
     take_base(whole, spec, path)
     take_base(packed, spec, path, "nf4")
