@@ -26,7 +26,7 @@ from benchmarks.routes import DEFAULT, losses, sub_models_of
 from benchmarks.text import DATA, corpus_for
 from configs.load import load
 from configs.run import RunPlan, RunSpec
-from peer.visit.gather import gather
+from peer.visit.gather import Sources, gather
 
 # Seconds of a step, and steps of a tick: with ticks of one second six daemons still joined in a third of the run.
 PERIOD_S, TICK_STEPS = 0.5, 4
@@ -113,7 +113,7 @@ def _by_daemons(folder: Path, config: Path, data: Path, steps: int) -> tuple[dic
             box.stop()
         ended = [line for box in boxes for line in box.log.splitlines() if " round " in line and "model" in line]
         full = sum(f"sealed {PEERS} of {PEERS}" in line for line in ended)
-        parts = gather([str(box.state_dir) for box in boxes])
+        parts = gather(Sources([str(box.state_dir) for box in boxes]))
     return dict(parts.blocks), full / max(1, len(ended))
 
 

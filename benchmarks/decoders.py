@@ -14,6 +14,7 @@ from typing import Any
 
 import msgpack
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemind.dht.routing import DHTID
 from hivemind.utils import MSGPackSerializer
 from pydantic import ValidationError
@@ -25,7 +26,21 @@ from configs.errors import PeerError, ShoalError
 from configs.load import load
 from configs.run import ModelSpec, RunSpec
 from dht.addresses import addresses_of, parse_address
+from dht.admission import Admission, unvouched
 from dht.identity import Identity
+from dht.invitations import (
+    Revocations,
+    granted,
+    invite,
+    packed_chain,
+    packed_revocations,
+    parse_invitation,
+    public_half,
+    read_chain,
+    read_revocations,
+    revoke,
+    spelled,
+)
 from dht.records import DomainRecord, ExclusionRecord, GroupRecord, MemberRecord, open_record, sign_record
 from dht.validator import check
 from peer.answers.chat import ChatRequest
@@ -112,7 +127,7 @@ def decoders() -> dict[str, Decoder]:
         f"message.{kind.__name__}": Decoder(kind.FromString, (one.SerializeToString(),), "msgpack")
         for kind, one in messages().items()
     }
-    return found | _of_records() | _of_tensors() | _of_texts()
+    return found | _of_records() | _of_invitations() | _of_tensors() | _of_texts()
 
 
 def _of_records() -> dict[str, Decoder]:
@@ -162,6 +177,24 @@ def _own_offer(identity: Identity) -> bytes:
 
 def _entry(key: bytes, subkey: bytes, value: bytes) -> object:
     return check(key, subkey, value, NOW + 60.0, RUN, TICK_S)
+
+
+def _of_invitations() -> dict[str, Decoder]:
+    """What opens the door of a closed run."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    door, rights = public_half(key), ("read", "train")
+    chain = invite(key, door, PEER, rights, NOW, NOW + 60.0)
+    admission = Admission(door, chain, now=lambda: NOW)
+    out = revoke(key, Revocations(admission=door), {PEER: NOW + 10.0})
+    return {
+        "invitation": Decoder(lambda data: granted(read_chain(data), door), (packed_chain(chain),), "msgpack"),
+        "invitation, pasted": Decoder(
+            lambda data: parse_invitation(data.decode(errors="replace")), (spelled(chain).encode(),)
+        ),
+        "revocations": Decoder(lambda data: read_revocations(data, door), (packed_revocations(out),), "msgpack"),
+        "presentation": Decoder(lambda data: admission.meet(PEER, data), (admission.presentation(),), "msgpack"),
+        "record of a closed run": Decoder(lambda data: unvouched(data, door), (admission.vouch(b"x"),), "msgpack"),
+    }
 
 
 def _of_tensors() -> dict[str, Decoder]:

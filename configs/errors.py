@@ -29,6 +29,10 @@ class NetworkError(ShoalError):
     """The network refused: an address that does not answer, a taken port, a clock that is off."""
 
 
+class RefusedError(NetworkError):
+    """A peer of a closed run answers, but not this one: there is no invitation, or it does not hold any more."""
+
+
 class PeerError(ShoalError):
     """A peer sent something that is not allowed. Ends that exchange, never the daemon."""
 

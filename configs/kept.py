@@ -16,7 +16,7 @@ from configs.load import Settings, describe
 from configs.machine import PeerConfig
 
 MACHINE_FILE = "machine.json"
-FOR_ONE_START = frozenset({"state_dir", "initial_peers", "run_id", "init_from", "base"})
+FOR_ONE_START = frozenset({"state_dir", "initial_peers", "run_id", "init_from", "base", "closed", "invitation"})
 KEYS = PeerConfig.model_fields.keys() - FOR_ONE_START
 REMEDY = "correct it, or delete it and give this machine's settings anew"
 

@@ -31,6 +31,8 @@ class PeerConfig(Frozen):
     host: str = "0.0.0.0"  # the address that libp2p listens on
     port: Port = 0  # 0: any free port
     announce: tuple[str, ...] = ()  # multiaddrs that others can reach, when they differ from the listening ones
+    closed: bool = False  # found a run that only those join who are invited
+    invitation: str | None = None  # to a closed run, as `shoal invite` prints it
     use_relay: bool = True  # be reached through a relay when behind a NAT
     status_host: str = "127.0.0.1"
     status_port: Port = 0

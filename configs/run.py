@@ -256,6 +256,8 @@ class RunSpec(RunPlan):
     # without one is written as it was before there were any, so that its run keeps its id.
     initial_id: Annotated[Digest | None, Field(exclude_if=lambda value: value is None)] = None
     origin: Annotated[OriginSpec | None, Field(exclude_if=lambda value: value is None)] = None  # that model's own words
+    # The public half of the key that signs invitations, of a closed run. Left out when there is none, too.
+    admission: Annotated[Digest | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _has_what_is_adapted(self) -> Self:

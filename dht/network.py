@@ -20,7 +20,7 @@ from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind.utils.multiaddr import Multiaddr
 
 from configs.clock import MAX_SKEW_S
-from configs.errors import NetworkError
+from configs.errors import NetworkError, PeerError
 from configs.names import MAX_ADDRESSES
 from dht.addresses import (
     addresses_of,
@@ -30,6 +30,8 @@ from dht.addresses import (
     parse_announce,
     reachable_first,
 )
+from dht.admission import Admission
+from dht.gate import Gate
 from dht.identity import Identity
 from dht.p2pd import CLOSE_S, FAILURES, p2pd_broken, start_p2pd, stop_p2pd
 from dht.storage import BoundedStorage
@@ -54,12 +56,14 @@ async def open_network(
     port: int = 0,
     announce: Sequence[str] = (),
     relays: Sequence[str] = (),
+    admission: Admission | None = None,
 ) -> AsyncIterator["Network"]:
     """Start the libp2p host of this identity (made when missing); it is gone, with its process, when the block ends.
 
     host, port  what to listen on (TCP); port 0 is any free one
     announce    addresses to tell others instead of those that are found
     relays      addresses of peers to be reached through when this one is behind a NAT; empty: none
+    admission   of a closed run: then nobody is answered or asked who is not admitted
 
     Raises NetworkError (the port is taken, libp2p does not start), UsageError (a wrong host or address), StateError.
     """
@@ -70,8 +74,10 @@ async def open_network(
     p2p = await start_p2pd(
         identity_path, host=host, port=port, announce=[dial_target(address) for address in announced], relays=trusted
     )
-    network = Network(identity, p2p)
+    network = Network(identity, p2p, admission)
     try:
+        if network.gate is not None:
+            await network.gate.open()
         yield network
     finally:
         try:
@@ -83,10 +89,14 @@ async def open_network(
 class Network:
     """This peer's place among the others; made by `open_network`."""
 
-    def __init__(self, identity: Identity, p2p: P2P) -> None:
+    def __init__(self, identity: Identity, p2p: P2P, admission: Admission | None = None) -> None:
         self.identity = identity
         self.peer_id = identity.peer_id
         self.p2p = p2p
+        self.admission = admission
+        self.gate = None if admission is None else Gate(p2p, admission)
+        if admission is not None:
+            admission.on_newer = lambda: self._spawn("pass on revocations", self._pass_on())
         self.node: DHTNode | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
@@ -153,7 +163,7 @@ class Network:
         self.node = await DHTNode.create(
             self.p2p,
             node_id=DHTID.generate(source=self.peer_id),
-            record_validator=RecordValidator(run_id, tick_s),
+            record_validator=RecordValidator(run_id, tick_s, self.admission.key if self.admission else None),
             wait_timeout=RPC_S,
             cache_locally=False,  # a cached dictionary hides newer subkeys
             cache_nearest=0,
@@ -176,6 +186,8 @@ class Network:
         An entry is replaced only by one that expires later; so a withdrawal must, too.
         """
         assert self.node is not None, "open_dht comes first"
+        if self.admission is not None:
+            value = self.admission.vouch(value)
         try:
             async with asyncio.timeout(DHT_S):
                 return bool(await self.node.store(key, value, expiration, subkey=subkey))
@@ -195,7 +207,8 @@ class Network:
             raise NetworkError(f"the DHT did not answer within {DHT_S:.0f} s; are other peers reachable?") from None
         if found is None or not isinstance(found.value, dict):
             return {}
-        return {subkey: entry.value for subkey, entry in found.value.items()}
+        values = {subkey: entry.value for subkey, entry in found.value.items()}
+        return values if self.admission is None else _vouched(self.admission, values)
 
     async def serve(self, servicer: ServicerBase, namespace: str | None = None) -> None:
         """Answer the `rpc_…` methods of `servicer` until the network closes."""
@@ -252,6 +265,13 @@ class Network:
         await protocol.call_ping(peer)
         return None
 
+    async def _pass_on(self) -> None:
+        """Show the newest list of revocations to all who are connected."""
+        assert self.gate is not None
+        async with asyncio.TaskGroup() as group:
+            for peer_id in await self.connected():
+                group.create_task(self.gate.pass_on(peer_id))
+
     async def _look_up(self, node_id: DHTID) -> None:
         assert self.node is not None, "open_dht comes first"
         with suppress(TimeoutError):
@@ -286,6 +306,17 @@ class Network:
             async with asyncio.timeout(CLOSE_S):
                 if self.node is not None:
                     await self.node.shutdown()
+
+
+def _vouched(admission: Admission, values: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the records of those who may train; a bad one costs itself and no other."""
+    records = {}
+    for peer_id, value in values.items():
+        try:
+            records[peer_id] = admission.vouched(peer_id, value)
+        except PeerError as error:
+            log.debug("a record was refused: %s", error)
+    return records
 
 
 def clock_skew(sent: float, received: float, theirs: float) -> float:

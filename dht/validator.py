@@ -18,6 +18,8 @@ from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.utils import MSGPackSerializer
 
 from configs.errors import PeerError
+from dht.admission import unvouched
+from dht.invitations import MAX_CHAIN_BYTES
 from dht.records import (
     MAX_RECORD_BYTES,
     ExclusionRecord,
@@ -32,6 +34,7 @@ from dht.records import (
 
 log = logging.getLogger(__name__)
 
+MAX_VALUE_BYTES = MAX_RECORD_BYTES + MAX_CHAIN_BYTES + 16  # a record, and the invitation of who signs it
 MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
 MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "group": GroupRecord, "exclusion": ExclusionRecord}
@@ -39,15 +42,16 @@ ROUNDING_S = 1e-3  # by which an expiration may be later than it should
 
 
 class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
-    """Accepts the signed records of one run, and nothing else."""
+    """Accepts the signed records of one run, and nothing else; of a closed one those that come with an invitation."""
 
-    def __init__(self, run_id: str, tick_s: float) -> None:
-        self._run_id, self._tick_s = run_id, tick_s
+    def __init__(self, run_id: str, tick_s: float, admission: str | None = None) -> None:
+        self._run_id, self._tick_s, self._admission = run_id, tick_s, admission
 
     def validate(self, record: DHTRecord) -> bool:
         """Return whether to store or believe `record`; hivemind calls this for every entry of every answer."""
         try:
-            check(record.key, record.subkey, record.value, record.expiration_time, self._run_id, self._tick_s)
+            entry = record.key, record.subkey, record.value, record.expiration_time
+            check(*entry, self._run_id, self._tick_s, self._admission)
         except PeerError as error:
             log.debug("refused a DHT record: %s", error)
             return False
@@ -55,17 +59,29 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=4096)  # each node on the way repeats the same entries
-def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: str, tick_s: float) -> Opened[Record]:
-    """Return the record that an entry of the DHT of a run holds.
+def check(
+    key: bytes,
+    subkey: bytes,
+    value: bytes,
+    expiration: float,
+    run_id: str,
+    tick_s: float,
+    admission: str | None = None,
+) -> Opened[Record]:
+    """Return the record that an entry of the DHT of a run holds, of one closed by `admission` if that is given.
 
     `key` is the SHA-1 of the raw key; `subkey` and `value` are hivemind's msgpack of a string and of bytes.
 
     Raises PeerError: a regular value (whose "subkey" is None, and which would block the dictionary of everybody),
-    another peer's subkey, another key, another run, a far expiration, a wrong signature, or too many bytes.
+    another peer's subkey, another key, another run, a far expiration, a wrong signature, no invitation, too many bytes.
     """
     owner, data = _unpack(subkey), _unpack(value)
     if not isinstance(owner, str) or not isinstance(data, bytes):
         raise PeerError("not a signed record under a peer's subkey")
+    if admission is not None:
+        invited, data = unvouched(data, admission)
+        if invited != owner:
+            raise PeerError(f"the record of {owner[:64]} comes with the invitation of {invited}")
     kind = open_envelope(data).kind
     if kind not in MODELS:
         raise PeerError(f"a {kind} record has no place in the DHT")
@@ -83,7 +99,7 @@ def check(key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: st
 
 def _unpack(data: bytes) -> Any:
     try:
-        return msgpack.unpackb(data, max_bin_len=MAX_RECORD_BYTES, max_str_len=128, max_ext_len=0, max_array_len=0)
+        return msgpack.unpackb(data, max_bin_len=MAX_VALUE_BYTES, max_str_len=128, max_ext_len=0, max_array_len=0)
     except Exception as error:
         raise PeerError(f"not msgpack: {type(error).__name__}") from None
 

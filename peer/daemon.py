@@ -14,18 +14,15 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from configs.allocator import keep_pages
-from configs.clock import Clock, SteadyTime
 from configs.files import write_json
 from configs.kept import MACHINE_FILE, to_keep
 from configs.load import Settings
-from configs.machine import PeerConfig
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.membership import TWIN, Membership
@@ -47,10 +44,11 @@ from peer.member.chronicle import Chronicle
 from peer.member.company import Company, circumstances
 from peer.member.crowds import Crowds
 from peer.member.duties import Duties
-from peer.member.entry import Entry, enter
+from peer.member.entry import Entry, enter, saved_spec
 from peer.member.examiner import Examiner, warning
 from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
+from peer.member.invited import end_of_invitation, open_admission, written_revocations
 from peer.member.keeper import Keeper, rules_of
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
@@ -58,7 +56,7 @@ from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
-from peer.train.partition import COMMON, Strategy
+from peer.train.partition import COMMON
 from peer.workers.supervisor import Event, Workers, open_workers
 from protocols.answer import Answers
 from protocols.describe import Describe
@@ -105,18 +103,26 @@ async def live(settings: Settings) -> None:
     with leave_on_signals(leaving) as has_begun:
         identity = Identity.load_or_create(key)
         book = AddressBook(config.state_dir / "address_book.json")
+        admission = open_admission(config, identity, saved_spec(config.state_dir))
         async with (
             open_workers(config) as workers,
-            open_network(key, host=config.host, port=config.port, announce=config.announce, relays=relays) as network,
+            open_network(
+                key,
+                host=config.host,
+                port=config.port,
+                announce=config.announce,
+                relays=relays,
+                admission=admission,
+            ) as network,
         ):
-            entry = await enter(settings, identity, network, book)
+            entry = await enter(settings, identity, network, book, admission.key if admission else None)
             advised = entry.advised(settings)
             workers.configure(advised.peer)
             workers.check(entry.spec)
-            facts = facts_of(entry, advised.peer, network.peer_id)
+            facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
             daemon = Daemon(facts, entry, network, workers, book, leaving)
             workers.on_event = daemon.on_worker_event
-            async with open_http(config, daemon.status, Actions(daemon.leave, daemon.pause, daemon.resume)) as url:
+            async with open_http(config, daemon.status, daemon.actions()) as url:
                 await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
@@ -157,7 +163,7 @@ class Daemon:
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded = exclusions.at
         seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
-        self.parts = Parts(facts, activity, membership, store, outlook, session, library, *seen)
+        self.parts = Parts(facts, activity, membership, store, outlook, session, library, *seen, network.admission)
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
         expects = newcomers.are_expected
         stubs = self._stub(Offers), shards
@@ -215,7 +221,7 @@ class Daemon:
             tasks.create_task(self.network.broken())
             parts.activity.download()
             base = await parts.library.obtain_base(parts.outlook.nearest(parts.place.addresses))
-            seed = data_seed(parts.facts.me)
+            seed = parts.facts.data_seed
             tasks.create_task(self.workers.start(parts.facts.spec, seed, base))  # beside the state's download
             await self.changes.first(tasks)
             await self.announcer.publish(clock.tick())
@@ -255,10 +261,9 @@ class Daemon:
     async def _exclude(self, tick: int) -> None:
         parts = self.parts
         await parts.exclusions.keep_up(tick)
-        if parts.facts.me in parts.exclusions.at(tick) and not parts.activity.is_paused:
-            why = "this peer has signed two offers for one round, so others leave it out"
+        if (why := parts.exclusions.of_this_peer(tick)) and not parts.activity.is_paused:
             parts.chronicle.happened(f"paused by itself: {why}")
-            log.error("%s, and it pauses; is it running twice, from copies of one state directory?", why)
+            log.error("%s; until then this peer pauses, for others leave it out", why)
             await self.pause()
 
     async def _renew(self, tick: int) -> None:
@@ -273,7 +278,8 @@ class Daemon:
         rise = warning(parts.chronicle.held_out, parts.examiner.folder)
         left_out = parts.exclusions.told(parts.facts.clock.tick())
         twin = TWIN if parts.membership.has_twin else ""
-        warnings = self.company.present, parts.facts.clock.warning(), twin, rise, *left_out
+        ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
+        warnings = self.company.present, parts.facts.clock.warning(), twin, rise, ending, *left_out
         return status_of(self.parts, [text for text in warnings if text])
 
     async def leave(self) -> None:
@@ -289,6 +295,16 @@ class Daemon:
         """Train again."""
         self.parts.activity.resume()
         await self.parts.session.resume()
+
+    async def pass_on_revocations(self) -> None:
+        """Take up the list of revocations that was written into the state directory, and show it to everybody."""
+        admission, state_dir = self.parts.admission, self.parts.facts.config.state_dir
+        if admission is not None and (written := await asyncio.to_thread(written_revocations, state_dir)):
+            admission.take_revocations(written)
+
+    def actions(self) -> Actions:
+        """Return what this machine may ask."""
+        return Actions(self.leave, self.pause, self.resume, self.pass_on_revocations)
 
     # The end
 
@@ -349,19 +365,9 @@ class Daemon:
         return self.parts.library.lookup(content_id) if found is None else found
 
     def _is_member(self, peer_id: str) -> bool:
-        return peer_id in self.parts.membership.members(self.parts.facts.clock.tick())
+        admission = self.parts.admission
+        is_guest = admission is not None and not admission.allows(peer_id, "train")  # reads, and is never one
+        return is_guest or peer_id in self.parts.membership.members(self.parts.facts.clock.tick())
 
     def _stub(self, service: Any) -> Callable[[str], Any]:
         return lambda peer_id: self.network.stub(service, peer_id, self.entry.spec.run_id)
-
-
-def facts_of(entry: Entry, config: PeerConfig, me: str) -> Facts:
-    """Return what does not change from now on; the clock begins to count."""
-    spec = entry.spec
-    clock = Clock(spec.genesis, spec.rounds.tick_seconds, SteadyTime())
-    return Facts(spec, config, Strategy.of(spec.strategy, len(entry.library.domains)), me, clock)
-
-
-def data_seed(peer_id: str) -> int:
-    """Return what orders a peer's data: another order for every peer."""
-    return int.from_bytes(sha256(peer_id.encode()).digest()[:4], "big")

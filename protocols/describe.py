@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from configs.clock import MAX_SKEW_S
 from configs.corpus import MAX_DOMAINS
-from configs.errors import NetworkError, PeerError, UsageError
+from configs.errors import NetworkError, PeerError, RefusedError, UsageError
 from configs.machine import NO_HINTS, Hints
 from configs.names import MAX_ADDRESSES, Address, Digest, Label, WallSeconds
 from configs.run import PROTOCOL_VERSION, RunSpec
@@ -123,6 +123,8 @@ async def describe(
     asked = now()
     try:
         answer = await call(stub.rpc_describe, DescribeRequest(knows_hints=True), timeout_s)
+    except RefusedError:
+        raise
     except NetworkError as error:
         raise NetworkError(f"the peer was reached but cannot describe its run ({error}); is it a shoal peer?") from None
     answered = now()

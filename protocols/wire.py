@@ -27,8 +27,9 @@ from hivemind.proto.p2pd_pb2 import RPCError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from configs.content import Buffer
-from configs.errors import NetworkError, PeerError
+from configs.errors import NetworkError, PeerError, RefusedError
 from configs.run import PROTOCOL_VERSION
+from dht.gate import refusal
 from dht.p2pd import FAILURES
 
 MAX_MESSAGE_BYTES = 1 << 20
@@ -115,7 +116,13 @@ async def call(rpc: Callable[[Any], Awaitable[Any]], request: Message, timeout_s
     except TimeoutError:
         raise NetworkError(f"no answer within {timeout_s:g} s") from None
     except FAILURES as error:
-        raise NetworkError(f"no answer: {printable(error) or type(error).__name__}") from None
+        raise _failure("no answer", error) from None
+
+
+def _failure(what: str, error: Exception) -> NetworkError:
+    if refused := refusal(error):
+        return RefusedError(refused)
+    return NetworkError(f"{what}: {printable(error) or type(error).__name__}")
 
 
 def printable(value: object) -> str:
@@ -159,7 +166,7 @@ async def each_frame(stream: Frames, frame_s: float = FRAME_S) -> Frames:
             except TimeoutError:
                 raise NetworkError(f"the stream was silent for {frame_s:g} s") from None
             except FAILURES as error:
-                raise NetworkError(f"the stream failed: {printable(error) or type(error).__name__}") from None
+                raise _failure("the stream failed", error) from None
             if not frame.data:
                 return
             yield frame

@@ -318,10 +318,10 @@ def _fuse(sources: list[str], out: Path, form: "Format", progress: Callable[[flo
     """Gather a run's blocks from `sources` and fuse them into `out`; return the tokens in the common block."""
     from peer.fused.fuse import fuse
     from peer.train.partition import COMMON
-    from peer.visit.gather import gather
+    from peer.visit.gather import Sources, gather
 
     progress(0.3)  # what was imported takes most of the time
-    parts = gather(sources)
+    parts = gather(Sources(sources))
     progress(0.7)
     fuse(parts, out, form)
     progress(1.0)

@@ -16,8 +16,8 @@ import typer
 from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
 from peer import __version__
-from peer.commands import logs, models
-from peer.commands.options import Base, Config, InitFrom, Json, StateDir, takes_peer_options
+from peer.commands import admission, answers, logs, models
+from peer.commands.options import Base, Config, InitFrom, Invitation, Json, StateDir, takes_peer_options
 from peer.http import local
 
 if TYPE_CHECKING:
@@ -60,12 +60,20 @@ def demo(as_json: Json = False, state_dir: StateDir = None) -> None:
 
 @app.command(rich_help_panel=PEER)
 @takes_peer_options
-def start(config: Config = None, init_from: InitFrom = None, **settings: Any) -> None:
+def start(
+    config: Config = None,
+    init_from: InitFrom = None,
+    closed: Annotated[
+        bool | None, typer.Option("--closed", help="Only who is invited takes part (shoal invite).")
+    ] = None,
+    invitation: Invitation = None,
+    **settings: Any,
+) -> None:
     """Found a run, or go on with the one in the state directory; prints the line that others join by.
 
     What is given is kept in the state directory and comes back at the next start: give only what changes.
     """
-    _run_daemon(config, init_from=init_from, **settings)
+    _run_daemon(config, init_from=init_from, closed=closed, invitation=invitation, **settings)
 
 
 @app.command(rich_help_panel=PEER)
@@ -75,6 +83,7 @@ def join(
     run: Annotated[str | None, typer.Option("--run", help="Join only this run.", metavar="ID")] = None,
     config: Config = None,
     base: Base = None,
+    invitation: Invitation = None,
     **settings: Any,
 ) -> None:
     """Join a run by the address of any of its peers.
@@ -85,7 +94,7 @@ def join(
         raise UsageError(
             f"'{run}' is no run id: it has 32 hexadecimal digits, as in the line that `shoal status` shows"
         )
-    _run_daemon(config, initial_peers=addresses, run_id=run, base=base, **settings)
+    _run_daemon(config, initial_peers=addresses, run_id=run, base=base, invitation=invitation, **settings)
 
 
 @app.command(rich_help_panel=PEER)
@@ -161,7 +170,9 @@ def simulate(
         return run(scenario, report)
 
 
+app.add_typer(admission.app)
 app.add_typer(models.app)
+app.add_typer(answers.app)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,13 +10,12 @@ import typer
 
 from configs.errors import DataError, UsageError
 from configs.text import printable
-from peer.commands.options import Device, Json, ModelDir
+from peer.commands.options import MODEL, Device, Invitation, Json, ModelDir, StateDir, check_model, home_of
 
 if TYPE_CHECKING:
     from configs.corpus import CorpusInfo, TaskFormat
     from peer.corpus.prepare import Plan
-
-MODEL = "Data and models"
+    from peer.member.invited import Home
 
 DEFAULT_CONTEXT = 128  # tokens
 
@@ -57,6 +56,8 @@ def prepare(
     heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
     shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
     private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
+    state_dir: StateDir = None,
+    invitation: Invitation = None,
     as_json: Json = False,
 ) -> None:
     """Turn text into a corpus: tokenizer, domains, data shards.
@@ -90,7 +91,7 @@ def prepare(
         plan = replace(plan, prompt=prompt_format.replace("\\n", "\n"))
     with TemporaryDirectory() as folder:
         if like is not None:
-            plan = _alike(like, plan, Path(folder), context_length)
+            plan = _alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
         with terminal.progress() as report:
             corpus = preparing.prepare(sources, out, plan, Columns(text_column, domain_column), report)
     if as_json:
@@ -122,6 +123,8 @@ def fuse(
     best: Annotated[
         bool, typer.Option("--best", help="Take the states with the best held-out loss that state directories keep.")
     ] = False,
+    state_dir: StateDir = None,
+    invitation: Invitation = None,
 ) -> None:
     """Build the whole model from the blocks that a swarm holds."""
     if bool(tune_tokens) != (data is not None):
@@ -139,7 +142,8 @@ def fuse(
     from peer.corpus.data import open_corpus
 
     tune_on = None if data is None else (open_corpus(data), tune_tokens)
-    peer.visit.gather.fuse_from(sources, out, form, sub_model, tune_on, base, best)
+    gathered = peer.visit.gather.Sources(sources, base, best, home_of(state_dir, invitation))
+    peer.visit.gather.fuse_from(gathered, out, form, sub_model, tune_on)
     print(f"wrote {out}; {_way_to_ask(form, out)}")
 
 
@@ -159,7 +163,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on the held-out part of each domain of a corpus; of tasks the targets count."""
-    _check_model(model)
+    check_model(model)
     from peer.corpus.data import open_corpus
 
     corpus = open_corpus(data)
@@ -170,7 +174,7 @@ def evaluate(
             f"{data} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input and target"
         )
     if base is not None:
-        _check_model(base)
+        check_model(base)
         if not metrics:
             raise UsageError("--base is scored by its answers; give --metrics, too")
     from peer.commands import terminal
@@ -225,7 +229,7 @@ def generate(
     device: Device = "cpu",
 ) -> None:
     """Let a model go on from a prompt, or answer one if it was trained on a task."""
-    _check_model(model)
+    check_model(model)
     from peer.commands import terminal
     from peer.fused.generate import Generation, task_prompt
     from peer.fused.routed import RoutedModel
@@ -247,55 +251,14 @@ def generate(
         terminal.show_segments(generation.segments())
 
 
-@app.command(rich_help_panel=MODEL)
-def serve(
-    model: ModelDir,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.", metavar="IP")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0: any free one.", min=0, max=65_535)] = 8000,
-    task: Annotated[
-        bool | None, typer.Option("--task/--no-task", help="Ask as it was trained (default: if it was).")
-    ] = None,
-    device: Device = "cpu",
-) -> None:
-    """Answer over HTTP, as OpenAI's completions do: /v1/completions and /v1/models."""
-    _check_model(model)
-    import peer.answers.serve
-
-    peer.answers.serve.run(model, host, port, device, task)
-
-
-@app.command(rich_help_panel=MODEL)
-def ask(
-    address: Annotated[str, typer.Argument(help="Of any peer of the run.", metavar="ADDR")],
-    prompt: Annotated[str, typer.Argument(help="The text to go on from, or a task's input.")],
-    run: Annotated[str | None, typer.Option("--run", help="Ask only this run.", metavar="ID")] = None,
-    task: Annotated[
-        bool | None, typer.Option("--task/--no-task", help="Ask as it is trained (default: if it is).")
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Of the answer.", min=1, max=512)] = 128,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0, max=10)] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Draw from so many tokens; 0: all.", min=0)] = 50,
-    seed: Annotated[int, typer.Option(help="The same seed and state give the same text.", min=0)] = 0,
-) -> None:
-    """Let a running swarm answer: the peer with the sub-model that fits the prompt best."""
-    from dht.addresses import parse_address
-
-    parse_address(address)
-    if not prompt.strip():
-        raise DataError("the prompt is empty; give at least one word")
-    import peer.visit.ask
-
-    peer.visit.ask.ask(address, run, peer.visit.ask.Question(prompt, task, max_tokens, temperature, top_k, seed))
-
-
-def _alike(like: str, plan: "Plan", folder: Path, context_length: int | None) -> "Plan":
+def _alike(like: str, plan: "Plan", folder: Path, context_length: int | None, home: "Home") -> "Plan":
     """Return the plan with the tokens and domains of a run or corpus; its tokenizer is written into `folder`.
 
     `context_length` is what was given, and goes over the run's.
     """
     from peer.visit.likeness import likeness_of
 
-    likeness = likeness_of(like)
+    likeness = likeness_of(like, home)
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_bytes(likeness.tokenizer_json)
     length = context_length or likeness.context_length or plan.context_length
@@ -347,13 +310,6 @@ def _way_to_ask(form: str, out: Path) -> str:
 
 def _of(domain: str, report: Report) -> Report:
     return lambda stage, done, total: report(f"{domain}: {stage}", done, total)
-
-
-def _check_model(model: Path) -> None:
-    if not model.is_dir():
-        raise DataError(f"no model directory at {model}; `shoal fuse` writes one")
-    if not (model / "shoal.json").exists() and not (model / "config.json").exists():
-        raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
 
 
 def _check_format(data: Path, form: "TaskFormat | None", trained: "TaskFormat | None") -> None:

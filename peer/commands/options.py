@@ -6,9 +6,14 @@ None means: not given, so that what the preset says counts, or what the state di
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from configs.errors import DataError
+
+if TYPE_CHECKING:
+    from peer.member.invited import Home
 
 STATE_DIR_VARIABLE = "SHOAL_PEER__STATE_DIR"  # the same as the preset's, so that `status` finds what `start` began
 
@@ -43,6 +48,9 @@ InitFrom = Annotated[
 Base = Annotated[
     Path | None, typer.Option("--base", help="A copy of the run's pretrained model, not to download it.", metavar="DIR")
 ]
+Invitation = Annotated[
+    str | None, typer.Option("--invitation", help="To a closed run, as `shoal invite` prints it.", metavar="WORD")
+]
 Private = Annotated[bool | None, typer.Option("--private/--no-private", help="Never let this data leave the machine.")]
 Devices = Annotated[
     list[str] | None, typer.Option("--device", help="Such as cuda:0 or cpu; may be repeated.", metavar="NAME")
@@ -59,6 +67,8 @@ Device = Annotated[str, typer.Option("--device", help="Such as cuda:0.", metavar
 ModelDir = Annotated[
     Path, typer.Argument(help="What `shoal fuse` wrote, or a Hugging Face directory.", metavar="MODEL")
 ]
+
+MODEL = "Data and models"  # where `--help` lists the commands that work without a daemon
 
 # Those of a daemon, by the setting of `PeerConfig` that each gives, in the order in which `--help` shows them.
 PEER_OPTIONS: dict[str, Any] = {
@@ -91,3 +101,19 @@ def takes_peer_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
     command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
     return command
+
+
+def check_model(model: Path) -> None:
+    """Raise DataError where there is no model."""
+    if not model.is_dir():
+        raise DataError(f"no model directory at {model}; `shoal fuse` writes one")
+    if not (model / "shoal.json").exists() and not (model / "config.json").exists():
+        raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
+
+
+def home_of(state_dir: Path | None, invitation: str | None) -> "Home":
+    """Return whose invitation a command shows to a closed run."""
+    from configs.machine import default_state_dir
+    from peer.member.invited import Home
+
+    return Home(state_dir or default_state_dir(), invitation)

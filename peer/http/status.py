@@ -41,6 +41,16 @@ class PeerStatus(BaseModel):
     digests: dict[str, list[DigestMark]] = {}  # block → the last five
 
 
+class MemberStatus(BaseModel):
+    """One peer that was admitted to a closed run."""
+
+    peer_id: str
+    rights: list[str]
+    until: float  # wall-clock seconds
+    invited_by: str = ""  # empty: by the admission key
+    holds: bool = True  # neither ended nor revoked
+
+
 class Status(BaseModel):
     """Everything that `shoal status --json` prints."""
 
@@ -66,6 +76,8 @@ class Status(BaseModel):
     warnings: list[str] = []  # what is wrong, why, and what helps; most of the time nothing
     skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
     faults: dict[str, int] = {}  # kind → errors that nobody foresaw; the log has the first of each
+    is_closed: bool = False  # only those take part who are invited
+    members: list[MemberStatus] = []  # of a closed run, whose invitations this peer has seen
     losses: list[tuple[int, float]] = []  # (tokens, loss) of the local peer, thinned to at most 200 points
     held_out: dict[str, list[tuple[int, float]]] = {}  # domain → (tokens, loss on text that nobody trains on), likewise
     events: list[str] = []  # the last changes, newest last: joined, left, restarted, skipped

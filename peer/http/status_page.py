@@ -1,4 +1,4 @@
-"""The daemon's HTTP server: its status, its metrics, and the three things that this machine may ask of it.
+"""The daemon's HTTP server: its status, its metrics, and the few things that this machine may ask of it.
 
 How a server listens, and whom it answers at all, is `server.py`'s. Actions are taken only as JSON (which no foreign
 page can send), only from this machine, and never from another site.
@@ -32,13 +32,14 @@ class Actions:
     leave: Action  # returns when the daemon has begun to leave: the server closes only after the answer
     pause: Action
     resume: Action
+    revocations: Action  # read the list in the state directory again, and pass it on
 
 
 @asynccontextmanager
 async def open_http(config: PeerConfig, get_status: Callable[[], Status], actions: Actions) -> AsyncIterator[str]:
     """Serve on `status_host`:`status_port` until the block ends; yields the URL, with the port that was found.
 
-    Answers GET /status, /metrics, /health and POST /leave, /pause, /resume.
+    Answers GET /status, /metrics, /health and POST /leave, /pause, /resume, /revocations.
     Raises NetworkError: the port is taken, or the host is not this machine's. Closing waits 2 s for answers.
     """
     place = Place(
@@ -72,7 +73,7 @@ def _application(get_status: Callable[[], Status], actions: Actions) -> Starlett
         async def act(request: Request) -> Response:
             if (reason := _reason_against(request)) is not None:
                 return refuse(403, reason)
-            log.info("asked to %s", name)
+            log.info("asked for: %s", name)
             try:
                 await action()
             except ShoalError as error:
@@ -81,7 +82,7 @@ def _application(get_status: Callable[[], Status], actions: Actions) -> Starlett
 
         return act
 
-    asked = {"leave": actions.leave, "pause": actions.pause, "resume": actions.resume}
+    asked = {name: getattr(actions, name) for name in ("leave", "pause", "resume", "revocations")}
     return Starlette(
         routes=[
             Route("/", root),

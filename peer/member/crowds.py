@@ -147,4 +147,6 @@ class Crowds:
             log.info("%s has about %.0f holders: from now on they are one group", block, self.holders(block))
 
     def _draw(self, block: str, tick: int, peer: str = "") -> str:
-        return draw(self._facts.spec.run_id, block, tick, peer or self._facts.me)
+        peer, admission = peer or self._facts.me, self._network.admission
+        nonce = "" if admission is None else admission.nonce(peer)
+        return draw(self._facts.spec.run_id, block, tick, peer, nonce)

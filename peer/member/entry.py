@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.corpus import DomainInfo
-from configs.errors import ConfigError, DataError, NetworkError, PeerError, ShoalError, StateError
+from configs.errors import ConfigError, DataError, NetworkError, PeerError, ShoalError, StateError, UsageError
 from configs.files import read_bytes, read_model, write_file, write_json
 from configs.kept import spell
 from configs.load import Settings
 from configs.machine import NO_HINTS, Hints, PeerConfig
 from configs.run import AdapterSpec, ModelSpec, OriginSpec, RunPlan, RunSpec
 from dht.address_book import AddressBook
+from dht.admission import HOW_TO_JOIN
 from dht.identity import Identity
 from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
@@ -71,34 +72,40 @@ class Entry:
         return settings.model_copy(update={"peer": settings.peer.model_copy(update=taken)})
 
 
-async def enter(settings: Settings, identity: Identity, network: Network, book: AddressBook) -> Entry:
-    """Found, join or resume. `book` has the addresses of an earlier life.
+async def enter(
+    settings: Settings, identity: Identity, network: Network, book: AddressBook, admission: str | None = None
+) -> Entry:
+    """Found, join or resume. `book` has the addresses of an earlier life, `admission` is the key of a closed run.
 
     Raises UsageError, NetworkError, StateError, DataError: each with what to do.
     """
-    entry = await _entered(settings, identity, network, book)
+    entry = await _entered(settings, identity, network, book, admission)
     if (base := settings.peer.base) is not None:
         await asyncio.to_thread(copy_base, base, entry.spec, entry.library.folder / BLOBS)
         keep_files(read_files(base), settings.peer.state_dir)
     return entry
 
 
-async def _entered(settings: Settings, identity: Identity, network: Network, book: AddressBook) -> Entry:
+async def _entered(
+    settings: Settings, identity: Identity, network: Network, book: AddressBook, admission: str | None
+) -> Entry:
     config = settings.peer
     known = [address for addresses in book.peers().values() for address in addresses]
     saved = saved_spec(config.state_dir)
     if saved is not None and config.run_id not in (None, saved.run_id):
         raise StateError(_other_state(config.state_dir, saved.run_id, str(config.run_id)))
     if config.initial_peers:
-        return await _join(config, network, saved, known)
+        return await _join(config, network, saved, known, admission)
     if saved is not None:
         return await _resume(config, network, saved, known)
     if settings.run is None:
         raise ConfigError("nothing to found: give a preset with --config, such as --config tiny, or join by an address")
-    return replace(await _found(settings.run, config, identity, network), hints=settings.hints)
+    return replace(await _found(settings.run, config, identity, network, admission), hints=settings.hints)
 
 
-async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network: Network) -> Entry:
+async def _found(
+    plan: RunPlan, config: PeerConfig, identity: Identity, network: Network, admission: str | None
+) -> Entry:
     corpus = await asyncio.to_thread(_own_corpus, plan, config)
     plan = windowed(plan, corpus)
     model, initial_id, origin = await asyncio.to_thread(_beginning, plan, config, corpus)
@@ -111,6 +118,7 @@ async def _found(plan: RunPlan, config: PeerConfig, identity: Identity, network:
         end_of_text=corpus.info.end_of_text,
         initial_id=initial_id,
         origin=origin,
+        admission=admission,
     )
     domains = [d.model_copy(update={"is_public": d.is_public and not config.private}) for d in corpus.info.domains]
     now = time.time()
@@ -145,7 +153,9 @@ async def _clock(plan: RunPlan, config: PeerConfig, initial_id: str | None) -> t
     return choose_tick(plan.rounds, await measure_pace(config, plan, base))
 
 
-async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, known: Sequence[str]) -> Entry:
+async def _join(
+    config: PeerConfig, network: Network, saved: RunSpec | None, known: Sequence[str], admission: str | None
+) -> Entry:
     try:
         peers = await network.connect(config.initial_peers)
     except NetworkError as error:
@@ -155,9 +165,17 @@ async def _join(config: PeerConfig, network: Network, saved: RunSpec | None, kno
         return await _resume(config, network, saved, known)
     description, peer = await _described(network, peers, config.run_id)
     spec = description.spec
+    if admission != spec.admission:
+        raise UsageError(
+            f"run {spec.run_id} is closed: {HOW_TO_JOIN}"
+            if spec.admission
+            else f"run {spec.run_id} is an open one, "
+            f"and the invitation for another: leave out --invitation, or see whether {config.state_dir} is the right "
+            "--state-dir"
+        )
     if saved is not None and saved.run_id != spec.run_id:
         raise StateError(_other_state(config.state_dir, saved.run_id, spec.run_id))
-    if config.run_id is None and saved is None:
+    if config.run_id is None and saved is None and admission is None:
         log.warning(
             "no --run was given: that this is the run you mean, its tokenizer and its text are taken on trust from %s; "
             "ask whoever invited you whether it is run %s",

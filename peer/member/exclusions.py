@@ -1,4 +1,4 @@
-"""Who is left out of every view for a while, with the proof: it has signed two offers for one round.
+"""Who is left out of every view: who has signed two offers for one round and, in a closed run, who is not admitted.
 
 A proof is two signed headers. Whoever meets one writes it into the DHT, whoever reads it checks the signatures, and it
 acts two ticks after it was written, as all membership does. Nobody is believed: only the accused can have signed both.
@@ -53,7 +53,27 @@ class Exclusions:
         self._renewal = 0  # tick at which it tells them again
 
     def at(self, tick: int) -> frozenset[str]:
-        """Return the peers that are in no view at `tick`. It follows from the proofs, whoever has told them."""
+        """Return the peers that are in no view at `tick`.
+
+        It follows from the proofs, whoever has told them, and from the invitations and the list of revocations.
+        """
+        admission = self._network.admission
+        not_admitted = () if admission is None else admission.left_out(self._clock.time_of(tick))
+        return self._two_faced(tick).union(not_admitted)
+
+    def of_this_peer(self, tick: int) -> str:
+        """Say why this peer itself is left out at `tick`, and what to do; nothing if it is not."""
+        me = self._network.peer_id
+        if me in self._two_faced(tick):
+            return (
+                "this peer has signed two offers for one round: is it running twice, from copies of one state "
+                "directory? End one of them"
+            )
+        if me in self.at(tick):
+            return "this peer was revoked, or its invitation has ended: ask for a new one, start with --invitation"
+        return ""
+
+    def _two_faced(self, tick: int) -> frozenset[str]:
         return frozenset(each.peer for each in self._known.values() if each.acts <= tick < each.until)
 
     def told(self, tick: int) -> list[str]:

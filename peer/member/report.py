@@ -4,11 +4,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dht.admission import Admission
 from dht.membership import Member, Membership
 from dht.records import Report
 from peer import __version__
 from peer.block.store import BlockStore
-from peer.http.status import BlockStatus, DigestMark, PeerStatus, Status
+from peer.http.status import BlockStatus, DigestMark, MemberStatus, PeerStatus, Status
 from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
 from peer.member.examiner import Examiner
@@ -23,6 +24,7 @@ from protocols.sealing import Mark
 from protocols.traffic import Traffic
 
 SHOWN_DIGESTS = 5  # the last ones of each block that a record carries
+INVITATION = "INVITATION"  # stands in the join line of a closed run for what `shoal invite` puts there
 SILENT = "silent"  # the state of a peer whose record was not renewed in time: it died, or cannot be reached
 
 
@@ -52,6 +54,7 @@ class Parts:
     examiner: Examiner
     exclusions: Exclusions
     place: Place
+    admission: Admission | None = None  # of a closed run
 
 
 def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
@@ -82,6 +85,8 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
         warnings=list(warnings),
         skipped=dict(chronicle.skipped),
         faults=dict(chronicle.faults),
+        is_closed=facts.spec.admission is not None,
+        members=members_of(parts.admission, facts.clock.now()),
         losses=chronicle.losses,
         held_out=chronicle.held_out,
         events=list(chronicle.events),
@@ -121,7 +126,25 @@ def domain_of(parts: Parts, sub_model: str) -> str:
 def join_line(parts: Parts) -> str:
     """Return the line that a new peer types."""
     address = parts.place.addresses[0] if parts.place.addresses else "ADDRESS"
-    return f"shoal join {address} --run {parts.facts.spec.run_id}"
+    invitation = f" --invitation {INVITATION}" if parts.facts.spec.admission else ""
+    return f"shoal join {address} --run {parts.facts.spec.run_id}{invitation}"
+
+
+def members_of(admission: Admission | None, now: float) -> list[MemberStatus]:
+    """Return whose invitations were seen; nobody's in an open run."""
+    if admission is None:
+        return []
+    revoked = admission.revocations.revoked
+    return [
+        MemberStatus(
+            peer_id=peer,
+            rights=sorted(grant.rights),
+            until=grant.until,
+            invited_by=grant.invited_by,
+            holds=grant.holds(now, revoked),
+        )
+        for peer, grant in sorted(admission.known().items())
+    ]
 
 
 def greeting(parts: Parts, clock: str) -> list[str]:
@@ -137,6 +160,7 @@ def greeting(parts: Parts, clock: str) -> list[str]:
         f"rounds of {first_s:g} s at first, {last_s:g} s in the end; a tick is {rounds.tick_seconds:g} s{why}",
         f"status {parts.place.url}",
         f"join with: {join_line(parts)}",
+        *(["the run is closed: `shoal invite PEER_ID` prints that line for one peer"] if spec.admission else []),
         "ready",
     ]
 

@@ -19,6 +19,7 @@ from configs.text import printable
 from peer.corpus.examples import TaskEncoder
 from peer.corpus.tokenizer import encode_text, open_tokenizer
 from peer.fused.router import Router
+from peer.member.invited import Home
 from peer.train.partition import COMMON, Strategy
 from peer.visit.visit import Visit, open_visit
 from protocols.answer import ANSWER_S, MAX_PROMPT_TOKENS, AnswerRequest, Answers, ask_answer
@@ -48,18 +49,18 @@ class Choice:
     age: int  # tokens
 
 
-def ask(address: str, run_id: str | None, question: Question) -> None:
+def ask(address: str, run_id: str | None, question: Question, home: Home | None = None) -> None:
     """Print the answer of a swarm, as it comes; say on stderr who gave it.
 
     Raises UsageError, DataError, NetworkError, PeerError: one line each.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(ask_swarm(address, run_id, question))
+        runner.run(ask_swarm(address, run_id, question, home))
 
 
-async def ask_swarm(address: str, run_id: str | None, question: Question) -> None:
+async def ask_swarm(address: str, run_id: str | None, question: Question, home: Home | None = None) -> None:
     """Do as `ask` says, in a running event loop."""
-    async with open_visit([address], run_id) as run:
+    async with open_visit([address], run_id, home) as run:
         prompt = _tokens(run, question)
         ranked = rank(run.strategy, Router(np.stack(list(run.counts.values()))), prompt)
         found = choices(run.strategy, ranked, await run.store.ask(run.peers))

@@ -6,7 +6,7 @@ Nothing is trained here and no daemon is needed; the gathering peer is nobody's 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from peer.fused.parts import Parts
 from peer.fused.tune import Tuning
 from peer.member.best import best_looks
 from peer.member.entry import built_in, read_domains, saved_records, saved_spec
+from peer.member.invited import Home
 from peer.member.library import Library
 from peer.train.origin import FOLDER, read_files
 from peer.train.outer import OuterState
@@ -34,37 +35,41 @@ from peer.visit.visit import Counts, open_visit
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where the blocks of a run are taken from, and what goes with them."""
+
+    places: Sequence[str]  # addresses of live peers, or state directories of peers that need not be running
+    base: Path | None = None  # a copy of the model that the run began with: it need not be downloaded
+    best: bool = False  # the states whose held-out loss was best, which only state directories have
+    home: Home | None = None  # has the invitation to a closed run
+
+
 def fuse_from(
-    sources: Sequence[str],
+    sources: Sources,
     out: Path,
     format: Format,
     sub_model: str | None = None,
     tune_on: tuple[Corpus, int] | None = None,
-    base: Path | None = None,
-    best: bool = False,
 ) -> None:
-    """Gather the blocks of a run from `sources` (addresses or state directories) and fuse them into `out`.
+    """Gather the blocks of a run and fuse them into `out`.
 
     `sub_model` is the only one that is taken; a Mixtral is tuned on so many tokens of a corpus, which has the run's
-    tokenizer. `base` and `best` are as in `gather`.
+    tokenizer.
     Raises UsageError, NetworkError, DataError, StateError: one line each.
     """
-    parts = gather(sources, base, best)
+    parts = gather(sources)
     if tune_on is not None and tune_on[0].info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
         path = tune_on[0].path
         raise DataError(f"{path} was prepared with another tokenizer than the run's; prepare it with the run's")
     fuse(parts, out, format, sub_model, tuning=None if tune_on is None else Tuning.on(*tune_on))
 
 
-def gather(sources: Sequence[str], base: Path | None = None, best: bool = False) -> Parts:
-    """Return the newest blocks of a run, with its tokenizer and unigram counts.
-
-    `sources` are addresses of live peers, or state directories of peers that need not be running. From a copy of the
-    model that the run began with, `base`, is taken what would have to be downloaded, and its small files. `best` takes
-    the states whose held-out loss was best, which only state directories have.
-    """
-    folders = [Path(source) for source in sources if not source.startswith("/ip") and Path(source).is_dir()]
-    addresses = [source for source in sources if Path(source) not in folders]
+def gather(sources: Sources) -> Parts:
+    """Return the newest blocks of a run, or the best, with its tokenizer and unigram counts."""
+    places, base, best = sources.places, sources.base, sources.best
+    folders = [Path(source) for source in places if not source.startswith("/ip") and Path(source).is_dir()]
+    addresses = [source for source in places if Path(source) not in folders]
     if folders and addresses:
         raise UsageError("give either addresses or state directories, not both")
     if best and not folders:
@@ -73,7 +78,7 @@ def gather(sources: Sequence[str], base: Path | None = None, best: bool = False)
         parts = _from_folders(folders, base, best)
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            parts = runner.run(_from_peers(addresses, base))
+            parts = runner.run(_from_peers(addresses, base, sources.home))
     if parts.spec.origin is not None and not parts.files:
         log.warning(
             "the chat template and the other small files of %s are not here: name a copy of it with --base DIR",
@@ -121,8 +126,8 @@ def _from_folders(folders: Sequence[Path], base: Path | None, best: bool) -> Par
     return replace(_parts(spec, newest, counts, libraries, domains), files=kept)
 
 
-async def _from_peers(addresses: Sequence[str], base: Path | None) -> Parts:
-    async with open_visit(addresses) as run:
+async def _from_peers(addresses: Sequence[str], base: Path | None, home: Home | None) -> Parts:
+    async with open_visit(addresses, home=home) as run:
         files = {} if base is None else await asyncio.to_thread(_take_base, base, run.library)
         await run.library.obtain_base([run.peers])
         blocks = await _newest(run.store, run.peers)

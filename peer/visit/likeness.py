@@ -13,6 +13,7 @@ from configs.corpus import DomainInfo
 from configs.errors import DataError
 from dht.addresses import is_address
 from peer.corpus.data import open_corpus
+from peer.member.invited import Home
 from peer.visit.visit import open_visit
 
 
@@ -25,7 +26,7 @@ class Likeness:
     counts: Mapping[str, NDArray[np.uint64]]
 
 
-def likeness_of(source: str) -> Likeness:
+def likeness_of(source: str, home: Home | None = None) -> Likeness:
     """Return that of a corpus (a directory), or of the run of a peer (an address).
 
     Raises UsageError, NetworkError, DataError: one line each.
@@ -35,11 +36,11 @@ def likeness_of(source: str) -> Likeness:
         _check(source, corpus.info.domains)
         return Likeness(corpus.tokenizer_json(), None, corpus.all_counts())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_of_run(source))
+        return runner.run(_of_run(source, home))
 
 
-async def _of_run(address: str) -> Likeness:
-    async with open_visit([address]) as run:
+async def _of_run(address: str, home: Home | None) -> Likeness:
+    async with open_visit([address], home=home) as run:
         _check("the run", run.domains)
         return Likeness(run.library.tokenizer_json, run.spec.model.context_length, dict(run.counts))
 

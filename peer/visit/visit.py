@@ -18,10 +18,12 @@ from configs.corpus import DomainInfo
 from configs.errors import NetworkError, UsageError
 from configs.run import RunSpec
 from dht.addresses import addresses_of
+from dht.identity import Identity
 from dht.network import Network, open_network
 from peer.block.store import BlockStore
 from peer.corpus.data import read_counts
 from peer.member.entry import read_domains, shards_stub
+from peer.member.invited import Home, open_visitor
 from peer.member.library import Library, tokenizer_from
 from peer.train.partition import Strategy
 from protocols.describe import Describe, describe
@@ -49,13 +51,18 @@ class Visit:
 
 
 @asynccontextmanager
-async def open_visit(addresses: Sequence[str], run_id: str | None = None) -> AsyncIterator[Visit]:
+async def open_visit(
+    addresses: Sequence[str], run_id: str | None = None, home: Home | None = None
+) -> AsyncIterator[Visit]:
     """Reach a run by the addresses of any of its peers; it is left, with all that was fetched, when the block ends.
 
+    `home` has the invitation to a closed run.
     Raises UsageError (another run than `run_id`; no address), NetworkError (nobody answers), PeerError, DataError.
     """
     with tempfile.TemporaryDirectory(prefix="shoal-visit-") as folder:
-        async with open_network(Path(folder) / "identity.key") as network:
+        key = Path(folder) / "identity.key"
+        admission = None if home is None else open_visitor(home, Identity.load_or_create(key))
+        async with open_network(key, admission=admission) as network:
             reached = await network.connect(addresses)
             description = await describe(network.stub(Describe, reached[0]), expected_run_id=run_id)
             await _meet(network, description.members)

@@ -50,8 +50,11 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
         async def resume() -> None:
             raise StateError("it trains already")
 
+        async def revocations() -> None:
+            asked.append("revocations")
+
         with hold_state_dir(state_dir):
-            async with open_http(PeerConfig(), example, Actions(leave, pause, resume)) as url:
+            async with open_http(PeerConfig(), example, Actions(leave, pause, resume, revocations)) as url:
                 announce_daemon(state_dir, url, PEERS[0])
                 ends.append((asyncio.get_running_loop(), leaving))
                 ready.set()

@@ -9,16 +9,17 @@ import pytest
 
 from configs.corpus import TaskFormat
 from configs.errors import DataError
-from peer.commands.models import _check_format, _check_model, _check_tokenizer, _way_to_train
+from peer.commands.models import _check_format, _check_tokenizer, _way_to_train
+from peer.commands.options import check_model
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`shoal fuse` writes one"):
-        _check_model(tmp_path / "nowhere")
+        check_model(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"neither shoal\.json nor config\.json"):
-        _check_model(tmp_path)
+        check_model(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    _check_model(tmp_path)
+    check_model(tmp_path)
 
 
 def test_data_with_another_tokenizer_or_prompt_format(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ class Asked:
     async def pause(self) -> None:
         self.names.append("pause")
 
+    async def revocations(self) -> None:
+        self.names.append("revocations")
+
     async def resume(self) -> None:
         raise StateError("nothing to resume; it trains already")
 
@@ -37,7 +40,7 @@ def with_server(
     asked = asked or Asked()
 
     async def main() -> None:
-        actions = Actions(asked.leave, asked.pause, asked.resume)
+        actions = Actions(asked.leave, asked.pause, asked.resume, asked.revocations)
         async with (
             open_http(PeerConfig(**config), example, actions) as url,
             httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client,
@@ -155,7 +158,9 @@ def test_a_taken_port_is_named() -> None:
         asked = Asked()
         with pytest.raises(NetworkError, match=f"port {port} is taken; choose another --status-port"):
             async with open_http(
-                PeerConfig(status_port=port), example, Actions(asked.leave, asked.pause, asked.resume)
+                PeerConfig(status_port=port),
+                example,
+                Actions(asked.leave, asked.pause, asked.resume, asked.revocations),
             ):
                 pass
 

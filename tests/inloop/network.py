@@ -42,6 +42,7 @@ class Network:
         self._services: dict[tuple[type, str | None], Any] = {}
         self._answering: set[asyncio.Task[Any]] = set()
         self._stubs: dict[tuple[type, str, str | None], Any] = {}
+        self.admission = None  # the run is open
         air.there[self.peer_id] = self
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from peer.member.best import FOLDER, keep_best
 from peer.member.entry import Entry
 from peer.train.outer import SWARM, OuterState, new_state
 from peer.train.partition import COMMON, Strategy
-from peer.visit.gather import fuse_from, gather
+from peer.visit.gather import Sources, fuse_from, gather
 
 
 @pytest.fixture
@@ -39,19 +39,19 @@ def test_the_best_state_is_fused_in_the_place_of_the_newest(
 ) -> None:
     folder, newest = saved("replicas")
     with pytest.raises(UsageError, match=r"no best state is kept there; .* Leave out --best"):
-        gather([str(folder)], best=True)
+        gather(Sources([str(folder)], best=True))
     best = new_state(COMMON, newest.phi + 1.0, None, version=0, round_=0, ages={SWARM: 5}, is_final=False)
     assert keep_best(folder / FOLDER, COMMON, {"fish": 2.0}, [best])
-    assert gather([str(folder)]).blocks[COMMON].equal(newest.phi)
-    assert gather([str(folder)], best=True).blocks[COMMON].equal(best.phi)
-    fuse_from([str(folder)], tmp_path / "out", "llama", best=True)
+    assert gather(Sources([str(folder)])).blocks[COMMON].equal(newest.phi)
+    assert gather(Sources([str(folder)], best=True)).blocks[COMMON].equal(best.phi)
+    fuse_from(Sources([str(folder)], best=True), tmp_path / "out", "llama")
     assert (tmp_path / "out" / "config.json").is_file()
     with pytest.raises(UsageError, match="lie on disk: give state directories, or leave out --best"):
-        gather(["/ip4/127.0.0.1/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"], best=True)
+        gather(Sources(["/ip4/127.0.0.1/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"], best=True))
 
 
 def test_experts_have_no_best_state(saved: Callable[[str], tuple[Path, OuterState]]) -> None:
     folder, state = saved("experts")
     keep_best(folder / FOLDER, COMMON, {"fish": 2.0}, [state])
     with pytest.raises(UsageError, match="experts share a trunk"):
-        gather([str(folder)], best=True)
+        gather(Sources([str(folder)], best=True))

@@ -10,7 +10,7 @@ import pytest
 from configs.clock import Clock
 from configs.run import RunSpec
 from peer.member.crowds import Crowds
-from protocols.grouping import begin
+from protocols.grouping import begin, draw
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
     return rooms
 
 
-def crowds_of(rooms: Any) -> Crowds:
-    network: Any = None
+def crowds_of(rooms: Any, admission: Any = None) -> Crowds:
+    network: Any = SimpleNamespace(admission=admission)
     return Crowds(rooms.facts, network, rooms.membership, rooms.replicas, lambda block: False, list)
 
 
@@ -50,6 +50,17 @@ def test_a_newcomer_takes_the_word_of_those_who_have_counted(rooms: Any) -> None
     asyncio.run(crowds.keep_up(8))
     assert crowds.is_crowd("model")
     assert crowds.holders("model") == pytest.approx(1000.0, rel=0.2)
+
+
+def test_in_a_closed_run_nobody_chooses_his_draws(rooms: Any) -> None:
+    """An identity is quickly made; its invitation's nonce comes from somebody else."""
+    open_run = {crowds_of(rooms)._draw("model", tick) for tick in range(9)}
+    closed = crowds_of(rooms, SimpleNamespace(nonce=lambda peer: f"nonce of {peer}"))
+    drawn = {closed._draw("model", tick) for tick in range(9)}
+    assert not open_run & drawn
+    run_id = rooms.facts.spec.run_id
+    assert drawn == {draw(run_id, "model", tick, "me", "nonce of me") for tick in range(9)}
+    assert closed._draw("model", 1, "a") == draw(run_id, "model", 1, "a", "nonce of a")
 
 
 def test_a_block_that_was_put_away_is_counted_no_more(rooms: Any) -> None:

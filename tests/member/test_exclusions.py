@@ -41,6 +41,7 @@ class World:
 
         class Network:
             peer_id = identity.peer_id
+            admission = None
 
             def __init__(self) -> None:
                 self.identity = identity

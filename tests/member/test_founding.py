@@ -28,7 +28,7 @@ from peer.member.entry import Entry, windowed
 from peer.train.model import initial_parameters
 from peer.train.outer import new_state
 from peer.train.partition import COMMON, Strategy
-from peer.visit.gather import gather
+from peer.visit.gather import Sources, gather
 from protocols.state import BlockState
 
 VOCABULARY = 320  # of the model; its tokenizer has fewer tokens
@@ -153,7 +153,7 @@ def test_adapters_are_fused_with_what_the_state_directory_holds(
     assert state.size < base.size_bytes // 2 and state.is_final
     store = BlockStore(tmp_path / "state" / "blocks", spec, strategy, cast(Any, None), cast(Any, None))
     asyncio.run(store.put(state))
-    parts = gather([str(tmp_path / "state")])
+    parts = gather(Sources([str(tmp_path / "state")]))
     theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
     tokens = torch.randint(0, VOCABULARY, (2, 32), generator=torch.Generator().manual_seed(1))
     changed = state.phi + 0.1
@@ -182,7 +182,7 @@ def test_adapters_are_fused_with_what_the_state_directory_holds(
         fuse(replace(both, base=None), tmp_path / "never")
     path.unlink()
     with pytest.raises(DataError, match="in none of these directories"):
-        gather([str(tmp_path / "state")])
+        gather(Sources([str(tmp_path / "state")]))
 
 
 def test_another_beginning_is_another_run(

@@ -23,7 +23,7 @@ from peer.member.entry import Entry
 from peer.train.origin import FILES, MAX_FILE_BYTES, read_files, read_origin
 from peer.train.partition import Strategy
 from peer.train.pretrained import copy_base
-from peer.visit.gather import gather
+from peer.visit.gather import Sources, gather
 
 VOCABULARY = 320
 TEMPLATE = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}</s>{% endfor %}"
@@ -120,10 +120,10 @@ def test_the_small_files_are_the_fuser_s_own_or_those_of_a_copy(
     strategy = Strategy("adapters", 2)
     store = BlockStore(state / "blocks", entry.spec, strategy, cast(Any, None), cast(Any, None))
     asyncio.run(store.put(initial_state(entry.spec, strategy)))
-    assert gather([str(state)]).files == read_files(chat_model)
+    assert gather(Sources([str(state)])).files == read_files(chat_model)
     for path in (state / "origin").iterdir():
         path.unlink()
-    lacking = gather([str(state)])
+    lacking = gather(Sources([str(state)]))
     assert not lacking.files
     assert "name a copy of it with --base DIR" in caplog.text
     fuse(lacking, tmp_path / "bare", "llama")

@@ -58,9 +58,10 @@ def test_a_record_carries_the_last_digests_only() -> None:
     assert [version for version, _ in packed_digests({"model": marks})["model"]] == [7, 8, 9, 10, 11]
 
 
-def test_the_line_to_join_by_has_the_first_address() -> None:
+@pytest.mark.parametrize(("admission", "ends"), [(None, "0123"), ("0" * 64, "0123 --invitation INVITATION")])
+def test_the_line_to_join_by_has_the_first_address(admission: str | None, ends: str) -> None:
     parts: Any = SimpleNamespace(
         place=SimpleNamespace(addresses=["/ip4/192.0.2.1/tcp/1/p2p/Qm"]),
-        facts=SimpleNamespace(spec=SimpleNamespace(run_id="0123")),
+        facts=SimpleNamespace(spec=SimpleNamespace(run_id="0123", admission=admission)),
     )
-    assert join_line(parts) == "shoal join /ip4/192.0.2.1/tcp/1/p2p/Qm --run 0123"
+    assert join_line(parts) == f"shoal join /ip4/192.0.2.1/tcp/1/p2p/Qm --run {ends}"
