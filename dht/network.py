@@ -17,7 +17,7 @@ from hivemind.dht.routing import DHTID
 from hivemind.p2p import P2P, PeerID, ServicerBase
 from hivemind.proto import dht_pb2
 from hivemind.utils.logging import use_hivemind_log_handler
-from hivemind.utils.multiaddr import Multiaddr
+from multiaddr import Multiaddr  # Hivemind's own writes a peer id inside an address so that p2pd cannot read it
 
 from configs.clock import MAX_SKEW_S
 from configs.errors import NetworkError
@@ -31,7 +31,7 @@ from dht.addresses import (
     reachable_first,
 )
 from dht.identity import Identity
-from dht.p2pd import CLOSE_S, FAILURES, p2pd_broken, start_p2pd, stop_p2pd
+from dht.p2pd import CLOSE_S, FAILURES, Reachability, p2pd_broken, start_p2pd, stop_p2pd
 from dht.storage import BoundedStorage
 from dht.validator import RecordValidator
 
@@ -43,6 +43,7 @@ RPC_S = 3.0  # one question to one DHT node
 DHT_S = 20.0  # a whole store or fetch
 REFRESH_S = 60.0  # between two look-ups that keep the routing table alive
 REDIAL_S = 10.0  # before a peer that could not be dialled is tried again
+MAX_FAILURES = 256  # peers of which it is remembered why they could not be dialled
 PATIENCE_S = (0.2, 0.5, 1.0, 2.0, 0.0)  # after each greeting: the other may have started this very second
 
 
@@ -54,12 +55,14 @@ async def open_network(
     port: int = 0,
     announce: Sequence[str] = (),
     relays: Sequence[str] = (),
+    reachability: Reachability = "unknown",
 ) -> AsyncIterator["Network"]:
     """Start the libp2p host of this identity (made when missing); it is gone, with its process, when the block ends.
 
-    host, port  what to listen on (TCP); port 0 is any free one
-    announce    addresses to tell others instead of those that are found
-    relays      addresses of peers to be reached through when this one is behind a NAT; empty: none
+    host, port    what to listen on (TCP); port 0 is any free one
+    announce      addresses to tell others instead of those that are found
+    relays        addresses of peers to be reached through when this one cannot be dialled; empty: none
+    reachability  whether it can be, if that is known: libp2p finds out by itself, but slowly
 
     Raises NetworkError (the port is taken, libp2p does not start), UsageError (a wrong host or address), StateError.
     """
@@ -68,9 +71,15 @@ async def open_network(
     trusted = [parse_address(address)[0] for address in relays]
     use_hivemind_log_handler("nowhere")  # its messages go where ours go
     p2p = await start_p2pd(
-        identity_path, host=host, port=port, announce=[dial_target(address) for address in announced], relays=trusted
+        identity_path,
+        host=host,
+        port=port,
+        announce=[dial_target(address) for address in announced],
+        relays=trusted,
+        reachability=reachability,
     )
-    network = Network(identity, p2p)
+    relayed = [f"{relay}/p2p-circuit/p2p/{identity.peer_id}" for relay in trusted if reachability == "private"]
+    network = Network(identity, p2p, relayed)
     try:
         yield network
     finally:
@@ -83,13 +92,15 @@ async def open_network(
 class Network:
     """This peer's place among the others; made by `open_network`."""
 
-    def __init__(self, identity: Identity, p2p: P2P) -> None:
+    def __init__(self, identity: Identity, p2p: P2P, relayed: Sequence[str] = ()) -> None:
         self.identity = identity
         self.peer_id = identity.peer_id
         self.p2p = p2p
         self.node: DHTNode | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
+        self._relayed = relayed  # addresses by which this peer is reached through another
+        self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
 
     async def addresses(self) -> list[str]:
         """Return the addresses of this peer, those that most others can reach first."""
@@ -97,7 +108,14 @@ class Network:
             found = await self.p2p.get_visible_maddrs(latest=True)
         except (ValueError, *FAILURES):  # ValueError: it has none at the moment
             found = []
-        return reachable_first(str(address) for address in found)[:MAX_ADDRESSES]
+        return reachable_first([*map(str, found), *self._relayed])[:MAX_ADDRESSES]
+
+    async def seen_at(self, peer_id: str) -> list[str]:
+        """Return the addresses that a connected peer has from here, one for each connection."""
+        try:
+            return [str(a) for info in await self.p2p.list_peers() if str(info.peer_id) == peer_id for a in info.addrs]
+        except FAILURES:
+            return []
 
     async def connect(self, addresses: Sequence[str], timeout_s: float = 10.0) -> list[str]:
         """Dial all of `addresses` at once and return the ids of the peers that were reached.
@@ -223,9 +241,14 @@ class Network:
 
     async def _acquaint(self, peer_id: str, addresses: Sequence[str]) -> None:
         problem = await self._dial(peer_id, addresses, REDIAL_S)
-        if problem is None and self.node is not None:
-            problem = await self._greet(peer_id)
         if problem is not None:
+            problem = explain(addresses[0], problem)
+        elif self.node is not None:
+            problem = await self._greet(peer_id)
+        if problem is None:
+            self.failures.pop(peer_id, None)
+        else:
+            self.failures = dict(list(self.failures.items())[-MAX_FAILURES:]) | {peer_id: problem}
             log.debug("not connected to %s: %s", peer_id, problem)
 
     async def _greet(self, peer_id: str, *, patient: bool = False) -> str | None:
