@@ -1,4 +1,4 @@
-"""Networks with NATs and firewalls on one machine: a namespace for each machine and each router, joined by "the Internet".
+"""Networks with NATs and firewalls on one machine: a namespace for each machine and router, joined by an "Internet".
 
     with open_world([Site("open"), Site("cone"), Site("symmetric")]) as machines:
         subprocess.Popen(machines[1].command("python", "-m", "…"))

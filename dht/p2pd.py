@@ -91,7 +91,7 @@ async def start_p2pd(
     """
     raise_limit()
     _end_orphan(_pid_file(identity_path), identity_path)
-    port = _check_port(host, port)
+    port = check_port(host, port)
     hosts = ["0.0.0.0", "::"] if host == "::" else [host]  # libp2p takes :: for IPv6 alone
     starting = asyncio.ensure_future(
         P2P.create(
@@ -150,10 +150,10 @@ def _pid_file(identity_path: Path) -> Path:
     return identity_path.with_name(f"{identity_path.name}.p2pd")
 
 
-def _check_port(host: str, port: int) -> int:
-    """Say what is wrong with `host` and `port` before p2pd does: it would share a port that is taken.
+def check_port(host: str, port: int) -> int:
+    """Return the port that can be listened on: `port`, or for 0 a free one where both families shall have the same.
 
-    Return the port, and a free one for 0 where both families shall have the same.
+    Says what is wrong before p2pd does, which would share a port that is taken. Raises NetworkError, UsageError.
     """
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET

@@ -5,7 +5,6 @@ has. Here the peers that this one knows are asked before it begins, in seconds, 
 """
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from configs.errors import ShoalError
 from configs.machine import PeerConfig
-from dht.addresses import addresses_of
+from dht.addresses import addresses_of, is_internet
 from dht.network import Network, open_network
 from dht.p2pd import Reachability
 from peer.http.server import is_loopback
@@ -91,17 +90,10 @@ def judge(answers: Sequence[ReachAnswer]) -> Reachability:
     Those count who see it on the Internet, if there are any: in one's own network doors are open that are closed there.
     """
     tried = [answer for answer in answers if answer.outcome in ("open", "refused", "silent", "other")]
-    tried = [answer for answer in tried if is_global(answer.host)] or tried
+    tried = [answer for answer in tried if is_internet(answer.host)] or tried
     if not tried:
         return "unknown"
     return "public" if any(answer.outcome == "open" for answer in tried) else "private"
-
-
-def is_global(host: str) -> bool:
-    """Return whether `host` is an IP address of the Internet."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_global
-    return False
 
 
 def listening_port(addresses: Sequence[str]) -> int:
