@@ -100,6 +100,7 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
         self._relayed = relayed  # addresses by which this peer is reached through another
+        self.linked: set[str] = set()  # peers that were connected at the last look
         self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
 
     async def addresses(self) -> list[str]:
@@ -145,9 +146,10 @@ class Network:
     async def connected(self) -> set[str]:
         """Return the ids of the peers to which there is a connection now."""
         try:
-            return {info.peer_id.to_base58() for info in await self.p2p.list_peers()}
+            self.linked = {info.peer_id.to_base58() for info in await self.p2p.list_peers()}
         except FAILURES:
-            return set()
+            self.linked = set()
+        return self.linked
 
     async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
         """See to it that calls by peer id work: connect in the background, and let both DHT tables know.
