@@ -19,6 +19,11 @@ class Unknown:
     is_fault: bool = False
 
 
+@dataclass(frozen=True)
+class OtherVersion(Unknown):
+    """Not measured, as the other side is of another version of shoal."""
+
+
 Measured: TypeAlias = T | Unknown
 
 

@@ -16,7 +16,7 @@ from configs.run import RunSpec
 from dht.addresses import addresses_of, parse_address
 from dht.network import Network, open_network
 from dht.relays import Terms, ask_terms
-from peer.doctor.facts import Description, Measured, Outside, Unknown
+from peer.doctor.facts import Description, Measured, OtherVersion, Outside, Unknown
 from peer.member.arrival import listening_port
 from peer.member.entry import read_domains
 from protocols.describe import Describe, DescribeRequest, RunDescription
@@ -83,11 +83,11 @@ async def _hear(network: Network, peer: str) -> Measured[tuple[RunDescription, D
         answered = time.time()
         spec = RunSpec.model_validate_json(answer.spec)
     except PeerError as error:
-        return Unknown(str(error), is_fault=True)
+        return OtherVersion(str(error), is_fault=True)
     except ShoalError as error:
         return Unknown(f"the peer does not describe its run ({error})", is_fault=True)
     except ValidationError:
-        return Unknown("the peer's run is of another version of shoal", is_fault=True)
+        return OtherVersion("the peer's run is of another version of shoal", is_fault=True)
     offset_s = answer.now - (asked + answered) / 2
     return answer, Description(answer.version, spec, offset_s, (answered - asked) / 2)
 

@@ -9,7 +9,7 @@ from configs.clock import MAX_SKEW_S
 from configs.run import RunSpec
 from dht.addresses import is_internet
 from dht.streams import DESCRIPTORS, MAX_STREAMS
-from peer.doctor.facts import Description, Facts, Machine, Outside, Unknown
+from peer.doctor.facts import Description, Facts, Machine, OtherVersion, Outside, Unknown
 from peer.train.partition import trained_shapes
 from protocols.codecs import encoded_size
 from protocols.reach import ReachAnswer
@@ -79,7 +79,7 @@ def versions(machine: Machine, outside: Outside) -> Check:
     own = f"shoal {machine.version}, protocol {machine.protocol}"
     found = outside.description
     if isinstance(found, Unknown):
-        if "version" in found.why:
+        if isinstance(found, OtherVersion):
             return Check("versions", "no", f"{own}; {found.why}", "install the version that the run was founded with")
         return Check("versions", "not checked", f"{own}; {found.why or _why(outside)}")
     if found.spec.protocol != machine.protocol:
@@ -105,7 +105,9 @@ def run(machine: Machine, outside: Outside) -> Check:
     if isinstance(own, Unknown) and own.is_fault:
         return Check("run", "no", own.why, "move the damaged file away, or give another --state-dir")
     if isinstance(found, Unknown):
-        return Check("run", "not checked", found.why or _why(outside))
+        is_mute = found.is_fault and not isinstance(found, OtherVersion)
+        remedy = "see that it is the address of a Shoal peer; whoever runs a closed run must have invited you"
+        return Check("run", "no" if is_mute else "not checked", found.why or _why(outside), remedy if is_mute else "")
     name = f"{found.spec.run_id} ({found.spec.name})"
     if isinstance(own, Unknown) or own == found.spec.run_id:
         return Check("run", "yes", name)
