@@ -85,9 +85,9 @@ SITUATIONS = (
     Situation("forwarded port", {"reachable": "yes open", "nat": "yes cone"}, CLEAR, site="forwarded"),
     Situation(
         "peer behind a relay",
-        {"address": "yes", "reachable": "not checked through a relay", "relay": "no behind a relay"},
-        "not known: nobody could try",
-        site="cone",  # one that can be dialled would be dialled by the peer itself, and that is no relay any more
+        {"address": "yes p2p-circuit", "reachable": "no forward TCP port 4003", "nat": "yes cone", "relay": "yes"},
+        "behind a cone NAT, reached through a relay",
+        site="cone",
         target="hidden",
     ),
     Situation("no route", {"address": "no no route"}, "no way to the peer", site="six"),

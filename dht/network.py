@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
@@ -43,6 +43,7 @@ RPC_S = 3.0  # one question to one DHT node
 DHT_S = 20.0  # a whole store or fetch
 REFRESH_S = 60.0  # between two look-ups that keep the routing table alive
 REDIAL_S = 10.0  # before a peer that could not be dialled is tried again
+Link = Literal["direct", "relayed"]
 MAX_FAILURES = 256  # peers of which it is remembered why they could not be dialled
 PATIENCE_S = (0.2, 0.5, 1.0, 2.0, 0.0)  # after each greeting: the other may have started this very second
 
@@ -100,7 +101,7 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
         self._relayed = relayed  # addresses by which this peer is reached through another
-        self.linked: set[str] = set()  # peers that were connected at the last look
+        self.links: dict[str, Link] = {}  # peers that were connected at the last look, and how
         self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
 
     async def addresses(self) -> list[str]:
@@ -145,11 +146,14 @@ class Network:
 
     async def connected(self) -> set[str]:
         """Return the ids of the peers to which there is a connection now."""
-        try:
-            self.linked = {info.peer_id.to_base58() for info in await self.p2p.list_peers()}
-        except FAILURES:
-            self.linked = set()
-        return self.linked
+        links: dict[str, Link] = {}
+        with suppress(*FAILURES):
+            for info in await self.p2p.list_peers():
+                is_relayed = all("/p2p-circuit" in str(address) for address in info.addrs)
+                peer_id = info.peer_id.to_base58()
+                links[peer_id] = "relayed" if is_relayed and links.get(peer_id) != "direct" else "direct"
+        self.links = links
+        return {*links}
 
     async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
         """See to it that calls by peer id work: connect in the background, and let both DHT tables know.

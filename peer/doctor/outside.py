@@ -59,8 +59,8 @@ async def _ask(
     async with asyncio.TaskGroup() as group:
         heard = group.create_task(_hear(network, peer))
         reached = group.create_task(_reach(network, peer, asked_port))
-        terms = group.create_task(_terms(network, peer))
-    asked = [reached.result()]
+        granted = group.create_task(_terms(network, peer))
+    asked, terms = [reached.result()], granted.result()
     description: Measured[Description] = Unknown("")
     down_mbit: Measured[float] = Unknown("the peer did not describe its run")
     if isinstance(said := heard.result(), Unknown):
@@ -69,10 +69,13 @@ async def _ask(
         answer, description = said
         others = await _others(network, peer, answer)
         asked += await asyncio.gather(*(_reach(network, other, asked_port) for other in others))
+        for other in others if isinstance(terms, Unknown) else []:
+            found = await _terms(network, other)
+            terms = terms if isinstance(found, Unknown) else found
         down_mbit = await _measure(network, peer, answer, description.spec)
     answers = [each for each in asked if isinstance(each, ReachAnswer)]
     problem = next((each for each in asked if isinstance(each, str)), "")
-    return Outside(address, hosts, own_port, asked_port, answers, problem, terms.result(), description, down_mbit)
+    return Outside(address, hosts, own_port, asked_port, answers, problem, terms, description, down_mbit)
 
 
 async def _hear(network: Network, peer: str) -> Measured[tuple[RunDescription, Description]]:
@@ -109,7 +112,7 @@ async def _terms(network: Network, peer: str) -> Measured[Terms]:
 
 
 async def _others(network: Network, peer: str, answer: RunDescription) -> list[str]:
-    """Connect to other members that can be dialled from here; return which they are."""
+    """Connect to other members that can be dialled from here; return them, and the relay that leads to this peer."""
 
     async def dial(member: str, addresses: Sequence[str]) -> None:
         with suppress(ShoalError):

@@ -214,7 +214,7 @@ def relay(outside: Outside) -> Check:
         )
     data = "without limit" if terms.data_bytes == 0 else f"{terms.data_bytes / 2**20:,.0f} MiB"
     time = "for ever" if terms.seconds == 0 else f"{terms.seconds / 60:g} min"
-    said = f"the peer relays: {data} each way and {time} for each connection"
+    said = f"there is one: {data} each way and {time} for each connection"
     if 0 < terms.data_bytes < WIDE_BYTES:
         return Check(
             "relay", "no", said, "too little for offers: name more peers that can be dialled, or restart that one"

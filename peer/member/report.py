@@ -148,11 +148,11 @@ def _peers(parts: Parts, tick: int) -> list[PeerStatus]:
     for peer, member in sorted(parts.membership.known().items()):
         if peer == me or member.record.is_leaving:
             continue
-        is_present, (is_connected, failure) = peer in present, parts.membership.link(peer)
+        is_present, (link, failure) = peer in present, parts.membership.link(peer)
         silent_s = parts.facts.clock.now() - member.issued
-        why = why_unseen(Trace(is_present, is_connected, bool(member.record.addresses), silent_s, failure))
+        why = why_unseen(Trace(is_present, bool(link), bool(member.record.addresses), silent_s, failure))
         shown = peer_status(peer, member.record.report, member.issued_tick, is_present=is_present)
-        others.append(shown.model_copy(update={"why": why}))
+        others.append(shown.model_copy(update={"why": why, "link": link}))
     return [peer_status(me, report_of(parts), tick), *others]
 
 
