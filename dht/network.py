@@ -32,6 +32,7 @@ from dht.addresses import (
 )
 from dht.identity import Identity
 from dht.p2pd import CLOSE_S, FAILURES, Reachability, p2pd_broken, start_p2pd, stop_p2pd
+from dht.relays import start_relay
 from dht.storage import BoundedStorage
 from dht.validator import RecordValidator
 
@@ -71,14 +72,12 @@ async def open_network(
     announced = [parse_announce(address, identity.peer_id) for address in announce]
     trusted = [parse_address(address)[0] for address in relays]
     use_hivemind_log_handler("nowhere")  # its messages go where ours go
-    p2p = await start_p2pd(
-        identity_path,
-        host=host,
-        port=port,
-        announce=[dial_target(address) for address in announced],
-        relays=trusted,
-        reachability=reachability,
-    )
+    targets = [dial_target(address) for address in announced]
+    options: dict[str, Any] = {"host": host, "port": port, "announce": targets, "relays": trusted}
+    if reachability == "public":
+        p2p = await start_relay(identity_path, **options)
+    else:
+        p2p = await start_p2pd(identity_path, reachability=reachability, **options)
     relayed = [f"{relay}/p2p-circuit/p2p/{identity.peer_id}" for relay in trusted if reachability == "private"]
     network = Network(identity, p2p, relayed)
     try:

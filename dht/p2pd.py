@@ -32,9 +32,7 @@ FORCED: dict[Reachability, dict[str, int]] = {
     "private": {"forceReachabilityPrivate": 1, "relayDiscovery": 0},
     "unknown": {},
 }
-# p2pd sets its relay up twice, and what comes last counts: limits of 30 min and 4 GiB for a relayed connection, or of
-# 2 min and 128 KiB. On one processor the wide ones come last (measured: in 53 of 55 starts, on two in 7 of 27), and a
-# stream is no slower (355 against 290 MB/s, on two cores of which the other end has one).
+# For the sake of its relay (dht/relays.py); a stream is no slower: 355 against 290 MB/s, on two cores with both its ends.
 PROCESSORS = {"GOMAXPROCS": "1"}
 
 # All that a call through p2pd may fail with; anything else is a mistake of ours. TimeoutError is an OSError.

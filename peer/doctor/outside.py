@@ -106,7 +106,7 @@ async def _terms(network: Network, peer: str) -> Measured[Terms]:
     if direct(await network.seen_at(peer)) is None:
         return Unknown("the peer itself is behind a relay, and relays for nobody", is_fault=True)
     try:
-        return await ask_terms(network, peer, CALL_S)
+        return await ask_terms(network.p2p, peer, CALL_S)
     except ShoalError as error:
         return Unknown(f"the peer does not relay: {error}", is_fault=True)
 

@@ -22,7 +22,6 @@ STATE_VALUES = 16  # bytes of the disk for each parameter of a block: the state,
 LEAST_MEMORY_BYTES = 1 << 30
 LEAST_DESCRIPTORS = 2 * MAX_STREAMS
 LEAST_MBIT = 1.0
-WIDE_BYTES = 64 << 20  # what a relay must let through for it to be of use to offers
 STEP_S = 0.5  # by which a clock may be corrected within seconds
 
 
@@ -215,7 +214,7 @@ def relay(outside: Outside) -> Check:
     data = "without limit" if terms.data_bytes == 0 else f"{terms.data_bytes / 2**20:,.0f} MiB"
     time = "for ever" if terms.seconds == 0 else f"{terms.seconds / 60:g} min"
     said = f"there is one: {data} each way and {time} for each connection"
-    if 0 < terms.data_bytes < WIDE_BYTES:
+    if not terms.are_wide:
         return Check(
             "relay", "no", said, "too little for offers: name more peers that can be dialled, or restart that one"
         )
