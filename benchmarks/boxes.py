@@ -51,7 +51,7 @@ class Box:
         self._steps = folder / f"{name}.steps"
         self._steps.touch()
         self._child: subprocess.Popen[bytes] | None = None
-        self._inside = ThreadPoolExecutor(1, initializer=_enter, initargs=(place,))
+        self._inside = ThreadPoolExecutor(1, initializer=enter_place, initargs=(place,))
 
     def start(self, command: list[str]) -> None:
         """Run `command`, whose steps take `period_s`; see `pacing.py`."""
@@ -213,7 +213,7 @@ def open_boxes() -> Iterator[list[Box]]:
             box.kill()
 
 
-def _enter(place: Peer | None) -> None:
+def enter_place(place: Peer | None) -> None:
     """Take the calling thread into a namespace, for good: the sockets that it makes belong there."""
     if place is None:
         return

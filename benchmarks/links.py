@@ -125,6 +125,24 @@ def open_links(links: Sequence[Link], seed: int = 0) -> Iterator[Links]:
         _end(owner)
 
 
+@contextmanager
+def open_namespaces(count: int) -> Iterator[list[str]]:
+    """Hold `count` namespaces without any link; in the end they are removed as those of `open_links` are.
+
+    Raises UsageError where this cannot be done, in one line.
+    """
+    if problem := forbidden():
+        raise UsageError(problem)
+    remove_stale()
+    number = next(_numbers)
+    peers = [Peer(f"{PREFIX}-{os.getpid()}-{number}-{index}", "") for index in range(count)]
+    owner = _start(peers, ["sh", "-c", "echo ready; cat"])
+    try:
+        yield [peer.namespace for peer in peers]
+    finally:
+        _end(owner)
+
+
 def forbidden() -> str | None:
     """Return why this machine permits no network namespaces, or None."""
     if os.geteuid() != 0:

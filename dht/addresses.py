@@ -74,6 +74,13 @@ def distance(own: Iterable[str], theirs: Iterable[str]) -> int:
     return 1 if shared or networks & {_network(host) for host in there} else 2
 
 
+def is_internet(host: str) -> bool:
+    """Return whether `host` is an IP address of the Internet, and not of a local network or of one machine."""
+    with suppress(ValueError):
+        return ip_address(host).is_global
+    return False
+
+
 def dial_target(address: str) -> str:
     """Return the address without the peer id at its end, as libp2p's connect call wants it."""
     return address.rsplit("/p2p/", 1)[0]

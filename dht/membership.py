@@ -238,6 +238,10 @@ class Membership:
         """Whether another process has written records with this peer's identity lately."""
         return self._twin_tick is not None and self._clock.tick() < self._twin_tick + HOLD_TICKS
 
+    def link(self, peer_id: str) -> tuple[str, str]:
+        """Return how a peer was connected at the last look, if it was, and why it could not be dialled, if so."""
+        return self._network.links.get(peer_id, ""), self._network.failures.get(peer_id, "")
+
     def _admitted(self, tick: int) -> Mapping[str, Member]:
         excluded = self.excluded(tick)
         return {p: m for p, m in self._members.items() if p not in excluded} if excluded else self._members

@@ -10,14 +10,14 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import P2P, PeerID, ServicerBase
 from hivemind.proto import dht_pb2
 from hivemind.utils.logging import use_hivemind_log_handler
-from hivemind.utils.multiaddr import Multiaddr
+from multiaddr import Multiaddr  # Hivemind's own writes a peer id inside an address so that p2pd cannot read it
 
 from configs.clock import MAX_SKEW_S
 from configs.errors import NetworkError, PeerError
@@ -33,7 +33,8 @@ from dht.addresses import (
 from dht.admission import Admission
 from dht.gate import Gate
 from dht.identity import Identity
-from dht.p2pd import CLOSE_S, FAILURES, p2pd_broken, start_p2pd, stop_p2pd
+from dht.p2pd import CLOSE_S, FAILURES, Reachability, p2pd_broken, start_p2pd, stop_p2pd
+from dht.relays import start_relay
 from dht.storage import BoundedStorage
 from dht.validator import RecordValidator
 
@@ -45,6 +46,8 @@ RPC_S = 3.0  # one question to one DHT node
 DHT_S = 20.0  # a whole store or fetch
 REFRESH_S = 60.0  # between two look-ups that keep the routing table alive
 REDIAL_S = 10.0  # before a peer that could not be dialled is tried again
+Link = Literal["direct", "relayed"]
+MAX_FAILURES = 256  # peers of which it is remembered why they could not be dialled
 PATIENCE_S = (0.2, 0.5, 1.0, 2.0, 0.0)  # after each greeting: the other may have started this very second
 
 
@@ -56,14 +59,16 @@ async def open_network(
     port: int = 0,
     announce: Sequence[str] = (),
     relays: Sequence[str] = (),
+    reachability: Reachability = "unknown",
     admission: Admission | None = None,
 ) -> AsyncIterator["Network"]:
     """Start the libp2p host of this identity (made when missing); it is gone, with its process, when the block ends.
 
-    host, port  what to listen on (TCP); port 0 is any free one
-    announce    addresses to tell others instead of those that are found
-    relays      addresses of peers to be reached through when this one is behind a NAT; empty: none
-    admission   of a closed run: then nobody is answered or asked who is not admitted
+    host, port    what to listen on (TCP); port 0 is any free one
+    announce      addresses to tell others instead of those that are found
+    relays        addresses of peers to be reached through when this one cannot be dialled; empty: none
+    reachability  whether it can be, if that is known: libp2p finds out by itself, but slowly
+    admission     of a closed run: then nobody is answered or asked who is not admitted
 
     Raises NetworkError (the port is taken, libp2p does not start), UsageError (a wrong host or address), StateError.
     """
@@ -71,10 +76,14 @@ async def open_network(
     announced = [parse_announce(address, identity.peer_id) for address in announce]
     trusted = [parse_address(address)[0] for address in relays]
     use_hivemind_log_handler("nowhere")  # its messages go where ours go
-    p2p = await start_p2pd(
-        identity_path, host=host, port=port, announce=[dial_target(address) for address in announced], relays=trusted
-    )
-    network = Network(identity, p2p, admission)
+    targets = [dial_target(address) for address in announced]
+    options: dict[str, Any] = {"host": host, "port": port, "announce": targets, "relays": trusted}
+    if reachability == "public":
+        p2p = await start_relay(identity_path, **options)
+    else:
+        p2p = await start_p2pd(identity_path, reachability=reachability, **options)
+    relayed = [f"{relay}/p2p-circuit/p2p/{identity.peer_id}" for relay in trusted if reachability == "private"]
+    network = Network(identity, p2p, relayed, admission)
     try:
         if network.gate is not None:
             await network.gate.open()
@@ -89,7 +98,9 @@ async def open_network(
 class Network:
     """This peer's place among the others; made by `open_network`."""
 
-    def __init__(self, identity: Identity, p2p: P2P, admission: Admission | None = None) -> None:
+    def __init__(
+        self, identity: Identity, p2p: P2P, relayed: Sequence[str] = (), admission: Admission | None = None
+    ) -> None:
         self.identity = identity
         self.peer_id = identity.peer_id
         self.p2p = p2p
@@ -100,6 +111,9 @@ class Network:
         self.node: DHTNode | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
+        self._relayed = relayed  # addresses by which this peer is reached through another
+        self.links: dict[str, Link] = {}  # peers that were connected at the last look, and how
+        self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
 
     async def addresses(self) -> list[str]:
         """Return the addresses of this peer, those that most others can reach first."""
@@ -107,7 +121,14 @@ class Network:
             found = await self.p2p.get_visible_maddrs(latest=True)
         except (ValueError, *FAILURES):  # ValueError: it has none at the moment
             found = []
-        return reachable_first(str(address) for address in found)[:MAX_ADDRESSES]
+        return reachable_first([*map(str, found), *self._relayed])[:MAX_ADDRESSES]
+
+    async def seen_at(self, peer_id: str) -> list[str]:
+        """Return the addresses that a connected peer has from here, one for each connection."""
+        try:
+            return [str(a) for info in await self.p2p.list_peers() if str(info.peer_id) == peer_id for a in info.addrs]
+        except FAILURES:
+            return []
 
     async def connect(self, addresses: Sequence[str], timeout_s: float = 10.0) -> list[str]:
         """Dial all of `addresses` at once and return the ids of the peers that were reached.
@@ -136,10 +157,14 @@ class Network:
 
     async def connected(self) -> set[str]:
         """Return the ids of the peers to which there is a connection now."""
-        try:
-            return {info.peer_id.to_base58() for info in await self.p2p.list_peers()}
-        except FAILURES:
-            return set()
+        links: dict[str, Link] = {}
+        with suppress(*FAILURES):
+            for info in await self.p2p.list_peers():
+                is_relayed = all("/p2p-circuit" in str(address) for address in info.addrs)
+                peer_id = info.peer_id.to_base58()
+                links[peer_id] = "relayed" if is_relayed and links.get(peer_id) != "direct" else "direct"
+        self.links = links
+        return {*links}
 
     async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
         """See to it that calls by peer id work: connect in the background, and let both DHT tables know.
@@ -236,9 +261,14 @@ class Network:
 
     async def _acquaint(self, peer_id: str, addresses: Sequence[str]) -> None:
         problem = await self._dial(peer_id, addresses, REDIAL_S)
-        if problem is None and self.node is not None:
-            problem = await self._greet(peer_id)
         if problem is not None:
+            problem = explain(addresses[0], problem)
+        elif self.node is not None:
+            problem = await self._greet(peer_id)
+        if problem is None:
+            self.failures.pop(peer_id, None)
+        else:
+            self.failures = dict(list(self.failures.items())[-MAX_FAILURES:]) | {peer_id: problem}
             log.debug("not connected to %s: %s", peer_id, problem)
 
     async def _greet(self, peer_id: str, *, patient: bool = False) -> str | None:

@@ -26,7 +26,7 @@ from configs.load import Settings
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.membership import TWIN, Membership
-from dht.network import Network, open_network
+from dht.network import Network
 from peer import __version__
 from peer.answers.speaker import Speaker
 from peer.block.exchange import Swarm
@@ -38,6 +38,7 @@ from peer.http.status import Status
 from peer.http.status_page import Actions, open_http
 from peer.member.activity import Activity
 from peer.member.announcer import Announcer
+from peer.member.arrival import open_way
 from peer.member.best import FOLDER as BEST
 from peer.member.changes import Changes
 from peer.member.chronicle import Chronicle
@@ -61,6 +62,7 @@ from peer.workers.supervisor import Event, Workers, open_workers
 from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.offers import Offers
+from protocols.reach import Reach
 from protocols.shards import Shards
 from protocols.state import State
 from protocols.traffic import Traffic
@@ -98,23 +100,13 @@ async def live(settings: Settings) -> None:
     """Found, join or resume a run, and take part in it until told to leave."""
     config = settings.peer
     key = config.state_dir / "identity.key"
-    relays = config.initial_peers if config.use_relay else ()
     leaving = asyncio.Event()
     with leave_on_signals(leaving) as has_begun:
         identity = Identity.load_or_create(key)
         book = AddressBook(config.state_dir / "address_book.json")
+        known = [address for addresses in book.peers().values() for address in addresses]
         admission = open_admission(config, identity, saved_spec(config.state_dir))
-        async with (
-            open_workers(config) as workers,
-            open_network(
-                key,
-                host=config.host,
-                port=config.port,
-                announce=config.announce,
-                relays=relays,
-                admission=admission,
-            ) as network,
-        ):
+        async with open_workers(config) as workers, open_way(config, key, known, admission) as network:
             entry = await enter(settings, identity, network, book, admission.key if admission else None)
             advised = entry.advised(settings)
             workers.configure(advised.peer)
@@ -197,6 +189,7 @@ class Daemon:
             parts.newcomers.asked,
         )
         await self.network.serve(describe)
+        await self.network.serve(Reach(self.network.seen_at))
         await self.network.serve(Shards(self._lookup, parts.traffic, parts.newcomers.fetched), spec.run_id)
         await self.network.serve(State(parts.store), spec.run_id)
         await self.network.serve(self.offers, spec.run_id)

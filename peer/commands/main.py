@@ -17,7 +17,17 @@ from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
 from peer import __version__
 from peer.commands import admission, answers, logs, models
-from peer.commands.options import Base, Config, InitFrom, Invitation, Json, StateDir, takes_peer_options
+from peer.commands.options import (
+    Base,
+    Config,
+    Host,
+    InitFrom,
+    Invitation,
+    Json,
+    Port,
+    StateDir,
+    takes_peer_options,
+)
 from peer.http import local
 
 if TYPE_CHECKING:
@@ -140,6 +150,24 @@ def resume(state_dir: StateDir = None) -> None:
     """Train again after `shoal pause`."""
     local.post_action(_place(state_dir), "resume")
     print("training again")
+
+
+@app.command(rich_help_panel=PEER)
+def doctor(
+    address: Annotated[str | None, typer.Argument(help="Of a peer that looks from outside.", metavar="[ADDR]")] = None,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+    host: Host = None,
+    port: Port = None,
+) -> None:
+    """Say what is wrong with this machine, its ports, its NAT and its clock, and what to do about it."""
+    if address is not None:
+        from dht.addresses import parse_address
+
+        parse_address(address)
+    from peer.commands.doctor import run
+
+    raise typer.Exit(run(address, as_json=as_json, state_dir=state_dir, host=host, port=port))
 
 
 @app.command(rich_help_panel=SWARM)

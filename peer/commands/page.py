@@ -25,6 +25,7 @@ WIDTH, HEIGHT = 100, 30
 FIXED_LINES = 10  # the header, the titles, the gaps, and one to spare; the rest is shared by rows and events
 LEAST_EVENTS = 3
 MOST_WARNINGS = 2
+MOST_UNSEEN = 3  # peers of which it is said why they are not seen
 BARS = "▁▂▃▄▅▆▇█"
 
 GOOD, WARN, BAD, ACCENT, QUIET = "green", "yellow", "red", "cyan", "bright_black"
@@ -139,7 +140,8 @@ def _page(status: Status, curves: Sequence[Curve], title: Text, now: float, size
     curves = [curve for curve in curves if curve[1]][:4]
     join = _join_lines(status, width)
     warnings = [line for text in status.warnings[:MOST_WARNINGS] for line in _warning_lines(text, width)]
-    room = max(4, height - FIXED_LINES - LEAST_EVENTS - len(join) - len(curves) - len(warnings))
+    unseen = _unseen_lines(status)
+    room = max(4, height - FIXED_LINES - LEAST_EVENTS - len(join) - len(curves) - len(warnings) - len(unseen))
     for_blocks = min(len(status.blocks), max(room // 2, room - len(status.peers)))
     for_peers = min(len(status.peers), room - for_blocks)
     for_events = LEAST_EVENTS + room - for_blocks - for_peers
@@ -152,6 +154,7 @@ def _page(status: Status, curves: Sequence[Curve], title: Text, now: float, size
         *join,
         Text(),
         _peer_table(status, for_peers, gap),
+        *unseen,
         Text(),
         _block_table(status, for_blocks, gap),
         Text(),
@@ -202,6 +205,12 @@ def _warning_lines(text: str, width: int) -> list[Text]:
     """Return a warning, as many lines as it takes."""
     lines = textwrap.wrap(clean(text), width - 2, initial_indent="! ", subsequent_indent="  ")
     return [Text(line, style=f"bold {WARN}", no_wrap=True) for line in lines]
+
+
+def _unseen_lines(status: Status) -> list[Text]:
+    """Say why peers are not seen, a line for each."""
+    unseen = [f"{short(peer.peer_id)} {clean(peer.why)}" for peer in status.peers if peer.why]
+    return [Text(line, style=WARN, no_wrap=True, overflow="ellipsis") for line in unseen[:MOST_UNSEEN]]
 
 
 def _join_lines(status: Status, width: int) -> list[Text]:

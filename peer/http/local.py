@@ -69,7 +69,7 @@ def announce_daemon(state_dir: Path, url: str, peer_id: str) -> None:
 
 def find_daemon(state_dir: Path) -> LocalDaemon:
     """Return the daemon of `state_dir`. Raises StateError: there is none, or it has only begun to start."""
-    if not _is_held(state_dir):
+    if not holds(state_dir):
         raise StateError(f"no daemon runs in {state_dir}; begin one with `shoal start` or name its --state-dir")
     daemon = _read_daemon(state_dir)
     if daemon is None:
@@ -166,7 +166,8 @@ def _try_lock(lock: IO[str], kind: int) -> bool:
     return True
 
 
-def _is_held(state_dir: Path) -> bool:
+def holds(state_dir: Path) -> bool:
+    """Return whether a daemon holds `state_dir`. Raises StateError if that cannot be read."""
     try:
         with (state_dir / LOCK_FILE).open() as lock:
             return not _try_lock(lock, fcntl.LOCK_SH)

@@ -38,6 +38,8 @@ class PeerStatus(BaseModel):
     bytes_in: int = 0
     bytes_out: int = 0
     seen_tick: int = 0
+    link: str = ""  # how this daemon is connected with it: direct, relayed, or not at all
+    why: str = ""  # it is not seen, or cannot be talked to, as far as that is known; nothing where all is well
     digests: dict[str, list[DigestMark]] = {}  # block → the last five
 
 

@@ -19,6 +19,7 @@ from peer.member.library import Library
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
 from peer.member.session import Session
+from peer.member.unseen import Trace, why_unseen
 from peer.train.partition import COMMON
 from protocols.sealing import Mark
 from protocols.traffic import Traffic
@@ -167,11 +168,15 @@ def greeting(parts: Parts, clock: str) -> list[str]:
 
 def _peers(parts: Parts, tick: int) -> list[PeerStatus]:
     me, present = parts.facts.me, parts.membership.members(tick)
-    others = [
-        peer_status(peer, member.record.report, member.issued_tick, is_present=peer in present)
-        for peer, member in sorted(parts.membership.known().items())
-        if peer != me and not member.record.is_leaving
-    ]
+    others = []
+    for peer, member in sorted(parts.membership.known().items()):
+        if peer == me or member.record.is_leaving:
+            continue
+        is_present, (link, failure) = peer in present, parts.membership.link(peer)
+        silent_s = parts.facts.clock.now() - member.issued
+        why = why_unseen(Trace(is_present, bool(link), bool(member.record.addresses), silent_s, failure))
+        shown = peer_status(peer, member.record.report, member.issued_tick, is_present=is_present)
+        others.append(shown.model_copy(update={"why": why, "link": link}))
     return [peer_status(me, report_of(parts), tick), *others]
 
 

@@ -1,0 +1,105 @@
+"""Peers that describe a run and dial whoever asks, and train nothing: what `shoal doctor` needs on the other side.
+
+    with open_onlooker(place, Looks(spec)) as onlooker:
+        onlooker.address
+
+Network, services and bytes are the product's; each runs in a thread of this process, in its place on the network.
+"""
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.boxes import enter_place
+from benchmarks.links import Peer
+from benchmarks.patience import HANG_S
+from configs.run import RunSpec
+from dht.network import open_network
+from peer import __version__
+from protocols import describe
+from protocols.describe import DescribeRequest, RunDescription
+from protocols.reach import Reach
+
+TOKENIZER = ("0" * 64, 1)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a peer shows of itself."""
+
+    spec: RunSpec
+    port: int
+    members: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of whom it tells
+    relays: tuple[str, ...] = ()  # through whom it is reached; empty: it can be dialled
+    clock_s: float = 0.0  # by which its clock is ahead
+    protocol: int = 0  # that it speaks; 0: this one's
+
+
+@dataclass(frozen=True)
+class Onlooker:
+    """One that is there."""
+
+    peer_id: str
+    addresses: Sequence[str]
+
+
+class Describe(describe.Describe):  # of this name: a service is known by that of its class
+    """Answers as its looks say."""
+
+    def __init__(self, looks: Looks) -> None:
+        super().__init__(looks.spec, TOKENIZER, lambda: (), lambda: looks.members, __version__)
+        self._looks = looks
+
+    async def rpc_describe(self, request: DescribeRequest, context: Any) -> RunDescription:
+        answer = await super().rpc_describe(request, context)
+        update: dict[str, Any] = {"now": answer.now + self._looks.clock_s}
+        return answer.model_copy(update=update | ({"protocol": self._looks.protocol} if self._looks.protocol else {}))
+
+
+@contextmanager
+def open_onlooker(place: Peer, looks: Looks) -> Iterator[Onlooker]:
+    """Hold a peer at `place`. Raises what its start raises."""
+    ready: Future[Onlooker] = Future()
+    leaving: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def live(folder: Path) -> None:
+        done = asyncio.Event()
+        leaving.set_result((asyncio.get_running_loop(), done))
+        async with open_network(
+            folder / "identity.key",
+            port=looks.port,
+            relays=looks.relays,
+            reachability="private" if looks.relays else "public",
+        ) as network:
+            await network.serve(Describe(looks))
+            await network.serve(Reach(network.seen_at))
+            if looks.relays:
+                await network.connect(looks.relays)
+            ready.set_result(Onlooker(network.peer_id, await network.addresses()))
+            await done.wait()
+
+    def work() -> None:
+        enter_place(place)
+        try:
+            with tempfile.TemporaryDirectory(prefix="shoal-onlooker-") as folder:
+                asyncio.run(live(Path(folder)))
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error)
+            raise
+
+    thread = threading.Thread(target=work, name=f"onlooker at {place.address}")
+    thread.start()
+    try:
+        yield ready.result(HANG_S)
+    finally:
+        loop, done = leaving.result(HANG_S)
+        if thread.is_alive():
+            loop.call_soon_threadsafe(done.set)
+        thread.join(HANG_S)

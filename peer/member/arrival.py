@@ -1,0 +1,141 @@
+"""How a peer comes into the network: whether others can dial it, and, if not, through whom they reach it.
+
+libp2p finds out by itself, but in minutes: it waits before it asks anybody, and then for more relays than a small swarm
+has. Here the peers that this one knows are asked before it begins, in seconds, and libp2p is told the outcome.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import ShoalError
+from configs.machine import PeerConfig
+from dht.addresses import addresses_of, is_internet
+from dht.admission import Admission
+from dht.network import Network, open_network
+from dht.p2pd import Reachability
+from peer.http.server import is_loopback
+from protocols.describe import Describe, describe
+from protocols.reach import Reach, ReachAnswer, ask_reach, direct
+
+log = logging.getLogger(__name__)
+
+SCOUT_S = 4.0  # for the peers that are asked to be reached
+ASKED = 3  # peers
+RELAYS = 3  # more do not make it safer: libp2p asks for room at all of them before it uses the first
+LISTED = 8  # members that are dialled to find relays
+WORDS: Mapping[Reachability, str] = {
+    "public": "others can dial this peer",
+    "private": "others cannot dial this peer (a NAT or a firewall is before it); relayed through %d of them",
+    "unknown": "nobody could say whether others can dial this peer; libp2p finds out by itself, in some minutes",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How others reach this peer."""
+
+    reachability: Reachability
+    port: int  # that it listens on
+    relays: tuple[str, ...] = ()  # addresses
+
+
+@asynccontextmanager
+async def open_way(
+    config: PeerConfig, key: Path, known: Sequence[str], admission: Admission | None = None
+) -> AsyncIterator[Network]:
+    """Open the network in the way that suits this machine; `known` has addresses of peers of an earlier life.
+
+    `admission` is that of a closed run. Raises as `open_network`.
+    """
+    way = await find_way(config, key, config.initial_peers or known, admission)
+    async with open_network(
+        key,
+        host=config.host,
+        port=way.port,
+        announce=config.announce,
+        relays=way.relays,
+        reachability=way.reachability,
+        admission=admission,
+    ) as network:
+        yield network
+
+
+async def find_way(config: PeerConfig, key: Path, addresses: Sequence[str], admission: Admission | None = None) -> Way:
+    """Ask the peers at `addresses` to dial this one, and return what follows; whoever founds a run relays for others.
+
+    Raises as `open_network`. That nobody answers is for those to say who need an answer.
+    """
+    if is_loopback(config.host) or config.announce or not addresses:
+        return Way("public", config.port)
+    if not config.use_relay:
+        return Way("unknown", config.port)
+    async with open_network(key, host=config.host, port=config.port, admission=admission) as network:
+        port = listening_port(await network.addresses())
+        try:
+            peers = (await network.connect(addresses, SCOUT_S))[:ASKED]
+        except ShoalError:
+            return Way("unknown", config.port, tuple(addresses[:RELAYS]))
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(_ask(network, peer, port)) for peer in peers]
+            relays = group.create_task(_find_relays(network, peers))
+        reachability = judge([answer for task in asked if (answer := task.result()) is not None])
+        found = relays.result() if reachability == "private" else ()
+    log.info(WORDS[reachability], *([len(found)] if reachability == "private" else []))
+    return Way(reachability, port, found or (tuple(addresses[:RELAYS]) if reachability == "unknown" else ()))
+
+
+def judge(answers: Sequence[ReachAnswer]) -> Reachability:
+    """Return whether others can dial this peer by what some of them found.
+
+    Those count who see it on the Internet, if there are any: in one's own network doors are open that are closed there.
+    """
+    tried = [answer for answer in answers if answer.outcome in ("open", "refused", "silent", "other")]
+    tried = [answer for answer in tried if is_internet(answer.host)] or tried
+    if not tried:
+        return "unknown"
+    return "public" if any(answer.outcome == "open" for answer in tried) else "private"
+
+
+def listening_port(addresses: Sequence[str]) -> int:
+    """Return the port of a host by the addresses that it found for itself; 0 if it has none."""
+    ports = [seen.port for address in addresses if (seen := direct([address.rsplit("/p2p/", 1)[0]])) is not None]
+    return ports[0] if ports else 0
+
+
+async def _ask(network: Network, peer: str, port: int) -> ReachAnswer | None:
+    try:
+        return await ask_reach(network.stub(Reach, peer), port) if port else None
+    except ShoalError as error:  # of a version that cannot, or one that has other things to do
+        log.debug("%s does not say whether it can dial this peer: %s", peer, error)
+        return None
+
+
+async def _find_relays(network: Network, peers: Sequence[str]) -> tuple[str, ...]:
+    """Return addresses of peers that can be dialled from here, `peers` first: those of them that relay will do."""
+    if len(peers) < RELAYS:
+        with suppress(ShoalError):
+            members = (await describe(network.stub(Describe, peers[0]))).members
+            await _meet(network, dict(list(members.items())[:LISTED]))
+    others = sorted(await network.connected() - {*peers})
+    found = []
+    for peer in [*peers, *others]:
+        seen = direct(await network.seen_at(peer))
+        if seen is not None:
+            found.append(f"/{seen.family}/{seen.host}/tcp/{seen.port}/p2p/{peer}")
+    return tuple(found[:RELAYS])
+
+
+async def _meet(network: Network, members: Mapping[str, Sequence[str]]) -> None:
+    async def dial(peer: str, addresses: Sequence[str]) -> None:
+        with suppress(ShoalError):
+            await network.connect(addresses, SCOUT_S)
+
+    async with asyncio.TaskGroup() as group:
+        for peer, told in members.items():
+            own = [address for address in addresses_of(peer, told) if "/p2p-circuit" not in address]
+            if own and peer != network.peer_id:
+                group.create_task(dial(peer, own))
