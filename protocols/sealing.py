@@ -55,6 +55,7 @@ def quorum(
     tick: int,
     silent_ticks: int,
     silence: Mapping[str, int],
+    vouched: Collection[str] = (),
 ) -> Quorum:
     """Return the quorum of a round at `tick` by a block's last steps: (tick, the peers whose offers were in it) each.
 
@@ -64,7 +65,8 @@ def quorum(
     block's beginning.
 
     `silence` maps a member to the rounds in a row in which it gave this one no list. Who has no voice is named when it
-    gave one, so that nobody gets a voice by offers alone; and waited for unless it has been silent for long.
+    gave one, or a voter has `vouched` for it, whom it may reach alone; so nobody gets a voice by offers alone. It is
+    waited for unless it has been silent for long.
     """
     seated: set[str] = set()
     since = tick
@@ -74,9 +76,9 @@ def quorum(
         seated |= set(peers)
         since = at
     voting = frozenset(peer for peer in view if peer in seated)
-    named = frozenset(peer for peer in view if peer in voting or not voting or silence.get(peer) == 0)
+    named = {peer for peer in view if not voting or silence.get(peer) == 0}
     awaited = frozenset(peer for peer in view if peer in voting or _is_awaited(silence.get(peer, 0)))
-    return Quorum(voting, named, awaited)
+    return Quorum(voting, voting | named | (set(vouched) & set(view)), awaited)
 
 
 def _is_awaited(silent_rounds: int) -> bool:

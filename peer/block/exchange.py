@@ -105,7 +105,7 @@ async def run_round(
     stand = Stand(list(replica.marks), len(replica.state.blob))
     deciding = quorum_of(replica, view, round_, timing.silent_ticks)
     lists = await gather(group, swarm.offers, stand, timing, make() if is_new else None, deciding)
-    replica.hearing.ended(round_, view, lists)
+    replica.hearing.ended(round_, view, named_in(lists), deciding.voting)
     repaired = await _repair(swarm, replica, view, lists, timing.fetch_s)
     # By the history that counts: who was behind knows only now who decides.
     voting = quorum_of(replica, view, round_, timing.silent_ticks).voting
@@ -136,6 +136,11 @@ async def run_round(
     return Outcome(text, is_step, cause, offer_s, is_shared=is_shared)
 
 
+def named_in(lists: Lists) -> dict[str, Collection[str]]:
+    """Return whose offers each of the members names that were heard."""
+    return {peer: heard.offers.keys() for peer, heard in lists.items()}
+
+
 def _is_awaiting(swarm: Swarm, replica: Replica, round_: int) -> bool:
     """Say whether a lone holder takes no step, since a newcomer downloads the state."""
     since_s = (round_ - replica.state.round) * replica.spec.rounds.tick_seconds
@@ -145,7 +150,7 @@ def _is_awaiting(swarm: Swarm, replica: Replica, round_: int) -> bool:
 def quorum_of(replica: Replica, view: Sequence[str], round_: int, silent_ticks: int) -> Quorum:
     """Return who decides a round of a block: by the history that all have who have its state."""
     sealed = [(each.round, each.offers.keys()) for each in replica.lineage]
-    return quorum(view, sealed, round_, silent_ticks, replica.hearing.silence)
+    return quorum(view, sealed, round_, silent_ticks, replica.hearing.silence, replica.hearing.vouched)
 
 
 async def rounds_before(swarm: Swarm, state: OuterState, peers: Sequence[str]) -> list[SealedRound]:

@@ -3,7 +3,7 @@
 Who decides a round follows from what all have in common, and stands in `protocols/sealing.py`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 MAX_REMEMBERED = 256  # members that are not in the view of a round, whose silence is remembered
 
@@ -15,9 +15,14 @@ class Hearing:
         self._me = me
         self.silence: dict[str, int] = {}  # other holder → rounds in a row in which it gave no list
         self.alone_since: int | None = None  # tick of the first round since which nobody else was heard
+        self.vouched: frozenset[str] = frozenset()  # whom another voter has named in the last round
 
-    def ended(self, round_: int, view: Sequence[str], heard: Collection[str]) -> None:
-        """Take in whose lists came in a round of the `view`."""
+    def ended(
+        self, round_: int, view: Sequence[str], heard: Mapping[str, Collection[str]], voting: Collection[str]
+    ) -> None:
+        """Take in whose lists came in a round of the `view`, and whom each of them names; `voting` were the voters."""
+        voters = (set(voting) & heard.keys()) - {self._me}
+        self.vouched = frozenset(peer for voter in voters for peer in heard[voter] if peer != voter)
         others = [peer for peer in view if peer != self._me]
         if set(others) & set(heard):
             self.alone_since = None

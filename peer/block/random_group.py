@@ -17,6 +17,7 @@ from peer.block.exchange import (
     Work,
     choose_codec,
     make_offer,
+    named_in,
     open_group,
 )
 from peer.block.replica import Replica, read_values
@@ -54,7 +55,7 @@ async def run_round_among(
     # Nobody has a voice by its history: replicas differ, and each member takes what it can.
     deciding = quorum(group, (), round_, timing.silent_ticks, replica.hearing.silence)
     lists = await gather(members, swarm.offers, stand, timing, make() if is_new else None, deciding)
-    replica.hearing.ended(round_, group, lists)
+    replica.hearing.ended(round_, group, named_in(lists), ())
     heard = await close(members, swarm.offers, lists, timing.fetch_s, deciding.voting)
     have = [mixed[offer.offer_id] for offer in heard.offers.values() if offer.offer_id in mixed]
     if not is_new or heard.seal.is_skipped or not have:

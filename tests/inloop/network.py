@@ -25,6 +25,7 @@ class Air:
     lost: set[str] = field(default_factory=set)  # peers whose calls, and calls to whom, fail
     mute: set[str] = field(default_factory=set)  # the same, but their records are there: nobody else knows
     sides: dict[str, int] = field(default_factory=dict)  # of a network that is divided; a peer that is not in it: all
+    apart: list[set[str]] = field(default_factory=list)  # pairs that cannot reach each other
     slow: dict[str, float] = field(default_factory=dict)  # peer → factor of its delays
 
     async def travel(self, source: str, target: str) -> None:
@@ -33,7 +34,7 @@ class Air:
         await asyncio.sleep(factor * self.chance.uniform(*DELAY_S))
         ends = {source, target}
         is_divided = len({self.sides[peer] for peer in ends if peer in self.sides}) > 1
-        if is_divided or not ends <= self.there.keys() or ends & (self.lost | self.mute):
+        if is_divided or not ends <= self.there.keys() or ends & (self.lost | self.mute) or ends in self.apart:
             raise P2PDaemonError("failed to dial")
 
     def holds(self, reader: str, writer: str) -> bool:

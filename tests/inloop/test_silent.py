@@ -174,6 +174,24 @@ def test_a_newcomer_comes_in_among_silent_ones(
     play(main)
 
 
+def test_who_is_heard_by_another_alone_takes_part(swarm_of: Callable[[int], InLoopSwarm]) -> None:
+    """Two peers behind NATs, who reach the founder and not each other."""
+    swarm = swarm_of(3)
+    swarm.air.apart = [{member.peer_id for member in swarm.members[1:]}]
+
+    async def main() -> None:
+        await swarm.start(stagger_s=0.5)
+        await swarm.until(16.9)
+        for member in swarm.members:
+            assert len(shared(member)) >= 10
+            lineage = member.daemon.parts.session.replicas[COMMON].lineage  # type: ignore[union-attr]
+            assert all(len(each.offers) == 3 for each in lineage[-6:])
+        assert len(swarm.digests()[COMMON]) == 1
+        await swarm.stop()
+
+    play(main)
+
+
 def test_who_offers_and_gives_no_list_gets_no_voice(
     spec: RunSpec, swarm_of: Callable[[int], InLoopSwarm], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_who_has_no_voice_is_named_once_it_has_given_a_list() -> None:
     named = quorum([A, B, C, D], [(1, [A, B])], 2, SILENT, {A: 3, C: 0, D: 1}).named
     assert named == {A, B, C}, "a voter that was not heard is named, too: its work counts"
     assert quorum([A, B, C], [], 2, SILENT, {}).named == {A, B, C}
+    assert quorum([A, C, D], [(1, [A])], 2, SILENT, {D: 9}, [D, "x"]).named == {A, D}, "a voter vouches for it"
 
 
 def test_who_is_silent_for_long_is_waited_for_now_and_then() -> None:
