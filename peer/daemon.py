@@ -63,6 +63,7 @@ from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.offers import Offers
 from protocols.reach import Reach
+from protocols.sealing import UNHEARD, UNNAMED
 from protocols.shards import Shards
 from protocols.state import State
 from protocols.traffic import Traffic
@@ -338,7 +339,7 @@ class Daemon:
         if end.event:
             self.parts.chronicle.happened(end.event)
         if end.trial is not None:
-            self.company.ended(end.trial, end.outcome.cause)
+            self.company.ended(end.trial, end.outcome.cause or (UNHEARD if end.outcome.is_alone else UNNAMED))
 
     def _takes_part(self, block: str) -> bool:
         return self.parts.activity.takes_part() and not self.parts.store.replicas[block].state.is_final

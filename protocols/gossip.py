@@ -2,14 +2,14 @@
 
     gather    fetch every member's offer, in parallel, until all are there or the cut
     list      say which offers are held; hear the others' lists, with the digests of where they stand
-    seal      what more than half of the view names; fetch what is missing from whoever named it
+    seal      what more than half of the voters name; fetch what is missing from whoever named it
 
 Every wait has a deadline; a member that fails costs nothing but itself.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +17,22 @@ from configs.errors import NetworkError, PeerError
 from protocols.fetching import RETRY_S, Fetch, Group
 from protocols.offers import MAX_WAIT_S, HistoryRequest, ListRequest, OfferList, Offers, SealedRound
 from protocols.parcels import Offer
-from protocols.sealing import Mark, Seal, seal
+from protocols.sealing import Mark, Quorum, Seal, seal
 from protocols.wire import call
 
 log = logging.getLogger(__name__)
 
 CALL_S = 10.0  # for a call that needs no waiting at the other end
+SILENT_SHARE = 0.25  # of the time until the cut, that members get for whom nobody waits
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What a round came to: the seal, every member's history that was heard, and the sealed offers that are held."""
+    """What a round came to: the seal, the lists by which it was made, and the sealed offers that are held."""
 
     seal: Seal
     lists: Mapping[str, Mapping[str, str]]  # member → what it holds: peer → offer id
-    histories: Mapping[str, Sequence[Mark]]
     offers: Mapping[str, Offer]
-    state_bytes: Mapping[str, int]  # of each member's newest state
 
     @property
     def missing(self) -> list[str]:
@@ -48,6 +47,15 @@ class Timing:
     cut_s: float
     end_s: float
     fetch_s: float = CALL_S
+    silent_ticks: int = 1 << 30  # without a sealed round, after which those decide who are heard
+
+
+@dataclass(frozen=True)
+class Patience:
+    """For whom a member waits as long as it may, and for how long, in seconds, for all others."""
+
+    awaited: Collection[str]
+    others_s: float
 
 
 @dataclass(frozen=True)
@@ -58,32 +66,46 @@ class Stand:
     state_bytes: int
 
 
-async def exchange(
-    group: Group, offers: Offers, stand: Stand, timing: Timing, making: Coroutine[Any, Any, None] | None = None
-) -> Heard:
-    """Run one round. `making` puts this peer's own offer into `offers`, while those of the others are asked for.
+async def gather(
+    group: Group,
+    offers: Offers,
+    stand: Stand,
+    timing: Timing,
+    making: Coroutine[Any, Any, None] | None = None,
+    quorum: Quorum | None = None,  # as it is known before the lists; None: all of the view
+) -> Mapping[str, OfferList]:
+    """Gather the offers of a round until the cut, and return the lists that are heard, the own one among them.
 
-    Cancellation drops the round without a trace.
+    `making` puts this peer's own offer into `offers`, while those of the others are asked for. Cancellation drops the
+    round without a trace.
     """
     loop = asyncio.get_running_loop()
     cut, end = loop.time() + timing.cut_s, loop.time() + timing.end_s
+    named, awaited = (quorum.named, quorum.awaited) if quorum else (group.view, group.view)
+    wait = Patience(awaited, SILENT_SHARE * timing.cut_s)
     async with asyncio.TaskGroup() as tasks:
         made = tasks.create_task(making) if making is not None else None
-        await _gather(group, offers, cut)
+        await _gather(group, offers, cut, wait)
         if made is not None and not made.done():  # others wait for this peer's word, so it comes without the own offer
             await asyncio.wait([made], timeout=max(0.0, cut - loop.time()))
-        own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes)
+        own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes, {*named, group.me})
         lists: dict[str, OfferList] = {group.me: own}
-        await _each([_hear(group, peer, end, lists) for peer in group.others], end)
-    held = {peer: heard.offers for peer, heard in lists.items() if heard.marks}
-    outcome = seal(group.view, held)
-    histories = {peer: [Mark(v, d) for v, d in heard.marks] for peer, heard in lists.items() if heard.marks}
+        await _each({peer: _hear(group, peer, end, lists) for peer in group.others}, end, wait)
+    return {peer: heard for peer, heard in lists.items() if heard.marks}
+
+
+async def close(
+    group: Group, offers: Offers, lists: Mapping[str, OfferList], fetch_s: float, voting: Collection[str] | None = None
+) -> Heard:
+    """Seal a round by its lists, and fetch what is missing; `voting` is as in `seal`."""
+    held = {peer: heard.offers for peer, heard in lists.items()}
+    outcome = seal(group.view, held, voting)
     namers = {
         peer: [m for m, heard in lists.items() if heard.offers.get(peer) == offer_id and m != group.me]
         for peer, offer_id in outcome.offers.items()
     }
-    sealed = await fetch_sealed(group, offers, outcome.offers, namers, timing.fetch_s)
-    return Heard(outcome, held, histories, sealed, {peer: heard.state_bytes for peer, heard in lists.items()})
+    sealed = await fetch_sealed(group, offers, outcome.offers, namers, fetch_s)
+    return Heard(outcome, held, sealed)
 
 
 async def fetch_sealed(
@@ -97,7 +119,7 @@ async def fetch_sealed(
 
     deadline = asyncio.get_running_loop().time() + timeout_s
     lacking = [peer for peer in wanted if peer not in have()]
-    await _each([Fetch(group, offers, p, wanted[p]).run(sources.get(p, ()), deadline) for p in lacking], deadline)
+    await _each({p: Fetch(group, offers, p, wanted[p]).run(sources.get(p, ()), deadline) for p in lacking}, deadline)
     return have()
 
 
@@ -116,7 +138,7 @@ async def history(stub: Any, block: str, after_version: int) -> list[SealedRound
     return list(answer.rounds)
 
 
-async def _gather(group: Group, offers: Offers, cut: float) -> None:
+async def _gather(group: Group, offers: Offers, cut: float, wait: Patience) -> None:
     """Fetch every member's offer; when one has come, its lines are free for what is left of the others."""
     fetches = {peer: Fetch(group, offers, peer) for peer in group.others}
 
@@ -125,7 +147,7 @@ async def _gather(group: Group, offers: Offers, cut: float) -> None:
         for each in fetches.values():
             each.help()
 
-    await _each([fetch(peer) for peer in fetches], cut)
+    await _each({peer: fetch(peer) for peer in fetches}, cut, wait)
 
 
 async def _hear(group: Group, peer: str, end: float, lists: dict[str, OfferList]) -> None:
@@ -157,11 +179,22 @@ async def _until(deadline: float, attempt: Callable[[float], Awaitable[bool]]) -
         await asyncio.sleep(min(RETRY_S, max(0.0, deadline - loop.time())))
 
 
-async def _each(jobs: Sequence[Any], deadline: float) -> None:
-    """Run the jobs side by side until all are done or the deadline has passed."""
+async def _each(jobs: Mapping[str, Coroutine[Any, Any, None]], deadline: float, wait: Patience | None = None) -> None:
+    """Run the members' jobs side by side until all are done, but for who is not waited for, or the deadline is over."""
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(job)
+            tasks = {peer: group.create_task(job) for peer, job in jobs.items()}
+            if wait is not None and tasks.keys() - wait.awaited:
+                least = loop.time() + wait.others_s
+                await _all_of([task for peer, task in tasks.items() if peer in wait.awaited], None)
+                await _all_of(list(tasks.values()), max(0.0, least - loop.time()))
+                for task in tasks.values():
+                    task.cancel()
     except TimeoutError:
         pass
+
+
+async def _all_of(tasks: Sequence[asyncio.Task[None]], timeout_s: float | None) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout_s)

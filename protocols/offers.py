@@ -8,7 +8,7 @@ is not there yet waits (long poll) until it is, or until the time it brought is 
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -68,6 +68,11 @@ class OfferList(Message):
     offers: Annotated[dict[Label, Digest], Field(max_length=MAX_SEALED)]
     marks: Annotated[list[PackedMark], Field(max_length=MARKS)]
     state_bytes: Count  # size of the state at the newest mark, for who must download it
+
+    @property
+    def past(self) -> list[Mark]:
+        """The marks, oldest first."""
+        return [Mark(version, digest) for version, digest in self.marks]
 
 
 class HistoryRequest(Message):
@@ -155,10 +160,18 @@ class Offers(ServicerBase):  # type: ignore[misc]
             if len(self.proofs) > MAX_PROOFS:
                 self.proofs.popitem(last=False)
 
-    async def publish(self, block: str, round_: int, marks: Sequence[Mark], state_bytes: int) -> OfferList:
+    async def publish(
+        self,
+        block: str,
+        round_: int,
+        marks: Sequence[Mark],
+        state_bytes: int,
+        named: Collection[str] | None = None,  # peers whose offers are named if they are held; None: all
+    ) -> OfferList:
         """Close gathering: fix the list of what is held and wake those who wait for it."""
         book = self.book(block, round_)
-        names = {peer: offer.offer_id for peer, offer in sorted(book.offers.items())}
+        held = sorted(book.offers.items())
+        names = {peer: offer.offer_id for peer, offer in held if named is None or peer in named}
         points = [(mark.version, mark.digest) for mark in marks]
         book.listed = OfferList(offers=names, marks=points, state_bytes=state_bytes)
         await self.wake()

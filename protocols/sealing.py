@@ -4,10 +4,13 @@ Nothing here knows a clock, a network or a tensor; the simulator and the daemon 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 MARKS = 16  # digests that a member remembers of its own past
+SEATED_ROUNDS = 4  # sealed rounds, the last ones, whose members have a voice
+PATIENCE_ROUNDS = 4  # rounds of silence after which a member without a voice is not waited for,
+RETRY_ROUNDS = 8  # but in every eighth
 UNHEARD, UNNAMED = "unheard", "unnamed"  # why a round is skipped: too few members, or too few offers in time
 
 
@@ -33,21 +36,78 @@ class Seal:
         return not self.offers
 
 
-def seal(view: Sequence[str], lists: Mapping[str, Mapping[str, str]]) -> Seal:
-    """Return the sealed set: the offers that more than half of the view name.
+@dataclass(frozen=True)
+class Quorum:
+    """Who decides a round, and what a member makes of those who do not.
 
-    `lists` maps a member that was heard (oneself too) to what it holds: peer → offer id. A round is skipped when
-    fewer than half of the members were heard or nothing is named by more than half.
+    `voting` are those whose lists decide; none: whoever is heard. `named` are those whose offers this member names in
+    its list, `awaited` those for whom it waits: what concerns only this member may follow from what it alone has heard.
+    """
+
+    voting: frozenset[str]
+    named: frozenset[str]
+    awaited: frozenset[str]
+
+
+def quorum(
+    view: Sequence[str],
+    sealed: Sequence[tuple[int, Collection[str]]],
+    tick: int,
+    silent_ticks: int,
+    silence: Mapping[str, int],
+    vouched: Collection[str] = (),
+) -> Quorum:
+    """Return the quorum of a round at `tick` by a block's last steps: (tick, the peers whose offers were in it) each.
+
+    A record gives nobody a voice, an offer that was sealed does; it is lost by silence in `SEATED_ROUNDS` sealed steps.
+    So all who have the same history name the same voters. Where nothing was sealed for `silent_ticks`, so many are
+    silent that the others have no majority: what was before is forgotten, and those decide who are heard, as at a
+    block's beginning.
+
+    `silence` maps a member to the rounds in a row in which it gave this one no list. Who has no voice is named when it
+    gave one, or a voter has `vouched` for it, whom it may reach alone; so nobody gets a voice by offers alone. It is
+    waited for unless it has been silent for long.
+    """
+    seated: set[str] = set()
+    since = tick
+    for at, peers in [(at, peers) for at, peers in sealed if peers][: -SEATED_ROUNDS - 1 : -1]:
+        if since - at > silent_ticks:
+            break
+        seated |= set(peers)
+        since = at
+    voting = frozenset(peer for peer in view if peer in seated)
+    named = {peer for peer in view if not voting or silence.get(peer) == 0}
+    awaited = frozenset(peer for peer in view if peer in voting or _is_awaited(silence.get(peer, 0)))
+    return Quorum(voting, voting | named | (set(vouched) & set(view)), awaited)
+
+
+def _is_awaited(silent_rounds: int) -> bool:
+    return silent_rounds < PATIENCE_ROUNDS or silent_rounds % RETRY_ROUNDS == 0
+
+
+def seal(view: Sequence[str], lists: Mapping[str, Mapping[str, str]], voting: Collection[str] | None = None) -> Seal:
+    """Return the sealed set: the offers that more than half of those name whose lists decide.
+
+    `lists` maps a member that was heard (oneself too) to what it holds: peer → offer id. `voting` are the members that
+    decide, all of the view unless it is given. A round is skipped when fewer than half of them were heard, or nothing
+    is named by more than half. Where `voting` is empty those decide who are heard, two at least, and only their offers
+    are sealed: who offers and lists nothing gets no voice by it.
     """
     members = set(view)
+    deciding = members if voting is None else members & set(voting)
     heard = {member: held for member, held in lists.items() if member in members}
-    if 2 * len(heard) < len(members):
-        return Seal({}, f"skipped: heard {len(heard)} of {len(members)}", UNHEARD)
+    if not deciding:
+        members = deciding = set(heard)
+        if len(deciding) < 2:
+            return Seal({}, f"skipped: heard {len(heard)} of {len(view)}", UNHEARD)
+    heard = {member: held for member, held in heard.items() if member in deciding}
+    if 2 * len(heard) < len(deciding):
+        return Seal({}, f"skipped: heard {len(heard)} of {len(deciding)}", UNHEARD)
     named = Counter((peer, offer) for held in heard.values() for peer, offer in held.items() if peer in members)
-    sealed = {peer: offer for (peer, offer), count in sorted(named.items()) if 2 * count > len(members)}
+    sealed = {peer: offer for (peer, offer), count in sorted(named.items()) if 2 * count > len(deciding)}
     if not sealed:
-        return Seal({}, f"skipped: no offer is held by more than half of {len(members)}", UNNAMED)
-    return Seal(sealed, f"sealed {len(sealed)} of {len(members)}")
+        return Seal({}, f"skipped: no offer is held by more than half of {len(deciding)}", UNNAMED)
+    return Seal(sealed, f"sealed {len(sealed)} of {len(view)}")
 
 
 @dataclass(frozen=True)

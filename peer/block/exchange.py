@@ -21,20 +21,22 @@ from peer.block.replica import Replica, read_offer
 from peer.block.threads import unbroken
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
 from protocols.fetching import Group
-from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
-from protocols.offers import KEPT_ROUNDS, Offers, SealedRound
+from protocols.gossip import Heard, Stand, Timing, close, fetch_sealed, gather, history
+from protocols.offers import KEPT_ROUNDS, OfferList, Offers, SealedRound
 from protocols.parcels import Offer, OfferHeader, sign_offer
-from protocols.sealing import Mark, Standing, compare
+from protocols.sealing import UNHEARD, Mark, Quorum, Standing, compare, quorum
 from protocols.shards import download_bytes
 
 log = logging.getLogger(__name__)
 
 DOWNLOAD_S = 600.0
 EXPECT_S = 600.0  # since its last step, after which a lone holder waits for no newcomer
+ASKED = 16  # peers that are asked for the rounds that lead to a state
 FAILED = "could not follow the group"
 UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
 
 Read = Callable[[Offer], None]
+Lists = Mapping[str, OfferList]  # by the member that gave it
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Outcome:
     is_step: bool
     cause: str = ""  # of a round that was skipped: UNHEARD, UNNAMED, or one of those below
     offer_s: float | None = None  # from the beginning of the round until the own offer was ready
+    is_alone: bool = False  # there is nobody else, or nobody has been heard for long
+    is_shared: bool = False  # the step has another peer's offer in it
 
 
 async def run_round(
@@ -80,12 +84,11 @@ async def run_round(
     """
     swarm.offers.lineages[replica.block] = replica.lineage  # for others' repairs
     if list(view) == [replica.me]:
-        since_s = (round_ - replica.state.round) * replica.spec.rounds.tick_seconds
-        if swarm.expects() and since_s < EXPECT_S and round_ > replica.offered_round:
+        if _is_awaiting(swarm, replica, round_) and round_ > replica.offered_round:
             await unbroken(replica.wait, round_, work.theta, work.tokens, swarm.folder)
-            return Outcome("alone; no step while somebody downloads the state", False)
+            return Outcome("alone; no step while somebody downloads the state", False, is_alone=True)
         await _change(swarm, replica, replica.advance_alone, round_, work.theta, work.tokens)
-        return Outcome("alone", True)
+        return Outcome("alone", True, is_alone=True)
     decoded: dict[str, Contribution] = {}
     is_new = round_ > replica.offered_round  # else this peer was restarted in mid-round: it listens, and replays later
     began, offer_s = time.monotonic(), None
@@ -100,8 +103,13 @@ async def run_round(
 
     group = _group(swarm, replica, round_, view, decoded)
     stand = Stand(list(replica.marks), len(replica.state.blob))
-    heard = await exchange(group, swarm.offers, stand, timing, make() if is_new else None)
-    repaired = await _repair(swarm, replica, view, heard, timing.fetch_s)
+    deciding = quorum_of(replica, view, round_, timing.silent_ticks)
+    lists = await gather(group, swarm.offers, stand, timing, make() if is_new else None, deciding)
+    replica.hearing.ended(round_, view, named_in(lists), deciding.voting)
+    repaired = await _repair(swarm, replica, view, lists, timing.fetch_s)
+    # By the history that counts: who was behind knows only now who decides.
+    voting = quorum_of(replica, view, round_, timing.silent_ticks).voting
+    heard = await close(group, swarm.offers, lists, timing.fetch_s, voting)
     reason, cause = heard.seal.reason, heard.seal.cause
     if heard.missing:
         reason, cause = f"skipped: could not fetch {len(heard.missing)} of {len(heard.seal.offers)} offers", UNFETCHED
@@ -109,6 +117,13 @@ async def run_round(
         reason, cause = "skipped: an offer was made before the restart", RESTARTED
     elif repaired == FAILED and not cause:
         cause = BEHIND
+    elif (
+        cause == UNHEARD
+        and replica.hearing.is_left(round_, timing.silent_ticks)
+        and not _is_awaiting(swarm, replica, round_)
+    ):
+        await _change(swarm, replica, replica.advance_alone, round_, work.theta, work.tokens)
+        return Outcome(f"alone: none of {len(view) - 1} others is heard", True, "", offer_s, is_alone=True)
     is_step = not cause
     if is_step:
         contributions = await _contributions(replica, heard.offers, decoded)
@@ -116,20 +131,52 @@ async def run_round(
     else:
         replica.skip(round_)
     change = choose_codec(replica, heard) if is_new else ""
-    return Outcome("; ".join(part for part in (repaired, reason, change) if part), is_step, cause, offer_s)
+    text = "; ".join(part for part in (repaired, reason, change) if part)
+    is_shared = is_step and heard.seal.offers.keys() != {replica.me}
+    return Outcome(text, is_step, cause, offer_s, is_shared=is_shared)
+
+
+def named_in(lists: Lists) -> dict[str, Collection[str]]:
+    """Return whose offers each of the members names that were heard."""
+    return {peer: heard.offers.keys() for peer, heard in lists.items()}
+
+
+def _is_awaiting(swarm: Swarm, replica: Replica, round_: int) -> bool:
+    """Say whether a lone holder takes no step, since a newcomer downloads the state."""
+    since_s = (round_ - replica.state.round) * replica.spec.rounds.tick_seconds
+    return swarm.expects() and since_s < EXPECT_S
+
+
+def quorum_of(replica: Replica, view: Sequence[str], round_: int, silent_ticks: int) -> Quorum:
+    """Return who decides a round of a block: by the history that all have who have its state."""
+    sealed = [(each.round, each.offers.keys()) for each in replica.lineage]
+    return quorum(view, sealed, round_, silent_ticks, replica.hearing.silence, replica.hearing.vouched)
 
 
 async def rounds_before(swarm: Swarm, state: OuterState, peers: Sequence[str]) -> list[SealedRound]:
-    """Return the last sealed rounds that lead to a state, by the first peer that knows them; none if nobody does."""
-    for peer in peers:
+    """Return the last sealed rounds that lead to a state, by the first peer that knows them; none if nobody does.
+
+    All are asked at the same time: many of them may be silent.
+    """
+
+    async def ask(peer: str) -> list[SealedRound]:
         try:
             rounds = await history(swarm.offers_stub(peer), state.block, max(0, state.version - KEPT_ROUNDS))
         except (ShoalError, TimeoutError) as error:
             log.debug("%s does not tell its rounds of %s: %s", peer, state.block, error)
-            continue
+            return []
         rounds = [each for each in rounds if each.version <= state.version]
-        if rounds and rounds[-1].digest == state.digest:
-            return rounds
+        return rounds if rounds and rounds[-1].digest == state.digest else []
+
+    if not state.version:
+        return []
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(ask(peer)) for peer in peers[:ASKED]]
+        for answer in asyncio.as_completed(asked):
+            if rounds := await answer:
+                for task in asked:
+                    task.cancel()
+                return rounds
     return []
 
 
@@ -216,25 +263,29 @@ async def _contributions(
     return found
 
 
-async def _repair(swarm: Swarm, replica: Replica, view: Sequence[str], heard: Heard, fetch_s: float) -> str:
-    """Bring the replica to where the group stands; return how, nothing if it stood there, `FAILED` if it cannot."""
-    standing = compare(replica.me, view, heard.histories)
+async def _repair(swarm: Swarm, replica: Replica, view: Sequence[str], lists: Lists, fetch_s: float) -> str:
+    """Bring the replica to where the group stands; return how, nothing if it stood there, `FAILED` if it cannot.
+
+    Who never took part in the block has no history of it to be waited for.
+    """
+    took_part = [peer for peer in view if peer in replica.state.ages]
+    standing = compare(replica.me, took_part, {peer: heard.past for peer, heard in lists.items()})
     try:
         if standing.follow is not None:
-            return await _follow(swarm, replica, standing, heard, fetch_s)
+            return await _follow(swarm, replica, standing, lists, fetch_s)
         if standing.merge:
-            return await _merge(swarm, replica, standing, heard)
+            return await _merge(swarm, replica, standing, lists)
     except (ShoalError, TimeoutError, OSError) as error:
         log.warning("%s: cannot reach the group's state yet: %s", replica.block, error)
         return FAILED
     return ""
 
 
-async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard, fetch_s: float) -> str:
+async def _follow(swarm: Swarm, replica: Replica, standing: Standing, lists: Lists, fetch_s: float) -> str:
     """Replay the rounds that lead to where the group stands, or download its state if that is not possible."""
     target, sources = standing.follow, standing.sources
     assert target is not None
-    marks = heard.histories[sources[0]]
+    marks = lists[sources[0]].past
     base = replica.base_in(marks)
     rounds = await history(swarm.offers_stub(sources[0]), replica.block, 0 if base is None else base.version)
     rounds = [r for r in rounds if r.version <= target.version]
@@ -243,13 +294,13 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, heard: Hea
     if base is not None and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
         await _change(swarm, replica, replica.adopt, states, rounds, marks, base)
         return f"replayed {len(rounds)}"
-    state = await _fetch_state(swarm, replica, target, sources, heard)
+    state = await _fetch_state(swarm, replica, target, sources, lists)
     await _change(swarm, replica, replica.adopt, [state], rounds, marks, base)
     return "downloaded the state"
 
 
-async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequence[str], heard: Heard) -> OuterState:
-    size_bytes = heard.state_bytes[sources[0]]
+async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequence[str], lists: Lists) -> OuterState:
+    size_bytes = lists[sources[0]].state_bytes
     if size_bytes > 8 * replica.size + MAX_HEADER_BYTES:
         raise PeerError(f"state of {replica.block}: {size_bytes} bytes are too many for {replica.size} parameters")
     received = swarm.offers.traffic.received
@@ -283,14 +334,14 @@ async def _replay(
     return states
 
 
-async def _merge(swarm: Swarm, replica: Replica, standing: Standing, heard: Heard) -> str:
+async def _merge(swarm: Swarm, replica: Replica, standing: Standing, lists: Lists) -> str:
     """Compute, like everybody, the mean of the histories that parted with no majority."""
     states = []
     for mark, members in standing.merge:
         if mark == Mark(replica.state.version, replica.state.digest):
             states.append(replica.state)
         else:
-            states.append(await _fetch_state(swarm, replica, mark, members, heard))
+            states.append(await _fetch_state(swarm, replica, mark, members, lists))
     merged = await asyncio.to_thread(merge, states)
     parents = [*replica.marks, *(mark for mark, _ in standing.merge)]
     await _change(swarm, replica, replica.merged, merged, parents)

@@ -17,15 +17,17 @@ from peer.block.exchange import (
     Work,
     choose_codec,
     make_offer,
+    named_in,
     open_group,
 )
 from peer.block.replica import Replica, read_values
 from peer.block.threads import unbroken
 from peer.train.mixing import FRAGMENT_CODEC, Mixed, span
 from protocols.codecs import decode, encode, encoded_size
-from protocols.gossip import Stand, Timing, exchange
+from protocols.gossip import Stand, Timing, close, gather
 from protocols.grouping import counted_share, fragment_of
 from protocols.parcels import Offer
+from protocols.sealing import quorum
 
 
 async def run_round_among(
@@ -50,19 +52,24 @@ async def run_round_among(
 
     members = open_group(swarm, replica, round_, group, read)
     stand = Stand(list(replica.marks), len(replica.state.blob))
-    heard = await exchange(members, swarm.offers, stand, timing, make() if is_new else None)
+    # Nobody has a voice by its history: replicas differ, and each member takes what it can.
+    deciding = quorum(group, (), round_, timing.silent_ticks, replica.hearing.silence)
+    lists = await gather(members, swarm.offers, stand, timing, make() if is_new else None, deciding)
+    replica.hearing.ended(round_, group, named_in(lists), ())
+    heard = await close(members, swarm.offers, lists, timing.fetch_s, deciding.voting)
     have = [mixed[offer.offer_id] for offer in heard.offers.values() if offer.offer_id in mixed]
     if not is_new or heard.seal.is_skipped or not have:
         replica.skip(round_)
         cause = heard.seal.cause or UNFETCHED if is_new else RESTARTED
-        return Outcome(heard.seal.reason if is_new else "skipped: an offer was made before the restart", False, cause)
+        text = heard.seal.reason if is_new else "skipped: an offer was made before the restart"
+        return Outcome(text, False, cause)
     share = counted_share(replica.me, heard.seal.offers, heard.lists)
     own = swarm.offers.held(replica.block, round_)[replica.me]
     await unbroken(replica.mix, round_, mixed[own.offer_id].fragment, have, share, at, holders)
     change = choose_codec(replica, heard)
     lacking = f", {len(heard.missing)} not fetched" if heard.missing else ""
     outcome = f"{heard.seal.reason}{lacking}, of about {holders:.0f} holders"
-    return Outcome(f"{outcome}; {change}" if change else outcome, True)
+    return Outcome(f"{outcome}; {change}" if change else outcome, True, is_shared=True)
 
 
 async def _offer(swarm: Swarm, replica: Replica, round_: int, work: Work, fragment: int, at: slice) -> Offer:

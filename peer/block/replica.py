@@ -19,6 +19,7 @@ from configs.errors import PeerError, StateError
 from configs.files import write_file, write_json
 from configs.run import RunSpec
 from peer.block.codec_choice import CodecChoice
+from peer.block.hearing import Hearing
 from peer.block.lone_work import LoneWork
 from peer.block.own_offers import OwnOffer, counted_in, packed, unpacked
 from peer.block.saved import facts_of, load_owed, read_block_facts
@@ -94,6 +95,7 @@ class Replica:
         self.marks: tuple[Mark, ...] = (Mark(state.version, state.digest),)
         self.lineage: tuple[SealedRound, ...] = ()
         self.own: dict[int, OwnOffer] = {}
+        self.hearing = Hearing(me)
         self.pending: Pending | None = None
         self.choice = CodecChoice(spec.outer.codec)
         self.offered_round = state.round  # no second offer is ever signed for one round

@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from configs.run import RunSpec
-from dht.membership import ACT_TICKS
+from dht.membership import ACT_TICKS, HOLD_TICKS
 from peer.train.partition import part_of
 
 LIST_SHARE = 0.2  # of a round, after the cut, in which the members' lists are heard
+SILENT_ROUNDS = 8  # without a sealed one, after which those decide who are heard; 3 of a group of a large stride,
+SLOW_ROUNDS = 3
+SILENT_TICKS = HOLD_TICKS + ACT_TICKS  # at least: the record of a peer that is gone has then ended, too
 CLOSE_SHARE = 0.95  # of a round, when it should be over, with all that was missing
 
 
@@ -97,3 +100,8 @@ def round_timing(spec: RunSpec, age: int, late_s: float, stride: int = 1) -> tup
     cut = spec.rounds.cut_share * length
     end = (spec.rounds.cut_share + LIST_SHARE) * length
     return max(0.0, cut - late_s), max(0.0, end - late_s), CLOSE_SHARE * length - end
+
+
+def silent_ticks(spec: RunSpec, age: int, stride: int = 1) -> int:
+    """Return after how many ticks without a sealed round a block of this age goes on without a majority."""
+    return max(SILENT_TICKS, spec.rounds.length(age) * max(SILENT_ROUNDS, SLOW_ROUNDS * stride))

@@ -16,7 +16,7 @@ from peer.block.exchange import RESTARTED, Outcome, Swarm, run_round
 from peer.block.random_group import run_round_among
 from peer.block.replica import Replica
 from peer.block.stride import GOOD_ROUNDS, Trial, next_stride
-from peer.block.timing import Meeting, meeting, round_seconds, round_timing, rounds_of
+from peer.block.timing import Meeting, meeting, round_seconds, round_timing, rounds_of, silent_ticks
 from peer.member.activity import Activity
 from peer.member.crowds import Crowds
 from peer.member.facts import Facts
@@ -137,7 +137,8 @@ class Rounds:
         replica, work = self._session.replicas[block], snapshots.works[block]
         before = replica.state
         late_s = facts.clock.now() - facts.clock.time_of(due.tick)
-        timing = Timing(*round_timing(facts.spec, before.age, late_s, due.stride))
+        silent = silent_ticks(facts.spec, before.age, due.stride)
+        timing = Timing(*round_timing(facts.spec, before.age, late_s, due.stride), silent)
         try:
             if is_crowd:
                 holders = self._crowds.holders(block)
@@ -163,9 +164,9 @@ class Rounds:
         trial, event = None, ""
         if outcome.cause != RESTARTED:
             offer_s = None if outcome.offer_s is None else late_s + outcome.offer_s
-            trial = Trial(offer_s, late_s + timing.cut_s, outcome.is_step)
+            trial = Trial(offer_s, late_s + timing.cut_s, outcome.is_shared)
             if not is_crowd:
-                event = self._change_stride(block, trial, is_alone=len(due.group) < 2)
+                event = self._change_stride(block, trial, is_alone=outcome.is_alone)
         self._ended(RoundEnd(block, due.tick, outcome, trial if len(due.group) > 1 else None, event))
 
     async def _take(self, replica: Replica, before: OuterState, snapshots: Snapshots, *, is_step: bool) -> None:
@@ -179,7 +180,7 @@ class Rounds:
             return ""
         trials = self._trials.setdefault(block, [])
         trials.append(trial)
-        del trials[:-GOOD_ROUNDS]
+        del trials[: -1 if is_alone else -GOOD_ROUNDS]
         _, stride = self._strides.get(block, (0, 1))
         round_s = round_seconds(self._facts.spec, self._session.replicas[block].state.age)
         if is_alone:

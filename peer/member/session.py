@@ -54,9 +54,11 @@ class Session:
         """Begin to hold a block; `rounds` asks for those that led to its state, as old offers may count there."""
         replica = await asyncio.to_thread(Replica, state, self._spec, self._me)
         await asyncio.to_thread(replica.resume, self._store.folder)
+        past = await rounds()
         if replica.may_count:
-            past = await rounds()
             await asyncio.to_thread(replica.reconcile, past)
+        else:
+            replica.lineage = tuple(past)  # who was in its last rounds decides the next
         self.replicas[state.block] = replica
 
     async def start(self, strategy: Strategy, sub_model: str, library: Library) -> None:

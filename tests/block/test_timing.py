@@ -7,8 +7,17 @@ import pytest
 
 from configs.load import load
 from configs.run import RunSpec, StrategySpec
-from dht.membership import ACT_TICKS
-from peer.block.timing import LIST_SHARE, BlockRounds, due, group_stride, meeting, round_seconds, round_timing
+from dht.membership import ACT_TICKS, HOLD_TICKS
+from peer.block.timing import (
+    LIST_SHARE,
+    BlockRounds,
+    due,
+    group_stride,
+    meeting,
+    round_seconds,
+    round_timing,
+    silent_ticks,
+)
 from peer.member.report import agreement, eta_seconds
 from peer.train.partition import REPLICA, Strategy
 
@@ -138,3 +147,9 @@ def test_agreement_is_taken_where_most_can_be_compared() -> None:
     assert agreement({"a": [*same, (6, "new")], "b": same, "c": same}, "abc") == 1.0  # one is ahead
     assert agreement({"a": [(4, "p"), (5, "x")], "b": same, "c": same}, "abc") == pytest.approx(2 / 3)
     assert agreement({"a": [(5, "x")], "b": same, "c": same}, "bc") == 1.0  # a holds it no longer
+
+
+def test_nobody_goes_on_without_a_majority_before_the_records_of_the_dead_have_ended(spec: RunSpec) -> None:
+    assert silent_ticks(spec, 0) == HOLD_TICKS + ACT_TICKS
+    assert silent_ticks(spec, 100) == 16 and silent_ticks(spec, 10_000) == 32  # eight rounds
+    assert silent_ticks(spec, 10_000, stride=2) == 32 and silent_ticks(spec, 10_000, stride=16) == 3 * 16 * 4

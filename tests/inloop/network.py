@@ -23,14 +23,23 @@ class Air:
     there: dict[str, "Network"] = field(default_factory=dict)
     records: dict[str, dict[str, tuple[bytes, float]]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)  # peers whose calls, and calls to whom, fail
+    mute: set[str] = field(default_factory=set)  # the same, but their records are there: nobody else knows
+    sides: dict[str, int] = field(default_factory=dict)  # of a network that is divided; a peer that is not in it: all
+    apart: list[set[str]] = field(default_factory=list)  # pairs that cannot reach each other
     slow: dict[str, float] = field(default_factory=dict)  # peer → factor of its delays
 
     async def travel(self, source: str, target: str) -> None:
         """Take as long as one message takes. Raises P2PDaemonError if it does not arrive."""
         factor = max(self.slow.get(source, 1.0), self.slow.get(target, 1.0))
         await asyncio.sleep(factor * self.chance.uniform(*DELAY_S))
-        if source not in self.there or target not in self.there or self.lost & {source, target}:
+        ends = {source, target}
+        is_divided = len({self.sides[peer] for peer in ends if peer in self.sides}) > 1
+        if is_divided or not ends <= self.there.keys() or ends & (self.lost | self.mute) or ends in self.apart:
             raise P2PDaemonError("failed to dial")
+
+    def holds(self, reader: str, writer: str) -> bool:
+        """Whether a record that one peer has written is to be had by another."""
+        return len({self.sides[peer] for peer in (reader, writer) if peer in self.sides}) < 2
 
 
 class Network:
@@ -78,8 +87,9 @@ class Network:
         await asyncio.sleep(self._air.chance.uniform(*DELAY_S))
         if self.peer_id in self._air.lost:
             raise NetworkError("the DHT did not answer")
-        now = self._now()
-        return {name: value for name, (value, until) in self._air.records.get(key, {}).items() if until > now}
+        now, records = self._now(), self._air.records.get(key, {})
+        held = {name: value for name, (value, until) in records.items() if until > now}
+        return {name: value for name, value in held.items() if self._air.holds(self.peer_id, name)}
 
     async def serve(self, servicer: Any, namespace: str | None = None) -> None:
         type(servicer)._collect_rpc_handlers()

@@ -20,7 +20,7 @@ from configs.content import chunk_hashes, chunk_of, content_id_of
 from configs.errors import NetworkError, PeerError
 from dht.identity import Identity
 from protocols.fetching import Fetch, Group
-from protocols.gossip import Heard, Stand, Timing, exchange, fetch_sealed, history
+from protocols.gossip import Heard, Stand, Timing, close, fetch_sealed, gather, history
 from protocols.offers import (
     COUNT_BYTES,
     KEPT_ROUNDS,
@@ -102,6 +102,13 @@ class Member:
         return await exchange(self.group(members, round_), self.offers, Stand([MARK], 800), timing)
 
 
+async def exchange(group: Group, offers: Offers, stand: Stand, timing: Timing, making: Any = None) -> Heard:
+    """One round of which all of the view decide."""
+    lists = await gather(group, offers, stand, timing, making)
+    assert all(heard.past == [MARK] for heard in lists.values())
+    return await close(group, offers, lists, timing.fetch_s)
+
+
 @asynccontextmanager
 async def open_members(open_peers: Any, identities: Sequence[Identity]) -> AsyncIterator[list[Member]]:
     """Open a host for a member of each identity."""
@@ -118,7 +125,7 @@ def test_three_members_seal_the_same_offers(open_peers: Any, identities: list[Id
             assert heard[0].seal.reason == "sealed 3 of 3"
             for one in heard:
                 assert one.seal == heard[0].seal and not one.missing
-                assert one.histories == {member.peer_id: [MARK] for member in members}
+                assert set(one.lists) == {member.peer_id for member in members}
                 assert {o.offer_id for o in one.offers.values()} == set(heard[0].seal.offers.values())
                 assert all(o.payload == PAYLOAD + peer.encode() for peer, o in one.offers.items())
             assert {member.offers.traffic.bytes_in for member in members} == {2 * len(PAYLOAD + b"Q" * 46)}
@@ -407,7 +414,7 @@ def test_a_bad_offer_is_not_held_and_the_round_goes_on(open_peers: Any, identiti
                     heard = await me.exchange([me, good, bad], round_, timing)
                 assert set(me.offers.held(BLOCK, round_)) == {me.peer_id, good.peer_id}, liar.fault
                 assert good.peer_id in heard.offers and bad.peer_id not in heard.offers
-                assert set(heard.histories) == {me.peer_id, good.peer_id, bad.peer_id}
+                assert set(heard.lists) == {me.peer_id, good.peer_id, bad.peer_id}
 
     uvloop.run(main())
 

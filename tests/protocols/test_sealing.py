@@ -3,7 +3,18 @@
 import hashlib
 import random
 
-from protocols.sealing import MARKS, Mark, Standing, compare, seal
+from protocols.sealing import (
+    MARKS,
+    PATIENCE_ROUNDS,
+    RETRY_ROUNDS,
+    SEATED_ROUNDS,
+    UNHEARD,
+    Mark,
+    Standing,
+    compare,
+    quorum,
+    seal,
+)
 
 A, B, C, D = "abcd"
 
@@ -32,6 +43,89 @@ def test_one_of_two_asleep_skips() -> None:
 def test_strangers_have_no_voice() -> None:
     lists = {A: {A: "1", "x": "9"}, B: {A: "1", "x": "9"}, "x": {"x": "9"}}
     assert seal((A, B), lists).offers == {A: "1"}
+
+
+SILENT = 10  # ticks
+
+
+def voters(view: str, sealed: list[tuple[int, str]], tick: int) -> str:
+    return "".join(sorted(quorum(list(view), sealed, tick, SILENT, {}).voting))
+
+
+def test_a_voice_is_had_by_an_offer_that_was_sealed_and_not_by_a_record() -> None:
+    assert voters("abxyz", [(1, "ab")], 2) == "ab"
+    assert voters("abc", [(1, "ab"), (2, "abc")], 3) == "abc"
+    assert voters("ax", [(1, "ab")], 2) == "a"  # whose record has ended is not there
+
+
+def test_a_voice_is_lost_by_silence_in_so_many_sealed_rounds() -> None:
+    silent = [(at, "ab") for at in range(2, 2 + SEATED_ROUNDS)]
+    assert voters("abc", [(1, "abc"), *silent[:-1]], 9) == "abc"
+    assert voters("abc", [(1, "abc"), *silent], 9) == "ab"
+
+
+def test_when_nothing_is_sealed_for_long_nobody_has_a_voice() -> None:
+    assert voters("abcd", [(3, "abcd")], 3 + SILENT) == "abcd"
+    assert voters("abcd", [(3, "abcd")], 4 + SILENT) == ""
+    assert voters("abcd", [], 1) == ""
+
+
+def test_what_was_before_such_a_time_gives_no_voice_after_it() -> None:
+    """Else those who are silent would stop the others again in the next round."""
+    assert voters("abcd", [(3, "abcd"), (3 + SILENT, "ab")], 4 + SILENT) == "abcd"
+    assert voters("abcd", [(3, "abcd"), (4 + SILENT, "ab")], 5 + SILENT) == "ab"
+
+
+def test_steps_without_offers_are_no_measure_of_who_takes_part() -> None:
+    assert voters("abc", [(1, "ab"), (2, ""), (3, "")], 4) == "ab"
+
+
+def test_those_with_a_voice_decide_alone_and_seal_whom_they_name() -> None:
+    lists = {A: {A: "1", B: "2", C: "3"}, B: {A: "1", B: "2", C: "3"}, "x": {D: "4"}, "y": {D: "4"}}
+    assert seal((A, B, C, D, "x", "y"), lists, {A, B}).offers == {A: "1", B: "2", C: "3"}
+    assert seal((A, B, C), {A: {A: "1", B: "2"}, C: {A: "1", B: "2"}}, {A, B}).is_skipped, "half is not a majority"
+    assert seal((A, B, C), {A: {A: "1"}, C: {A: "1"}}, {A}).offers == {A: "1"}
+    assert seal((A, B, C), {B: {A: "1"}, C: {A: "1"}}, {A}).cause == UNHEARD
+
+
+def test_where_nobody_has_a_voice_those_who_are_heard_decide() -> None:
+    lists = {A: {A: "1", B: "2", C: "3"}, B: {A: "1", B: "2", C: "3"}}
+    assert seal((A, B, C, D), lists, ()).offers == {A: "1", B: "2"}, "not who offers, and gives no list"
+    assert seal((A, B, C, D), {A: {A: "1"}}, ()).cause == UNHEARD, "one alone is no group"
+    assert seal((A, B, C, D), {A: {A: "1"}, B: {B: "2"}}, ()).is_skipped
+
+
+def test_of_a_divided_swarm_at_most_one_part_seals_until_it_has_stood_still_for_long() -> None:
+    """Whatever parts it, and whoever took part in which of the last rounds."""
+    chance, view = random.Random(3), "abcdef"
+    for _ in range(500):
+        past = [(at, "".join(p for p in view if chance.random() < 0.7)) for at in range(1, 6)]
+        last = max((at for at, peers in past if peers), default=0)
+        side = {peer: chance.random() < 0.5 for peer in view}
+        for tick, most in ((last + SILENT, 1), (last + SILENT + 1, 2)):
+            sealing = 0
+            for here in (True, False):
+                part = [peer for peer in view if side[peer] is here]
+                held = {member: dict.fromkeys(part, "1") for member in part}
+                deciding = quorum(list(view), past, tick, SILENT, {}).voting
+                sealing += not seal(list(view), held, deciding).is_skipped
+            assert sealing <= most or not last
+
+
+def test_who_has_no_voice_is_named_once_it_has_given_a_list() -> None:
+    named = quorum([A, B, C, D], [(1, [A, B])], 2, SILENT, {A: 3, C: 0, D: 1}).named
+    assert named == {A, B, C}, "a voter that was not heard is named, too: its work counts"
+    assert quorum([A, B, C], [], 2, SILENT, {}).named == {A, B, C}
+    assert quorum([A, C, D], [(1, [A])], 2, SILENT, {D: 9}, [D, "x"]).named == {A, D}, "a voter vouches for it"
+
+
+def test_who_is_silent_for_long_is_waited_for_now_and_then() -> None:
+    def waited(rounds: int) -> bool:
+        return B in quorum([A, B], [(1, [A])], 2, SILENT, {B: rounds}).awaited
+
+    assert [waited(rounds) for rounds in (0, PATIENCE_ROUNDS - 1, PATIENCE_ROUNDS)] == [True, True, False]
+    assert [waited(RETRY_ROUNDS + more) for more in (-1, 0, 1)] == [False, True, False]
+    assert B in quorum([A, B], [(1, [A, B])], 2, SILENT, {B: PATIENCE_ROUNDS}).awaited, "who votes is waited for"
 
 
 def chain(*digests: str) -> list[Mark]:
