@@ -91,6 +91,12 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
 
+    @property
+    def temporary(self) -> list[Path]:
+        """The sockets between this process and p2pd; they are removed in the end, but by nobody if it is killed."""
+        addresses = self.p2p._daemon_listen_maddr, self.p2p._client_listen_maddr
+        return [Path(str(address).removeprefix("/unix")) for address in addresses]
+
     async def addresses(self) -> list[str]:
         """Return the addresses of this peer, those that most others can reach first."""
         try:
@@ -130,6 +136,11 @@ class Network:
             return {info.peer_id.to_base58() for info in await self.p2p.list_peers()}
         except FAILURES:
             return set()
+
+    def neighbours(self) -> set[str]:
+        """Return the ids of the peers in the DHT's routing table: whom it asks; it drops those who did not answer."""
+        assert self.node is not None, "open_dht comes first"
+        return {peer.to_base58() for peer in self.node.protocol.routing_table.peer_id_to_uid}
 
     async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
         """See to it that calls by peer id work: connect in the background, and let both DHT tables know.

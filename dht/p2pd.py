@@ -85,7 +85,10 @@ async def start_p2pd(identity_path: Path, *, host: str, port: int, announce: lis
         raise
     except P2PDaemonError as error:
         raise NetworkError(f"libp2p does not start: {error}") from error
-    p2p._client.control._pending_calls = _WaitingCalls()
+    control = p2p._client.control
+    control._pending_calls = _WaitingCalls()
+    for task in (control._read_task, control._write_task):  # that they broke off is said by `p2pd_broken`, in one line
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         _pid_file(identity_path).write_text(str(p2p._child.pid))
     except OSError:

@@ -26,6 +26,7 @@ from configs.files import write_json
 from configs.kept import MACHINE_FILE, to_keep
 from configs.load import Settings
 from configs.machine import PeerConfig
+from configs.temporary import note_temporary, remove_noted
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.membership import TWIN, Membership
@@ -71,6 +72,7 @@ log = logging.getLogger(__name__)
 
 OnTick = Callable[[Status], None]
 
+TEMPORARY = "temporary.json"  # of a state directory: what its daemon has elsewhere, should it be killed
 TIMER_S = 0.002  # how early a timer may fire
 FINISH_S = 12.0  # for the rounds under way, before their work is left for later
 HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
@@ -101,14 +103,15 @@ async def live(settings: Settings) -> None:
     config = settings.peer
     key = config.state_dir / "identity.key"
     relays = config.initial_peers if config.use_relay else ()
-    leaving = asyncio.Event()
-    with leave_on_signals(leaving) as has_begun:
+    leaving, note = asyncio.Event(), config.state_dir / TEMPORARY
+    with leave_on_signals(leaving) as has_begun, remove_noted(note):
         identity = Identity.load_or_create(key)
         book = AddressBook(config.state_dir / "address_book.json")
         async with (
             open_workers(config) as workers,
             open_network(key, host=config.host, port=config.port, announce=config.announce, relays=relays) as network,
         ):
+            note_temporary(note, [*workers.temporary, *network.temporary])
             entry = await enter(settings, identity, network, book)
             advised = entry.advised(settings)
             workers.configure(advised.peer)

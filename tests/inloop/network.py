@@ -55,6 +55,9 @@ class Network:
     async def connected(self) -> set[str]:
         return set(self._air.there)
 
+    def neighbours(self) -> set[str]:
+        return set(self._air.there)
+
     async def remember(self, peer_id: str, addresses: object) -> None:
         pass
 
