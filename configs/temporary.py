@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from configs.files import write_json
+from configs.files import discard, write_json
 
 PREFIXES = ("shoal-", "pymp-", "hivemind-")  # of what is noted; a note that names anything else is not believed
 
@@ -29,8 +29,7 @@ def remove_noted(note: Path) -> Iterator[None]:
     """
     _remove(note)
     yield
-    with suppress(OSError):
-        note.unlink()
+    discard(note)
 
 
 def _remove(note: Path) -> None:

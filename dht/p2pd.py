@@ -16,6 +16,7 @@ from typing import Any
 from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, p2p_daemon
 
 from configs.errors import NetworkError, UsageError
+from configs.files import discard
 from dht.streams import raise_limit
 
 START_S = 120.0  # p2pd says itself when it is ready; this only ends a start that will never come to an end
@@ -118,7 +119,7 @@ async def stop_p2pd(p2p: P2P, identity_path: Path) -> None:
     except TimeoutError:
         p2p._child.kill()
         await p2p._child.wait()
-    _pid_file(identity_path).unlink(missing_ok=True)
+    discard(_pid_file(identity_path))
 
 
 def _pid_file(identity_path: Path) -> Path:

@@ -73,8 +73,11 @@ class Stage:
             await daemon.ended()
             said = daemon.life.complaint
             self.refusals.append(f"{daemon.name}: {said or daemon.log[-300:]}")
-            if not said or not _follow(daemon, said):
+            if not said or not (moved := _follow(daemon, said)):
                 break
+            others = [each.address for each in self.daemons if each is not daemon and each.is_ready]
+            if moved == FILES["run"] and others:  # which run it was in is brought by another peer
+                self.commands[index] = ["join", others[0]]
         self.broken.append(f"{daemon.name} did not come back: {self.refusals[-1] if self.refusals else ''}")
 
     async def expect_end(self, index: int, why: str) -> None:
@@ -246,14 +249,14 @@ def _damage(path: Path, how: str, random_: random.Random) -> None:
     path.write_bytes(data)
 
 
-def _follow(daemon: Daemon, said: str) -> bool:
-    """Do what a refusal advises about a file of the state directory; return whether it advises such a thing."""
+def _follow(daemon: Daemon, said: str) -> str:
+    """Do what a refusal advises about a file of the state directory; return which, or nothing."""
     found = re.search(rf"{re.escape(str(daemon.state_dir))}/(\S+?)(?=[ :;,]|$)", said)
     path = daemon.files / found[1] if found else None
     if path is None or not path.exists() or not re.search(r"\bmove it away|\bdelete it|\bremove it", said):
-        return False
+        return ""
     path.rename(path.with_name(f"{path.name}.away"))
-    return True
+    return str(path.relative_to(daemon.files))
 
 
 def _saved_tokens(daemon: Daemon) -> int:

@@ -119,12 +119,13 @@ async def play_all(schedules: Sequence[Schedule], swarm: Swarm = Swarm(), say: S
                 played[-1].skipped = skipped
                 if not played[-1].holds:
                     break
+            before = len(stage.broken)
             await leave(stage)
-            in_the_end = stage.broken + await _left(Path(name), stage)
+            in_the_end = stage.broken[before:] + await _left(Path(name), stage)
             if stage.block == "model":
                 in_the_end += await asyncio.to_thread(_miscounted, stage)
             for each in played:
-                each.broken += [line for line in in_the_end if line not in each.broken]
+                each.broken += in_the_end
         _keep_logs(Path(name), played)
     return played
 
