@@ -235,6 +235,10 @@ class Membership:
         """Return the peers that are present at `tick`, sorted; this one too, once it has published."""
         return present(self._admitted(tick), tick)
 
+    def records(self) -> int:
+        """Return how many records this peer keeps for the DHT, of all peers."""
+        return self._network.records()
+
     @property
     def has_twin(self) -> bool:
         """Whether another process has written records with this peer's identity lately."""

@@ -142,6 +142,10 @@ class Network:
         assert self.node is not None, "open_dht comes first"
         return {peer.to_base58() for peer in self.node.protocol.routing_table.peer_id_to_uid}
 
+    def records(self) -> int:
+        """Return how many records this peer keeps for the DHT."""
+        return self.node.protocol.storage.records() if self.node is not None else 0
+
     async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
         """See to it that calls by peer id work: connect in the background, and let both DHT tables know.
 

@@ -123,6 +123,12 @@ class Daemon:
         return self._child is not None and self._child.returncode is None
 
     @property
+    def pid(self) -> int:
+        """The id of the daemon's own process."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
     def is_ready(self) -> bool:
         """Whether it lives and has said "ready"."""
         return self.is_running and self.life.ready is not None

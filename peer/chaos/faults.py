@@ -23,7 +23,7 @@ from peer.chaos.invariants import Done, Orphan
 from peer.chaos.links import NAMED, Link, Links
 from peer.chaos.schedule import VISITORS, Fault
 
-START_S = 180.0  # from the start of a process to its "ready", and to its first step, on a machine with much else to do
+START_S = 600.0  # from the start of a process to its "ready", and to its first step, on a machine with much else to do
 TRIES = 3  # of following what a refusal advises
 FILES = {
     "checkpoint": "blocks/{block}.safetensors",

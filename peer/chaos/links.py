@@ -67,7 +67,7 @@ NAMED = {
     "lan": Link(),
     # The usual peer at home: fast enough for anything, but packets bunch when a neighbour's network talks.
     "good wifi": Link(up_mbit=80, down_mbit=150, delay_ms=3, jitter_ms=8, loss=0.001),
-    # Its way up is a tenth of its way down: who sends an offer to all members fills it first.
+    # Its way up is a fifth of its way down: who sends an offer to all members fills it first.
     "dsl": Link(up_mbit=10, down_mbit=50, delay_ms=15, jitter_ms=3),
     # Delays that change by more than a short cut has left, and losses that are no sign of a full line.
     "4g": Link(up_mbit=15, down_mbit=40, delay_ms=35, jitter_ms=60, loss=0.01),

@@ -55,6 +55,9 @@ class Network:
     async def connected(self) -> set[str]:
         return set(self._air.there)
 
+    def records(self) -> int:
+        return 0
+
     def neighbours(self) -> set[str]:
         return set(self._air.there)
 
