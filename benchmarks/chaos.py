@@ -36,7 +36,7 @@ SEEDS = 50
 QUICK_KINDS, QUICK_SEEDS = ("asleep", "worker killed", "another run"), 1
 ON_ONE_SWARM = 8  # schedules, after which a swarm has lived long enough
 PACED = Swarm(
-    program=(sys.executable, "-m", "benchmarks.paced_daemon"),
+    program=(sys.executable, "-m", "benchmarks.chaos_daemon"),
     environment={"BENCH_STEP_SECONDS": "0.1", "BENCH_STEP_LOG": "/dev/null"},
 )
 

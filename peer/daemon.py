@@ -265,6 +265,8 @@ class Daemon:
             await self.pause()
 
     async def _renew(self, tick: int) -> None:
+        place = self.parts.place  # a laptop that moves from one network to another has another address
+        place.addresses = await self.network.addresses() or place.addresses
         await self.announcer.publish(tick)
         await asyncio.to_thread(self.parts.chronicle.save)
 

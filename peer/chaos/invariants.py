@@ -5,6 +5,7 @@ Each returns what is broken, a line for each; nothing when it holds. Rounds are 
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ from peer.workers.supervisor import LEAST_ANSWER_S
 GOES_ON_ROUNDS = 2  # after one fault, until those whom it leaves a majority seal again
 LAPSE_ROUNDS = HOLD_TICKS + ACT_TICKS + 2  # until those whom it leaves no majority do: the others' records must lapse
 AGREE_ROUNDS = 20  # after the last fault, until all have the same bits
-SLACK_S = 0.5  # for a machine with much else to do
 LOST_ROUNDS = 2.0  # of a peer's work, that may go with one of its processes: the unfinished one, and what was not seen
 KEPT_ROUNDS = 8  # of a block with one holder, that may go with it: those since it was fetched by its keepers
 OPEN_ROUNDS = 6.0  # whose work is on its way when a play ends
@@ -80,16 +80,18 @@ def goes_on(seen: Seen) -> list[str]:
 
 
 def waits_for_nobody(seen: Seen) -> list[str]:
-    """While a single fault lasts, no round of the others ends after it should: the dead cost the cut, and no more."""
+    """While the dead count, for `LAPSE_ROUNDS`, the others' rounds end when they should: the dead cost the cut at most.
+
+    Of each of them the median counts: one round in which the machine itself stood still is none in which it waited.
+    """
     broken = []
     for done in _singles(seen):
-        began, ended = seen.tick(done.began), seen.tick(done.ended)
+        began = math.ceil(seen.tick(done.began))
         for peer in _bystanders(seen, done):
-            for line in seen.rounds(peer):
-                took_s = line.at - (seen.genesis + line.round * seen.tick_s)
-                is_during = began <= line.round <= max(ended, began + LAPSE_ROUNDS) and "passed" not in line.outcome
-                if is_during and took_s > CLOSE_SHARE * seen.tick_s + SLACK_S:
-                    broken.append(f"peer {peer}'s round {line.round} took {took_s:.2f} s during {done.fault.kind}")
+            lines = [line for line in seen.rounds(peer) if began <= line.round < began + LAPSE_ROUNDS]
+            took_s = [line.at - (seen.genesis + line.round * seen.tick_s) for line in lines]
+            if took_s and (usual_s := statistics.median(took_s)) > CLOSE_SHARE * seen.tick_s:
+                broken.append(f"peer {peer}'s rounds took {usual_s:.2f} s after {done.fault.kind}")
     return broken
 
 

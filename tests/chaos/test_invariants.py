@@ -71,9 +71,10 @@ def test_training_that_seals_without_growing_older_is_noticed() -> None:
     assert goes_on(seen({0: still, 1: [], 2: still, 3: still}, killed()))
 
 
-@pytest.mark.parametrize(("took_s", "waits"), [(1.4, False), (1.5, True)])
+@pytest.mark.parametrize(("took_s", "waits"), [(0.9, False), (1.0, True)])
 def test_nobody_waits_for_the_dead(took_s: float, waits: bool) -> None:
-    others = rounds(1, FAULT) + rounds(FAULT, 30, "sealed 3 of 4", took_s)
+    others = rounds(1, FAULT) + rounds(FAULT, FAULT + LAPSE_ROUNDS, "sealed 3 of 4", took_s)
+    others += [line(30, "sealed 3 of 4", took_s=9.0)]
     play = seen({0: others, 1: [], 2: others, 3: others}, killed())
     assert bool(waits_for_nobody(play)) == waits
 
