@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 VENV := .venv
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-long test-benchmarks lint tools picture
+.PHONY: install demo test test-long test-benchmarks chaos lint tools picture
 
 install: $(STAMP)
 
@@ -36,6 +36,11 @@ test-long: install tools
 # What tests the benchmarks' own tools, not the product.
 test-benchmarks: install tools
 	$(VENV)/bin/python -m pytest -m bench
+
+# Everything that can happen to a swarm, for two hours, and a swarm's life, for half of one; each goes on where it was.
+chaos: install tools
+	$(VENV)/bin/python -m benchmarks.chaos --cache .chaos
+	$(VENV)/bin/python -m benchmarks.soak --cache .chaos
 
 lint: install
 	$(VENV)/bin/ruff check

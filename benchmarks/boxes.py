@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.links import Peer
 from benchmarks.pacing import LOG, PERIOD
 from benchmarks.patience import HANG_S, until
 from benchmarks.usage import TICKS_PER_S, account, tree, tree_cpu_seconds
 from configs.errors import ShoalError
+from peer.chaos.links import Peer
 from peer.http.local import fetch_status
 from peer.http.status import Status
 

@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.links import Links, Peer
 from benchmarks.patience import HANG_S, patience
 from configs.errors import ShoalError
 from configs.run import RunSpec
+from peer.chaos.links import Links, Peer
 from protocols.grouping import bits_for
 
+MATCHMAKING_S = 5.0  # of the averager
 HOLDERS_LEAD_S, AVERAGERS_LEAD_S = 5.0, 6.0  # from the word that all are up to the first step
 
 
@@ -132,6 +133,16 @@ def run_averagers(links: Links, load: Load, folder: Path) -> list[Account]:
     return accounts
 
 
+def run_averagers_with_a_death(links: Links, load: Load, folder: Path, at_step: int) -> list[Account]:
+    """Do as `run_averagers`, but kill the last member as `at_step` begins; return the others' accounts.
+
+    A group need not be whole then. A member that is silent for `MATCHMAKING_S` is left out of a step, as in
+    `hivemind.Optimizer`.
+    """
+    plan = {**_plan(load, AVERAGERS_LEAD_S), "least": 2, "silence_s": MATCHMAKING_S}
+    return _run_group(links, "benchmarks.hivemind_averager", plan, folder / "averagers", at_step)[:-1]
+
+
 def per_parameter(count: float, load: Load) -> float:
     """Return what a count over all steps is for one parameter and one step."""
     return count / load.size / load.steps
@@ -149,13 +160,18 @@ def _plan(load: Load, lead_s: float) -> dict[str, Any]:
     }
 
 
-def _run_group(links: Links, module: str, plan: dict[str, Any], folder: Path) -> list[Account]:
-    """Run `module` as a member in each namespace. Raises ShoalError when one of them fails or they are not done."""
+def _run_group(
+    links: Links, module: str, plan: dict[str, Any], folder: Path, death: int | None = None
+) -> list[Account]:
+    """Run `module` as a member in each namespace; the last one dies as step `death` begins.
+
+    Raises ShoalError when another one fails or they are not done.
+    """
     folder.mkdir()
     path = folder / "plan.json"
     path.write_text(json.dumps({**plan, "folder": str(folder), "hosts": [peer.address for peer in links.peers]}))
     members = [Member(peer, module, path, index) for index, peer in enumerate(links.peers)]
-    return asyncio.run(_run(members, plan))
+    return asyncio.run(_run(members, plan, death))
 
 
 def _spec(codec: str, tick_seconds: float) -> RunSpec:
@@ -176,7 +192,7 @@ def _spec(codec: str, tick_seconds: float) -> RunSpec:
     )
 
 
-async def _run(members: Sequence[Member], plan: dict[str, Any]) -> list[Account]:
+async def _run(members: Sequence[Member], plan: dict[str, Any], death: int | None = None) -> list[Account]:
     tick_s, lead_s = plan["tick_seconds"], plan["lead_s"]
     module, whole_s = members[0].module, lead_s + (plan["steps"] + 1) * tick_s
 
@@ -192,14 +208,18 @@ async def _run(members: Sequence[Member], plan: dict[str, Any]) -> list[Account]
                 member.tell({"earlier": addresses})
                 addresses.append((await member.hear())["address"])
         before = [member.peer.wire_bytes() for member in members]
+        genesis = time.time() + lead_s - tick_s
         for member in members:  # tick 1 is the first step's
-            member.tell({"genesis": time.time() + lead_s - tick_s, "addresses": addresses})
+            member.tell({"genesis": genesis, "addresses": addresses})
         async with (
             patience(f"the end of {module}", seen=seen, most_s=whole_s + HANG_S),
             asyncio.TaskGroup() as tasks,
         ):
-            for member in members:
+            for member in members if death is None else members[:-1]:
                 tasks.create_task(member.listen())
+            if death is not None:
+                await asyncio.sleep(genesis + death * tick_s - time.time())
+                members[-1].peer.kill_all()
         for member, (bytes_in, bytes_out) in zip(members, before, strict=True):
             now_in, now_out = member.peer.wire_bytes()
             member.account.wire_in, member.account.wire_out = now_in - bytes_in, now_out - bytes_out

@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.group import Load, run_holders
-from benchmarks.links import Link, open_links
 from benchmarks.report import at_most, finish, run
+from peer.chaos.links import Link, open_links
 
 PEERS, STEPS = 2, 3
 MBIT, DELAY_MS = 200.0, 5.0

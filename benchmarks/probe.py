@@ -20,10 +20,10 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.links import Link, Links, Peer, open_links
 from benchmarks.patience import HANG_S
 from benchmarks.report import at_most, finish, run
 from benchmarks.usage import cpu_seconds
+from peer.chaos.links import Link, Links, Peer, open_links
 
 SO_RCVBUFFORCE, SO_TIMESTAMPNS = (
     33,

@@ -18,9 +18,9 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.group import Account, Load, run_averagers, run_holders
-from benchmarks.links import Link, open_links
 from benchmarks.report import at_most, baseline, finish, run
 from configs.run import OuterSpec
+from peer.chaos.links import Link, open_links
 from protocols.codecs import CODECS, encoded_size
 
 PEERS = 4

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.boxes import Box, open_boxes, other_cpu_seconds
-from benchmarks.links import Peer
 from benchmarks.pacing import FACTOR, step_seconds
 from benchmarks.patience import HANG_S, Hung
 from configs.clock import Clock
@@ -23,6 +22,7 @@ from configs.errors import ShoalError
 from configs.load import load
 from configs.run import RunPlan
 from peer.block.timing import due
+from peer.chaos.links import Peer
 from peer.member.entry import saved_spec
 from peer.train.partition import Strategy
 

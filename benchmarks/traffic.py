@@ -16,8 +16,8 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.group import Account, Load, per_parameter, run_averagers, run_holders
-from benchmarks.links import Link, open_links
 from benchmarks.report import at_most, baseline, finish, run
+from peer.chaos.links import Link, open_links
 from protocols.codecs import CODECS
 
 PEERS = 4

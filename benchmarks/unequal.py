@@ -12,9 +12,9 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from benchmarks.links import Link, open_links
 from benchmarks.report import arguments, at_least, baseline, finish
 from benchmarks.swarms import Setting, Speed, Spot, hivemind_together, prepare, shoal_alone, shoal_together
+from peer.chaos.links import Link, open_links
 
 LINK, SLOW_LINK = Link(up_mbit=100, down_mbit=100, delay_ms=50), Link(up_mbit=5, down_mbit=5, delay_ms=200)
 SLOWER = 10  # times, at one peer

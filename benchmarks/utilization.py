@@ -16,7 +16,6 @@ from itertools import chain
 
 from rich.table import Table
 
-from benchmarks.links import Link, open_links
 from benchmarks.report import at_least, baseline, finish, parser
 from benchmarks.swarms import (
     Setting,
@@ -27,6 +26,7 @@ from benchmarks.swarms import (
     shoal_alone,
     shoal_together,
 )
+from peer.chaos.links import Link, open_links
 from peer.train.partition import COMMON, Strategy
 
 LINK = Link(up_mbit=100, down_mbit=100, delay_ms=50)

@@ -114,6 +114,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_file(path, json.dumps(value, indent=1, sort_keys=True).encode())
 
 
+def discard(path: Path) -> None:
+    """Remove a file, if it is there and the disk lets it: who cleans up after an error must not put another over it."""
+    with suppress(OSError):
+        path.unlink()
+
+
 def make_folder(path: Path) -> None:
     """Make the folder `path` if it is not there. Raises StateError: something else is in its place, or the disk."""
     if path.exists() and not path.is_dir():

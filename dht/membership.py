@@ -210,7 +210,9 @@ class Membership:
         # Also peers of the book that no record names: they may be the other half of a divided swarm.
         wanted = dict(list(self._book.peers().items())[:REDIAL_PEERS])
         wanted |= {p: m.record.addresses for p, m in self._members.items() if not m.record.is_leaving}
-        for peer_id in wanted.keys() - connected:
+        # After a broken link a connection may come back of itself, when both have dropped the other as a neighbour.
+        heard, neighbours = present(self._members, self._clock.tick()), self._network.neighbours()
+        for peer_id in wanted.keys() - connected.intersection({*heard} | neighbours):
             try:
                 await self._network.remember(peer_id, wanted[peer_id])
             except Exception:  # a mistake of ours, which what one stranger says must not turn into everybody's
@@ -232,6 +234,10 @@ class Membership:
     def members(self, tick: int) -> tuple[str, ...]:
         """Return the peers that are present at `tick`, sorted; this one too, once it has published."""
         return present(self._admitted(tick), tick)
+
+    def records(self) -> int:
+        """Return how many records this peer keeps for the DHT, of all peers."""
+        return self._network.records()
 
     @property
     def has_twin(self) -> bool:

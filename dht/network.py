@@ -115,6 +115,12 @@ class Network:
         self.links: dict[str, Link] = {}  # peers that were connected at the last look, and how
         self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
 
+    @property
+    def temporary(self) -> list[Path]:
+        """The sockets between this process and p2pd; they are removed in the end, but by nobody if it is killed."""
+        addresses = self.p2p._daemon_listen_maddr, self.p2p._client_listen_maddr
+        return [Path(str(address).removeprefix("/unix")) for address in addresses]
+
     async def addresses(self) -> list[str]:
         """Return the addresses of this peer, those that most others can reach first."""
         try:
@@ -165,6 +171,15 @@ class Network:
                 links[peer_id] = "relayed" if is_relayed and links.get(peer_id) != "direct" else "direct"
         self.links = links
         return {*links}
+
+    def neighbours(self) -> set[str]:
+        """Return the ids of the peers in the DHT's routing table: whom it asks; it drops those who did not answer."""
+        assert self.node is not None, "open_dht comes first"
+        return {peer.to_base58() for peer in self.node.protocol.routing_table.peer_id_to_uid}
+
+    def records(self) -> int:
+        """Return how many records this peer keeps for the DHT."""
+        return self.node.protocol.storage.records() if self.node is not None else 0
 
     async def remember(self, peer_id: str, addresses: Iterable[str]) -> None:
         """See to it that calls by peer id work: connect in the background, and let both DHT tables know.

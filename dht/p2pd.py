@@ -16,6 +16,7 @@ from typing import Any, Literal
 from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, p2p_daemon
 
 from configs.errors import NetworkError, UsageError
+from configs.files import discard
 from dht.streams import raise_limit
 
 START_S = 120.0  # p2pd says itself when it is ready; this only ends a start that will never come to an end
@@ -111,7 +112,10 @@ async def start_p2pd(
         raise
     except P2PDaemonError as error:
         raise NetworkError(f"libp2p does not start: {error}") from error
-    p2p._client.control._pending_calls = _WaitingCalls()
+    control = p2p._client.control
+    control._pending_calls = _WaitingCalls()
+    for task in (control._read_task, control._write_task):  # that they broke off is said by `p2pd_broken`, in one line
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         _pid_file(identity_path).write_text(str(p2p._child.pid))
     except OSError:
@@ -141,7 +145,7 @@ async def stop_p2pd(p2p: P2P, identity_path: Path) -> None:
     except TimeoutError:
         p2p._child.kill()
         await p2p._child.wait()
-    _pid_file(identity_path).unlink(missing_ok=True)
+    discard(_pid_file(identity_path))
 
 
 def _pid_file(identity_path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.dht.routing import DHTID
-from hivemind.dht.storage import DHTLocalStorage
+from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
 from hivemind.utils import get_dht_time
 
 MAX_KEYS = 64  # of one request; ours name one or two
@@ -39,6 +39,10 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
         self._bytes += len(value) - held.get(key, (0.0, 0))[1]
         held[key] = expiration_time, len(value)
         return True
+
+    def records(self) -> int:
+        """Return how many records are kept now, of all signers."""
+        return sum(len(held.value) if isinstance(held.value, DictionaryDHTValue) else 1 for _, held in self.items())
 
     def _has_room(self, key: DHTID, signer: str, size_bytes: int) -> bool:
         held = self._held.get(signer, {})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from configs.content import content_id_of
 from configs.errors import DataError, NetworkError, PeerError, ShoalError, StateError
-from configs.files import disk_errors, make_folder, put_in_place, write_file, write_json
+from configs.files import discard, disk_errors, make_folder, put_in_place, write_file, write_json
 from configs.run import RunSpec
 from peer.block.keeping import KeepRules, vouched
 from peer.block.replica import Replica
@@ -254,14 +254,14 @@ class BlockStore:
                 loaded = await asyncio.to_thread(self._read, file, state, size)
                 await self.put(loaded, file)
             finally:
-                await asyncio.to_thread(file.unlink, missing_ok=True)
+                await asyncio.to_thread(discard, file)
             return loaded
 
     def _forget_others(self, block: str, under_way: Sequence[str]) -> None:
         """Delete what is left of downloads of other states of a block: whoever had them has gone on since."""
         for left in self.folder.glob(f".{'?' * len(content_id_of(b''))}.{block}.fetched*"):
             if not left.name.startswith(tuple(f".{digest}." for digest in under_way)):
-                left.unlink(missing_ok=True)
+                discard(left)
 
     def _read(self, file: Path, claimed: BlockState, size: int) -> OuterState:
         """Read what was fetched. Raises PeerError if it is not the state that was claimed."""

@@ -198,6 +198,26 @@ def simulate(
         return run(scenario, report)
 
 
+@app.command(rich_help_panel=SWARM)
+def chaos(
+    schedule: Annotated[
+        str | None, typer.Argument(help="A TOML or JSON file, seed:N, or a kind of fault; none shows all kinds.")
+    ] = None,
+    config: Config = None,
+    data: Annotated[Path | None, typer.Option("--data", help="A prepared corpus for --config.", metavar="DIR")] = None,
+    as_json: Json = False,
+) -> None:
+    """Do to a test swarm on this machine what happens to swarms, and say what held all the same."""
+    import peer.commands.chaos
+
+    if schedule is None:
+        from peer.commands import terminal
+
+        terminal.show(peer.commands.chaos.kinds())
+        return
+    raise typer.Exit(peer.commands.chaos.run(schedule, config=config, data=data, as_json=as_json))
+
+
 app.add_typer(admission.app)
 app.add_typer(models.app)
 app.add_typer(answers.app)

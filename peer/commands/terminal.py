@@ -43,6 +43,11 @@ def show_status(status: Status) -> None:
     console.print(view(status, time.time(), width=console.width, height=height))
 
 
+def show(what: RenderableType) -> None:
+    """Print something once."""
+    (Console() if sys.stdout.isatty() else Console(width=WIDTH)).print(what)
+
+
 def watch_status(where: str | Path, *, as_json: bool) -> None:
     """Show the daemon's status anew each second until Ctrl-C, which ends it in peace; as JSON, one line a second.
 

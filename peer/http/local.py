@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from configs.errors import NetworkError, StateError, UsageError
-from configs.files import write_json
+from configs.files import discard, write_json
 
 if TYPE_CHECKING:
     from urllib.error import HTTPError
@@ -54,11 +54,11 @@ def hold_state_dir(state_dir: Path) -> Iterator[None]:
     with lock:
         if not _try_lock(lock, fcntl.LOCK_EX):
             raise StateError(f"{_running(state_dir)} uses {state_dir}; give this one another with --state-dir")
-        (state_dir / DAEMON_FILE).unlink(missing_ok=True)  # of a daemon that was killed
+        discard(state_dir / DAEMON_FILE)  # of a daemon that was killed
         try:
             yield
         finally:
-            (state_dir / DAEMON_FILE).unlink(missing_ok=True)
+            discard(state_dir / DAEMON_FILE)
 
 
 def announce_daemon(state_dir: Path, url: str, peer_id: str) -> None:

@@ -43,6 +43,7 @@ def _run_metrics(status: Status) -> Iterator[Metric]:
     yield state
     yield GaugeMetricFamily("shoal_tick", "The current tick.", value=status.tick)
     yield GaugeMetricFamily("shoal_peers", "Peers that this daemon knows of, itself included.", value=len(status.peers))
+    yield GaugeMetricFamily("shoal_dht_records", "Records that it keeps for the DHT.", value=status.dht_records)
     yield GaugeMetricFamily("shoal_age_tokens", "Tokens that the swarm has absorbed.", value=status.age)
     yield GaugeMetricFamily("shoal_goal_tokens", "Tokens after which training ends.", value=status.total_tokens)
     yield GaugeMetricFamily("shoal_warnings", "Things that are wrong; see the status.", value=len(status.warnings))

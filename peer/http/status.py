@@ -75,6 +75,7 @@ class Status(BaseModel):
     age: int = 0  # tokens that the swarm has absorbed
     total_tokens: int = 0
     eta_s: float | None = None
+    dht_records: int = 0  # that this peer keeps for the DHT
     warnings: list[str] = []  # what is wrong, why, and what helps; most of the time nothing
     skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
     faults: dict[str, int] = {}  # kind → errors that nobody foresaw; the log has the first of each

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from configs.files import read_model, write_file, write_json
+from configs.files import disk_errors, read_model, write_file, write_json
 from configs.names import Count
 from peer.block.saved import facts_of
 from peer.train.outer import OuterState
@@ -42,7 +42,8 @@ def keep_best(folder: Path, sub_model: str, losses: Mapping[str, float], states:
     is_comparable = known is not None and known.losses.keys() == losses.keys()
     if known is not None and is_comparable and known.loss <= fmean(losses.values()):
         return False
-    (place / LOOK).unlink(missing_ok=True)  # until all is there, nothing is
+    with disk_errors(place / LOOK):
+        (place / LOOK).unlink(missing_ok=True)  # until all is there, nothing is
     for state in states:
         write_file(place / f"{state.block}.safetensors", state.blob)
         write_json(place / f"{state.block}.json", facts_of(state).model_dump())

@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 DOMAINS_FILE = "domains.bin"
 HINTS_FILE = "hints.json"
+OF_NO_RUN = (  # a run's spec: if it was lost and others have the run, it comes back with theirs
+    "if a later version of shoal has written it, start that one; else move it away and join again by the address of "
+    "another peer (shoal join ADDR), which brings it: what was trained here is kept"
+)
 REMEDY = "restore it, or start while another peer of the run is there"
 
 
@@ -314,9 +318,7 @@ def read_domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
 
 def saved_spec(state_dir: Path) -> RunSpec | None:
     """Return the run that a state directory belongs to, or None. Raises StateError if it is damaged."""
-    return read_model(
-        state_dir / RUN_FILE, RunSpec, "this version of shoal knows no such run: give another --state-dir"
-    )
+    return read_model(state_dir / RUN_FILE, RunSpec, OF_NO_RUN)
 
 
 def saved_records(state_dir: Path) -> tuple[bytes, ...]:

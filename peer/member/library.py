@@ -19,7 +19,7 @@ from torch import Tensor
 from configs.content import content_id_of, content_id_of_pieces
 from configs.corpus import DomainInfo, ShardInfo, TaskFormat
 from configs.errors import DataError, NetworkError, ShoalError, StateError
-from configs.files import make_folder, read_bytes, write_file
+from configs.files import discard, make_folder, read_bytes, write_file
 from configs.run import RunSpec
 from dht.leases import choose_shards
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source, token_dtype
@@ -301,7 +301,7 @@ class Library:
             found = True
             log.warning("%s is damaged, and not used: if the swarm has it, it is fetched again", path)
             if path.parent == self.folder / BLOBS:
-                path.unlink(missing_ok=True)
+                discard(path)
             else:  # the user's own: prepared again, it will do
                 self._damaged.add(path)
         return found

@@ -83,6 +83,7 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
         age=age,
         total_tokens=facts.spec.total_tokens,
         eta_s=eta_seconds(age, facts.spec.total_tokens, sum(peer.tokens_per_s for peer in peers)),
+        dht_records=parts.membership.records(),
         warnings=list(warnings),
         skipped=dict(chronicle.skipped),
         faults=dict(chronicle.faults),

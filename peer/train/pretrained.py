@@ -18,7 +18,7 @@ from torch import Tensor
 
 from configs.content import content_id_of_pieces
 from configs.errors import DataError
-from configs.files import disk_errors, put_in_place, read_bytes, read_json
+from configs.files import discard, disk_errors, put_in_place, read_bytes, read_json
 from configs.load import describe
 from configs.run import ModelSpec, OriginSpec, RunSpec
 from peer.corpus.data import TOKENIZER_FILE, Corpus
@@ -181,7 +181,7 @@ def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
                 os.fsync(file.fileno())
             put_in_place(fresh, blobs / name)
         finally:
-            fresh.unlink(missing_ok=True)
+            discard(fresh)
     return name
 
 
@@ -204,7 +204,7 @@ def copy_base(folder: Path, spec: RunSpec, blobs: Path) -> None:
         return
     found = write_parameters(folder, spec.model, blobs)
     if found != spec.initial_id:
-        (blobs / found).unlink(missing_ok=True)
+        discard(blobs / found)
         raise DataError(f"{folder} is not what this run began with: its weights are others")
 
 

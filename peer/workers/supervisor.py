@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -117,6 +118,11 @@ class Workers:
         self._is_paused = False
         self._ledger = TokenLedger()  # of rank 0, by what it tells
         self._supervision: asyncio.Task[None] | None = None
+
+    @property
+    def temporary(self) -> list[Path]:
+        """The folders that are removed in the end, but by nobody if this process is killed."""
+        return [self._folder, Path(get_temp_dir())]
 
     def configure(self, config: PeerConfig) -> None:
         """Take these settings from `start` on: what the run's founder suggests is known only once the run is."""

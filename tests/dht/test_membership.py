@@ -1,10 +1,12 @@
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from benchmarks.patience import until_async
 from configs.clock import Clock
 from configs.names import MAX_COUNT
 from dht.address_book import AddressBook
@@ -216,6 +218,9 @@ def test_another_process_with_this_identity_is_noticed_by_both(
         async def connected(self) -> set[str]:
             return set()
 
+        def neighbours(self) -> set[str]:
+            return set()
+
         async def store(self, key: str, subkey: str, value: bytes, expiration: float) -> bool:
             if subkey not in records or records[subkey][1] < expiration:
                 records[subkey] = value, expiration
@@ -334,3 +339,41 @@ def test_a_record_from_the_future_is_not_believed(
             assert here.record(two.peer_id) is None
 
     uvloop.run(main())
+
+
+def test_peers_that_have_lost_each_other_as_neighbours_meet_again_over_the_connection_that_is_left(
+    identity_paths: list[Path], run_id: str, tmp_path: Path
+) -> None:
+    """As after a broken link: both have dropped the other from their tables, and libp2p has not noticed anything."""
+
+    async def main() -> None:
+        ahead_s = [0.0]
+        clock = Clock(time.time() - 100.0, 1.0, lambda: time.time() + ahead_s[0])
+        async with (
+            open_network(identity_paths[0], host="127.0.0.1") as one,
+            open_network(identity_paths[1], host="127.0.0.1") as two,
+        ):
+            await one.open_dht([], run_id, TICK_S)
+            await two.open_dht(await two.connect(await one.addresses()), run_id, TICK_S)
+            here, there = (Membership(n, run_id, clock, AddressBook(tmp_path / n.peer_id)) for n in (one, two))
+            await there.publish(MemberRecord(run_id=run_id, addresses=await two.addresses()))
+            await here.refresh()
+            for network in (one, two):
+                table = network.node.protocol.routing_table
+                for node_id in list(table.uid_to_peer_id):
+                    del table[node_id]
+                assert network.neighbours() == set()
+            assert await one.connected() == {two.peer_id}
+            await here.refresh()
+            await asyncio.gather(*one._tasks - {t for t in one._tasks if t.get_name() == "refresh routes"})
+            assert one.neighbours() == set()  # it was heard a moment ago
+            ahead_s[0] = HOLD_TICKS + 1.0
+            await here.refresh()
+            await until_async(_none, lambda _: two.peer_id in one.neighbours(), "a neighbour that is known again")
+            await until_async(_none, lambda _: one.peer_id in two.neighbours(), "the same at the other end")
+
+    asyncio.run(main())
+
+
+async def _none() -> None:
+    return None

@@ -1,5 +1,8 @@
 import asyncio
+import gc
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -232,6 +235,29 @@ def test_errors_of_the_first_minute_name_the_remedy(identity_paths: list[Path], 
             assert await one.connect([wrong_id, theirs]) == [two.peer_id]
 
     run(main())
+
+
+def test_the_end_of_p2pd_is_one_error_whatever_the_disk_refuses_then(
+    identity_paths: list[Path], run_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is said of calls that were under way, and of files that cannot be removed any more."""
+
+    async def main() -> None:
+        key = Path(shutil.copy(identity_paths[0], tmp_path / "identity.key"))
+        async with open_network(key, host="127.0.0.1") as network:
+            await network.open_dht([], run_id, TICK_S)
+            pid_file = key.with_name("identity.key.p2pd")
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+            pid_file.unlink()
+            pid_file.mkdir()
+            for _ in range(20):  # to the one that is gone, until its end is noticed
+                await network.addresses()
+            await network.broken()
+
+    with pytest.raises(NetworkError, match=r"p2pd (ended|broke off)|process p2pd"):
+        run(main())
+    gc.collect()
+    assert not caplog.records
 
 
 def test_announced_addresses_are_what_others_are_told(identity_paths: list[Path]) -> None:

@@ -33,6 +33,18 @@ def test_a_signer_has_only_so_many_bytes_and_may_renew_them(monkeypatch: pytest.
     assert kept.store_subkey(keys(15)[-1], "honest", bytes(100), soon)
 
 
+def test_records_are_counted_until_they_expire() -> None:
+    kept, now = BoundedStorage(), time.time()
+    first, second = keys(2)
+    for signer in ("ann", "bob"):
+        assert kept.store_subkey(first, signer, b"", now + 60)
+        assert kept.store_subkey(first, signer, b"new", now + 61)
+    assert kept.store_subkey(second, "ann", b"", now + 0.05)
+    assert kept.records() == 3
+    time.sleep(0.06)
+    assert kept.records() == 2
+
+
 def test_what_has_expired_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "MAX_BYTES_OF_SIGNER", 1000)
     kept, now = BoundedStorage(), time.time()

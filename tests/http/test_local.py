@@ -111,3 +111,9 @@ def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with answering(example().model_dump_json().encode()) as url:
         assert local.fetch_status(url) == example()
+
+
+def test_what_ends_a_daemon_is_not_hidden_by_what_its_disk_refuses_then(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="the cause"), local.hold_state_dir(tmp_path):
+        (tmp_path / "daemon.json").mkdir()  # which cannot be removed as a file, as nothing can on a disk gone read-only
+        raise StateError("the cause")

@@ -48,6 +48,7 @@ class Network:
     def __init__(self, air: Air, identity: Identity, now: Callable[[], float]) -> None:
         self.identity, self.peer_id = identity, identity.peer_id
         self._air, self._now = air, now
+        self.host = "192.0.2.1"
         self._services: dict[tuple[type, str | None], Any] = {}
         self._answering: set[asyncio.Task[Any]] = set()
         self._stubs: dict[tuple[type, str, str | None], Any] = {}
@@ -60,9 +61,15 @@ class Network:
             task.cancel()
 
     async def addresses(self) -> list[str]:
-        return [f"/ip4/192.0.2.1/tcp/4001/p2p/{self.peer_id}"]
+        return [f"/ip4/{self.host}/tcp/4001/p2p/{self.peer_id}"]
 
     async def connected(self) -> set[str]:
+        return set(self._air.there)
+
+    def records(self) -> int:
+        return 0
+
+    def neighbours(self) -> set[str]:
         return set(self._air.there)
 
     async def remember(self, peer_id: str, addresses: object) -> None:

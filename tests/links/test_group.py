@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.group import Load, per_parameter, run_averagers, run_holders
-from benchmarks.links import Link, forbidden, open_links
 from benchmarks.patience import until
 from benchmarks.usage import cpu_seconds, tree_cpu_seconds
 from configs.errors import ShoalError
+from peer.chaos.links import Link, forbidden, open_links
 from protocols.codecs import encoded_size
 
 SIZE = 50_000

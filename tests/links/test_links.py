@@ -2,16 +2,17 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.links import PREFIX, Link, Peer, forbidden, lacking, open_links
 from benchmarks.patience import HANG_S, until
-from benchmarks.probe import PORT, measure_delay, measure_rate
+from benchmarks.probe import PORT, measure_delay, measure_rate, socket_in
 from configs.errors import UsageError
+from peer.chaos.links import PREFIX, Link, Peer, forbidden, lacking, open_links
 
 pytestmark = pytest.mark.bench
 needs_namespaces = pytest.mark.skipif(forbidden() is not None, reason=str(forbidden()))
@@ -115,7 +116,7 @@ def test_nothing_is_left_after_an_error() -> None:
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_body_is_killed(by: signal.Signals) -> None:
     code = """if True:
-        from benchmarks.links import *
+        from peer.chaos.links import *
         with open_links([Link(), Link()]) as links:
             inside = subprocess.Popen(links.peers[0].command("sleep", "100"))
             print(links.relay_pid(), inside.pid, flush=True)
@@ -147,7 +148,7 @@ def test_what_a_killed_owner_left_is_removed_by_the_next() -> None:
 
 @needs_namespaces
 def test_what_is_missing_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.links._find", lambda tool: None)
+    monkeypatch.setattr("peer.chaos.links._find", lambda tool: None)
     with pytest.raises(UsageError, match="please install gcc and libc6-dev and iproute2") as caught, open_links([]):
         pass
     assert "\n" not in str(caught.value)
@@ -157,3 +158,34 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(UsageError, match="need root"), open_links([Link(), Link()]):
         pass
+
+
+@needs_namespaces
+def test_a_link_changes_sides_part_and_an_address_moves() -> None:
+    with open_links([Link(), Link()]) as links:
+        one, two = links.peers
+        assert measure_delay(one, two, 20, 0.002).median_ms < 20
+        links.change(0, Link(delay_ms=40, jitter_ms=20))
+        late = measure_delay(one, two, 100, 0.002)
+        assert 40 <= late.median_ms < 75
+        links.change(0, Link())
+        assert answers(one, two)
+        links.part([0, 1])
+        assert not answers(one, two)
+        links.part([0, 0])
+        assert answers(one, two)
+        links.move(1)
+        assert links.peers[1].address != two.address
+        assert not answers(one, two) and answers(one, links.peers[1])
+
+
+def answers(one: Peer, two: Peer) -> bool:
+    """Say whether a datagram of one reaches the other's address."""
+    with socket_in(two, socket.SOCK_DGRAM) as there, socket_in(one, socket.SOCK_DGRAM) as here:
+        there.bind(("", 0))
+        there.settimeout(1.0)
+        try:
+            here.sendto(b"?", (two.address, there.getsockname()[1]))
+            return there.recv(1) == b"?"
+        except OSError:
+            return False

@@ -174,6 +174,19 @@ def test_counters_that_are_none_are_one_line(tmp_path: Path, content: bytes) -> 
     assert str(tmp_path / FILE) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_run_that_is_damaged_comes_back_as_advised(
+    tmp_path: Path, start: Callable[..., Entry], other: Entry, again: Callable[[bool], Entry]
+) -> None:
+    network, address = FakeNetwork(other), f"{ADDRESS}/p2p/other"
+    assert again(True).spec == other.spec
+    cut_off(tmp_path / "mine" / RUN_FILE)
+    for given in ({}, {"initial_peers": (address,)}):
+        with pytest.raises(StateError, match="move it away and join again by the address of another peer"):
+            start("mine", network, **given)
+    (tmp_path / "mine" / RUN_FILE).unlink()
+    assert start("mine", network, initial_peers=(address,)).spec == other.spec
+
+
 def test_counters_come_back(tmp_path: Path) -> None:
     first = Chronicle(tmp_path)
     first.trained(70, None)
@@ -185,7 +198,7 @@ def test_counters_come_back(tmp_path: Path) -> None:
 
 def test_other_files_that_are_damaged_are_one_line(tmp_path: Path) -> None:
     (tmp_path / RUN_FILE).write_bytes(b"{}")
-    with pytest.raises(StateError, match="another --state-dir"):
+    with pytest.raises(StateError, match="move it away and join again"):
         saved_spec(tmp_path)
     (tmp_path / HINTS_FILE).write_bytes(b'{"threads": "many"}')
     with pytest.raises(StateError, match="delete it"):

@@ -1,11 +1,16 @@
 /* Links that are slow, long and lossy, in user space: a switch between one TAP device in each network namespace.
  *
- *     relay SEED [NAMESPACE UP_BPS DOWN_BPS DELAY_US LOSS_PPM]...
+ *     relay SEED [NAMESPACE UP_BPS DOWN_BPS DELAY_US JITTER_US LOSS_PPM]...
  *
- * A frame waits in its sender's line up (rate, then delay and loss), then in its receiver's line down (rate). A rate
- * of 0 is none. A line that would take longer than QUEUE_NS to empty drops what comes. Which peer an address belongs
- * to stands in its last two bytes. Says "ready" when the devices are there; each byte on stdin asks for a line of
- * counts; the end of stdin ends it, and the devices with it. `links.py` starts it and sets the devices up.
+ * A frame waits in its sender's line up (rate, then delay, jitter and loss), then in its receiver's line down (rate). A
+ * rate of 0 is none. A line that would take longer than QUEUE_NS to empty drops what comes. Frames pass only between
+ * peers on one side; at first all are. Which peer an address belongs to stands in its last two bytes. Says "ready" when
+ * the devices are there; an empty line on stdin asks for a line of counts; a line
+ *
+ *     INDEX SIDE UP_BPS DOWN_BPS DELAY_US JITTER_US LOSS_PPM
+ *
+ * changes a peer's link from now on, and is answered by "set"; the end of stdin ends the relay, and the devices with it.
+ * `links.py` starts it and sets the devices up.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,6 +34,7 @@
 #define BURST 64             /* frames read from one device before the next has its turn */
 #define MAX_PEERS 128
 #define EVERYBODY (-1)
+#define WORDS 6 /* of a peer: namespace, or side; rates, delay, jitter, loss */
 
 struct frame {
     struct frame *next;
@@ -39,13 +45,15 @@ struct frame {
 
 struct line {
     double ns_per_byte;
-    int64_t delay_ns, free_ns; /* free_ns: when the last bit in the line will have been sent */
+    int64_t delay_ns, jitter_ns, free_ns; /* free_ns: when the last bit in the line will have been sent */
+    int64_t last_ns;                      /* when the last frame leaves: jitter lets none overtake another */
+    uint64_t random;
     struct frame *first, *last;
     uint64_t frames, bytes, dropped;
 };
 
 struct peer {
-    int tap;
+    int tap, side;
     uint64_t random, loss_limit, lost;
     struct line up, down;
 };
@@ -96,6 +104,11 @@ static void enqueue(struct line *line, struct frame *frame, int64_t at_ns) {
     }
     line->free_ns = start_ns + (int64_t)(frame->bytes * line->ns_per_byte);
     frame->due_ns = line->free_ns + line->delay_ns;
+    if (line->jitter_ns)
+        frame->due_ns += (int64_t)(next_random(&line->random) % (uint64_t)line->jitter_ns);
+    if (frame->due_ns < line->last_ns)
+        frame->due_ns = line->last_ns;
+    line->last_ns = frame->due_ns;
     frame->next = NULL;
     if (line->first)
         line->last->next = frame;
@@ -115,12 +128,12 @@ static struct frame *dequeue(struct line *line) {
 /* Pass a frame that has left its sender's line on to its receiver's, or to everybody's but the sender's own. */
 static void forward(struct frame *frame, int from) {
     for (int to = 0; frame->to == EVERYBODY && to < count; to++)
-        if (to != from) {
+        if (to != from && peers[to].side == peers[from].side) {
             struct frame *copy = take_frame();
             memcpy(copy, frame, sizeof *copy);
             enqueue(&peers[to].down, copy, frame->due_ns);
         }
-    if (frame->to >= 0 && frame->to < count)
+    if (frame->to >= 0 && frame->to < count && peers[frame->to].side == peers[from].side)
         enqueue(&peers[frame->to].down, frame, frame->due_ns);
     else
         give_back(frame);
@@ -166,6 +179,16 @@ static int64_t move(void) {
     }
 }
 
+/* Let a peer's link be what five words say: rates, delay, jitter, loss. */
+static void set_link(struct peer *peer, char **words) {
+    double up_bps = atof(words[0]), down_bps = atof(words[1]);
+    peer->up.ns_per_byte = up_bps > 0 ? 8e9 / up_bps : 0;
+    peer->down.ns_per_byte = down_bps > 0 ? 8e9 / down_bps : 0;
+    peer->up.delay_ns = (int64_t)(atof(words[2]) * 1000);
+    peer->up.jitter_ns = (int64_t)(atof(words[3]) * 1000);
+    peer->loss_limit = (uint64_t)(atof(words[4]) * (UINT64_MAX / 1000001.0)); /* below 2^64 for 1,000,000 as well */
+}
+
 static void open_peer(char **arguments, uint64_t seed) {
     struct peer *peer = &peers[count];
     struct ifreq request = {.ifr_name = "eth0", .ifr_flags = IFF_TAP | IFF_NO_PI};
@@ -177,12 +200,9 @@ static void open_peer(char **arguments, uint64_t seed) {
     close(namespace);
     if ((peer->tap = open("/dev/net/tun", O_RDWR | O_NONBLOCK)) < 0 || ioctl(peer->tap, TUNSETIFF, &request) < 0)
         fail("/dev/net/tun");
-    double up_bps = atof(arguments[1]), down_bps = atof(arguments[2]);
-    peer->up.ns_per_byte = up_bps > 0 ? 8e9 / up_bps : 0;
-    peer->down.ns_per_byte = down_bps > 0 ? 8e9 / down_bps : 0;
-    peer->up.delay_ns = (int64_t)(atof(arguments[3]) * 1000);
-    peer->loss_limit = (uint64_t)(atof(arguments[4]) * (UINT64_MAX / 1000001.0)); /* below 2^64 for 1,000,000 as well */
+    set_link(peer, arguments + 1);
     peer->random = seed * 0x9E3779B97F4A7C15ULL + ++count * 0xD1B54A32D192ED03ULL;
+    peer->up.random = peer->random ^ 0xA0761D6478BD642FULL;
 }
 
 static void say_counts(void) {
@@ -198,10 +218,47 @@ static void say_counts(void) {
     fflush(stdout);
 }
 
+/* Do what a line of stdin asks for. */
+static void obey(char *line) {
+    char *words[WORDS + 1];
+    int many = 0;
+    for (char *word = strtok(line, " "); word && many <= WORDS; word = strtok(NULL, " "))
+        words[many++] = word;
+    if (!many) {
+        say_counts();
+        return;
+    }
+    int index = atoi(words[0]);
+    if (many != WORDS + 1 || index < 0 || index >= count)
+        fail("a line on stdin that is no link");
+    peers[index].side = atoi(words[1]);
+    set_link(&peers[index], words + 2);
+    puts("set");
+    fflush(stdout);
+}
+
+/* Take in what is on stdin, line by line; return whether that was its end. */
+static int hear(void) {
+    static char line[256];
+    static size_t length;
+    char heard[256];
+    ssize_t bytes = read(STDIN_FILENO, heard, sizeof heard);
+    for (ssize_t i = 0; i < bytes; i++) {
+        if (heard[i] != '\n' && length < sizeof line - 1) {
+            line[length++] = heard[i];
+            continue;
+        }
+        line[length] = 0;
+        length = 0;
+        obey(line);
+    }
+    return bytes < 1;
+}
+
 int main(int argc, char **argv) {
-    if (argc < 7 || (argc - 2) % 5 || (argc - 2) / 5 > MAX_PEERS)
-        return fputs("usage: relay SEED [NAMESPACE UP_BPS DOWN_BPS DELAY_US LOSS_PPM]...\n", stderr), 2;
-    for (int at = 2; at < argc; at += 5)
+    if (argc < 2 + WORDS || (argc - 2) % WORDS || (argc - 2) / WORDS > MAX_PEERS)
+        return fputs("usage: relay SEED [NAMESPACE UP_BPS DOWN_BPS DELAY_US JITTER_US LOSS_PPM]...\n", stderr), 2;
+    for (int at = 2; at < argc; at += WORDS)
         open_peer(argv + at, strtoull(argv[1], NULL, 10));
     struct sched_param priority = {.sched_priority = 1};
     sched_setscheduler(0, SCHED_RR, &priority); /* it stands in for hardware, which has no need to wait for a core */
@@ -221,10 +278,7 @@ int main(int argc, char **argv) {
         struct timespec wait = {left_ns > 0 ? left_ns / 1000000000 : 0, left_ns > 0 ? left_ns % 1000000000 : 0};
         if (ppoll(watched, count + 1, due_ns < 0 ? NULL : &wait, NULL) < 0 && errno != EINTR)
             fail("poll");
-        char byte;
-        if (watched[0].revents && read(STDIN_FILENO, &byte, 1) != 1)
+        if (watched[0].revents && hear())
             return 0;
-        if (watched[0].revents)
-            say_counts();
     }
 }

@@ -19,13 +19,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks.patience import HANG_S
 from configs.errors import ShoalError, UsageError
 
+HANG_S = 60.0  # for a tool that answers at once
 PREFIX = "shoal-links"
 SOURCE = Path(__file__).with_name("relay.c")
 DEVICE = "eth0"  # of each peer; its address is in 10.0.0.0/8, which exists in the namespaces only
@@ -48,12 +47,35 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Link:
-    """How a peer is connected. Delay and loss are of what it sends; a round trip has the delays of both ends."""
+    """How a peer is connected. Delay, jitter and loss are of what it sends; a round trip has those of both ends."""
 
     up_mbit: float | None = None  # megabits a second, with Ethernet headers; None: no limit
     down_mbit: float | None = None
     delay_ms: float = 0.0
     loss: float = 0.0  # share of the frames
+    jitter_ms: float = 0.0  # up to which the delay of each frame grows; none overtakes another
+
+    def words(self) -> list[str]:
+        """Return it as the relay takes it."""
+        rates = [f"{1e6 * (mbit or 0.0):.0f}" for mbit in (self.up_mbit, self.down_mbit)]
+        return [*rates, f"{1e3 * self.delay_ms:.0f}", f"{1e3 * self.jitter_ms:.0f}", f"{1e6 * self.loss:.3f}"]
+
+
+# Links by name, as people have them; each is here for what it does to a round.
+NAMED = {
+    # None of the faults below should be the link's: rounds are bound by the machines.
+    "lan": Link(),
+    # The usual peer at home: fast enough for anything, but packets bunch when a neighbour's network talks.
+    "good wifi": Link(up_mbit=80, down_mbit=150, delay_ms=3, jitter_ms=8, loss=0.001),
+    # Its way up is a fifth of its way down: who sends an offer to all members fills it first.
+    "dsl": Link(up_mbit=10, down_mbit=50, delay_ms=15, jitter_ms=3),
+    # Delays that change by more than a short cut has left, and losses that are no sign of a full line.
+    "4g": Link(up_mbit=15, down_mbit=40, delay_ms=35, jitter_ms=60, loss=0.01),
+    # A round trip longer than a handshake's usual patience: each step of a round that waits for an answer shows.
+    "satellite": Link(up_mbit=4, down_mbit=40, delay_ms=300, jitter_ms=30, loss=0.005),
+    # Nobody could work so: the peer may fall out of the groups, but must hold up nobody and come back by itself.
+    "absurd": Link(up_mbit=0.3, down_mbit=0.5, delay_ms=800, jitter_ms=700, loss=0.15),
+}
 
 
 @dataclass(frozen=True)
@@ -83,16 +105,51 @@ class Peer:
 class Links:
     """The network while it is up; made by `open_links`."""
 
-    def __init__(self, peers: list[Peer], owner: "subprocess.Popen[str]") -> None:
+    def __init__(self, peers: list[Peer], links: Sequence[Link], owner: "subprocess.Popen[str]") -> None:
         self.peers = peers
+        self._links = list(links)
+        self._sides = [0] * len(peers)
         self._owner = owner
+
+    def change(self, index: int, link: Link) -> None:
+        """Let a peer's link be another one from now on; what is under way on it arrives as it would have."""
+        self._links[index] = link
+        self._set(index)
+
+    def part(self, sides: Sequence[int]) -> None:
+        """Let frames pass only between peers with the same number in `sides`, one for each peer."""
+        for index, side in enumerate(sides):
+            if self._sides[index] != side:
+                self._sides[index] = side
+                self._set(index)
+
+    def move(self, index: int) -> None:
+        """Give a peer another address, as a change of uplink does: its connections are dead, and nobody is told."""
+        old = self.peers[index]
+        number = int(old.address.split(".")[1]) + 1  # the network has 256 times as many addresses as peers
+        new = replace(old, address=f"10.{number}." + old.address.split(".", 2)[2])
+        lines = [f"addr del {old.address}/8 dev {DEVICE}", f"addr add {new.address}/8 dev {DEVICE}"]
+        _run(_ip(), "-n", old.namespace, "-batch", "-", text="\n".join(lines) + "\n")
+        self.peers[index] = new
+        for other in self.peers:
+            if other is not new:
+                neighbour = ["neigh", "replace", new.address, "lladdr", _hardware(index), "dev", DEVICE]
+                _run(_ip(), "-n", other.namespace, *neighbour, "nud", "permanent")
+
+    def _set(self, index: int) -> None:
+        words = [str(index), str(self._sides[index]), *self._links[index].words()]
+        if self._say(" ".join(words)) != "set":
+            raise ShoalError("the relay of the links has ended")
+
+    def _say(self, line: str) -> str:
+        assert self._owner.stdin is not None and self._owner.stdout is not None
+        self._owner.stdin.write(f"{line}\n")
+        self._owner.stdin.flush()
+        return self._owner.stdout.readline().strip()
 
     def counts(self) -> list[dict[str, int]]:
         """Return what the relay has done for each peer: frames and bytes, lost (by the link), dropped (queue full)."""
-        assert self._owner.stdin is not None and self._owner.stdout is not None
-        self._owner.stdin.write("\n")
-        self._owner.stdin.flush()
-        counted: list[dict[str, int]] = json.loads(self._owner.stdout.readline())
+        counted: list[dict[str, int]] = json.loads(self._say(""))
         return counted
 
     def relay_pid(self) -> int:
@@ -120,7 +177,7 @@ def open_links(links: Sequence[Link], seed: int = 0) -> Iterator[Links]:
         owner = _start(peers, [str(relay), str(seed), *_arguments(peers, links)])
     try:
         _set_up(peers)
-        yield Links(peers, owner)
+        yield Links(peers, links, owner)
     finally:
         _end(owner)
 
@@ -195,10 +252,9 @@ def _compile(folder: Path) -> Path:
 
 
 def _arguments(peers: Sequence[Peer], links: Sequence[Link]) -> list[str]:
-    words: list[Any] = []
+    words: list[str] = []
     for peer, link in zip(peers, links, strict=True):
-        rates = [f"{1e6 * (mbit or 0.0):.0f}" for mbit in (link.up_mbit, link.down_mbit)]
-        words += [peer.namespace, *rates, f"{1e3 * link.delay_ms:.0f}", f"{1e6 * link.loss:.3f}"]
+        words += [peer.namespace, *link.words()]
     return words
 
 
@@ -222,18 +278,22 @@ def _start(peers: Sequence[Peer], relay: Sequence[str]) -> "subprocess.Popen[str
 
 def _set_up(peers: Sequence[Peer]) -> None:
     """Give each device its addresses. Neighbours are told, not asked for: on a wide network nobody broadcasts."""
-    hardware = [f"02:00:00:00:{(index + 1) >> 8:02x}:{(index + 1) & 255:02x}" for index in range(len(peers))]
+    hardware = [_hardware(index) for index in range(len(peers))]
     for peer, own in zip(peers, hardware, strict=True):
         lines = [
             "link set lo up",
             f"link set {DEVICE} address {own} mtu 1500 txqueuelen 1000 addrgenmode none",
-            f"addr add {peer.address}/16 dev {DEVICE}",
+            f"addr add {peer.address}/8 dev {DEVICE}",
             f"link set {DEVICE} up",
         ]
         for other, address in zip(peers, hardware, strict=True):
             if other is not peer:
                 lines.append(f"neigh replace {other.address} lladdr {address} dev {DEVICE} nud permanent")
         _run(_ip(), "-n", peer.namespace, "-batch", "-", text="\n".join(lines) + "\n")
+
+
+def _hardware(index: int) -> str:
+    return f"02:00:00:00:{(index + 1) >> 8:02x}:{(index + 1) & 255:02x}"
 
 
 def _end(owner: "subprocess.Popen[str]") -> None:

@@ -1,0 +1,60 @@
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from configs.temporary import note_temporary, remove_noted
+
+GONE = 2**22 + 1  # no process has so high a number
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def noted_by(pid: int, note: Path, *paths: Path) -> None:
+    note_temporary(note, paths)
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": pid}))
+
+
+def test_what_a_killed_process_has_noted_is_removed_by_the_next(place: Path) -> None:
+    folder, socket = place / "shoal-abc", place / "hivemind-p2pd-abc.sock"
+    (folder / "inside").mkdir(parents=True)
+    socket.touch()
+    noted_by(GONE, place / "note", folder, socket)
+    with remove_noted(place / "note"):
+        assert not folder.exists() and not socket.exists()
+        note_temporary(place / "note", [])
+    assert not (place / "note").exists()
+
+
+def test_a_note_removes_nothing_but_temporary_files_of_ours(place: Path) -> None:
+    foreign, elsewhere = place / "photos", place / "deeper" / "shoal-abc"
+    elsewhere.mkdir(parents=True)
+    foreign.mkdir()
+    linked = place / "shoal-link"
+    linked.symlink_to(foreign)
+    (foreign / "cat").touch()
+    noted_by(GONE, place / "note", foreign, elsewhere, linked, place / "shoal-x" / ".." / "photos")
+    with remove_noted(place / "note"):
+        assert (foreign / "cat").exists() and elsewhere.exists() and not linked.is_symlink()
+
+
+def test_what_this_process_has_noted_itself_stays(place: Path) -> None:
+    folder = place / "pymp-abc"
+    folder.mkdir()
+    noted_by(os.getpid(), place / "note", folder)
+    with remove_noted(place / "note"):
+        assert folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"pid": "x", "paths": []}', '{"pid": 1, "paths": 3}'])
+def test_a_damaged_note_is_passed_over(place: Path, damage: str) -> None:
+    (place / "note").write_text(damage)
+    with remove_noted(place / "note"):
+        pass
+    assert not (place / "note").exists()
