@@ -144,6 +144,9 @@ class OuterSpec(Frozen):
     codec: Literal["float32", "bfloat16", "int8", "int4", "sparse"] = "int4"
     alpha: Annotated[float, Field(gt=0, le=2, validate_default=True)] = OF_THE_CODEC
     mu: Annotated[float, Field(ge=0, lt=1, validate_default=True)] = OF_THE_CODEC
+    # Of complete groups of five or more: the weighted mean of the offers, or one that a hostile fifth does not turn
+    # (peer/train/robust.py). Left out of what is written when it is the mean, so that older runs keep their ids.
+    combine: Annotated[Literal["mean", "robust"], Field(exclude_if=lambda value: value == "mean")] = "mean"
 
     @field_validator("alpha", "mu", mode="before")
     @classmethod

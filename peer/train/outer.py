@@ -11,7 +11,7 @@ signed headers.
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
 
@@ -24,10 +24,12 @@ from configs.errors import PeerError
 from configs.names import MAX_COUNT
 from configs.run import OuterSpec, RunSpec
 from peer.train.checkpoint import tensors_header
+from peer.train.robust import MAX_TRUSTED, ROBUST_MEMBERS, UNIT, Trust, judged, kept
 
 WEIGHT_CAP = 4.0  # most tokens that count, in medians of the group, inside a domain
 PARTS = 16  # parts of a run's tokens, of which one offer may claim one: no signature proves that they were trained
 NORM_CAP = 2.0  # largest norm, in medians of the group, in groups of three or more
+ROBUST_NORM_CAP = 1.25  # the same where offers are combined robustly; then most tokens that count are the median
 MAX_HEADER_BYTES = 1 << 20
 MAX_PEERS = 4096  # entries in a block's ages, that of `SWARM` among them
 # Pseudo-peer in `ages`: the tokens of all who have no counts of their own, in random groups or since they were folded.
@@ -61,6 +63,7 @@ class OuterState:
     round: int
     ages: Mapping[str, int]  # peer → tokens it has put into this block; `SWARM` → those of all others
     is_final: bool  # nobody will train this block any more: the common phase has ended
+    trust: Trust = field(default_factory=dict)  # of the members, where combined robustly
 
     @property
     def age(self) -> int:
@@ -89,10 +92,7 @@ def new_state(
     is_final: bool,
 ) -> OuterState:
     """Lay a state out in a fresh blob. `momentum` None means zeros."""
-    state = _blank_state(block, phi.numel(), version, round_, ages, is_final)
-    state.phi.copy_(phi)
-    state.momentum.zero_() if momentum is None else state.momentum.copy_(momentum)
-    return state
+    return _filled(_blank_state(block, phi.numel(), version, round_, ages, is_final, {}), phi, momentum)
 
 
 def read_state(data: bytes | bytearray, block: str, size: int) -> OuterState:
@@ -109,17 +109,21 @@ def read_state(data: bytes | bytearray, block: str, size: int) -> OuterState:
         ages = {str(peer): int(tokens) for peer, tokens in json.loads(facts["ages"]).items()}
         name, version, round_ = facts["block"], int(facts["version"]), int(facts["round"])
         is_final = bool(int(facts["is_final"]))
+        told = json.loads(facts.get("trust", "{}")).items()
+        trust = {str(peer): (int(ahead), int(beside)) for peer, (ahead, beside) in told}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PeerError(f"state of {block}: unreadable header ({type(error).__name__})") from None
     counts = (version, round_, *ages.values())
     if name != block or len(ages) > MAX_PEERS or not all(0 <= count < MAX_COUNT for count in counts):
         raise PeerError(f"state of {block}: the header is of another block, or a count in it is impossible")
-    if blob[8 : 8 + length] != _header(block, size, version, round_, ages, is_final):
+    if len(trust) > MAX_TRUSTED or any(abs(each) > UNIT for pair in trust.values() for each in pair):
+        raise PeerError(f"state of {block}: a trust in its header is impossible")
+    if blob[8 : 8 + length] != _header(block, size, version, round_, ages, is_final, trust):
         raise PeerError(f"state of {block}: the header is not as it is written here")
     phi, momentum = _views(blob, 8 + length, size)
     if not (bool(torch.isfinite(phi).all()) and bool(torch.isfinite(momentum).all())):
         raise PeerError(f"state of {block}: holds values that are not finite")
-    return OuterState(blob, phi, momentum, block, version, round_, ages, is_final)
+    return OuterState(blob, phi, momentum, block, version, round_, ages, is_final, trust)
 
 
 def outer_step(
@@ -134,7 +138,13 @@ def outer_step(
     fresh = believed([c.tokens - state.ages.get(c.peer_id, 0) for c in ordered], spec)
     ages = grown(state.ages, ordered, fresh)
     common = common_tokens_of(spec, state.block)
-    return nesterov(state, ordered, weights(ordered, fresh), spec.outer, round_=round_, ages=ages, common_tokens=common)
+    shares, trust = weights(ordered, fresh), state.trust
+    if spec.outer.combine == "robust" and len(ordered) >= ROBUST_MEMBERS:
+        offered = [c.peer_id for c in ordered], [c.values for c in ordered], [c.norm for c in ordered]
+        factors, trust = judged(*offered, state.momentum, state.trust)
+        shares = robust_weights(ordered, fresh, factors)
+    told = replace(state, trust=trust)
+    return nesterov(told, ordered, shares, spec.outer, round_=round_, ages=ages, common_tokens=common)
 
 
 def nesterov(
@@ -152,7 +162,7 @@ def nesterov(
     `common_tokens` is the age at which the common phase ends, for the block that it trains; None for all others.
     """
     is_final = common_tokens is not None and sum(ages.values()) >= common_tokens
-    after = _blank_state(state.block, state.size, state.version + 1, round_, ages, is_final)
+    after = _blank_state(state.block, state.size, state.version + 1, round_, ages, is_final, state.trust)
     for span in tiles(state.size):
         mean = torch.zeros_like(state.phi[span])
         for contribution, share in zip(ordered, shares, strict=True):
@@ -182,7 +192,8 @@ def lone_step(
     """Return the state after a round with one holder: φ ← θ, b ← 0."""
     ages = folded({**state.ages, me: max(tokens, state.ages.get(me, 0))}, {me})
     is_final = common_tokens is not None and sum(ages.values()) >= common_tokens
-    return new_state(state.block, theta, None, version=state.version + 1, round_=round_, ages=ages, is_final=is_final)
+    after = _blank_state(state.block, state.size, state.version + 1, round_, ages, is_final, state.trust)
+    return _filled(after, theta, None)
 
 
 def merge(states: Sequence[OuterState]) -> OuterState:
@@ -201,19 +212,17 @@ def merge(states: Sequence[OuterState]) -> OuterState:
     if SWARM in ages:
         ages[SWARM] = max(0, max(state.age for state in ordered) - sum(ages.values()) + ages[SWARM])
     ages = folded(ages, ())
+    # Who is distrusted in one of them stays so.
+    members = sorted({member for state in ordered for member in state.trust})
+    told = {m: min(state.trust[m] for state in ordered if m in state.trust) for m in members}
     phi, momentum = torch.zeros_like(ordered[0].phi), torch.zeros_like(ordered[0].phi)
     for state, share in zip(ordered, shares, strict=True):
         phi += state.phi * share
         momentum += state.momentum * share
-    return new_state(
-        ordered[0].block,
-        phi,
-        momentum,
-        version=max(s.version for s in ordered) + 1,
-        round_=max(s.round for s in ordered),
-        ages=ages,
-        is_final=any(s.is_final for s in ordered),
-    )
+    version, round_ = max(s.version for s in ordered) + 1, max(s.round for s in ordered)
+    is_final = any(s.is_final for s in ordered)
+    after = _blank_state(ordered[0].block, ordered[0].size, version, round_, ages, is_final, kept(told, {}))
+    return _filled(after, phi, momentum)
 
 
 def weights(ordered: Sequence[Contribution], fresh: Sequence[int]) -> list[float]:
@@ -221,13 +230,22 @@ def weights(ordered: Sequence[Contribution], fresh: Sequence[int]) -> list[float
 
     Domains weigh the same; inside one, by new tokens, capped; an outlying norm is scaled down to the cap.
     """
-    counted = capped(fresh)
+    return _shares(ordered, capped(fresh), norm_scales(ordered))
+
+
+def robust_weights(ordered: Sequence[Contribution], fresh: Sequence[int], factors: Sequence[float]) -> list[float]:
+    """Return the same where members may be hostile: with lower caps, and each by what its offer was judged to be."""
+    counted = [tokens * factor for tokens, factor in zip(capped(fresh, 1.0), factors, strict=True)]
+    return _shares(ordered, counted, norm_scales(ordered, ROBUST_NORM_CAP))
+
+
+def _shares(ordered: Sequence[Contribution], counted: Sequence[float], scales: Sequence[float]) -> list[float]:
     totals: dict[str, float] = {}
     for contribution, tokens in zip(ordered, counted, strict=True):
         totals[contribution.domain] = totals.get(contribution.domain, 0.0) + tokens
     active = sum(1 for total in totals.values() if total > 0)
     shares = []
-    for contribution, tokens, scale in zip(ordered, counted, norm_scales(ordered), strict=True):
+    for contribution, tokens, scale in zip(ordered, counted, scales, strict=True):
         share = tokens / totals[contribution.domain] / active if tokens else 0.0
         shares.append(share * scale)
     return shares
@@ -247,15 +265,15 @@ def believed(claimed: Sequence[int], spec: RunSpec) -> list[int]:
     return [min(max(tokens, 0), limit) for tokens, limit in zip(claimed, limits, strict=True)]
 
 
-def capped(fresh: Sequence[int]) -> list[float]:
-    """Return how many of each peer's new tokens count: at most `WEIGHT_CAP` times the median of those who have any."""
-    cap = WEIGHT_CAP * median([tokens for tokens in fresh if tokens] or [1])
+def capped(fresh: Sequence[int], most: float = WEIGHT_CAP) -> list[float]:
+    """Return how many of each peer's new tokens count: at most `most` times the median of those who have any."""
+    cap = most * median([tokens for tokens in fresh if tokens] or [1])
     return [min(tokens, cap) for tokens in fresh]
 
 
-def norm_scales(ordered: Sequence[Contribution]) -> list[float]:
-    """Return the factor that brings each contribution's norm down to the cap; one for those below."""
-    limit = NORM_CAP * median([c.norm for c in ordered]) if len(ordered) >= 3 else math.inf
+def norm_scales(ordered: Sequence[Contribution], most: float = NORM_CAP) -> list[float]:
+    """Return the factor that brings each norm down to `most` times the median, in groups of three or more."""
+    limit = most * median([c.norm for c in ordered]) if len(ordered) >= 3 else math.inf
     return [limit / c.norm if c.norm > limit else 1.0 for c in ordered]
 
 
@@ -282,7 +300,9 @@ def folded(ages: Mapping[str, int], kept: Collection[str]) -> dict[str, int]:
     return after
 
 
-def _header(block: str, size: int, version: int, round_: int, ages: Mapping[str, int], is_final: bool) -> bytes:
+def _header(
+    block: str, size: int, version: int, round_: int, ages: Mapping[str, int], is_final: bool, trust: Trust
+) -> bytes:
     """Return the safetensors header, the same bytes everywhere; what comes from a peer must have exactly these."""
     facts = {
         "ages": json.dumps(dict(sorted(ages.items())), separators=(",", ":")),
@@ -291,6 +311,8 @@ def _header(block: str, size: int, version: int, round_: int, ages: Mapping[str,
         "round": str(round_),
         "version": str(version),
     }
+    if trust:  # without it, as states were written before there was any
+        facts["trust"] = json.dumps(dict(sorted(trust.items())), separators=(",", ":"))
     tensors = {
         "phi": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]},
         "momentum": {"dtype": "F32", "shape": [size], "data_offsets": [4 * size, 8 * size]},
@@ -299,15 +321,21 @@ def _header(block: str, size: int, version: int, round_: int, ages: Mapping[str,
 
 
 def _blank_state(
-    block: str, size: int, version: int, round_: int, ages: Mapping[str, int], is_final: bool
+    block: str, size: int, version: int, round_: int, ages: Mapping[str, int], is_final: bool, trust: Trust
 ) -> OuterState:
     """Return a state whose values are yet to be written."""
-    header = _header(block, size, version, round_, ages, is_final)
+    header = _header(block, size, version, round_, ages, is_final, trust)
     blob = np.empty(8 + len(header) + 8 * size, dtype=np.uint8).data
     blob[:8] = len(header).to_bytes(8, "little")
     blob[8 : 8 + len(header)] = header
     phi, momentum = _views(blob, 8 + len(header), size)
-    return OuterState(blob, phi, momentum, block, version, round_, dict(ages), is_final)
+    return OuterState(blob, phi, momentum, block, version, round_, dict(ages), is_final, dict(trust))
+
+
+def _filled(state: OuterState, phi: Tensor, momentum: Tensor | None) -> OuterState:
+    state.phi.copy_(phi)
+    state.momentum.zero_() if momentum is None else state.momentum.copy_(momentum)
+    return state
 
 
 def _views(blob: memoryview, start: int, size: int) -> tuple[Tensor, Tensor]:
