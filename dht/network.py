@@ -34,6 +34,7 @@ from dht.admission import Admission
 from dht.gate import Gate
 from dht.identity import Identity
 from dht.p2pd import CLOSE_S, FAILURES, Reachability, p2pd_broken, start_p2pd, stop_p2pd
+from dht.presenting import Presenting
 from dht.relays import start_relay
 from dht.storage import BoundedStorage
 from dht.validator import RecordValidator
@@ -85,8 +86,8 @@ async def open_network(
     relayed = [f"{relay}/p2p-circuit/p2p/{identity.peer_id}" for relay in trusted if reachability == "private"]
     network = Network(identity, p2p, relayed, admission)
     try:
-        if network.gate is not None:
-            await network.gate.open()
+        if network._presenting is not None:
+            await network._presenting.open()
         yield network
     finally:
         try:
@@ -105,7 +106,8 @@ class Network:
         self.peer_id = identity.peer_id
         self.p2p = p2p
         self.admission = admission
-        self.gate = None if admission is None else Gate(p2p, admission)
+        Gate(p2p, admission)
+        self._presenting = None if admission is None else Presenting(p2p, admission)
         if admission is not None:
             admission.on_newer = lambda: self._spawn("pass on revocations", self._pass_on())
         self.node: DHTNode | None = None
@@ -312,10 +314,10 @@ class Network:
 
     async def _pass_on(self) -> None:
         """Show the newest list of revocations to all who are connected."""
-        assert self.gate is not None
+        assert self._presenting is not None
         async with asyncio.TaskGroup() as group:
             for peer_id in await self.connected():
-                group.create_task(self.gate.pass_on(peer_id))
+                group.create_task(self._presenting.pass_on(peer_id))
 
     async def _look_up(self, node_id: DHTID) -> None:
         assert self.node is not None, "open_dht comes first"

@@ -198,7 +198,8 @@ class Daemon:
         await self.network.serve(State(parts.store), spec.run_id)
         await self.network.serve(self.offers, spec.run_id)
         if parts.facts.config.answers:
-            speaker = Speaker(parts.facts, parts.store, library, parts.activity.declines)
+            activity = parts.activity
+            speaker = Speaker(parts.facts, parts.store, library, activity.declines, activity.takes_part)
             await self.network.serve(Answers(speaker), spec.run_id)
         await self.network.open_dht(self.entry.peers, spec.run_id, spec.rounds.tick_seconds)
         await parts.membership.refresh()

@@ -186,7 +186,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
             lacking = self._lacking(request)
             yield Frame(found.envelope)
             yield Frame(count.to_bytes(COUNT_BYTES, "big") + b"".join(found.hashes) + packed(lacking, count))
-            with self.traffic.lane() as lane:
+            with self.traffic.lane(str(context.remote_id)) as lane:
                 for index in in_order(lacking, count, request.start, is_backwards=request.is_backwards):
                     chunk = chunk_of(found.payload, index)
                     await lane.sent(len(chunk))

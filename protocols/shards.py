@@ -100,12 +100,13 @@ class Shards(ServicerBase):  # type: ignore[misc]
         is_file = isinstance(blob, Path)
         if blob is not None:
             self._on_fetch(str(context.remote_id))
-        for index in range(request.first, request.first + request.count):
-            chunk = await asyncio.to_thread(_read_chunk, blob, index) if is_file else _read_chunk(blob, index)
-            if not chunk:
-                break
-            await self._traffic.sent(len(chunk))
-            yield Frame(chunk)
+        with self._traffic.lane(str(context.remote_id)) as lane:
+            for index in range(request.first, request.first + request.count):
+                chunk = await asyncio.to_thread(_read_chunk, blob, index) if is_file else _read_chunk(blob, index)
+                if not chunk:
+                    break
+                await lane.sent(len(chunk))
+                yield Frame(chunk)
         async for frame in end_of_stream():
             yield frame
 

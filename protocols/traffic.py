@@ -1,11 +1,15 @@
 """How much goes over the wire, and how fast it may: this peer's counters and caps for tensors and files."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import count as counter
 
 BURST_S = 0.02  # of the rate, that may go out at once: timers are not finer
+IDLE_S = 1.0  # for which a stream has sent nothing, because its reader takes nothing, and has no part any more
 UP_SHARE = 0.88  # of the uplink's cap, for payload: the rest is headers, acknowledgements of what comes in, and slack
 
 
@@ -25,60 +29,126 @@ class Pace:
         self._free_at = max(self._free_at, now - BURST_S) + count / self.bytes_per_s
         return max(0.0, self._free_at - count / self.bytes_per_s - now)
 
+    def behind_s(self) -> float:
+        """Return how many seconds it takes until more may go."""
+        return 0.0 if self.bytes_per_s is None else max(0.0, self._free_at - self._now())
+
     async def wait(self, count: int) -> None:
         """Wait until `count` bytes may go."""
         if delay_s := self.book(count):
             await asyncio.sleep(delay_s)
 
 
+class Line:
+    """The uplink: what waits for it goes in turn, and turns go by peers, however much one of them asks for at once.
+
+    Start-time fair queueing (Goyal, Vin and Cheng, 1996) of a line that has one speed.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []  # a heap: start, order, bytes, turn
+        self._order = counter()
+        self._start = 0.0  # virtual, in bytes: of what went last
+        self._ends: dict[str, float] = {}  # peer → the virtual end of what it has asked for
+        self._is_timed = False
+
+    async def wait(self, size_bytes: int, peer: str) -> None:
+        """Wait until so many bytes to a peer may go."""
+        if self._pace.bytes_per_s is None:
+            return
+        start = max(self._start, self._ends.get(peer, 0.0))
+        self._ends[peer] = start + size_bytes
+        turn = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (start, next(self._order), size_bytes, turn))
+        self._serve()
+        await turn
+
+    def _serve(self) -> None:
+        """Let go what may go now, and come back when the next may."""
+        while self._waiting and not self._is_timed:
+            if (delay_s := self._pace.behind_s()) > 0:
+                self._is_timed = True
+                asyncio.get_running_loop().call_later(delay_s, self._serve_again)
+                return
+            self._start, _, size_bytes, turn = heappop(self._waiting)
+            if not turn.done():  # who was cancelled takes nothing
+                self._pace.book(size_bytes)
+                turn.set_result(None)
+        if not self._waiting:
+            self._ends.clear()
+
+    def _serve_again(self) -> None:
+        self._is_timed = False
+        self._serve()
+
+
 class Traffic:
     """Counts the bytes of offers, states and text, and holds them to the caps, in Mbit/s (None: no cap)."""
 
-    def __init__(self, up_mbit: float | None = None, down_mbit: float | None = None) -> None:
+    def __init__(
+        self,
+        up_mbit: float | None = None,
+        down_mbit: float | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
         self.down_mbit = down_mbit
-        self.up, self.down = Pace(None if up_mbit is None else UP_SHARE * up_mbit), Pace(down_mbit)
-        self._lanes = 0
+        self.up, self.down = Pace(None if up_mbit is None else UP_SHARE * up_mbit, now), Pace(down_mbit, now)
+        self.now = now
+        self._line = Line(self.up)
+        self._lanes: list[Lane] = []  # that are open
 
     async def received(self, count: int) -> None:
         """Count what came in. Who reads no further meanwhile slows the sender down; fits `on_bytes` of a download."""
         self.bytes_in += count
         await self.down.wait(count)
 
-    async def sent(self, count: int) -> None:
-        """Count what is about to go out, and wait until it may."""
+    async def sent(self, count: int, peer: str = "") -> None:
+        """Count what is about to go out to a peer, and wait until it may."""
         self.bytes_out += count
-        await self.up.wait(count)
+        await self._line.wait(count, peer)
 
     @contextmanager
-    def lane(self) -> Iterator["Lane"]:
-        """Open one of the streams among which the uplink is divided evenly."""
-        self._lanes += 1
+    def lane(self, peer: str) -> Iterator["Lane"]:
+        """Open one of the streams to a peer; the uplink is divided evenly among peers, and then among their streams."""
+        lane = Lane(self, peer, self.now())
+        self._lanes.append(lane)
         try:
-            yield Lane(self)
+            yield lane
         finally:
-            self._lanes -= 1
+            self._lanes.remove(lane)
 
-    @property
-    def bytes_per_s_of_lane(self) -> float | None:
-        """How fast each open stream may be; None without a cap."""
-        return None if self.up.bytes_per_s is None else self.up.bytes_per_s / max(1, self._lanes)
+    def bytes_per_s_of(self, lane: "Lane") -> float | None:
+        """How fast a stream may be, beside those that move; None without a cap."""
+        if self.up.bytes_per_s is None:
+            return None
+        now = self.now()
+        moving = [each.peer for each in self._lanes if each is lane or now < each.asked_at + IDLE_S]
+        return self.up.bytes_per_s / (len(set(moving)) * moving.count(lane.peer))
 
 
 class Lane:
     """One stream of several: none is faster than its part of the uplink, even if another is slower.
 
+    One whose reader takes nothing has no part, and many streams of one peer have the part of one.
+
     What is sent faster to one peer than to the others fills the line at its end and crowds what comes to it from other
     peers; they lose what they have sent, slow down, and leave their own lines unused.
     """
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._traffic = traffic
-        self._pace = Pace(None)
+    def __init__(self, traffic: Traffic, peer: str, asked_at: float) -> None:
+        self._traffic, self.peer = traffic, peer
+        self._pace = Pace(None, traffic.now)
+        self.asked_at = asked_at  # when it last had something to send; infinite while it has
 
     async def sent(self, count: int) -> None:
         """Count what is about to go out, and wait until it may."""
-        self._pace.bytes_per_s = self._traffic.bytes_per_s_of_lane
-        await self._pace.wait(count)
-        await self._traffic.sent(count)
+        self.asked_at = math.inf
+        self._pace.bytes_per_s = self._traffic.bytes_per_s_of(self)
+        try:
+            await self._pace.wait(count)
+            await self._traffic.sent(count, self.peer)
+        finally:
+            self.asked_at = self._traffic.now()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -22,6 +24,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHARE = 0.03  # of the time, that answers may take while this peer trains
+SAVED_S = 60.0  # of it that are saved up, so that a person who asks now and then never waits
+
+
+class Leisure:
+    """The time that answers may take from training: a share of it, and what was not used is saved up for a while."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._saved_s, self._at = SAVED_S, now()
+
+    def waits_s(self) -> float:
+        """Return how long it is until there is time again; zero when there is."""
+        now = self._now()
+        self._saved_s, self._at = min(SAVED_S, self._saved_s + SHARE * (now - self._at)), now
+        return max(0.0, -self._saved_s / SHARE)
+
+    @contextmanager
+    def spend(self) -> Iterator[None]:
+        """Count what an answer takes."""
+        began = self._now()
+        try:
+            yield
+        finally:
+            self.waits_s()
+            self._saved_s -= self._now() - began
+
 
 class Speaker:
     """Speaks with the newest state of each block that this peer has: in training, or kept for others.
@@ -30,21 +59,37 @@ class Speaker:
     Transformers is imported at the first prompt, for seconds.
     """
 
-    def __init__(self, facts: Facts, store: BlockStore, library: Library, declines: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        store: BlockStore,
+        library: Library,
+        declines: Callable[[], str],
+        trains: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._facts, self._store, self._library = facts, store, library
         self._declines = declines  # says why no prompt is answered now, or nothing
+        self._trains, self._leisure = trains, Leisure()
         self._writer = Writer(max_waiting=0)
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerPart, None]:
         """Yield the parts of an answer, the last with its end. Raises ShoalError to decline."""
         if reason := self._declines():
             raise NetworkError(reason)
+        if self._trains() and (wait_s := self._leisure.waits_s()):
+            raise NetworkError(f"it has answered much lately, and trains; ask another peer, or again in {wait_s:.0f} s")
         if not can_answer(self._facts.spec.model):
             raise NetworkError("it has too little free memory to answer beside its training")
         blocks = self._facts.strategy.blocks(request.sub_model)
         if missing := sorted(set(blocks) - self._store.versions().keys()):
             raise NetworkError(f"it does not have {', '.join(missing)}")
         log.info("answers a prompt of %d tokens with %s", len(request.prompt), request.sub_model)
+        with self._leisure.spend():
+            async with aclosing(self._written(request, blocks)) as parts:
+                async for part in parts:
+                    yield part
+
+    async def _written(self, request: AnswerRequest, blocks: Sequence[str]) -> AsyncGenerator[AnswerPart, None]:
         async with self._writer.write(lambda: self._begin(request, blocks)) as answer:
             async for piece in answer:
                 if piece:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from configs.errors import DataError, NetworkError, ShoalError, UsageError
 from configs.run import RunSpec
-from peer.answers.speaker import Speaker
+from peer.answers.speaker import SAVED_S, SHARE, Leisure, Speaker
 from peer.block.store import BlockStore
 from peer.fused.generate import Generation
 from peer.fused.parts import build_one
@@ -105,3 +105,37 @@ def test_a_peer_declines_when_paused_busy_or_short_of_memory(daemon: Any, monkey
             await told(speaker, question())
 
     asyncio.run(main())
+
+
+def test_answers_take_a_share_of_the_time_and_who_asks_now_and_then_never_waits() -> None:
+    now = 1000.0
+    leisure = Leisure(lambda: now)
+
+    def answer(seconds: float) -> None:
+        nonlocal now
+        with leisure.spend():
+            now += seconds
+
+    answer(SAVED_S - 1)
+    assert leisure.waits_s() == 0.0
+    answer(10.0)
+    assert leisure.waits_s() == pytest.approx((10.0 - 1.0) / SHARE - 10.0)  # what came in meanwhile counts
+    now += leisure.waits_s() + 0.01
+    assert leisure.waits_s() == 0.0
+    now += 10 * SAVED_S / SHARE
+    answer(SAVED_S - 1)  # what was saved up has a limit
+    assert leisure.waits_s() == 0.0
+    answer(3.0)
+    assert leisure.waits_s() > 0.0
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_peer_that_trains_declines_after_many_answers(daemon: Any, trains: bool) -> None:
+    speaker = Speaker(daemon, daemon.store, daemon.library, lambda: "", lambda: trains)
+    speaker._leisure._saved_s = 0.0
+    asyncio.run(told(speaker, question()))
+    if not trains:
+        assert asyncio.run(told(speaker, question()))
+        return
+    with pytest.raises(NetworkError, match=r"answered much lately, and trains; ask another peer, or again in \d+ s"):
+        asyncio.run(told(speaker, question()))

@@ -16,12 +16,15 @@ from hivemind.p2p import P2PContext, P2PHandlerError, PeerID, ServicerBase
 from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
+from benchmarks.patience import HANG_S
 from configs.errors import NetworkError
 from dht.admission import HAS_ENDED, HOW_TO_JOIN, Admission
 from dht.gate import FOR_TRAINING, refusal
 from dht.identity import Identity
 from dht.invitations import Revocations, Right, invite, packed_revocations, public_half, revoke
+from dht.limits import AT_ONCE, PATIENCE
 from dht.network import Network, open_network
+from dht.p2pd import FAILURES
 from dht.records import MemberRecord, sign_record
 from dht.validator import check
 
@@ -35,6 +38,10 @@ class Echo(ServicerBase):
     """One method of each form, and one that is only for those who train."""
 
     async def rpc_echo(self, request: MESSAGE, context: P2PContext) -> MESSAGE:
+        return request
+
+    async def rpc_wait(self, request: MESSAGE, context: P2PContext) -> MESSAGE:
+        await asyncio.Event().wait()
         return request
 
     async def rpc_keep(self, request: MESSAGE, context: P2PContext) -> MESSAGE:
@@ -232,6 +239,22 @@ def test_a_node_keeps_no_record_without_the_invitation_of_its_signer(identities:
     for identity, vouch in ((inside, bytes), (outsider, door.vouch), (outsider, reader.vouch), (outsider, bytes)):
         with pytest.raises(Exception, match=r"invitation|may read|neither|msgpack"):
             entry(identity, vouch)
+
+
+def test_who_calls_without_end_is_cut_off_and_the_others_are_answered(identity_paths: list[Path]) -> None:
+    async def main() -> None:
+        async with networks(identity_paths, [None, None, None]) as (inside, flooder, other):
+            stub = flooder.stub(Echo, inside.peer_id, "test")
+            calls = [asyncio.ensure_future(stub.rpc_wait(MESSAGE())) for _ in range(AT_ONCE + PATIENCE)]
+            async with asyncio.timeout(HANG_S):  # the last of those refused cuts off those that wait, too
+                ended = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(each, FAILURES) for each in ended)
+            assert (await other.stub(Echo, inside.peer_id, "test").rpc_echo(MESSAGE(validate=True))).validate
+            await flooder.connect(await inside.addresses())  # it may dial again, and is cut off at its first call
+            with pytest.raises(FAILURES):
+                await stub.rpc_echo(MESSAGE())
+
+    uvloop.run(main())
 
 
 def test_what_is_only_for_members_is_named_as_the_services_name_it() -> None:

@@ -1,12 +1,13 @@
 """A peer's caps: what goes through over a while is the rate, whoever asks."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from protocols.traffic import BURST_S, UP_SHARE, Pace, Traffic
+from protocols.traffic import BURST_S, IDLE_S, UP_SHARE, Pace, Traffic
 
 
 class FakeTime(asyncio.SelectorEventLoop):
@@ -29,19 +30,15 @@ class FakeTime(asyncio.SelectorEventLoop):
         return self._now
 
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine by a clock that no machine is too slow for."""
+    with asyncio.Runner(loop_factory=FakeTime) as runner:
+        runner.run(main)
 
-    def run_in_no_time(main: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=FakeTime) as runner:
-            monkeypatch.setattr(Pace.__init__, "__defaults__", (runner.get_loop().time,))
-            runner.run(main)
 
-    return run_in_no_time
+def traffic_of(up_mbit: float | None = None) -> Traffic:
+    """Traffic by the clock of the event loop."""
+    return Traffic(up_mbit, now=asyncio.get_running_loop().time)
 
 
 def test_without_a_cap_nothing_waits() -> None:
@@ -68,9 +65,9 @@ def test_an_idle_time_is_not_saved_up() -> None:
     assert pace.book(1) == pytest.approx(1.0 - BURST_S)
 
 
-def test_those_who_share_a_cap_are_counted_together(run: Run) -> None:
+def test_those_who_share_a_cap_are_counted_together() -> None:
     async def main() -> None:
-        traffic = Traffic(up_mbit=8.0 / UP_SHARE)
+        traffic = traffic_of(8.0 / UP_SHARE)
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(traffic.sent(50_000) for _ in range(6)), traffic.received(10**9))
         assert asyncio.get_running_loop().time() - began >= 0.2
@@ -79,13 +76,13 @@ def test_those_who_share_a_cap_are_counted_together(run: Run) -> None:
     run(main())
 
 
-def test_streams_divide_the_uplink_evenly_and_one_that_ends_leaves_its_part(run: Run) -> None:
+def test_streams_divide_the_uplink_evenly_and_one_that_ends_leaves_its_part() -> None:
     async def main() -> None:
-        traffic = Traffic(up_mbit=8.0 / UP_SHARE)  # a million bytes a second
+        traffic = traffic_of(8.0 / UP_SHARE)  # a million bytes a second
         sent = [0, 0]
 
         async def send(index: int, until: float) -> None:
-            with traffic.lane() as lane:
+            with traffic.lane(str(index)) as lane:
                 while asyncio.get_running_loop().time() < until:
                     await lane.sent(10_000)
                     sent[index] += 10_000
@@ -99,24 +96,59 @@ def test_streams_divide_the_uplink_evenly_and_one_that_ends_leaves_its_part(run:
     run(main())
 
 
-def test_a_stream_gets_no_more_than_its_part_when_the_others_are_slower(run: Run) -> None:
+def test_a_stream_gets_no_more_than_its_part_when_the_others_are_slower() -> None:
     async def main() -> None:
-        traffic = Traffic(up_mbit=8.0 / UP_SHARE)
+        traffic = traffic_of(8.0 / UP_SHARE)
         began = asyncio.get_running_loop().time()
-        with traffic.lane(), traffic.lane() as lane:
+        with traffic.lane("x") as other, traffic.lane("y") as lane:
             for _ in range(11):
+                await other.sent(1)
                 await lane.sent(10_000)
         assert asyncio.get_running_loop().time() - began >= 0.17
 
     run(main())
 
 
-def test_without_a_cap_no_stream_waits(run: Run) -> None:
+def test_without_a_cap_no_stream_waits() -> None:
     async def main() -> None:
-        traffic = Traffic()
-        with traffic.lane() as lane, traffic.lane():
+        traffic = traffic_of()
+        with traffic.lane("x") as lane, traffic.lane("y"):
             await lane.sent(10**12)
             assert asyncio.get_running_loop().time() == 0.0
-        assert traffic.bytes_per_s_of_lane is None
+            assert traffic.bytes_per_s_of(lane) is None
+
+    run(main())
+
+
+@pytest.mark.parametrize(("peers", "share"), [(["x"] * 100, 1 / 2), ([f"x{n}" for n in range(3)], 1 / 4)])
+def test_the_uplink_is_divided_among_peers_however_many_streams_they_open(peers: list[str], share: float) -> None:
+    async def main() -> None:
+        traffic = traffic_of(8.0 / UP_SHARE)
+        until = asyncio.get_running_loop().time() + 5.0
+        sent: dict[str, int] = {}
+
+        async def send(peer: str) -> None:
+            with traffic.lane(peer) as lane:
+                while asyncio.get_running_loop().time() < until:
+                    await lane.sent(10_000)
+                    sent[peer] = sent.get(peer, 0) + 10_000
+
+        await asyncio.gather(*map(send, [*peers, "me"]))
+        assert sent["me"] / traffic.bytes_out == pytest.approx(share, abs=0.1)
+
+    run(main())
+
+
+def test_streams_that_take_nothing_have_no_part() -> None:
+    async def main() -> None:
+        traffic = traffic_of(8.0 / UP_SHARE)
+        with ExitStack() as stack:
+            for index in range(100):
+                await stack.enter_context(traffic.lane(f"idle {index}")).sent(1)
+            lane = stack.enter_context(traffic.lane("me"))
+            await asyncio.sleep(IDLE_S - 0.2)
+            assert traffic.bytes_per_s_of(lane) == pytest.approx(1e6 / 101)
+            await asyncio.sleep(0.3)
+            assert traffic.bytes_per_s_of(lane) == pytest.approx(1e6)
 
     run(main())

@@ -1,0 +1,150 @@
+"""What somebody hostile gets, and what he costs: an outsider before a closed run, a revoked member, one who floods.
+
+Two members train a tiny model on one core, for as long with the attack as before and after it; the attacker has the
+other core and does everything at once that `flooder.py` knows: calls of every kind, streams, long polls, records,
+questions, idle streams, silent connections. What the members train in that time is compared with what they train
+without, and the most memory that a daemon held is printed. Hivemind's DHT has a hook for admission, its averager none:
+there is nothing to measure this against but itself.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.boxes import Box, open_boxes, shoal
+from benchmarks.patience import HANG_S
+from benchmarks.report import arguments, at_least, at_most, exit_with, finish
+from benchmarks.usage import peak_mib, tree
+from configs.errors import ShoalError
+from peer.corpus.builtin import built_in_corpus
+
+CONFIG = Path("tests/swarm/micro.toml")
+WINDOW_S, QUICK_WINDOW_S = 60.0, 15.0
+MEMORY_MIB = 1024  # that a daemon's own process may hold
+
+
+def main() -> int:
+    args = arguments(__doc__.splitlines()[0])
+    window_s = QUICK_WINDOW_S if args.quick else WINDOW_S
+    cores = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="shoal-strangers-") as folder, open_boxes() as boxes:
+        place = Path(folder)
+        data = built_in_corpus(place, 512, 64).path
+        behind = ["taskset", "-c", str(cores[0])]
+        boxes += [Box(place, name, behind=behind) for name in ("founder", "member")]
+        _start(boxes, data)
+        address = boxes[0].wait_for(r"^listening on (\S+)")
+        run_id = boxes[0].wait_for(r"^run (\S+)")
+        attack = ["taskset", "-c", str(cores[-1]), sys.executable, "-m", "benchmarks.flooder", address, run_id]
+        outside, hostile = place / "outsider", place / "hostile"
+        # Every service, each once, with nobody in a hurry.
+        refusals = {"outsider": _attack(attack, 0, outside)}
+        _invite(hostile, place / "founder")
+        speeds = {"before": _speed(boxes, window_s)}
+        speeds["outsider"], _ = _under(boxes, attack, window_s, outside)
+        speeds["between"] = _speed(boxes, window_s)
+        speeds["flood"], flood = _under(boxes, attack, window_s, hostile)
+        speeds["after"] = _speed(boxes, window_s)
+        held_mib = {box.name: peak_mib(box.pid) for box in boxes}
+        p2pd_mib = {box.name: max(map(peak_mib, tree(box.pid) - {box.pid})) for box in boxes}
+        shoal("revoke", _peer_id(hostile), "--state-dir", str(boxes[0].state_dir))
+        boxes[0].status_when(lambda s: any(not member.holds for member in s.members), "a revocation")
+        refusals["revoked"] = _attack(attack, 0, hostile)
+        for box in reversed(boxes):
+            box.stop()
+    calm = (speeds["before"] + speeds["between"] + speeds["after"]) / 3
+    tried = sum(sum(seen.values()) for each in refusals.values() for seen in each["seen"].values())
+    refused = sum(seen.get("refused", 0) for each in refusals.values() for seen in each["seen"].values())
+    bars = [
+        at_least("outsider", "calls of an outsider and of a revoked member that are refused", refused / tried, 1.0),
+        at_least("outsider_speed", "members' tokens/s while he tries all of it", speeds["outsider"] / calm, 0.98),
+        at_least("cost_of_one", "members' tokens/s beside a member who floods", speeds["flood"] / calm, 0.95),
+        at_most("memory", "most memory of a daemon, MiB", max(held_mib.values()), MEMORY_MIB),
+    ]
+    figures = {
+        "window_s": window_s,
+        "tokens_per_s": speeds,
+        "refusals": refusals,
+        "flood": flood,
+        "peak_mib": held_mib,
+        "children_peak_mib": p2pd_mib,
+    }
+    return finish(args, bars, figures, (), _table(speeds, refusals, flood))
+
+
+def _start(boxes: list[Box], data: Path) -> None:
+    founder, member = boxes
+    own = ["--host", "127.0.0.1", "--threads", "1", "--data", str(data)]
+    at = ["--state-dir", str(founder.state_dir)]
+    founder.start([sys.executable, "-m", "peer", "start", "--config", str(CONFIG), "--closed", *own, *at])
+    founder.wait_for(r"^(ready)")
+    peer_id = shoal("identity", "show", "--state-dir", str(member.state_dir)).strip()
+    line = shoal("invite", peer_id, *at).split()
+    member.start([sys.executable, "-m", "peer", *line[1:], *own, "--state-dir", str(member.state_dir)])
+    founder.status_when(lambda s: any("sealed 2 of 2" in block.outcome for block in s.blocks), "a round together")
+
+
+def _peer_id(state_dir: Path) -> str:
+    return shoal("identity", "show", "--state-dir", str(state_dir)).strip()
+
+
+def _invite(guest: Path, founder: Path) -> None:
+    """Put an invitation into a state directory, as a guest would paste it."""
+    word = shoal("invite", _peer_id(guest), "--state-dir", str(founder)).split()[-1]
+    (guest / "invitation").write_text(word)
+
+
+def _attack(command: list[str], seconds: float, state_dir: Path) -> dict[str, Any]:
+    state_dir.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [*command, str(seconds), str(state_dir)], capture_output=True, text=True, timeout=seconds + HANG_S
+    )
+    if done.returncode:
+        raise ShoalError(f"the attacker failed: {done.stderr[-800:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _tokens(boxes: list[Box]) -> int:
+    return sum(box.status().peers[0].tokens for box in boxes)
+
+
+def _speed(boxes: list[Box], seconds: float) -> float:
+    """Return the members' tokens a second."""
+    before, began = _tokens(boxes), time.monotonic()
+    time.sleep(seconds)  # what is measured is a time
+    return (_tokens(boxes) - before) / (time.monotonic() - began)
+
+
+def _under(boxes: list[Box], command: list[str], seconds: float, state_dir: Path) -> tuple[float, dict[str, Any]]:
+    """Return the members' tokens a second while they are attacked, and what the attacker saw."""
+    state_dir.mkdir(exist_ok=True)
+    attack = [*command, str(seconds + 10.0), str(state_dir)]
+    attacker = subprocess.Popen(attack, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(5.0)  # it imports, and connects
+    speed = _speed(boxes, seconds)
+    said, failed = attacker.communicate(timeout=HANG_S)
+    if attacker.returncode:
+        raise ShoalError(f"the attacker failed: {failed[-800:]}")
+    return speed, json.loads(said.splitlines()[-1])
+
+
+def _table(speeds: dict[str, float], refusals: dict[str, Any], flood: dict[str, Any]) -> Table:
+    table = Table("kind of call", "outsider", "revoked", "flood: answered", "refused", "failed")
+    for kind in flood["seen"]:
+        once = ["+".join(each["seen"].get(kind, {})) or "-" for each in refusals.values()]
+        seen = flood["seen"][kind]
+        table.add_row(kind, *once, *(f"{seen.get(name, 0):,}" for name in ("answered", "refused", "failed")))
+    table.caption = "tokens/s " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+    return table
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,85 @@
+"""What one caller may cost here: so many calls at once, and so many in a second. The rest waits, or is refused.
+
+A call beyond the rate waits for its turn, as a download over a fast line does; beyond those that may wait it is
+refused, which costs little, and whoever does not care is put out of the door for a while. All of it goes by the
+caller's peer id, which libp2p proves.
+"""
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+CALLS_PER_S = 100.0  # of one peer: a round has some ten for each block, and a call for chunks brings up to 4 MiB
+BURST = 300  # calls that come at once without waiting: a member comes to a round of many blocks
+AT_ONCE = 192  # calls of one peer that wait or are being answered: as many streams as it may hold (dht/streams.py), and more
+ALL_AT_ONCE = 1024
+PATIENCE = 256  # calls of one peer that are refused, before it is put out
+CALM_S = 10.0  # without a refusal, after which those before are forgotten
+OUT_S = 60.0  # for which somebody stays out
+MAX_CALLERS = 4096  # that are remembered, those who called last
+
+
+@dataclass
+class Caller:
+    """What one peer has cost lately."""
+
+    free_at: float = 0.0  # when its calls so far are paid for
+    refused: int = 0
+    refused_at: float = 0.0
+    out_until: float = 0.0
+
+
+class Refused(Exception):
+    """A call that is not answered. `is_out`: its sender is to be disconnected, and called no more."""
+
+    def __init__(self, is_out: bool) -> None:
+        super().__init__("too many calls; ask again later")
+        self.is_out = is_out
+
+
+class Limits:
+    """Counts the calls of all peers. `now` in monotonic seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._callers: OrderedDict[str, Caller] = OrderedDict()
+        self._running: Counter[str] = Counter()
+
+    def enter(self, peer_id: str) -> float:
+        """Let a call in, and return how many seconds it is to wait first; `leave` when it is over. Raises Refused."""
+        caller, now = self._caller(peer_id), self._now()
+        if now < caller.out_until:
+            raise Refused(is_out=True)
+        if self._running[peer_id] >= AT_ONCE or self._running.total() >= ALL_AT_ONCE:
+            if self._running[peer_id] >= AT_ONCE:
+                self._offend(caller, now)
+            raise Refused(is_out=now < caller.out_until)
+        self._running[peer_id] += 1
+        caller.free_at = max(caller.free_at, now - BURST / CALLS_PER_S) + 1 / CALLS_PER_S
+        return max(0.0, caller.free_at - now)
+
+    def leave(self, peer_id: str) -> None:
+        """Note that a call is over."""
+        self._running[peer_id] -= 1
+        if not self._running[peer_id]:
+            del self._running[peer_id]
+
+    def is_out(self, peer_id: str) -> bool:
+        """Whether a peer has been put out, and must wait."""
+        caller = self._callers.get(peer_id)
+        return caller is not None and self._now() < caller.out_until
+
+    def _offend(self, caller: Caller, now: float) -> None:
+        if now > caller.refused_at + CALM_S:
+            caller.refused = 0
+        caller.refused, caller.refused_at = caller.refused + 1, now
+        if caller.refused >= PATIENCE:
+            caller.refused, caller.out_until = 0, now + OUT_S
+
+    def _caller(self, peer_id: str) -> Caller:
+        caller = self._callers.setdefault(peer_id, Caller())
+        self._callers.move_to_end(peer_id)
+        if len(self._callers) > MAX_CALLERS:
+            self._callers.popitem(last=False)
+        return caller

@@ -1,0 +1,108 @@
+import pytest
+
+from dht.limits import (
+    ALL_AT_ONCE,
+    AT_ONCE,
+    BURST,
+    CALLS_PER_S,
+    CALM_S,
+    MAX_CALLERS,
+    OUT_S,
+    PATIENCE,
+    Limits,
+    Refused,
+)
+
+
+class World:
+    """Limits by a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.limits = Limits(lambda: self.now)
+
+    def call(self, peer: str = "x") -> float:
+        """A call that is over at once; returns what it had to wait."""
+        delay_s = self.limits.enter(peer)
+        self.limits.leave(peer)
+        return delay_s
+
+
+def test_a_burst_goes_through_and_what_is_beyond_waits_for_its_turn() -> None:
+    world = World()
+    assert [world.call() for _ in range(BURST)] == [0.0] * BURST
+    assert world.call() == pytest.approx(1 / CALLS_PER_S)
+    assert world.call() == pytest.approx(2 / CALLS_PER_S)
+    assert world.call("y") == 0.0  # nobody pays for another
+    world.now += 2 / CALLS_PER_S + BURST / CALLS_PER_S
+    assert [world.call() for _ in range(BURST)] == pytest.approx([0.0] * BURST)
+    assert world.call() > 0.0
+
+
+def test_over_a_while_the_rate_is_the_limit() -> None:
+    world = World()
+    began = world.now
+    for _ in range(3000):
+        world.now += world.call()
+    assert world.now - began == pytest.approx((3000 - BURST) / CALLS_PER_S, rel=0.01)
+
+
+def test_too_many_at_once_are_refused() -> None:
+    world = World()
+    for _ in range(AT_ONCE):
+        world.limits.enter("x")
+    with pytest.raises(Refused) as refused:
+        world.limits.enter("x")
+    assert not refused.value.is_out
+    world.limits.enter("y")
+    world.limits.leave("x")
+    world.limits.enter("x")
+
+
+def test_all_together_have_a_limit_for_which_nobody_is_to_blame() -> None:
+    world = World()
+    for number in range(ALL_AT_ONCE):
+        world.limits.enter(f"peer {number // 100}")
+    for _ in range(2 * PATIENCE):
+        with pytest.raises(Refused) as refused:
+            world.limits.enter("me")
+        assert not refused.value.is_out
+    world.limits.leave("peer 0")
+    world.limits.enter("me")
+
+
+def test_who_goes_on_is_out_for_a_while() -> None:
+    world = World()
+    for _ in range(AT_ONCE):
+        world.limits.enter("x")
+    for count in range(1, PATIENCE + 1):
+        with pytest.raises(Refused) as refused:
+            world.limits.enter("x")
+        assert refused.value.is_out == (count == PATIENCE)
+    for _ in range(AT_ONCE):
+        world.limits.leave("x")
+    world.now += OUT_S - 0.1
+    assert world.limits.is_out("x")
+    with pytest.raises(Refused):
+        world.limits.enter("x")
+    world.now += 0.1
+    assert not world.limits.is_out("x")
+    assert world.call() == 0.0
+
+
+def test_refusals_now_and_then_are_forgotten() -> None:
+    world = World()
+    for _ in range(AT_ONCE):
+        world.limits.enter("x")
+    for _ in range(4 * PATIENCE):
+        world.now += (CALM_S + 0.1) / (PATIENCE - 1) if _ % (PATIENCE - 1) else CALM_S + 0.1
+        with pytest.raises(Refused) as refused:
+            world.limits.enter("x")
+        assert not refused.value.is_out
+
+
+def test_callers_without_end_fill_no_memory() -> None:
+    world = World()
+    for number in range(MAX_CALLERS + 100):
+        world.call(f"peer {number}")
+    assert len(world.limits._callers) == MAX_CALLERS and not world.limits._running
