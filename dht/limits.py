@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 CALLS_PER_S = 100.0  # of one peer: a round has some ten for each block, and a call for chunks brings up to 4 MiB
 BURST = 300  # calls that come at once without waiting: a member comes to a round of many blocks
-AT_ONCE = 192  # calls of one peer that wait or are being answered: as many streams as it may hold (dht/streams.py), and more
+AT_ONCE = 192  # calls of one peer that wait or are being answered: more than the streams that it may hold
 ALL_AT_ONCE = 1024
 PATIENCE = 256  # calls of one peer that are refused, before it is put out
 CALM_S = 10.0  # without a refusal, after which those before are forgotten
