@@ -95,7 +95,10 @@ def main() -> int:
         songs = [f"{number} bottles of beer on the wall, {number} bottles of beer. " * 20 for number in range(200)]
         prepare_texts({"songs": songs}, data, Plan(vocab_size=512, context_length=64))
         (Path(folder) / "plan.toml").write_text(PLAN)
-        found = {name: measure(PAIRS[name], Path(folder) / name, data) for name in names}
+        found = {}
+        for name in names:
+            found[name] = measure(PAIRS[name], Path(folder) / name, data)
+            print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
     beside = found[BASELINE]["join_s"] if BASELINE in found else None
     hidden = {name: each for name, each in found.items() if name != BASELINE} or found
     bars = [
@@ -186,7 +189,7 @@ def table_of(found: dict[str, dict[str, Any]]) -> Table:
         table.add_column(column, justify="right")
     for name, each in found.items():
         table.add_row(
-            name, each["why"], f"{each['join_s']:.1f}", str(each["rounds"]), f"{each['alone_s']:.1f}", each["link"]
+            name, each["why"], f"{each['join_s']:.1f}", str(each["rounds"]), f"{each['rounds_s']:.1f}", each["link"]
         )
     return table
 
