@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from configs.errors import PeerError, ShoalError
+from configs.errors import PeerError, RefusedError, ShoalError
 from configs.machine import PeerConfig
 from configs.run import RunSpec
 from dht.addresses import addresses_of, parse_address
@@ -43,7 +43,10 @@ async def look_outside(config: PeerConfig, address: str, port: int | None) -> Ou
     _, peer = parse_address(address)
     with tempfile.TemporaryDirectory(prefix="shoal-doctor-") as folder:
         key = Path(folder) / "identity.key"
-        admission = open_visitor(Home(config.state_dir), Identity.load_or_create(key))
+        try:
+            admission = open_visitor(Home(config.state_dir), Identity.load_or_create(key))
+        except ShoalError as error:  # an invitation that has ended, or that cannot be read
+            return Outside(Unknown(str(error), is_fault=True))
         listen = 0 if port else config.port
         async with open_network(key, host=config.host, port=listen, admission=admission) as network:
             own = await network.addresses()
@@ -91,6 +94,8 @@ async def _hear(network: Network, peer: str) -> Measured[tuple[RunDescription, D
         spec = RunSpec.model_validate_json(answer.spec)
     except PeerError as error:
         return OtherVersion(str(error), is_fault=True)
+    except RefusedError as error:
+        return Unknown(str(error), is_fault=True)
     except ShoalError as error:
         return Unknown(f"the peer does not describe its run ({error})", is_fault=True)
     except ValidationError:
