@@ -64,25 +64,31 @@ async def _ask(
 ) -> Outside:
     """Put all questions to a connected peer, and the one about ports to some others as well."""
     async with asyncio.TaskGroup() as group:
-        heard = group.create_task(_hear(network, peer))
         reached = group.create_task(_reach(network, peer, asked_port))
         granted = group.create_task(_terms(network, peer))
-    asked, terms = [reached.result()], granted.result()
-    description: Measured[Description] = Unknown("")
+        heard = group.create_task(_hear(network, peer))
+        asked_too = group.create_task(_ask_others(network, peer, heard, asked_port))
+    others, more = asked_too.result()
+    said, terms, asked = heard.result(), granted.result(), [reached.result(), *more]
+    for other in others if isinstance(terms, Unknown) else []:
+        found = await _terms(network, other)
+        terms = terms if isinstance(found, Unknown) else found
+    description: Measured[Description] = said if isinstance(said, Unknown) else said[1]
     down_mbit: Measured[float] = Unknown("the peer did not describe its run")
-    if isinstance(said := heard.result(), Unknown):
-        description = said
-    else:
-        answer, description = said
-        others = await _others(network, peer, answer)
-        asked += await asyncio.gather(*(_reach(network, other, asked_port) for other in others))
-        for other in others if isinstance(terms, Unknown) else []:
-            found = await _terms(network, other)
-            terms = terms if isinstance(found, Unknown) else found
-        down_mbit = await _measure(network, peer, answer, description.spec)
+    if not isinstance(said, Unknown):
+        down_mbit = await _measure(network, peer, said[0], said[1].spec)
     answers = [each for each in asked if isinstance(each, ReachAnswer)]
     problem = next((each for each in asked if isinstance(each, str)), "")
     return Outside(address, hosts, own_port, asked_port, answers, problem, terms, description, down_mbit)
+
+
+async def _ask_others(
+    network: Network, peer: str, heard: asyncio.Task[Measured[tuple[RunDescription, Description]]], port: int
+) -> tuple[list[str], list[ReachAnswer | str]]:
+    """Return other members, as soon as the peer has named some, and whether they can dial this machine."""
+    said = await heard
+    others = [] if isinstance(said, Unknown) else await _others(network, peer, said[0])
+    return others, await asyncio.gather(*(_reach(network, other, port) for other in others))
 
 
 async def _hear(network: Network, peer: str) -> Measured[tuple[RunDescription, Description]]:
