@@ -42,6 +42,7 @@ from dht.invitations import (
     spelled,
 )
 from dht.records import DomainRecord, ExclusionRecord, GroupRecord, MemberRecord, open_record, sign_record
+from dht.relays import read_terms
 from dht.validator import check
 from peer.answers.chat import ChatRequest
 from peer.answers.completions import CompletionRequest
@@ -50,13 +51,14 @@ from peer.http.server import _host_name
 from peer.train import family
 from peer.train.outer import SWARM, new_state, read_state
 from peer.train.partition import COMMON
-from protocols import answer, codecs, describe, offers, parcels, shards, state
+from protocols import answer, codecs, describe, offers, parcels, reach, shards, state
 from protocols.wire import Message
 
 RUN, BLOCK, DIGEST = "0" * 32, COMMON, "0" * 64
 PEER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 TICK_S, NOW = 30.0, 1_000_000.0
 VALUES = 64  # of a decoded tensor
+RELAY = bytes.fromhex("0802220908880e1080808080102864")  # a relay's terms, as p2pd writes them
 REFUSALS = (ShoalError, ValidationError)
 
 
@@ -99,6 +101,8 @@ def messages() -> Mapping[type[Message], Message]:
         state.BlockStates(blocks=[mark]),
         state.KeepRequest(state=mark),
         state.Ack(is_stored=False, reason="full"),
+        reach.ReachRequest(port=4001),
+        reach.ReachAnswer(outcome="open", family="ip4", host="192.0.2.1", port=4001),
         describe.DescribeRequest(knows_hints=True),
         description,
         shards.ManifestRequest(content_id=DIGEST),
@@ -231,6 +235,7 @@ def _of_texts() -> dict[str, Decoder]:
         "chat": Decoder(ChatRequest.parse, (json.dumps({"messages": turns, "temperature": 0.5}).encode(),), "json"),
         "address": Decoder(lambda data: parse_address(data.decode(errors="replace")), (address.encode(),)),
         "addresses": Decoder(lambda data: addresses_of(PEER, [data.decode(errors="replace")]), (address.encode(),)),
+        "relay": Decoder(read_terms, (RELAY,)),
         "host": Decoder(lambda data: _host_name(data.decode("latin-1")), (b"localhost:80", b"[::1]:80")),
     }
 

@@ -22,13 +22,13 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.boxes import SHOAL
-from benchmarks.links import Peer
 from benchmarks.nats import Site, open_world
 from benchmarks.onlookers import Looks, Onlooker, open_onlooker
 from benchmarks.report import at_least, exit_with, finish, parser
 from configs.errors import ShoalError
 from configs.load import load
 from configs.run import RunSpec
+from peer.chaos.links import Peer
 
 PORT = 4003  # of the machine that is looked at
 SITES = {
@@ -96,6 +96,7 @@ SITUATIONS = (
     Situation("another peer there", {"address": "no another peer"}, "no way to the peer", target="stranger"),
     Situation("clock off", {"clock": "no 120.0 s behind"}, CLEAR, target="early"),
     Situation("other version", {"versions": "no protocol version 2"}, CLEAR, target="other"),
+    Situation("not invited", {"run": "no this run is closed"}, "not known: nobody could try", target="closed run"),
     Situation("other run", {"run": "no give another --state-dir"}, CLEAR, state="other run"),
     Situation("damaged state", {"run": "no run.json"}, CLEAR, state="damaged"),
     Situation("disk full", {"disk": "no free some"}, CLEAR, state="full"),
@@ -221,12 +222,14 @@ def open_clinic(folder: Path) -> Iterator[Clinic]:
         hidden = there("hidden", Looks(spec, 4001, relays=(founder.addresses[0],)))
         early = there("member", Looks(spec, 4002, clock_s=120.0))
         other = there("member", Looks(spec, 4004, protocol=2))
+        closed = there("member", Looks(spec, 4005, is_closed=True))
         at = founder.addresses[0]
         targets = {
             "founder": at,
             "hidden": next(address for address in hidden.addresses if "/p2p-circuit" in address),
             "early": early.addresses[0],
             "other": other.addresses[0],
+            "closed run": closed.addresses[0],
             "refused": at.replace("/tcp/4001/", "/tcp/4999/"),
             "silent": at.replace(places["founder"].address, places["closed"].address),
             "stranger": at.replace(founder.peer_id, member.peer_id),

@@ -9,6 +9,7 @@ Network, services and bytes are the product's; each runs in a thread of this pro
 import asyncio
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,12 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from benchmarks.boxes import enter_place
-from benchmarks.links import Peer
 from benchmarks.patience import HANG_S
 from configs.run import RunSpec
+from dht.admission import Admission
+from dht.identity import Identity
+from dht.invitations import invite, public_half
 from dht.network import open_network
 from peer import __version__
+from peer.chaos.links import Peer
 from protocols import describe
 from protocols.describe import DescribeRequest, RunDescription
 from protocols.reach import Reach
@@ -38,6 +44,7 @@ class Looks:
     members: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of whom it tells
     relays: tuple[str, ...] = ()  # through whom it is reached; empty: it can be dialled
     clock_s: float = 0.0  # by which its clock is ahead
+    is_closed: bool = False  # its run is closed, and knows nobody
     protocol: int = 0  # that it speaks; 0: this one's
 
 
@@ -62,6 +69,13 @@ class Describe(describe.Describe):  # of this name: a service is known by that o
         return answer.model_copy(update=update | ({"protocol": self._looks.protocol} if self._looks.protocol else {}))
 
 
+def _admission(identity: Identity) -> Admission:
+    """Return the door of a closed run of which this peer is the only member."""
+    key, now = Ed25519PrivateKey.generate(), time.time()
+    chain = invite(key, public_half(key), identity.peer_id, {"read", "train"}, now, now + 3600.0)
+    return Admission(public_half(key), chain)
+
+
 @contextmanager
 def open_onlooker(place: Peer, looks: Looks) -> Iterator[Onlooker]:
     """Hold a peer at `place`. Raises what its start raises."""
@@ -76,6 +90,7 @@ def open_onlooker(place: Peer, looks: Looks) -> Iterator[Onlooker]:
             port=looks.port,
             relays=looks.relays,
             reachability="private" if looks.relays else "public",
+            admission=_admission(Identity.load_or_create(folder / "identity.key")) if looks.is_closed else None,
         ) as network:
             await network.serve(Describe(looks))
             await network.serve(Reach(network.seen_at))

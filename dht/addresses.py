@@ -64,8 +64,10 @@ def reachable_first(addresses: Iterable[str]) -> list[str]:
 
 def distance(own: Iterable[str], theirs: Iterable[str]) -> int:
     """Return how far a peer is by what it publishes: 0 on the same machine, 1 in the same network, else 2."""
+    theirs = list(theirs)
     here, there = _hosts(own), _hosts(theirs)
-    if there and all(host.is_loopback for host in there):
+    is_relayed = any("/p2p-circuit" in address for address in theirs)
+    if there and all(host.is_loopback for host in there) and not is_relayed:
         return 0  # or nobody could reach it
     shared = {host for host in here & there if not host.is_loopback}
     if any(not host.is_global for host in shared):

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from configs.errors import PeerError, ShoalError
+from configs.errors import PeerError, RefusedError, ShoalError
 from configs.machine import PeerConfig
 from configs.run import RunSpec
 from dht.addresses import addresses_of, parse_address
@@ -43,7 +43,10 @@ async def look_outside(config: PeerConfig, address: str, port: int | None) -> Ou
     _, peer = parse_address(address)
     with tempfile.TemporaryDirectory(prefix="shoal-doctor-") as folder:
         key = Path(folder) / "identity.key"
-        admission = open_visitor(Home(config.state_dir), Identity.load_or_create(key))
+        try:
+            admission = open_visitor(Home(config.state_dir), Identity.load_or_create(key))
+        except ShoalError as error:  # an invitation that has ended, or that cannot be read
+            return Outside(Unknown(str(error), is_fault=True))
         listen = 0 if port else config.port
         async with open_network(key, host=config.host, port=listen, admission=admission) as network:
             own = await network.addresses()
@@ -61,25 +64,31 @@ async def _ask(
 ) -> Outside:
     """Put all questions to a connected peer, and the one about ports to some others as well."""
     async with asyncio.TaskGroup() as group:
-        heard = group.create_task(_hear(network, peer))
         reached = group.create_task(_reach(network, peer, asked_port))
         granted = group.create_task(_terms(network, peer))
-    asked, terms = [reached.result()], granted.result()
-    description: Measured[Description] = Unknown("")
+        heard = group.create_task(_hear(network, peer))
+        asked_too = group.create_task(_ask_others(network, peer, heard, asked_port))
+    others, more = asked_too.result()
+    said, terms, asked = heard.result(), granted.result(), [reached.result(), *more]
+    for other in others if isinstance(terms, Unknown) else []:
+        found = await _terms(network, other)
+        terms = terms if isinstance(found, Unknown) else found
+    description: Measured[Description] = said if isinstance(said, Unknown) else said[1]
     down_mbit: Measured[float] = Unknown("the peer did not describe its run")
-    if isinstance(said := heard.result(), Unknown):
-        description = said
-    else:
-        answer, description = said
-        others = await _others(network, peer, answer)
-        asked += await asyncio.gather(*(_reach(network, other, asked_port) for other in others))
-        for other in others if isinstance(terms, Unknown) else []:
-            found = await _terms(network, other)
-            terms = terms if isinstance(found, Unknown) else found
-        down_mbit = await _measure(network, peer, answer, description.spec)
+    if not isinstance(said, Unknown):
+        down_mbit = await _measure(network, peer, said[0], said[1].spec)
     answers = [each for each in asked if isinstance(each, ReachAnswer)]
     problem = next((each for each in asked if isinstance(each, str)), "")
     return Outside(address, hosts, own_port, asked_port, answers, problem, terms, description, down_mbit)
+
+
+async def _ask_others(
+    network: Network, peer: str, heard: asyncio.Task[Measured[tuple[RunDescription, Description]]], port: int
+) -> tuple[list[str], list[ReachAnswer | str]]:
+    """Return other members, as soon as the peer has named some, and whether they can dial this machine."""
+    said = await heard
+    others = [] if isinstance(said, Unknown) else await _others(network, peer, said[0])
+    return others, await asyncio.gather(*(_reach(network, other, port) for other in others))
 
 
 async def _hear(network: Network, peer: str) -> Measured[tuple[RunDescription, Description]]:
@@ -91,6 +100,8 @@ async def _hear(network: Network, peer: str) -> Measured[tuple[RunDescription, D
         spec = RunSpec.model_validate_json(answer.spec)
     except PeerError as error:
         return OtherVersion(str(error), is_fault=True)
+    except RefusedError as error:
+        return Unknown(str(error), is_fault=True)
     except ShoalError as error:
         return Unknown(f"the peer does not describe its run ({error})", is_fault=True)
     except ValidationError:

@@ -105,7 +105,7 @@ def run(machine: Machine, outside: Outside) -> Check:
         return Check("run", "no", own.why, "move the damaged file away, or give another --state-dir")
     if isinstance(found, Unknown):
         is_mute = found.is_fault and not isinstance(found, OtherVersion)
-        remedy = "see that it is the address of a Shoal peer; whoever runs a closed run must have invited you"
+        remedy = "see that it is the address of a Shoal peer of this version; to a closed run you must be invited"
         return Check("run", "no" if is_mute else "not checked", found.why or _why(outside), remedy if is_mute else "")
     name = f"{found.spec.run_id} ({found.spec.name})"
     if isinstance(own, Unknown) or own == found.spec.run_id:

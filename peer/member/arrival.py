@@ -6,14 +6,16 @@ has. Here the peers that this one knows are asked before it begins, in seconds, 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import ShoalError
+from configs.files import read_json, write_json
 from configs.machine import PeerConfig
-from dht.addresses import addresses_of, is_internet
+from dht.addresses import addresses_of, is_internet, parse_address
 from dht.admission import Admission
 from dht.network import Network, open_network
 from dht.p2pd import Reachability
@@ -27,6 +29,8 @@ SCOUT_S = 4.0  # for the peers that are asked to be reached
 ASKED = 3  # peers
 RELAYS = 3  # more do not make it safer: libp2p asks for room at all of them before it uses the first
 LISTED = 8  # members that are dialled to find relays
+OPEN_S = 4.0  # for a router that opens ports when it is asked (UPnP, NAT-PMP)
+WAY_FILE = "way.json"
 WORDS: Mapping[Reachability, str] = {
     "public": "others can dial this peer",
     "private": "others cannot dial this peer (a NAT or a firewall is before it); relayed through %d of them",
@@ -67,25 +71,41 @@ async def open_way(
 async def find_way(config: PeerConfig, key: Path, addresses: Sequence[str], admission: Admission | None = None) -> Way:
     """Ask the peers at `addresses` to dial this one, and return what follows; whoever founds a run relays for others.
 
-    Raises as `open_network`. That nobody answers is for those to say who need an answer.
+    Raises as `open_network`. That nobody answers is for those to say who need an answer; then it is as the last time.
     """
     if is_loopback(config.host) or config.announce or not addresses:
         return Way("public", config.port)
     if not config.use_relay:
         return Way("unknown", config.port)
     async with open_network(key, host=config.host, port=config.port, admission=admission) as network:
-        port = listening_port(await network.addresses())
+        own = await network.addresses()
         try:
             peers = (await network.connect(addresses, SCOUT_S))[:ASKED]
         except ShoalError:
-            return Way("unknown", config.port, tuple(addresses[:RELAYS]))
+            return _as_before(config) or Way("unknown", config.port, tuple(addresses[:RELAYS]))
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(_ask(network, peer, port)) for peer in peers]
+            asked = [group.create_task(_ask(network, peer, own)) for peer in peers]
             relays = group.create_task(_find_relays(network, peers))
         reachability = judge([answer for task in asked if (answer := task.result()) is not None])
         found = relays.result() if reachability == "private" else ()
     log.info(WORDS[reachability], *([len(found)] if reachability == "private" else []))
-    return Way(reachability, port, found or (tuple(addresses[:RELAYS]) if reachability == "unknown" else ()))
+    port = listening_port(own) or config.port
+    if reachability == "unknown":
+        return Way("unknown", port, tuple(addresses[:RELAYS]))
+    with suppress(ShoalError):  # a disk that is full stops others, with more to say
+        write_json(config.state_dir / WAY_FILE, {"reachability": reachability, "relays": found})
+    return Way(reachability, port, found)
+
+
+def _as_before(config: PeerConfig) -> Way | None:
+    """Return how this peer was reached the last time; None if that is not known, or cannot be read."""
+    with suppress(ShoalError):
+        match read_json(config.state_dir / WAY_FILE):
+            case {"reachability": "public"}:
+                return Way("public", config.port)
+            case {"reachability": "private", "relays": [*relays]} if relays:
+                return Way("private", config.port, tuple(parse_address(str(each))[0] for each in relays[:RELAYS]))
+    return None
 
 
 def judge(answers: Sequence[ReachAnswer]) -> Reachability:
@@ -100,15 +120,29 @@ def judge(answers: Sequence[ReachAnswer]) -> Reachability:
     return "public" if any(answer.outcome == "open" for answer in tried) else "private"
 
 
+def opened_port(addresses: Iterable[str], host: str) -> int | None:
+    """Return the port at `host`, where others see this peer, that it tells as its own; None if there is none."""
+    places = (direct([address.rsplit("/p2p/", 1)[0]]) for address in addresses)
+    return next((seen.port for seen in places if seen is not None and seen.host == host), None)
+
+
 def listening_port(addresses: Sequence[str]) -> int:
     """Return the port of a host by the addresses that it found for itself; 0 if it has none."""
     ports = [seen.port for address in addresses if (seen := direct([address.rsplit("/p2p/", 1)[0]])) is not None]
     return ports[0] if ports else 0
 
 
-async def _ask(network: Network, peer: str, port: int) -> ReachAnswer | None:
+async def _ask(network: Network, peer: str, before: Sequence[str]) -> ReachAnswer | None:
+    """Ask a peer to dial this one, and once more where the router has opened a port meanwhile, as libp2p bids it."""
+    until = time.monotonic() + OPEN_S
     try:
-        return await ask_reach(network.stub(Reach, peer), port) if port else None
+        port = listening_port(before)
+        answer = await ask_reach(network.stub(Reach, peer), port) if port else None
+        if answer is None or answer.outcome not in ("refused", "silent", "other"):
+            return answer
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
+        opened = opened_port({*await network.addresses()} - {*before}, answer.host)
+        return answer if opened is None else await ask_reach(network.stub(Reach, peer), opened)
     except ShoalError as error:  # of a version that cannot, or one that has other things to do
         log.debug("%s does not say whether it can dial this peer: %s", peer, error)
         return None

@@ -127,6 +127,7 @@ def test_a_failed_dial_is_explained_for_its_own_address(reason: str, says: str) 
         (["/ip4/8.8.8.8/tcp/1"], ["/ip4/8.8.8.9/tcp/1"], 2),
         (["/ip4/192.168.1.5/tcp/1", "/ip4/127.0.0.1/tcp/1"], ["/ip4/8.8.8.9/tcp/1", "/ip4/127.0.0.1/tcp/1"], 2),
         (["/ip4/8.8.8.8/tcp/1"], [f"/ip4/8.8.8.8/tcp/1/p2p/{OTHER}/p2p-circuit"], 2),  # the relay is near, not it
+        (["/ip4/8.8.8.8/tcp/1"], ["/ip4/127.0.0.1/tcp/1", f"/ip4/9.9.9.9/tcp/1/p2p/{OTHER}/p2p-circuit"], 2),
         (["/ip4/192.168.1.5/tcp/1"], ["/dns4/a.example/tcp/1"], 2),
         (["/ip4/192.168.1.5/tcp/1"], [], 2),
         ([], ["/ip4/192.168.1.5/tcp/1"], 2),

@@ -358,3 +358,14 @@ def test_dht_traps(identity_paths: list[Path], identities: list[Identity], run_i
 
 if __name__ == "__main__":
     asyncio.run(serve_slow(Path(sys.argv[1])))
+
+
+def test_both_families_are_listened_on_at_one_port(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_network(tmp_path / "identity.key", host="::") as network:
+            places = {tuple(address.split("/")[1:5:3]) for address in await network.addresses()}
+        families = {family for family, _ in places}
+        assert "ip4" in families and len({port for _, port in places}) == 1
+        assert "ip6" in families or not Path("/proc/net/if_inet6").read_text().strip()
+
+    run(main())

@@ -8,7 +8,7 @@ from loop import in_loop
 from configs.machine import PeerConfig
 from dht.network import open_network
 from dht.p2pd import Reachability
-from peer.member.arrival import Way, find_way, judge, listening_port
+from peer.member.arrival import WAY_FILE, Way, find_way, judge, listening_port, opened_port
 from protocols.reach import Outcome, Reach, ReachAnswer
 
 INTERNET, HERE = "5.5.0.2", "192.168.1.2"
@@ -37,6 +37,13 @@ def answer(outcome: Outcome, host: str = INTERNET) -> ReachAnswer:
 )
 def test_whether_others_can_dial_this_peer(answers: list[ReachAnswer], found: Reachability) -> None:
     assert judge(answers) == found
+
+
+def test_a_port_that_the_router_has_opened_is_at_the_address_where_others_see_this_peer() -> None:
+    told = ["/ip4/192.168.1.2/tcp/4003/p2p/QmOwn", f"/ip4/{INTERNET}/tcp/17001/p2p/QmOwn"]
+    assert opened_port(told, INTERNET) == 17001
+    assert opened_port(told, "5.5.0.3") is None
+    assert opened_port([f"/ip4/{INTERNET}/tcp/4001/p2p/QmRelay/p2p-circuit/p2p/QmOwn"], INTERNET) is None
 
 
 def test_the_listening_port_is_that_of_the_first_direct_address() -> None:
@@ -69,7 +76,28 @@ async def test_who_is_asked_dials(can_say: bool, tmp_path: Path) -> None:
         if can_say:  # a peer of an earlier version cannot
             await asked.serve(Reach(asked.seen_at))
         addresses = tuple(await asked.addresses())
-        way = await find_way(PeerConfig(), tmp_path / "identity.key", addresses)
+        way = await find_way(PeerConfig(state_dir=tmp_path), tmp_path / "identity.key", addresses)
     assert way.reachability == ("public" if can_say else "unknown")
     assert way.port > 0, "the port that was tried is the one to listen on"
     assert way.relays == (() if can_say else addresses)
+
+
+GONE = "/ip4/127.0.0.1/tcp/1/p2p/QmUSJF12njboA8tpXunKmEzz48HcV9bnTSEr9rPpDwX7zh"
+
+
+@pytest.mark.parametrize(
+    ("kept", "way"),
+    [
+        ("", Way("unknown", 0, (GONE,))),
+        ("{", Way("unknown", 0, (GONE,))),
+        ('{"reachability": "private", "relays": ["no address"]}', Way("unknown", 0, (GONE,))),
+        ('{"reachability": "private", "relays": []}', Way("unknown", 0, (GONE,))),
+        ('{"reachability": "public"}', Way("public", 0)),
+        (f'{{"reachability": "private", "relays": ["{GONE}"]}}', Way("private", 0, (GONE,))),
+    ],
+)
+@in_loop
+async def test_where_nobody_answers_it_is_as_the_last_time(kept: str, way: Way, tmp_path: Path) -> None:
+    if kept:
+        (tmp_path / WAY_FILE).write_text(kept)
+    assert await find_way(PeerConfig(state_dir=tmp_path), tmp_path / "identity.key", (GONE,)) == way

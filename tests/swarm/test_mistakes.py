@@ -1,5 +1,6 @@
 """What people get wrong, and what machines do to them: one line that says what to do, and nothing is lost."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from mistake import MICRO, Daemon, mistake, mistake_of, shoal
 
+from peer.commands.main import main
 from peer.corpus.prepare import Plan, prepare_texts
 
 STRANGER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
@@ -160,6 +162,18 @@ def test_too_little_shared_memory(corpus: Path, tmp_path: Path) -> None:
         pytest.skip("making /dev/shm small needs root and mount namespaces")
     command = shoal("start", "--config", MICRO, "--data", str(corpus), "--state-dir", str(tmp_path / "s"))
     assert "enlarge /dev/shm" in mistake_of([*mount, *command])
+
+
+def test_the_doctor_beside_a_daemon(founder: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its port is looked at from outside, by another peer: here by itself, which is what there is on one machine."""
+    main(["doctor", founder.address, "--state-dir", str(founder.state_dir), "--json"])
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    port = founder.address.split("/")[4]
+    assert (checks["port"]["answer"], checks["port"]["said"]) == ("yes", f"the daemon listens on port {port}")
+    assert checks["reachable"]["answer"] == "yes" and f"port {port} is open" in checks["reachable"]["said"]
+    assert founder.run_id in checks["run"]["said"]
+    assert {checks[name]["answer"] for name in ("versions", "run", "address", "nat", "relay", "clock")} == {"yes"}
+    assert checks["daemon"]["said"].startswith("it is ")
 
 
 def test_help_and_status_answer_at_once(founder: Daemon) -> None:
