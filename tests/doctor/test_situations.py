@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.links import Peer, forbidden
 
 from benchmarks.boxes import enter_place
 from benchmarks.doctor import QUICK, SITUATIONS, Clinic, open_clinic
-from benchmarks.links import Peer, forbidden
 from benchmarks.nats import lacking
 from peer.commands.main import main
 
