@@ -6,16 +6,19 @@ different moments still agree. The rules are pure functions; `Membership` reads,
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from configs.clock import Clock
 from configs.errors import NetworkError, PeerError, StateError
+from dht.acquaintances import MAX_ON_TRIAL, Acquaintances
 from dht.address_book import AddressBook
 from dht.addresses import addresses_of
+from dht.credible import believable
 from dht.network import Network
-from dht.records import MemberRecord, member_key, open_entry, open_record, sign_record
+from dht.records import MemberRecord, member_key, open_entry, open_envelope, open_record, sign_record
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ ACT_TICKS = 2  # between writing a record and its effect
 HOLD_TICKS = 8  # how long a holding lasts without renewal
 assert MemberRecord.lifetime_ticks >= HOLD_TICKS + ACT_TICKS  # so that no holding outlives what says it
 RENEW_TICKS = 2  # between two renewals
+LATE_TICKS = 2 * RENEW_TICKS  # since the last renewal that was read, after which a known member is asked itself
+MAX_ASKED = 4  # members that are asked at one look
 FORGET_TICKS = 20 * HOLD_TICKS  # after which a silent peer is no longer listed
 EARLY_S = 10.0  # that a record may come from the future and still be believed
 MAX_MEMBERS = 1024
@@ -32,9 +37,6 @@ TWIN = (
 )
 KEPT_RECORDS = 16  # of this peer's own, by which it knows them again
 REDIAL_PEERS = 16  # of the address book, beside the members
-AHEAD = 1.25  # times what the next one tells of a block's age, up to which one peer alone is believed
-ALL_LISTED = 64  # members below which all holders of every block are listed; in larger swarms some are not
-MAX_HOLDERS = 2.0**20  # of a block, that are believed of a swarm in which not all are listed
 
 Span = tuple[int, int]  # from_tick (included), until_tick (excluded)
 Strides = tuple[tuple[int, int], ...]  # (from_tick, factor), oldest first
@@ -115,28 +117,9 @@ def present(members: Mapping[str, Member], tick: int) -> tuple[str, ...]:
 
 
 def credible(members: Mapping[str, Member]) -> dict[str, Member]:
-    """Return the members with what one of them alone says beyond all measure cut down: its signature proves nothing.
-
-    Of a block's age, of which several tell, nobody is believed much more than the next one says: else one record would
-    end everybody's training. There are no more holders than members, as long as all members are listed.
-    """
-    told: dict[str, list[int]] = {}
-    for member in members.values():
-        for block, age in member.record.ages.items():
-            told.setdefault(block, []).append(age)
-    oldest = {block: int(AHEAD * sorted(ages)[-2]) for block, ages in told.items() if len(ages) > 1}
-    most = MAX_HOLDERS if len(members) >= ALL_LISTED else float(max(1, len(members)))
-    return {peer: _cut(member, oldest, most) for peer, member in members.items()}
-
-
-def _cut(member: Member, oldest: Mapping[str, int], most: float) -> Member:
-    """Return a member that tells of no age beyond `oldest` and of no more than `most` holders."""
-    record = member.record
-    ages = {block: min(age, oldest.get(block, age)) for block, age in record.ages.items()}
-    crowds = {block: min(holders, most) for block, holders in record.crowds.items()}
-    if (ages, crowds) == (record.ages, record.crowds):
-        return member
-    return replace(member, record=record.model_copy(update={"ages": ages, "crowds": crowds}))
+    """Return the members with what one of them alone says beyond all measure cut down; see `dht/credible.py`."""
+    believed = believable({peer: member.record for peer, member in members.items()})
+    return {p: m if believed[p] is m.record else replace(m, record=believed[p]) for p, m in members.items()}
 
 
 def _covers(span: Span | None, tick: int) -> bool:
@@ -170,7 +153,12 @@ class Membership:
         self._last_expiration = 0.0
         self._first_issued = float("inf")  # of this peer's records, in this life
         self._own: deque[bytes] = deque(maxlen=KEPT_RECORDS)  # the last of them
+        self._records: dict[str, bytes] = {}  # the last of others, as they were signed
         self._twin_tick: int | None = None  # at which somebody else's record with this peer's identity was seen last
+        self._acquaintances = Acquaintances(network.peer_id)
+        network.knows = self.knows  # whose records its node keeps, when it cannot keep all
+        self.took_part: Callable[[], Collection[str]] = frozenset  # who is in the state of a block here
+        self.ask: Callable[[str], Awaitable[Sequence[bytes]]] | None = None  # a member for the records that it has
         self.excluded: Callable[[int], Collection[str]] = lambda tick: ()  # who is in no view at a tick
 
     async def publish(self, record: MemberRecord, *, is_listed: bool = True) -> bool:
@@ -205,14 +193,20 @@ class Membership:
             if not self.has_twin:
                 log.warning("%s", TWIN)
             self._twin_tick = self._clock.tick()
-        has_news = [self._read_safely(peer_id, data) for peer_id, data in found.items()]
+        self._acquaintances.met(connected)
+        self._acquaintances.took_part = self.took_part()
+        in_turn = self._acquaintances.in_turn(found, self._clock.tick())
+        has_news = [self._read_safely(peer_id, found[peer_id]) for peer_id in in_turn]
+        has_news += await self._ask_for_late(connected)
         self._forget()
         # Also peers of the book that no record names: they may be the other half of a divided swarm.
         wanted = dict(list(self._book.peers().items())[:REDIAL_PEERS])
+        self._acquaintances.met(wanted)
         wanted |= {p: m.record.addresses for p, m in self._members.items() if not m.record.is_leaving}
         # After a broken link a connection may come back of itself, when both have dropped the other as a neighbour.
         heard, neighbours = present(self._members, self._clock.tick()), self._network.neighbours()
-        for peer_id in wanted.keys() - connected.intersection({*heard} | neighbours):
+        apart = wanted.keys() - connected.intersection({*heard} | neighbours) - {self._network.peer_id}
+        for peer_id in self._acquaintances.to_dial(apart, time.monotonic()):
             try:
                 await self._network.remember(peer_id, wanted[peer_id])
             except Exception:  # a mistake of ours, which what one stranger says must not turn into everybody's
@@ -222,6 +216,26 @@ class Membership:
                 await asyncio.to_thread(self._book.save)
             except StateError as error:
                 log.warning("%s", error)
+
+    async def _ask_for_late(self, connected: Collection[str]) -> list[bool]:
+        """Ask known members themselves whose records the DHT does not give; return which news were told."""
+        tick, ask = self._clock.tick(), self.ask
+        late = [
+            peer
+            for peer in self.known_members(tick)
+            if peer in connected and tick >= self._members[peer].issued_tick + LATE_TICKS
+        ]
+        if ask is None or not late:
+            return []
+        due = self._acquaintances.in_turn(late, tick)[:MAX_ASKED]
+        answers = await asyncio.gather(*map(ask, due), return_exceptions=True)
+        told = [data for answer in answers if not isinstance(answer, BaseException) for data in answer]
+        return [self._read_safely(signer, data) for data in told if (signer := _signer(data))]
+
+    def signed_records(self) -> list[bytes]:
+        """Return the signed records of the members that are known, for who asks: this peer's own first."""
+        here = [data for peer, data in self._records.items() if peer in self._members and self.knows(peer)]
+        return [*list(self._own)[-1:], *here]
 
     def view(self, block: str, tick: int) -> tuple[str, ...]:
         """Return the holders of `block` that count at `tick`, sorted."""
@@ -238,6 +252,18 @@ class Membership:
     def records(self) -> int:
         """Return how many records this peer keeps for the DHT, of all peers."""
         return self._network.records()
+
+    def known_members(self, tick: int) -> tuple[str, ...]:
+        """Return those of the members that are known."""
+        return tuple(filter(self.knows, self.members(tick)))
+
+    def holders(self, block: str, tick: int) -> tuple[str, ...]:
+        """Return those of the view that are known: a record alone is no reason to leave work to its writer."""
+        return tuple(filter(self.knows, self.view(block, tick)))
+
+    def knows(self, peer_id: str) -> bool:
+        """Return whether there is more of a peer than its records: it was connected, or took part in a block here."""
+        return self._acquaintances.knows(peer_id)
 
     @property
     def has_twin(self) -> bool:
@@ -306,13 +332,24 @@ class Membership:
             log.debug("a member record was refused: %s", error)
             return False
         known = self._members.get(peer_id)
-        if known is None and len(self._members) >= MAX_MEMBERS:
+        if known is None and not self._makes_room(peer_id):
             return False
         if known is not None and issued <= known.issued:
             return False
         self._take(peer_id, record, issued)
-        addresses = addresses_of(peer_id, record.addresses)
+        self._records[peer_id] = data
+        addresses = addresses_of(peer_id, record.addresses) if self._acquaintances.knows(peer_id) else []
         return bool(addresses) and self._book.note(peer_id, addresses, issued)
+
+    def _makes_room(self, peer_id: str) -> bool:
+        """Say whether one more peer is believed: whoever is known, at the cost of one that is not, and some others."""
+        on_trial = [peer for peer in self._members if not self._acquaintances.knows(peer)]
+        if not self._acquaintances.knows(peer_id):
+            is_welcome = not self._acquaintances.has_given_up(peer_id) and len(self._members) < MAX_MEMBERS
+            return is_welcome and len(on_trial) < MAX_ON_TRIAL
+        if len(self._members) >= MAX_MEMBERS and on_trial:
+            del self._members[on_trial[0]], self._records[on_trial[0]]
+        return len(self._members) < MAX_MEMBERS
 
     def _take(self, peer_id: str, record: MemberRecord, issued: float) -> None:
         tick = max(0, int((issued - self._clock.genesis) // self._clock.tick_seconds))
@@ -321,6 +358,16 @@ class Membership:
 
     def _forget(self) -> None:
         tick = self._clock.tick()
-        for peer_id in [p for p, m in self._members.items() if tick >= m.issued_tick + FORGET_TICKS]:
+        gone = [p for p, m in self._members.items() if tick >= m.issued_tick + FORGET_TICKS]
+        for peer_id in {*gone, *filter(self._acquaintances.has_given_up, self._members)}:
             del self._members[peer_id]
+            self._records.pop(peer_id, None)
             self._believed = None
+
+
+def _signer(data: bytes) -> str:
+    """Return who has signed a record, by its own word; nothing if it is none."""
+    try:
+        return open_envelope(data).peer_id
+    except PeerError:
+        return ""

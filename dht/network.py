@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +113,7 @@ class Network:
         self.node: DHTNode | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: dict[str, float] = {}  # peer id → when it may be dialled again
+        self.knows: Callable[[str], bool] = lambda peer_id: False  # of whom there is more than records: see membership
         self._relayed = relayed  # addresses by which this peer is reached through another
         self.links: dict[str, Link] = {}  # peers that were connected at the last look, and how
         self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
@@ -211,7 +212,7 @@ class Network:
             cache_nearest=0,
             cache_on_store=False,
         )
-        self.node.protocol.storage = BoundedStorage()
+        self.node.protocol.storage = BoundedStorage(lambda signer: self.knows(signer))
         async with asyncio.TaskGroup() as group:
             greetings = [group.create_task(self._greet(peer_id, patient=True)) for peer_id in initial_peers]
         problems = [problem for greeting in greetings if (problem := greeting.result())]

@@ -1,10 +1,14 @@
-"""What a node of the DHT keeps for others, and how much one question may ask: bounded for each signer and in all.
+"""What a node of the DHT keeps for others, and how much one question may ask: bounded for each signer, key and in all.
+
+Names cost nothing, so a bound alone would let whoever comes first keep out all others: the records of signers that this
+peer knows take the place of those that it does not know.
 
 Hivemind's node keeps whatever its validator lets through, and answers a request however many keys it names, in one go.
 Importing this module bounds the latter: `rpc_find` and `rpc_store` of `DHTProtocol` are replaced by ones that look
 first.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
@@ -16,27 +20,37 @@ from hivemind.utils import get_dht_time
 
 MAX_KEYS = 64  # of one request; ours name one or two
 MAX_BYTES_OF_SIGNER = 1 << 20  # that of a member, and some thousand of the buckets of its blocks, of 300 bytes each
+MAX_BYTES_OF_KEY = 2 << 20  # of all records under one key: they are one answer, and p2pd's longest message has 4 MiB
 MAX_BYTES = 64 << 20  # of the records of all signers
 
 
 class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
-    """Keeps records until they expire, of one signer at most MAX_BYTES_OF_SIGNER, and MAX_BYTES in all."""
+    """Keeps records until they expire: of one signer, under one key and in all at most so many bytes.
 
-    def __init__(self) -> None:
+    The records of signers that are `known` take the place of those of others where there is no more room.
+    """
+
+    def __init__(self, known: Callable[[str], bool] = lambda signer: False) -> None:
         super().__init__()
+        self._known = known
         self._held: dict[str, dict[DHTID, tuple[float, int]]] = {}  # signer → key → expiration, bytes
         self._bytes = 0
+        self._bytes_of_key: Counter[DHTID] = Counter()
 
     def store_subkey(self, key: DHTID, subkey: str, value: bytes, expiration_time: float) -> bool:
         """Store a record under its signer's subkey; return whether that was done."""
         if not self._has_room(key, subkey, len(value)):
             self._forget_expired()
+            if self._known(subkey):
+                self._make_room(key, subkey, len(value))
             if not self._has_room(key, subkey, len(value)):
                 return False
         if not super().store_subkey(key, subkey, value, expiration_time):
             return False
         held = self._held.setdefault(subkey, {})
-        self._bytes += len(value) - held.get(key, (0.0, 0))[1]
+        more = len(value) - held.get(key, (0.0, 0))[1]
+        self._bytes += more
+        self._bytes_of_key[key] += more
         held[key] = expiration_time, len(value)
         return True
 
@@ -48,7 +62,24 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
         held = self._held.get(signer, {})
         more = size_bytes - held.get(key, (0.0, 0))[1]
         of_signer = sum(size for _, size in held.values())
-        return of_signer + more <= MAX_BYTES_OF_SIGNER and self._bytes + more <= MAX_BYTES
+        if of_signer + more > MAX_BYTES_OF_SIGNER or self._bytes + more > MAX_BYTES:
+            return False
+        return self._bytes_of_key[key] + more <= MAX_BYTES_OF_KEY
+
+    def _make_room(self, key: DHTID, signer: str, size_bytes: int) -> None:
+        """Drop records of signers that are not known until there is room: those under the key, if that is full."""
+        others = [(each, at) for each, held in self._held.items() if not self._known(each) for at in held]
+        for each, at in sorted(others, key=lambda record: record[1] != key):
+            if self._has_room(key, signer, size_bytes):
+                return
+            if at != key and self._bytes + size_bytes <= MAX_BYTES:
+                return  # nothing elsewhere is in the way
+            found = self.get(at)
+            if found is not None and isinstance(found.value, DictionaryDHTValue):
+                del found.value[each]
+            size = self._held[each].pop(at)[1]
+            self._bytes -= size
+            self._bytes_of_key[at] -= size
 
     def _forget_expired(self) -> None:
         now = get_dht_time()
@@ -57,7 +88,11 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
             for signer, held in self._held.items()
             if (kept := {key: what for key, what in held.items() if what[0] >= now})
         }
-        self._bytes = sum(size for held in self._held.values() for _, size in held.values())
+        self._bytes, self._bytes_of_key = 0, Counter()
+        for held in self._held.values():
+            for key, (_, size) in held.items():
+                self._bytes += size
+                self._bytes_of_key[key] += size
 
 
 def _bounded(answer: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

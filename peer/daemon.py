@@ -64,6 +64,7 @@ from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.offers import Offers
 from protocols.reach import Reach
+from protocols.roll import Roll, ask_roll
 from protocols.sealing import UNHEARD, UNNAMED
 from protocols.shards import Shards
 from protocols.state import State
@@ -147,6 +148,8 @@ class Daemon:
         traffic, folder = Traffic(config.up_mbit, config.down_mbit), config.state_dir / "blocks"
         states, shards = self._stub(State), self._stub(Shards)
         membership = Membership(network, spec.run_id, facts.clock, book)
+        roll = self._stub(Roll)
+        membership.ask = lambda peer: ask_roll(roll(peer))
         store = BlockStore(folder, spec, strategy, states, shards, traffic, rules_of(facts, membership))
         outlook = Outlook(facts, membership, store, entry.peers)
         activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
@@ -157,7 +160,7 @@ class Daemon:
         examiner = Examiner(activity, session, chronicle, facts.clock.now, best, self.pause)
         self.offers = Offers(traffic)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
-        membership.excluded = exclusions.at
+        membership.excluded, membership.took_part = exclusions.at, store.took_part
         seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
         self.parts = Parts(facts, activity, membership, store, outlook, session, library, *seen, network.admission)
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
@@ -197,6 +200,7 @@ class Daemon:
         await self.network.serve(Shards(self._lookup, parts.traffic, parts.newcomers.fetched), spec.run_id)
         await self.network.serve(State(parts.store), spec.run_id)
         await self.network.serve(self.offers, spec.run_id)
+        await self.network.serve(Roll(parts.membership.signed_records), spec.run_id)
         if parts.facts.config.answers:
             activity = parts.activity
             speaker = Speaker(parts.facts, parts.store, library, activity.declines, activity.takes_part)

@@ -22,6 +22,7 @@ from peer.block.threads import unbroken
 from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
 from protocols.fetching import Group
 from protocols.gossip import Heard, Stand, Timing, close, fetch_sealed, gather, history
+from protocols.grouping import draw
 from protocols.offers import KEPT_ROUNDS, OfferList, Offers, SealedRound
 from protocols.parcels import Offer, OfferHeader, sign_offer
 from protocols.sealing import UNHEARD, Mark, Quorum, Standing, compare, quorum
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 DOWNLOAD_S = 600.0
 EXPECT_S = 600.0  # since its last step, after which a lone holder waits for no newcomer
+GUESTS = 2  # groups of holders without a voice that take part in a round, of more
 ASKED = 16  # peers that are asked for the rounds that lead to a state
 FAILED = "could not follow the group"
 UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
@@ -134,6 +136,15 @@ async def run_round(
     text = "; ".join(part for part in (repaired, reason, change) if part)
     is_shared = is_step and heard.seal.offers.keys() != {replica.me}
     return Outcome(text, is_step, cause, offer_s, is_shared=is_shared)
+
+
+def invited(replica: Replica, view: Sequence[str], round_: int, silent_ticks: int) -> list[str]:
+    """Return with whom a round is exchanged: who has a voice or was heard, and of all others so many, in turn."""
+    voting = quorum_of(replica, view, round_, silent_ticks).voting
+    company = [peer for peer in view if peer == replica.me or peer in voting or replica.hearing.hears(peer)]
+    others = [peer for peer in view if peer not in company]
+    others.sort(key=lambda peer: draw(replica.spec.run_id, replica.block, round_, peer))
+    return sorted([*company, *others[: GUESTS * replica.spec.rounds.group_size]])
 
 
 def named_in(lists: Lists) -> dict[str, Collection[str]]:

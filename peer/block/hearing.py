@@ -32,6 +32,10 @@ class Hearing:
         after = {peer: 0 if peer in heard else self.silence.get(peer, 0) + 1 for peer in others}
         self.silence = dict(elsewhere[-MAX_REMEMBERED:]) | after
 
+    def hears(self, peer: str) -> bool:
+        """Return whether a holder was heard in its last round, by this peer or by a voter that named it."""
+        return self.silence.get(peer) == 0 or peer in self.vouched
+
     def is_left(self, round_: int, silent_ticks: int) -> bool:
         """Return whether nobody else has been heard for so long that this peer goes on without them."""
         return self.alone_since is not None and round_ - self.alone_since > silent_ticks

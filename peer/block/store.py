@@ -82,6 +82,10 @@ class BlockStore:
         """Return the age of every block that this peer stores."""
         return {f.block: f.age for f in self.stored.values()} | {b: r.state.age for b, r in self.replicas.items()}
 
+    def took_part(self) -> set[str]:
+        """Return the peers whose work is in the blocks in training here."""
+        return {peer for replica in self.replicas.values() for peer in replica.state.ages}
+
     def versions(self) -> dict[str, int]:
         """Return the version of every block that this peer stores."""
         stored = {f.block: f.version for f in self.stored.values()}

@@ -85,16 +85,18 @@ class Crowds:
                 tasks.create_task(self._find(block, tick + 1))
 
     def _count(self, block: str, tick: int) -> None:
-        """Take in how many holders the members' records name, as long as that is how they are known."""
+        """Take in how many holders are heard, or told by the members' records, as long as they are one group."""
         if self.is_crowd(block):
             return
-        view = self._membership.view(block, tick)
-        records = [self._membership.record(peer) for peer in self._membership.members(tick) if peer != self._facts.me]
+        view = self._membership.holders(block, tick)
+        others = [peer for peer in self._membership.members(tick) if peer != self._facts.me]
+        records = [self._membership.record(peer) for peer in others if self._membership.knows(peer)]
         told = [record.crowds[block] for record in records if record is not None and block in record.crowds]
         if told and 2 * len(told) >= len(view):
             self._census[block] = begin(median(told), self._group_size)
         else:
-            seen = max(1, len(view))
+            # Whom one has heard there: records alone would part those who are few.
+            seen = 1 + sum(self._replicas[block].hearing.hears(peer) for peer in view if peer != self._facts.me)
             census = self._census.get(block) or Census(seen, seen, 0)
             self._census[block] = revised(census, {0: [seen] * (seen - 1)}, [seen], self._group_size)
         if self.is_crowd(block):

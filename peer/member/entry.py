@@ -186,6 +186,8 @@ async def _join(
             peer,
             spec.run_id,
         )
+    for member, addresses in description.members.items():  # a flood of records in the DHT may hide them
+        await network.remember(member, addresses)
     records = tuple(description.domains)
     domains = read_domains(records, spec)
     library = _library(config, network, spec, domains)

@@ -21,11 +21,11 @@ def rules_of(facts: Facts, membership: Membership) -> KeepRules:
     """Return who may ask this peer to keep a block, by the members' records of now."""
 
     def holders(block: str) -> Sequence[str]:
-        return membership.view(block, facts.clock.tick())
+        return membership.holders(block, facts.clock.tick())
 
     def is_keeper(block: str, gone: str) -> bool:
         left = [peer for peer in holders(block) if peer != gone]
-        others = [peer for peer in membership.members(facts.clock.tick()) if peer != gone]
+        others = [peer for peer in membership.known_members(facts.clock.tick()) if peer != gone]
         return facts.me in keepers(block, left, others, facts.config.copies)
 
     return KeepRules(holders, membership.stores, is_keeper)
@@ -52,13 +52,13 @@ class Keeper:
 
     def is_kept_here(self, block: str, tick: int) -> bool:
         """Return whether this peer should store a block that it does not train."""
-        holders, members = self._membership.view(block, tick), self._membership.members(tick)
+        holders, members = self._membership.holders(block, tick), self._membership.known_members(tick)
         return self._facts.me not in holders and self._facts.me in self._keepers(block, holders, members)
 
     async def keep(self, tick: int) -> None:
         """Fetch the newest state of the blocks that this peer keeps for others."""
         self._kept_at = tick
-        members = self._membership.members(tick)
+        members = self._membership.known_members(tick)
         for block in sorted(self._outlook.ages()):
             if not self.is_kept_here(block, tick):
                 continue
@@ -71,10 +71,10 @@ class Keeper:
 
     async def hand_over(self, tick: int) -> None:
         """Let others fetch what would have too few copies without this peer; returns when they have stored it."""
-        others = [peer for peer in self._membership.members(tick) if peer != self._facts.me]
+        others = [peer for peer in self._membership.known_members(tick) if peer != self._facts.me]
         async with asyncio.TaskGroup() as group:
             for state in self._store.block_states():
-                holders = [peer for peer in self._membership.view(state.block, tick) if peer != self._facts.me]
+                holders = [peer for peer in self._membership.holders(state.block, tick) if peer != self._facts.me]
                 for peer in self._keepers(state.block, holders, others):
                     group.create_task(self._hand(state, peer))
 

@@ -10,6 +10,8 @@ from peer.member.facts import Facts
 from peer.train.inner import Schedule
 from peer.train.partition import COMMON, TRUNK
 
+ASKED = 16  # peers that are asked for a state or for text, when not more of them are known
+
 
 class Outlook:
     """The swarm by its members' records, and by what is stored here."""
@@ -20,9 +22,11 @@ class Outlook:
         self._schedule = Schedule(facts.spec, facts.strategy)
 
     def others(self) -> list[str]:
-        """Return the other peers that are present, and those that were dialled at the start."""
+        """Return the other peers that are present, those first that are known, and those dialled at the start."""
         present = [peer for peer in self._membership.members(self._facts.clock.tick()) if peer != self._facts.me]
-        return list(dict.fromkeys([*present, *self._dialled]))
+        known = [peer for peer in present if self._membership.knows(peer)]
+        on_trial = [peer for peer in present if peer not in known][: max(0, ASKED - len(known))]
+        return list(dict.fromkeys([*known, *self._dialled, *on_trial]))
 
     def nearest(self, addresses: Sequence[str]) -> list[list[str]]:
         """Return the other peers in widening circles around `addresses`: this machine, this network, everybody."""
@@ -32,9 +36,9 @@ class Outlook:
         return [circle for at, circle in enumerate(circles) if circle and circle not in circles[:at]]
 
     def members(self) -> Mapping[str, list[str]]:
-        """Return where the members are, for those who join."""
-        known = self._membership.known()
-        return {peer: list(m.record.addresses) for peer, m in known.items() if not m.record.is_leaving}
+        """Return where the members are, for those who join: those first of whom there is more than a record."""
+        known = sorted(self._membership.known().items(), key=lambda item: not self._membership.knows(item[0]))
+        return {peer: list(m.record.addresses) for peer, m in known if not m.record.is_leaving}
 
     def acting_tick(self) -> int:
         """Return the tick at which what is published now will act."""

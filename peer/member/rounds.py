@@ -7,12 +7,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from configs.errors import DeviceError, StateError
 from dht.membership import ACT_TICKS, Membership
-from peer.block.exchange import RESTARTED, Outcome, Swarm, run_round
+from peer.block.exchange import RESTARTED, Outcome, Swarm, invited, run_round
 from peer.block.random_group import run_round_among
 from peer.block.replica import Replica
 from peer.block.stride import GOOD_ROUNDS, Trial, next_stride
@@ -112,6 +112,10 @@ class Rounds:
         else:
             strides_at = partial(self._membership.strides, block)
             due = meeting(rule, self._facts.me, tick, self._begun.get(block, 0), strides_at)
+            if due is not None:
+                silent = silent_ticks(self._facts.spec, state.age, due.stride)
+                group = invited(self._session.replicas[block], due.group, due.tick, silent)
+                due = replace(due, group=tuple(group))
         return None if due is None or self._passes(block, due.tick) else due
 
     def _passes(self, block: str, tick: int) -> bool:

@@ -65,13 +65,14 @@ class Turns:
         self._unavailable[sub_model] = self._facts.clock.tick() + TURN_TICKS
 
     def _at_parting(self) -> str:
-        """Return this peer's place where sub-models part: by the last common view, so that they are all taken.
+        """Return this peer's place where sub-models part: by the last common view of who took part, so all are taken.
 
         Who was not in that view (too slow for its rounds, paused, or only just back) takes what needs it most.
         """
         if self._facts.config.sub_model is not None or not all(map(self._can_train, self._facts.strategy.sub_models)):
             return self.lease()
-        members = self._membership.view(COMMON, self._session.replicas[COMMON].state.round)
+        state = self._session.replicas[COMMON].state
+        members = [peer for peer in self._membership.view(COMMON, state.round) if peer in state.ages]
         return (
             assign(members, self._facts.strategy.sub_models, self._facts.spec.seed).get(self._facts.me) or self.lease()
         )
@@ -93,7 +94,7 @@ class Turns:
 
     def _holders(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         tick = self._outlook.acting_tick()
-        return {name: self._membership.view(name, tick) for name in names}
+        return {name: self._membership.holders(name, tick) for name in names}
 
     def _can_train(self, sub_model: str) -> bool:
         is_tried = self._unavailable.get(sub_model, 0) <= self._facts.clock.tick()

@@ -1,7 +1,8 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -10,12 +11,11 @@ from benchmarks.patience import until_async
 from configs.clock import Clock
 from configs.names import MAX_COUNT
 from dht.address_book import AddressBook
+from dht.credible import ALL_LISTED, MAX_HOLDERS
 from dht.identity import Identity
 from dht.membership import (
     ACT_TICKS,
-    ALL_LISTED,
     HOLD_TICKS,
-    MAX_HOLDERS,
     Member,
     Membership,
     Span,
@@ -158,7 +158,7 @@ def test_there_are_no_more_holders_than_members_where_all_are_listed() -> None:
 
 def test_a_peer_stores_what_its_record_says() -> None:
     nobody: Any = None
-    membership = Membership(nobody, RUN, Clock(0.0, 1.0), nobody)
+    membership = Membership(cast(Any, SimpleNamespace(peer_id="me")), RUN, Clock(0.0, 1.0), nobody)
     membership._members = {"a": tells(keeps={"model": 3, "branch.1": 1}), "b": tells(keeps={"model": 2})}
     assert membership.stores("a", "branch.1") and not membership.stores("b", "branch.1")
     assert not membership.stores("c", "model")
@@ -377,3 +377,68 @@ def test_peers_that_have_lost_each_other_as_neighbours_meet_again_over_the_conne
 
 async def _none() -> None:
     return None
+
+
+def test_a_flood_of_names_hides_nobody_who_is_known(
+    identities: list[Identity], run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More names than are believed, each read before the honest peers' records; and the DHT then loses one of these."""
+    monkeypatch.setattr("dht.membership.MAX_ON_TRIAL", 1)
+    now = Time(Clock(0.0, 1.0).now())
+    clock = Clock(now.seconds - 100.0, 1.0, now)
+    me, friend, lost = identities
+    strangers = [Identity.load_or_create(tmp_path / f"{number}.key") for number in range(3)]
+    records: dict[str, bytes] = {}
+    dialled: list[str] = []
+
+    def says(identity: Identity) -> bytes:
+        record = MemberRecord(
+            run_id=run_id,
+            addresses=[f"/ip4/192.0.2.1/tcp/1/p2p/{identity.peer_id}"],
+            holdings={"model": (0, clock.tick() + HOLD_TICKS)},
+        )
+        return sign_record(identity, "member", record, now.seconds)
+
+    class Network:
+        identity, peer_id = me, me.peer_id
+
+        async def connected(self) -> set[str]:
+            return {friend.peer_id, lost.peer_id}
+
+        async def fetch(self, key: str) -> dict[str, bytes]:
+            return records
+
+        def neighbours(self) -> set[str]:
+            return set()
+
+        async def remember(self, peer_id: str, addresses: object) -> None:
+            dialled.append(peer_id)
+
+    async def main() -> None:
+        network: Any = Network()
+        here = Membership(network, run_id, clock, AddressBook(tmp_path / "book.json"))
+        asked: list[str] = []
+
+        async def ask(peer: str) -> list[bytes]:
+            asked.append(peer)
+            return [says(lost)] if peer == lost.peer_id else [b"nonsense"]
+
+        here.ask = ask
+        records.update({each.peer_id: says(each) for each in strangers})
+        records.update({friend.peer_id: says(friend), lost.peer_id: says(lost)})
+        await here.refresh()
+        assert {friend.peer_id, lost.peer_id} <= here.known().keys()
+        assert len(here.known().keys() & {each.peer_id for each in strangers}) == 1
+        assert len(set(dialled) & {each.peer_id for each in strangers}) == 1
+        assert here.known_members(clock.tick()) == tuple(sorted((friend.peer_id, lost.peer_id)))
+        assert here._book.peers().keys() == {friend.peer_id, lost.peer_id}, "not who is only a name"
+        del records[lost.peer_id]
+        for _ in range(3 * HOLD_TICKS):
+            now.seconds += 1.0
+            records[friend.peer_id] = says(friend)
+            await here.refresh()
+        assert lost.peer_id in here.holders("model", clock.tick()), "it has said so itself"
+        assert set(asked) == {lost.peer_id}, "whose records the DHT gives is not asked"
+        assert set(here.signed_records()) >= {records[friend.peer_id]}
+
+    asyncio.run(main())

@@ -63,6 +63,23 @@ def test_many_signers_together_have_only_so_many_bytes(monkeypatch: pytest.Monke
     assert not kept.store_subkey(key, "peer0", bytes(200), soon + 2)
 
 
+def test_whoever_is_known_is_not_crowded_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from a key's dictionary and not from the node, by however many names; nor by another who is known."""
+    monkeypatch.setattr(storage, "MAX_BYTES_OF_KEY", 1000)
+    monkeypatch.setattr(storage, "MAX_BYTES", 1500)
+    known = {f"friend{number}" for number in range(20)}
+    kept, soon, (members, other) = BoundedStorage(known.__contains__), time.time() + 60, keys(2)
+    assert sum(kept.store_subkey(members, f"name{number}", bytes(100), soon) for number in range(420)) == 10
+    assert sum(kept.store_subkey(other, f"name{number}", bytes(100), soon) for number in range(420)) == 5
+    stored = [kept.store_subkey(members, f"friend{number}", bytes(100), soon) for number in range(12)]
+    assert stored == [True] * 10 + [False] * 2
+    found = kept.get(members)
+    assert found is not None and {name for name, _ in found.value.items()} == {f"friend{n}" for n in range(10)}
+    assert not kept.store_subkey(members, "name1", bytes(100), soon)
+    assert kept.store_subkey(other, "friend1", bytes(100), soon)
+    assert len(kept.get(other).value) == 5  # type: ignore[union-attr]  # one name had to go
+
+
 def test_one_question_and_one_flood_cost_a_node_only_so_much(
     identity_paths: list[Path], run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

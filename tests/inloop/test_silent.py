@@ -40,16 +40,17 @@ def swarm_of(spec: RunSpec, identities: list[Identity], tmp_path: Path) -> Itera
 
 
 @pytest.fixture
-def silent(spec: RunSpec, identities: list[Identity]) -> Callable[[InLoopSwarm, int], Any]:
+def silent(identities: list[Identity]) -> Callable[[InLoopSwarm, int], Any]:
     """Return what keeps publishing the records of identities behind which there is nobody."""
 
     async def publish(swarm: InLoopSwarm, count: int) -> None:
+        run_id = swarm.spec.run_id
         while True:
             now = GENESIS + asyncio.get_running_loop().time()
             tick = int(now - GENESIS)
             for identity in identities[-count:]:
                 held = {COMMON: (max(0, tick - 1), tick + HOLD_TICKS)}
-                record = MemberRecord(run_id=spec.run_id, holdings=held, keeps={COMMON: 1}, ages={COMMON: 1})
+                record = MemberRecord(run_id=run_id, holdings=held, keeps={COMMON: 1}, ages={COMMON: 1})
                 data = sign_record(identity, "member", record, now)
                 entries = swarm.air.records.setdefault(record.key, {})
                 entries[identity.peer_id] = data, now + record.lifetime_s(1.0)
@@ -269,6 +270,27 @@ def test_holders_return_after_days(spec: RunSpec, swarm_of: Callable[[int], InLo
         await agreed(swarm, back + 4)
         await swarm.until(back + AGREE_ROUNDS + 0.9)
         assert all(version(member) >= before + AGREE_ROUNDS - 8 for member in swarm.members)
+        await swarm.stop()
+
+    play(main)
+
+
+def test_records_alone_make_no_crowd(
+    smallest_run: Callable[..., RunSpec], identities: list[Identity], tmp_path: Path, silent: Any
+) -> None:
+    """More names than fit into one group part nobody: two who hear each other are one group."""
+    rounds = {"tick_seconds": 1, "double_tokens": 10**9, "last_ticks": 1, "group_size": 2}
+    swarm = InLoopSwarm(smallest_run(genesis=GENESIS, rounds=rounds), identities[:2], tmp_path, seed=5)
+
+    async def main() -> None:
+        strangers = asyncio.create_task(silent(swarm, 10))
+        await swarm.start(stagger_s=0.5)
+        await swarm.until(30.9)
+        for member in swarm.members:
+            assert member.daemon is not None and not member.daemon.crowds.is_crowd(COMMON)
+            assert len(shared(member)) >= 20
+        assert len(swarm.digests()[COMMON]) == 1
+        strangers.cancel()
         await swarm.stop()
 
     play(main)

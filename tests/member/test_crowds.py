@@ -16,14 +16,16 @@ from protocols.grouping import begin, draw
 @pytest.fixture
 def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
     spec = smallest_run(rounds={"tick_seconds": 1, "double_tokens": 10**9, "group_size": 4})
-    rooms = SimpleNamespace(view=("me",), told={})
+    rooms = SimpleNamespace(view=("me",), told={}, strangers=(), silent=())
     rooms.facts = SimpleNamespace(spec=spec, clock=Clock(0.0, 1.0, lambda: 8.0), me="me")
     rooms.membership = SimpleNamespace(
-        view=lambda block, tick: rooms.view,
-        members=lambda tick: rooms.view,
+        holders=lambda block, tick: rooms.view,
+        members=lambda tick: (*rooms.view, *rooms.strangers),
+        knows=lambda peer: peer not in rooms.strangers,
         record=lambda peer: SimpleNamespace(crowds=rooms.told.get(peer, {})),
     )
-    rooms.replicas = {"model": SimpleNamespace(state=SimpleNamespace(age=0))}
+    hearing = SimpleNamespace(hears=lambda peer: peer not in rooms.silent)
+    rooms.replicas = {"model": SimpleNamespace(state=SimpleNamespace(age=0), hearing=hearing)}
     return rooms
 
 
@@ -41,6 +43,22 @@ def test_a_block_is_a_crowd_when_its_holders_are_more_than_a_group(rooms: Any, h
     assert bool(crowds.told()) == is_crowd
     if not is_crowd:
         assert crowds.is_listed(), "who is in one group is known by its record"
+
+
+def test_holders_who_are_not_heard_make_no_crowd(rooms: Any) -> None:
+    rooms.silent = tuple(f"peer{n}" for n in range(39))
+    rooms.view = (*rooms.silent, "other", "me")
+    crowds = crowds_of(rooms)
+    asyncio.run(crowds.keep_up(8))
+    assert not crowds.is_crowd("model")
+
+
+def test_strangers_records_make_no_crowd_of_two(rooms: Any) -> None:
+    rooms.view, rooms.strangers = ("a", "me"), ("b", "c", "d")
+    rooms.told = {peer: {"model": 900.0} for peer in rooms.strangers}
+    crowds = crowds_of(rooms)
+    asyncio.run(crowds.keep_up(8))
+    assert not crowds.is_crowd("model")
 
 
 def test_a_newcomer_takes_the_word_of_those_who_have_counted(rooms: Any) -> None:

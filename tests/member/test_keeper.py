@@ -33,7 +33,9 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
         kept=kept,
         facts=SimpleNamespace(me="me", config=SimpleNamespace(copies=4, keep_ticks=8)),
         membership=SimpleNamespace(
-            view=lambda block, tick: views[block], members=lambda tick: MEMBERS, stores=lambda peer, block: True
+            holders=lambda block, tick: views[block],
+            known_members=lambda tick: MEMBERS,
+            stores=lambda peer, block: True,
         ),
         store=SimpleNamespace(newest=newest, keep_from=keep_from),
         outlook=SimpleNamespace(ages=lambda: ages),

@@ -29,6 +29,7 @@ def outlook(smallest_run: Callable[..., RunSpec]) -> Callable[..., Outlook]:
             known=lambda: known,
             record=lambda peer: known[peer].record if peer in known else None,
             members=lambda tick: ("a", "me"),
+            knows=lambda peer: peer != "stranger",
         )
         return Outlook(facts, membership, store, ["b", "a"])
 

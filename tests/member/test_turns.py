@@ -18,14 +18,17 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
     """The rooms of a peer whose common phase has just ended; `views` says who held what."""
     spec = smallest_run(strategy={"kind": "branches", "common_tokens": 100})
     views: dict[str, tuple[str, ...]] = {COMMON: ("a", "b"), "branch.0": ("a",), "branch.1": ("b",)}
-    common = SimpleNamespace(state=SimpleNamespace(is_final=True, round=7))
+    common = SimpleNamespace(state=SimpleNamespace(is_final=True, round=7, ages={"a": 9, "b": 9, "me": 9}))
     config, clock = SimpleNamespace(sub_model=None), SimpleNamespace(tick=lambda: 9)
     return SimpleNamespace(
         views=views,
         facts=SimpleNamespace(spec=spec, strategy=Strategy.of(spec.strategy, 3), config=config, clock=clock, me="me"),
         activity=SimpleNamespace(is_paused=False),
         session=SimpleNamespace(sub_model=COMMON, replicas={COMMON: common}),
-        membership=SimpleNamespace(view=lambda block, tick: views.get(block, ())),
+        membership=SimpleNamespace(
+            view=lambda block, tick: (*views.get(block, ()), "stranger"),
+            holders=lambda block, tick: views.get(block, ()),
+        ),
         outlook=SimpleNamespace(acting_tick=lambda: 11, ages=dict, is_done=lambda sub_model: False),
         library=SimpleNamespace(can_train=lambda strategy, sub_model: True),
     )
