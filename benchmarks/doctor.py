@@ -22,13 +22,13 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.boxes import SHOAL
-from benchmarks.links import Peer
 from benchmarks.nats import Site, open_world
 from benchmarks.onlookers import Looks, Onlooker, open_onlooker
 from benchmarks.report import at_least, exit_with, finish, parser
 from configs.errors import ShoalError
 from configs.load import load
 from configs.run import RunSpec
+from peer.chaos.links import Peer
 
 PORT = 4003  # of the machine that is looked at
 SITES = {

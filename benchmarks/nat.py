@@ -24,10 +24,10 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.boxes import SHOAL, Box, open_boxes, shoal
-from benchmarks.links import Peer
 from benchmarks.nats import Kind, Site, open_world
 from benchmarks.patience import Hung, until
 from benchmarks.report import at_least, at_most, exit_with, finish, parser
+from peer.chaos.links import Peer
 from peer.corpus.prepare import Plan, prepare_texts
 
 JOIN_S, ROUNDS = 30.0, 10

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.links import Peer, _find, _run, open_namespaces
 from configs.errors import UsageError
+from peer.chaos.links import Peer, _find, _run, open_namespaces
 
 OUTSIDE = "5.5.0"  # 5.5.0.0/24, and 2a00:5:5::/64
 OUTSIDE_6 = "2a00:5:5::"

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.boxes import enter_place
-from benchmarks.links import Peer
 from benchmarks.patience import HANG_S
 from configs.run import RunSpec
 from dht.network import open_network
 from peer import __version__
+from peer.chaos.links import Peer
 from protocols import describe
 from protocols.describe import DescribeRequest, RunDescription
 from protocols.reach import Reach

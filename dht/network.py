@@ -276,6 +276,11 @@ class Network:
 
     async def _acquaint(self, peer_id: str, addresses: Sequence[str]) -> None:
         problem = await self._dial(peer_id, addresses, REDIAL_S)
+        if problem is None and self.node is not None and await self._ping(peer_id) is None:
+            # Of a connection over which nobody answers, as after a change of network, libp2p believes for a minute that
+            # it is one, and dials no other.
+            await self._hang_up(peer_id)
+            problem = await self._dial(peer_id, addresses, REDIAL_S)
         if problem is not None:
             problem = explain(addresses[0], problem)
         elif self.node is not None:
@@ -289,16 +294,11 @@ class Network:
     async def _greet(self, peer_id: str, *, patient: bool = False) -> str | None:
         """Exchange DHT ids with a connected peer; return None or why it cannot be a neighbour."""
         assert self.node is not None, "open_dht comes first"
-        protocol = self.node.protocol
-        peer = PeerID.from_base58(peer_id)
-        request = dht_pb2.PingRequest(peer=protocol.node_info, validate=True)
         for pause_s in PATIENCE_S if patient else (0.0,):
             sent = time.time()
-            try:
-                answer = await protocol.get_stub(peer).rpc_ping(request, timeout=RPC_S)
+            if (answer := await self._ping(peer_id)) is not None:
                 break
-            except FAILURES:
-                await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s)
         else:
             return f"peer {peer_id} does not answer as a DHT node; is it still running, and of the same version?"
         if not answer.available:
@@ -307,7 +307,7 @@ class Network:
         if abs(skew) > MAX_SKEW_S:
             ahead = "ahead of" if skew > 0 else "behind"
             return f"the clock of peer {peer_id} is {abs(skew):.1f} s {ahead} this machine's; set the wrong one by NTP"
-        await protocol.call_ping(peer)
+        await self.node.protocol.call_ping(PeerID.from_base58(peer_id))
         return None
 
     async def _pass_on(self) -> None:
@@ -316,6 +316,21 @@ class Network:
         async with asyncio.TaskGroup() as group:
             for peer_id in await self.connected():
                 group.create_task(self.gate.pass_on(peer_id))
+
+    async def _ping(self, peer_id: str) -> Any:
+        """Return what a connected peer answers as a node of the DHT; None if it does not."""
+        assert self.node is not None, "open_dht comes first"
+        protocol = self.node.protocol
+        request = dht_pb2.PingRequest(peer=protocol.node_info, validate=True)
+        try:
+            return await protocol.get_stub(PeerID.from_base58(peer_id)).rpc_ping(request, timeout=RPC_S)
+        except FAILURES:
+            return None
+
+    async def _hang_up(self, peer_id: str) -> None:
+        with suppress(*FAILURES):
+            async with asyncio.timeout(CLOSE_S):
+                await self.p2p._client.disconnect(PeerID.from_base58(peer_id))
 
     async def _look_up(self, node_id: DHTID) -> None:
         assert self.node is not None, "open_dht comes first"

@@ -28,14 +28,13 @@ from peer.chaos import faults
 from peer.chaos.daemons import END_S, Daemon, RoundLine
 from peer.chaos.faults import Stage
 from peer.chaos.invariants import (
-    AGREE_ROUNDS,
     Done,
     Seen,
     Work,
+    agree_rounds,
     agreed_at,
     check,
     counts_what_was_trained,
-    given_up_rounds,
     no_surprise,
     recovery_rounds,
     taken_up,
@@ -242,7 +241,7 @@ async def _act(schedule: Schedule, stage: Stage, say: Say) -> Played:
     if schedule.strategy == "experts":
         return await _see_orphan(schedule, stage, seen, clear, say)
     with contextlib.suppress(TimeoutError):
-        most_s = (AGREE_ROUNDS + given_up_rounds(seen)) * seen.tick_s + 10.0
+        most_s = agree_rounds(seen) * seen.tick_s + 10.0
         await _until(lambda: agreed_at(seen) is not None, most_s)
         await asyncio.sleep(CALM_ROUNDS * seen.tick_s)
     line, ended = agreed_at(seen), max((each.ended for each in done), default=since)
