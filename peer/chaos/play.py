@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -52,6 +53,7 @@ SETTLE_S = 600.0  # until a swarm without faults seals rounds of all
 LEFT_S = 20.0  # for what a killed daemon has started to end by itself
 LOOK_S = 0.1  # between two looks at what the daemons have said
 PORT = 4001
+PORTS = range(20_000, 30_000)  # on loopback: below those that systems give to connections
 LOGS = "SHOAL_CHAOS_LOGS"  # an environment variable: where to keep the logs of plays that broke something
 EXPERTS = {"SHOAL_RUN__STRATEGY__KIND": "experts", "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "20000"}
 
@@ -224,6 +226,8 @@ async def _watch(daemon: Daemon, tick_s: float) -> None:
 async def settle(stage: Stage) -> None:
     """Start whoever does not run, and wait until all seal rounds together. Raises ShoalError if they never do."""
     await asyncio.gather(*(stage.start(index) for index in range(len(stage.daemons))))
+    if stage.broken:
+        raise ShoalError(f"the swarm does not begin: {'; '.join(stage.broken)}")
     await _until(lambda: _have_settled(seen_of(stage, [], 0.0)), SETTLE_S, "all to seal rounds together", stage)
 
 
@@ -369,9 +373,9 @@ def make_corpus(folder: Path, strategy: str) -> Path:
 
 
 def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens at, and that no connection is given by itself while its peer is away."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ShoalError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
