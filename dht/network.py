@@ -33,7 +33,7 @@ from dht.addresses import (
 from dht.admission import Admission
 from dht.gate import Gate
 from dht.identity import Identity
-from dht.p2pd import CLOSE_S, FAILURES, Reachability, p2pd_broken, start_p2pd, stop_p2pd
+from dht.p2pd import CLOSE_S, FAILURES, Reachability, hang_up, p2pd_broken, sockets_of, start_p2pd, stop_p2pd
 from dht.relays import start_relay
 from dht.storage import BoundedStorage
 from dht.validator import RecordValidator
@@ -118,8 +118,7 @@ class Network:
     @property
     def temporary(self) -> list[Path]:
         """The sockets between this process and p2pd; they are removed in the end, but by nobody if it is killed."""
-        addresses = self.p2p._daemon_listen_maddr, self.p2p._client_listen_maddr
-        return [Path(str(address).removeprefix("/unix")) for address in addresses]
+        return sockets_of(self.p2p)
 
     async def addresses(self) -> list[str]:
         """Return the addresses of this peer, those that most others can reach first."""
@@ -279,7 +278,7 @@ class Network:
         if problem is None and self.node is not None and await self._ping(peer_id) is None:
             # Of a connection over which nobody answers, as after a change of network, libp2p believes for a minute that
             # it is one, and dials no other.
-            await self._hang_up(peer_id)
+            await hang_up(self.p2p, PeerID.from_base58(peer_id))
             problem = await self._dial(peer_id, addresses, REDIAL_S)
         if problem is not None:
             problem = explain(addresses[0], problem)
@@ -326,11 +325,6 @@ class Network:
             return await protocol.get_stub(PeerID.from_base58(peer_id)).rpc_ping(request, timeout=RPC_S)
         except FAILURES:
             return None
-
-    async def _hang_up(self, peer_id: str) -> None:
-        with suppress(*FAILURES):
-            async with asyncio.timeout(CLOSE_S):
-                await self.p2p._client.disconnect(PeerID.from_base58(peer_id))
 
     async def _look_up(self, node_id: DHTID) -> None:
         assert self.node is not None, "open_dht comes first"

@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -41,7 +40,7 @@ from peer.chaos.invariants import (
     taken_up,
 )
 from peer.chaos.links import Link, Links, forbidden, lacking, open_links
-from peer.chaos.machine import Disk, build_clock, left_behind
+from peer.chaos.machine import Disk, build_clock, free_port, left_behind
 from peer.chaos.schedule import MOMENTARY, ON_DISKS, ON_LINKS, Fault, Schedule
 
 CONFIG = Path(__file__).with_name("micro.toml")
@@ -53,7 +52,6 @@ SETTLE_S = 600.0  # until a swarm without faults seals rounds of all
 LEFT_S = 20.0  # for what a killed daemon has started to end by itself
 LOOK_S = 0.1  # between two looks at what the daemons have said
 PORT = 4001
-PORTS = range(20_000, 30_000)  # on loopback: below those that systems give to connections
 LOGS = "SHOAL_CHAOS_LOGS"  # an environment variable: where to keep the logs of plays that broke something
 EXPERTS = {"SHOAL_RUN__STRATEGY__KIND": "experts", "SHOAL_RUN__STRATEGY__COMMON_TOKENS": "20000"}
 
@@ -194,7 +192,7 @@ async def _open_daemons(
             name = f"peer{index}" if index < schedules[0].peers else "visitor"
             place = links.peers[index] if links else None
             disk = Disk(folder / name, DISK_MIB) if index in on_disks else None
-            daemon = Daemon(name, folder, place, PORT if place else _free_port(), disk)
+            daemon = Daemon(name, folder, place, PORT if place else free_port(), disk)
             stack.push_async_callback(daemon.close)
             daemon.program = list(swarm.program)
             daemon.environment |= swarm.environment
@@ -370,12 +368,3 @@ def make_corpus(folder: Path, strategy: str) -> Path:
     texts = {"songs": songs} if strategy == "replicas" else {"songs": songs, "rhymes": rhymes}
     prepare_texts(texts, folder, Plan(vocab_size=512, context_length=64))
     return folder
-
-
-def _free_port() -> int:
-    """Return a port that nobody listens at, and that no connection is given by itself while its peer is away."""
-    for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise ShoalError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
