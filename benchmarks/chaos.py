@@ -37,7 +37,7 @@ QUICK_KINDS, QUICK_SEEDS = ("asleep", "worker killed", "another run"), 1
 ON_ONE_SWARM = 8  # schedules, after which a swarm has lived long enough
 PACED = Swarm(
     program=(sys.executable, "-m", "benchmarks.chaos_daemon"),
-    environment={"BENCH_STEP_SECONDS": "0.1", "BENCH_STEP_LOG": "/dev/null"},
+    environment={"BENCH_STEP_SECONDS": "0.25", "BENCH_STEP_LOG": "/dev/null"},
 )
 
 Facts = dict[str, Any]

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.group import Load, run_averagers_with_a_death
 from benchmarks.report import Bar, at_most, baseline
+from configs.errors import ShoalError
 from peer.chaos.faults import Stage
 from peer.chaos.links import Link, open_links
 from peer.chaos.play import Swarm, open_swarm, seen_of, settle
@@ -59,29 +60,32 @@ async def _kill_at(stage: Stage, moment: float) -> dict[str, Any]:
     begun = time.time()
     await asyncio.sleep(USUAL_ROUNDS * stage.tick_s)
     others = [index for index in range(PEERS) if index != VICTIM]
-    usual = {n: statistics.median(_took(stage, n, since=begun, until=time.time())) for n in others}
+    usual = {n: statistics.median(_took(stage, n, begun)) for n in others}
     tick = int((time.time() - stage.genesis) / stage.tick_s) + 1
     began = stage.genesis + tick * stage.tick_s
     await asyncio.sleep(began + moment * stage.tick_s - time.time())
-    victim = stage.daemons[VICTIM]
+    victim, killed = stage.daemons[VICTIM], time.time()
     victim.signal(signal.SIGKILL, victim.tree())
     await victim.ended()
-    delays: list[float] = []
+    # The next anchor is that of this round, unless it is there already by then.
+    due = {n: tick if began + usual[n] > killed else tick + 1 for n in others}
+    delays: dict[int, float] = {}
     deadline = time.monotonic() + 20 * stage.tick_s
     while len(delays) < len(others) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-        delays = [
-            took[0] - usual[n] for n in others if (took := _took(stage, n, since=began, until=float("inf"), of=began))
-        ]
-    return {"moment": moment, "usual_s": usual, "delays_s": delays}
+        for n in others:
+            steps = [line for line in seen_of(stage, [], begun).rounds(n) if line.is_step and line.round >= due[n]]
+            if steps:
+                delays[n] = steps[0].at - (stage.genesis + due[n] * stage.tick_s + usual[n])
+    if len(delays) < len(others):
+        raise ShoalError(f"after the death of one, not all of the others had an anchor in {20 * stage.tick_s:g} s")
+    return {"moment": moment, "usual_s": usual, "delays_s": list(delays.values())}
 
 
-def _took(stage: Stage, peer: int, *, since: float, until: float, of: float | None = None) -> list[float]:
-    """Return the seconds from each round's beginning, or from `of`, to the anchors that a peer had in that time."""
-    lines = seen_of(stage, [], since).rounds(peer)
-    steps = [line for line in lines if line.is_step and line.at <= until]
-    steps = [line for line in steps if of is None or stage.genesis + line.round * stage.tick_s >= of - 1e-6]
-    return [line.at - (stage.genesis + line.round * stage.tick_s if of is None else of) for line in steps]
+def _took(stage: Stage, peer: int, since: float) -> list[float]:
+    """Return the seconds from each round's beginning to the anchor that a peer had of it, since a moment."""
+    steps = [line for line in seen_of(stage, [], since).rounds(peer) if line.is_step]
+    return [line.at - (stage.genesis + line.round * stage.tick_s) for line in steps]
 
 
 def _averagers() -> float:

@@ -39,11 +39,13 @@ def measure(swarm: Swarm, facts: dict[str, Any], *, is_quick: bool) -> list[Bar]
         found = asyncio.run(_part(swarm, Path(name), QUICK_ROUNDS if is_quick else ROUNDS))
     facts["partition"] = found
     better = min(found["loss_of_halves"])
-    kept = (found["age"] - found["age_before"]) / (sum(found["ages_of_halves"]) - 2 * found["age_before"])
+    after, halves = found["tokens"], found["tokens_of_halves"]
+    had = [(peer, tokens) for half in halves for peer, tokens in half.items()]
+    kept = sum(min(tokens, after.get(peer, 0)) for peer, tokens in had) / sum(tokens for _, tokens in had)
     return [
         at_most("partition", f"rounds until 3 + 3 agree, {found['rounds_apart']} apart", found["rounds"], AGREE_ROUNDS),
         at_most("partition_loss", "held-out loss when they agree, over the better half's", found["loss"] / better, 1.0),
-        at_least("partition_tokens", "tokens in the age over those of both halves", kept, 1.0),
+        at_least("partition_tokens", "share of the tokens of either half, by peer, that are in the age", kept, 1.0),
     ]
 
 
@@ -56,7 +58,6 @@ async def _part(swarm: Swarm, folder: Path, rounds: int) -> dict[str, Any]:
         await asyncio.sleep(10 * TICK_S)  # so that there is something to lose
         began = time.time()
         await do(stage, parting)
-        before = _facts(stage, 0)
         await asyncio.sleep((LAPSE_TICKS + rounds) * TICK_S)
         halves = [_copy(stage, side[0], folder / f"half{n}") for n, side in enumerate(HALVES)]
         await undo(stage, parting)
@@ -75,9 +76,8 @@ async def _part(swarm: Swarm, folder: Path, rounds: int) -> dict[str, Any]:
     return {
         "rounds": recovery_rounds(seen),
         "rounds_apart": apart,
-        "age_before": before,
-        "ages_of_halves": [_age(path) for path in halves],
-        "age": _age(after),
+        "tokens_of_halves": [_tokens(path) for path in halves],
+        "tokens": _tokens(after),
         "loss_of_halves": found_losses[:2],
         "loss": found_losses[2],
     }
@@ -88,14 +88,12 @@ def _copy(stage: Stage, peer: int, to: Path) -> Path:
     return to
 
 
-def _facts(stage: Stage, peer: int) -> int:
-    return int(json.loads((stage.daemons[peer].files / "blocks" / f"{BLOCK}.json").read_text())["age"])
-
-
-def _age(path: Path) -> int:
+def _tokens(path: Path) -> dict[str, int]:
+    """Return the tokens of each peer that a state has absorbed."""
     from peer.train.checkpoint import read_facts
 
-    return sum(json.loads(read_facts(path)["ages"]).values())
+    tokens: dict[str, int] = json.loads(read_facts(path)["ages"])
+    return tokens
 
 
 def _loss(spec: RunSpec, path: Path, corpus: Corpus) -> float:

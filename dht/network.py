@@ -33,7 +33,7 @@ from dht.addresses import (
 from dht.admission import Admission
 from dht.gate import Gate
 from dht.identity import Identity
-from dht.p2pd import CLOSE_S, FAILURES, Reachability, p2pd_broken, start_p2pd, stop_p2pd
+from dht.p2pd import CLOSE_S, FAILURES, Reachability, hang_up, p2pd_broken, sockets_of, start_p2pd, stop_p2pd
 from dht.presenting import Presenting
 from dht.relays import start_relay
 from dht.storage import BoundedStorage
@@ -121,8 +121,7 @@ class Network:
     @property
     def temporary(self) -> list[Path]:
         """The sockets between this process and p2pd; they are removed in the end, but by nobody if it is killed."""
-        addresses = self.p2p._daemon_listen_maddr, self.p2p._client_listen_maddr
-        return [Path(str(address).removeprefix("/unix")) for address in addresses]
+        return sockets_of(self.p2p)
 
     async def addresses(self) -> list[str]:
         """Return the addresses of this peer, those that most others can reach first."""
@@ -279,6 +278,11 @@ class Network:
 
     async def _acquaint(self, peer_id: str, addresses: Sequence[str]) -> None:
         problem = await self._dial(peer_id, addresses, REDIAL_S)
+        if problem is None and self.node is not None and await self._ping(peer_id) is None:
+            # Of a connection over which nobody answers, as after a change of network, libp2p believes for a minute that
+            # it is one, and dials no other.
+            await hang_up(self.p2p, PeerID.from_base58(peer_id))
+            problem = await self._dial(peer_id, addresses, REDIAL_S)
         if problem is not None:
             problem = explain(addresses[0], problem)
         elif self.node is not None:
@@ -292,16 +296,11 @@ class Network:
     async def _greet(self, peer_id: str, *, patient: bool = False) -> str | None:
         """Exchange DHT ids with a connected peer; return None or why it cannot be a neighbour."""
         assert self.node is not None, "open_dht comes first"
-        protocol = self.node.protocol
-        peer = PeerID.from_base58(peer_id)
-        request = dht_pb2.PingRequest(peer=protocol.node_info, validate=True)
         for pause_s in PATIENCE_S if patient else (0.0,):
             sent = time.time()
-            try:
-                answer = await protocol.get_stub(peer).rpc_ping(request, timeout=RPC_S)
+            if (answer := await self._ping(peer_id)) is not None:
                 break
-            except FAILURES:
-                await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s)
         else:
             return f"peer {peer_id} does not answer as a DHT node; is it still running, and of the same version?"
         if not answer.available:
@@ -310,7 +309,7 @@ class Network:
         if abs(skew) > MAX_SKEW_S:
             ahead = "ahead of" if skew > 0 else "behind"
             return f"the clock of peer {peer_id} is {abs(skew):.1f} s {ahead} this machine's; set the wrong one by NTP"
-        await protocol.call_ping(peer)
+        await self.node.protocol.call_ping(PeerID.from_base58(peer_id))
         return None
 
     async def _pass_on(self) -> None:
@@ -319,6 +318,16 @@ class Network:
         async with asyncio.TaskGroup() as group:
             for peer_id in await self.connected():
                 group.create_task(self._presenting.pass_on(peer_id))
+
+    async def _ping(self, peer_id: str) -> Any:
+        """Return what a connected peer answers as a node of the DHT; None if it does not."""
+        assert self.node is not None, "open_dht comes first"
+        protocol = self.node.protocol
+        request = dht_pb2.PingRequest(peer=protocol.node_info, validate=True)
+        try:
+            return await protocol.get_stub(PeerID.from_base58(peer_id)).rpc_ping(request, timeout=RPC_S)
+        except FAILURES:
+            return None
 
     async def _look_up(self, node_id: DHTID) -> None:
         assert self.node is not None, "open_dht comes first"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
-from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, p2p_daemon
+from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, PeerID, p2p_daemon
 
 from configs.errors import NetworkError, UsageError
 from configs.files import discard
@@ -146,6 +146,19 @@ async def stop_p2pd(p2p: P2P, identity_path: Path) -> None:
         p2p._child.kill()
         await p2p._child.wait()
     discard(_pid_file(identity_path))
+
+
+async def hang_up(p2p: P2P, peer_id: PeerID) -> None:
+    """Close all connections to a peer, if there are any."""
+    with suppress(*FAILURES):
+        async with asyncio.timeout(CLOSE_S):
+            await p2p._client.disconnect(peer_id)
+
+
+def sockets_of(p2p: P2P) -> list[Path]:
+    """Return the files of the sockets between this process and p2pd."""
+    addresses = p2p._daemon_listen_maddr, p2p._client_listen_maddr
+    return [Path(str(address).removeprefix("/unix")) for address in addresses]
 
 
 def _pid_file(identity_path: Path) -> Path:

@@ -87,7 +87,7 @@ class Daemon:
         self.name, self.place, self.disk, self.port = name, place, disk, port
         self.folder = folder
         self.state_dir = folder / name / "state"
-        self.temporary = Path(tempfile.mkdtemp(prefix="shoal-"))  # the path of a socket may have only 104 characters
+        self.temporary = Path(tempfile.gettempdir()) / f"shoal-{os.getpid()}-{name}"  # short, for a socket's path
         self.program = [sys.executable, "-m", "peer"]
         self.environment: dict[str, str] = {}
         self.lives: list[Life] = []
@@ -156,6 +156,7 @@ class Daemon:
         entries += [self.disk.entry] if self.disk else []
         behind = ["nsenter", *entries] if entries else []
         options = ["--state-dir", str(self.state_dir), "--host", self.host, "--port", str(self.port), "--threads", "1"]
+        self.temporary.mkdir(exist_ok=True)
         self._begun = asyncio.Event()
         self.url, self.is_asleep = "", False
         self.lives.append(Life(time.time()))

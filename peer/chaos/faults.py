@@ -73,7 +73,7 @@ class Stage:
             await daemon.ended()
             said = daemon.life.complaint
             self.refusals.append(f"{daemon.name}: {said or daemon.log[-300:]}")
-            if not said or not (moved := _follow(daemon, said)):
+            if not said or not (moved := follow(daemon, said)):
                 break
             others = [each.address for each in self.daemons if each is not daemon and each.is_ready]
             if moved == FILES["run"] and others:  # which run it was in is brought by another peer
@@ -206,7 +206,7 @@ async def _do_to(stage: Stage, fault: Fault, index: int, daemon: Daemon) -> None
         case "damage":
             daemon.signal(kill, daemon.tree())
             await daemon.ended()
-            _damage(daemon.files / FILES[fault.file].format(block=stage.block), fault.how, stage.random)
+            damage(daemon.files / FILES[fault.file].format(block=stage.block), fault.how, stage.random)
         case "clock":
             daemon.set_clock(fault.seconds)
         case "wrong_clock":
@@ -234,7 +234,7 @@ async def _kill_holders(stage: Stage) -> None:
             await daemon.ended()
 
 
-def _damage(path: Path, how: str, random_: random.Random) -> None:
+def damage(path: Path, how: str, random_: random.Random) -> None:
     """Overwrite a quarter of a file's bytes, in runs, or cut off its second half."""
     if not path.exists():
         return
@@ -249,7 +249,7 @@ def _damage(path: Path, how: str, random_: random.Random) -> None:
     path.write_bytes(data)
 
 
-def _follow(daemon: Daemon, said: str) -> str:
+def follow(daemon: Daemon, said: str) -> str:
     """Do what a refusal advises about a file of the state directory; return which, or nothing."""
     found = re.search(rf"{re.escape(str(daemon.state_dir))}/(\S+?)(?=[ :;,]|$)", said)
     path = daemon.files / found[1] if found else None

@@ -18,6 +18,7 @@ from peer.workers.supervisor import LEAST_ANSWER_S
 GOES_ON_ROUNDS = 2  # after one fault, until those whom it leaves a majority seal again
 LAPSE_ROUNDS = HOLD_TICKS + ACT_TICKS + 2  # until those whom it leaves no majority do: the others' records must lapse
 AGREE_ROUNDS = 20  # after the last fault, until all have the same bits
+AGREE_S = 45.0  # the same where so many rounds take less: a network's own waits are not shortened with them
 LOST_ROUNDS = 2.0  # of a peer's work, that may go with one of its processes: the unfinished one, and what was not seen
 KEPT_ROUNDS = 8  # of a block with one holder, that may go with it: those since it was fetched by its keepers
 OPEN_ROUNDS = 6.0  # whose work is on its way when a play ends
@@ -117,7 +118,7 @@ def agree(seen: Seen) -> list[str]:
     if line is None:
         last = {peer: lines[-1].outcome if (lines := seen.rounds(peer)) else "nothing" for peer in seen.present}
         return [f"they did not agree after the last fault: {last}"]
-    most = AGREE_ROUNDS + given_up_rounds(seen)
+    most = agree_rounds(seen)
     return [] if rounds <= most else [f"they agreed {rounds:.0f} rounds after the last fault, not {most:.0f}"]
 
 
@@ -126,6 +127,11 @@ def recovery_rounds(seen: Seen) -> float:
     line = agreed_at(seen)
     since = max((done.ended for done in seen.done), default=seen.genesis)
     return math.inf if line is None else max(0.0, line.round - math.floor(seen.tick(since)))
+
+
+def agree_rounds(seen: Seen) -> float:
+    """Return the rounds that they have for that."""
+    return max(AGREE_ROUNDS, math.ceil(AGREE_S / seen.tick_s)) + given_up_rounds(seen)
 
 
 def given_up_rounds(seen: Seen) -> float:

@@ -1,6 +1,8 @@
 """What a daemon has of a machine to itself: a disk, a clock; and the processes that are its own."""
 
 import contextlib
+import random
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from configs.errors import ShoalError
 
 MARK = "SHOAL_CHAOS"  # in the environment of everything that a play starts; its value is the play's folder
 END_S = 10.0  # for what holds a disk
+PORTS = range(20_000, 30_000)  # on loopback: below those that systems give to connections
 CLOCK_SOURCE = Path(__file__).with_name("clock.c")
 
 
@@ -69,6 +72,15 @@ class Disk:
         for pipe in (self._holder.stdout, self._holder.stderr):
             assert pipe is not None
             pipe.close()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at, and that no connection is given by itself while its peer is away."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ShoalError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
 
 
 def left_behind(folder: Path) -> list[int]:

@@ -28,20 +28,19 @@ from peer.chaos import faults
 from peer.chaos.daemons import END_S, Daemon, RoundLine
 from peer.chaos.faults import Stage
 from peer.chaos.invariants import (
-    AGREE_ROUNDS,
     Done,
     Seen,
     Work,
+    agree_rounds,
     agreed_at,
     check,
     counts_what_was_trained,
-    given_up_rounds,
     no_surprise,
     recovery_rounds,
     taken_up,
 )
 from peer.chaos.links import Link, Links, forbidden, lacking, open_links
-from peer.chaos.machine import Disk, build_clock, left_behind
+from peer.chaos.machine import Disk, build_clock, free_port, left_behind
 from peer.chaos.schedule import MOMENTARY, ON_DISKS, ON_LINKS, Fault, Schedule
 
 CONFIG = Path(__file__).with_name("micro.toml")
@@ -193,7 +192,7 @@ async def _open_daemons(
             name = f"peer{index}" if index < schedules[0].peers else "visitor"
             place = links.peers[index] if links else None
             disk = Disk(folder / name, DISK_MIB) if index in on_disks else None
-            daemon = Daemon(name, folder, place, PORT if place else _free_port(), disk)
+            daemon = Daemon(name, folder, place, PORT if place else free_port(), disk)
             stack.push_async_callback(daemon.close)
             daemon.program = list(swarm.program)
             daemon.environment |= swarm.environment
@@ -225,6 +224,8 @@ async def _watch(daemon: Daemon, tick_s: float) -> None:
 async def settle(stage: Stage) -> None:
     """Start whoever does not run, and wait until all seal rounds together. Raises ShoalError if they never do."""
     await asyncio.gather(*(stage.start(index) for index in range(len(stage.daemons))))
+    if stage.broken:
+        raise ShoalError(f"the swarm does not begin: {'; '.join(stage.broken)}")
     await _until(lambda: _have_settled(seen_of(stage, [], 0.0)), SETTLE_S, "all to seal rounds together", stage)
 
 
@@ -242,7 +243,7 @@ async def _act(schedule: Schedule, stage: Stage, say: Say) -> Played:
     if schedule.strategy == "experts":
         return await _see_orphan(schedule, stage, seen, clear, say)
     with contextlib.suppress(TimeoutError):
-        most_s = (AGREE_ROUNDS + given_up_rounds(seen)) * seen.tick_s + 10.0
+        most_s = agree_rounds(seen) * seen.tick_s + 10.0
         await _until(lambda: agreed_at(seen) is not None, most_s)
         await asyncio.sleep(CALM_ROUNDS * seen.tick_s)
     line, ended = agreed_at(seen), max((each.ended for each in done), default=since)
@@ -367,12 +368,3 @@ def make_corpus(folder: Path, strategy: str) -> Path:
     texts = {"songs": songs} if strategy == "replicas" else {"songs": songs, "rhymes": rhymes}
     prepare_texts(texts, folder, Plan(vocab_size=512, context_length=64))
     return folder
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,6 +8,7 @@ import pytest
 from peer.chaos.daemons import Life, RoundLine, Sample
 from peer.chaos.invariants import (
     AGREE_ROUNDS,
+    AGREE_S,
     GOES_ON_ROUNDS,
     LAPSE_ROUNDS,
     Done,
@@ -15,6 +16,7 @@ from peer.chaos.invariants import (
     Seen,
     Work,
     agree,
+    agree_rounds,
     agreed_at,
     counts_what_was_trained,
     goes_on,
@@ -85,14 +87,20 @@ def test_beside_another_fault_nothing_is_said_of_a_single_one() -> None:
     assert not waits_for_nobody(seen({0: slow, 1: [], 2: [], 3: slow}, killed(), other))
 
 
-@pytest.mark.parametrize("late", [AGREE_ROUNDS, AGREE_ROUNDS + 1])
-def test_all_agree_within_so_many_rounds_of_the_last_fault(late: int) -> None:
+@pytest.mark.parametrize("late", [AGREE_S, AGREE_S + 1])
+def test_all_agree_within_so_many_seconds_of_the_last_fault(late: float) -> None:
+    late = int(late)
     apart = [line(n, "sealed 4 of 4", digest="other") for n in range(15, 15 + late)]
-    one, two = rounds(15, 50), apart + rounds(15 + late, 50)
+    one, two = rounds(15, 80), apart + rounds(15 + late, 80)
     play = seen({0: one, 1: two, 2: one, 3: one}, killed(15.0))
     found = agreed_at(play)
     assert found is not None and found.round == 15 + max(late, 1)
-    assert bool(agree(play)) == (late > AGREE_ROUNDS)
+    assert bool(agree(play)) == (late > AGREE_S)
+
+
+def test_long_rounds_count_as_rounds() -> None:
+    assert agree_rounds(seen({0: []})) == AGREE_S
+    assert agree_rounds(Seen(0.0, 10.0, "model", {}, [])) == AGREE_ROUNDS
 
 
 def test_who_never_agrees_is_said_with_the_last_outcome() -> None:

@@ -20,7 +20,7 @@ from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
 import dht.network
-from benchmarks.patience import HANG_S
+from benchmarks.patience import HANG_S, patience
 from configs.errors import NetworkError, UsageError
 from dht.identity import Identity
 from dht.network import Network, clock_skew, open_network
@@ -258,6 +258,36 @@ def test_the_end_of_p2pd_is_one_error_whatever_the_disk_refuses_then(
         run(main())
     gc.collect()
     assert not caplog.records
+
+
+def test_a_connection_over_which_nobody_answers_is_closed_and_dialled_anew(
+    identity_paths: list[Path], run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose other end has another address by now, in which libp2p believes until it times out."""
+    monkeypatch.setattr(dht.network, "RPC_S", 0.5)
+    monkeypatch.setattr(dht.network, "REDIAL_S", 0.5)
+
+    async def acquainted(network: Network, peer_id: str, addresses: list[str]) -> None:
+        network._dialling.clear()
+        await network.remember(peer_id, addresses)
+        await asyncio.gather(*(task for task in network._tasks if "acquaint" in task.get_name()))
+
+    async def main() -> None:
+        async with swarm(identity_paths[:2], run_id) as (one, two):
+            addresses, p2pd = await two.addresses(), two.p2p._child.pid
+            await acquainted(one, two.peer_id, addresses)
+            assert await one.connected() == {two.peer_id}
+            os.kill(p2pd, signal.SIGSTOP)
+            try:
+                await acquainted(one, two.peer_id, addresses)
+                assert await one.connected() == set()
+            finally:
+                os.kill(p2pd, signal.SIGCONT)
+            async with patience("the two to be connected again"):
+                while two.peer_id not in one.neighbours() or await one.connected() != {two.peer_id}:
+                    await acquainted(one, two.peer_id, addresses)
+
+    run(main())
 
 
 def test_announced_addresses_are_what_others_are_told(identity_paths: list[Path]) -> None:
