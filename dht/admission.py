@@ -6,7 +6,7 @@ travels that of its signer (`vouch`, `vouched`). The list of revocations is pass
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -129,6 +129,16 @@ class Admission:
         if "train" not in self.take(peer_id, chain).rights:
             raise PeerError(f"{peer_id} may read, and writes a record")
         return record
+
+    def all_vouched(self, values: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return the records, by peer, of those who may train; a bad one costs itself and no other."""
+        records = {}
+        for peer_id, value in values.items():
+            try:
+                records[peer_id] = self.vouched(peer_id, value)
+            except PeerError as error:
+                log.debug("a record was refused: %s", error)
+        return records
 
     def _make_room(self) -> None:
         if len(self._known) <= MAX_KNOWN:

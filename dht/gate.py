@@ -16,7 +16,7 @@ from configs.errors import PeerError
 from dht.admission import HAS_ENDED, HOW_TO_JOIN, Admission
 from dht.invitations import Right
 from dht.limits import Limits, Refused
-from dht.p2pd import CLOSE_S, FAILURES
+from dht.p2pd import hang_up
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +84,9 @@ class Gate:
 
     def _put_out(self, peer_id: PeerID) -> None:
         """Cut the connections of a peer. It may dial again, and is cut off at its first call until its time is over."""
-
-        async def cut() -> None:
-            try:
-                async with asyncio.timeout(CLOSE_S):
-                    await self._p2p._client.disconnect(peer_id)
-            except FAILURES as error:
-                log.debug("%s was not cut off: %s", peer_id, error)
-
         if not any(task.get_name() == str(peer_id) for task in self._putting_out):
             log.debug("%s calls without end; it is cut off", peer_id)
-            task = asyncio.get_running_loop().create_task(cut(), name=str(peer_id))
+            task = asyncio.get_running_loop().create_task(hang_up(self._p2p, peer_id), name=str(peer_id))
             self._putting_out.add(task)
             task.add_done_callback(self._putting_out.discard)
 

@@ -20,7 +20,7 @@ from hivemind.utils.logging import use_hivemind_log_handler
 from multiaddr import Multiaddr  # Hivemind's own writes a peer id inside an address so that p2pd cannot read it
 
 from configs.clock import MAX_SKEW_S
-from configs.errors import NetworkError, PeerError
+from configs.errors import NetworkError
 from configs.names import MAX_ADDRESSES
 from dht.addresses import (
     addresses_of,
@@ -250,7 +250,7 @@ class Network:
         if found is None or not isinstance(found.value, dict):
             return {}
         values = {subkey: entry.value for subkey, entry in found.value.items()}
-        return values if self.admission is None else _vouched(self.admission, values)
+        return values if self.admission is None else self.admission.all_vouched(values)
 
     async def serve(self, servicer: ServicerBase, namespace: str | None = None) -> None:
         """Answer the `rpc_…` methods of `servicer` until the network closes."""
@@ -363,17 +363,6 @@ class Network:
             async with asyncio.timeout(CLOSE_S):
                 if self.node is not None:
                     await self.node.shutdown()
-
-
-def _vouched(admission: Admission, values: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the records of those who may train; a bad one costs itself and no other."""
-    records = {}
-    for peer_id, value in values.items():
-        try:
-            records[peer_id] = admission.vouched(peer_id, value)
-        except PeerError as error:
-            log.debug("a record was refused: %s", error)
-    return records
 
 
 def clock_skew(sent: float, received: float, theirs: float) -> float:

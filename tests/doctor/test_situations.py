@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.links import Peer, forbidden
 
 from benchmarks.boxes import enter_place
 from benchmarks.doctor import QUICK, SITUATIONS, Clinic, open_clinic
