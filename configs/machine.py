@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from configs.names import Positive
 from configs.run import Frozen
@@ -48,12 +48,22 @@ class PeerConfig(Frozen):
     init_from: Path | None = None  # a Hugging Face directory to found a run with; None: from the seed
     base: Path | None = None  # a copy of what a run was founded with, so that its frozen model need not be downloaded
     private: bool = False  # keep this peer's data here
+    # What this peer has learnt in a round is scaled down to this norm before it leaves, with noise of so many times the
+    # norm in each value; None: as it is.
+    clip_norm: Annotated[float | None, Field(gt=0)] = None
+    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     sub_model: str | None = None  # take this one instead of the one with the fewest holders
     answers: bool = True  # let others ask the sub-models that lie here (shoal ask)
     copies: Annotated[int, Field(ge=1, le=32)] = 3  # peers that store each block
     keep_ticks: Positive = 8  # between two refreshes of what a keeper stores
     tensorboard: Path | None = None  # write curves here
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _noise_has_a_norm(self) -> Self:
+        if self.noise and self.clip_norm is None:
+            raise ValueError("noise is a multiple of clip_norm: give both, or neither")
+        return self
 
 
 def _is_none(value: object) -> bool:

@@ -59,6 +59,7 @@ from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
 from peer.train.partition import COMMON
+from peer.train.private import Privacy
 from peer.workers.supervisor import Event, Workers, open_workers
 from protocols.answer import Answers
 from protocols.describe import Describe
@@ -151,8 +152,9 @@ class Daemon:
         roll = self._stub(Roll)
         membership.ask = lambda peer: ask_roll(roll(peer))
         store = BlockStore(folder, spec, strategy, states, shards, traffic, rules_of(facts, membership))
+        privacy = Privacy.of(config.clip_norm, config.noise, config.state_dir)
         outlook = Outlook(facts, membership, store, entry.peers)
-        activity, session = Activity(leaving), Session(spec, facts.me, workers, store)
+        activity, session = Activity(leaving), Session(spec, facts.me, workers, store, privacy)
         chronicle = Chronicle(config.state_dir)
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
         # Of experts' common trunk no moment is best for all of them.

@@ -56,6 +56,9 @@ def prepare(
     heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
     shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
     private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
+    counts_noise: Annotated[
+        float | None, typer.Option(help="On the token counts, which leave: times what one document can add.")
+    ] = None,
     state_dir: StateDir = None,
     invitation: Invitation = None,
     as_json: Json = False,
@@ -84,6 +87,7 @@ def prepare(
         heldout_share=heldout_share,
         shard_tokens=shard_tokens,
         is_private=private,
+        counts_noise=counts_noise,
         domains=domains,
         chat=chat_format,
     )

@@ -141,6 +141,7 @@ def _page(status: Status, curves: Sequence[Curve], title: Text, now: float, size
     join = _join_lines(status, width)
     warnings = [line for text in status.warnings[:MOST_WARNINGS] for line in _warning_lines(text, width)]
     unseen = _unseen_lines(status)
+    unseen += [Text(f"left here: {clean(status.privacy)}", style=QUIET)] if status.privacy else []
     room = max(4, height - FIXED_LINES - LEAST_EVENTS - len(join) - len(curves) - len(warnings) - len(unseen))
     for_blocks = min(len(status.blocks), max(room // 2, room - len(status.peers)))
     for_peers = min(len(status.peers), room - for_blocks)

@@ -53,6 +53,9 @@ DEFAULT_VOCABULARY = 32_000
 PARTS = ("train", "heldout")
 
 
+COUNTED_TOKENS = 1024  # of one document, where counts are to tell nothing of a single one
+
+
 @dataclass(frozen=True)
 class Plan:
     """How to prepare a corpus."""
@@ -66,6 +69,7 @@ class Plan:
     heldout_share: float = 0.05  # of the documents of each domain
     shard_tokens: int = 4 << 20  # larger where a domain would have more than MAX_SHARDS
     is_private: bool = False
+    counts_noise: float | None = None  # of the unigram counts, in COUNTED_TOKENS; None: they are exact
     domains: int | None = None  # to find in text whose own domains do not count; None: those that the sources name
     seed: int = 0  # of the search for them
     known: Mapping[str, np.ndarray] | None = None  # domains to sort the text into instead: name → unigram counts
@@ -92,6 +96,8 @@ class Plan:
             raise DataError(
                 f"shards of {self.shard_tokens} tokens do not hold a window of {self.context_length}; make them longer"
             )
+        if self.counts_noise is not None and not 0 < self.counts_noise <= 1e6:
+            raise DataError(f"a noise of {self.counts_noise} is not possible; choose one between 0 and 1,000,000")
         if self.domains is not None and not 1 <= self.domains <= MAX_DOMAINS:
             raise DataError(f"{self.domains} domains are not possible; choose from 1 to {MAX_DOMAINS}")
         try:
@@ -292,6 +298,7 @@ def _cut_domain(
             f"and the token after it; give it more text or a smaller context length"
         )
     counts = np.zeros(vocabulary.size, dtype="<u8")
+    most = None if plan.counts_noise is None else COUNTED_TOKENS
     shards = []
     tokens = open_tokens(train, vocabulary.size, task is not None)
     if task is None:
@@ -303,8 +310,10 @@ def _cut_domain(
         num_held = int((held == ord("\n")).sum())
     for shard in pieces:
         counted = shard if task is None else examples_only(shard, vocabulary.end)
-        counts += np.bincount(counted, minlength=vocabulary.size).astype("<u8")
+        counts += counted_tokens(counted, vocabulary, most)
         shards.append(_store(blobs, shard, shard.size))
+    if plan.counts_noise is not None:
+        counts = noised(counts, plan.counts_noise)
     return DomainInfo(
         name=domain,
         shards=tuple(shards),
@@ -313,6 +322,22 @@ def _cut_domain(
         is_public=not plan.is_private,
         task=task,
     )
+
+
+def counted_tokens(tokens: Tokens, vocabulary: Vocabulary, most: int | None) -> NDArray[np.uint64]:
+    """Return how often each token occurs, (V,); of a document only its first `most` tokens count."""
+    if most is not None:
+        ends = np.flatnonzero(tokens == vocabulary.end)
+        begins = np.concatenate([[0], ends + 1])
+        document = np.searchsorted(ends, np.arange(tokens.size), side="left")
+        tokens = tokens[np.arange(tokens.size) - begins[document] < most]
+    return np.bincount(tokens, minlength=vocabulary.size).astype("<u8")
+
+
+def noised(counts: NDArray[np.uint64], noise: float) -> NDArray[np.uint64]:
+    """Return counts that may leave: with Gaussian noise of so many times what one document can add."""
+    noisy = counts + np.random.default_rng().normal(0.0, noise * COUNTED_TOKENS, counts.size)
+    return np.maximum(0.0, np.rint(noisy)).astype("<u8")
 
 
 def _store(blobs: Path, values: Tokens | NDArray[np.uint8 | np.uint64], tokens: int) -> ShardInfo:

@@ -79,6 +79,7 @@ class Status(BaseModel):
     warnings: list[str] = []  # what is wrong, why, and what helps; most of the time nothing
     skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
     faults: dict[str, int] = {}  # kind → errors that nobody foresaw; the log has the first of each
+    privacy: str = ""  # what has left this peer, clipped and noised, and what that is worth; empty: as it is
     is_closed: bool = False  # only those take part who are invited
     members: list[MemberStatus] = []  # of a closed run, whose invitations this peer has seen
     losses: list[tuple[int, float]] = []  # (tokens, loss) of the local peer, thinned to at most 200 points

@@ -87,6 +87,7 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
         warnings=list(warnings),
         skipped=dict(chronicle.skipped),
         faults=dict(chronicle.faults),
+        privacy=parts.session.privacy.told() if parts.session.privacy else "",
         is_closed=facts.spec.admission is not None,
         members=members_of(parts.admission, facts.clock.now()),
         losses=chronicle.losses,

@@ -19,6 +19,7 @@ from peer.block.threads import unbroken
 from peer.member.library import Library
 from peer.train.outer import OuterState, unwritten
 from peer.train.partition import Layout, Strategy
+from peer.train.private import Privacy
 from peer.workers.progress import Progress
 from peer.workers.supervisor import Workers
 from protocols.offers import SealedRound
@@ -30,17 +31,21 @@ PAUSE_S = 5.0  # for the end of a step, when a sub-model is put away
 class Snapshots:
     """What was copied out of the worker at a round's end."""
 
-    works: Mapping[str, Work]  # block → θ, tokens, domain
+    works: Mapping[str, Work]  # block → θ as it may leave, tokens, domain
+    thetas: Mapping[str, Tensor]  # block → θ as it is
     epoch: int  # of the worker: it changes when θ goes back to the anchor
 
 
 class Session:
     """Trains one sub-model at a time. `lock` orders everything that touches the two shared buffers."""
 
-    def __init__(self, spec: RunSpec, me: str, workers: Workers, store: BlockStore) -> None:
+    def __init__(
+        self, spec: RunSpec, me: str, workers: Workers, store: BlockStore, privacy: Privacy | None = None
+    ) -> None:
         self.sub_model = ""
         self.replicas: dict[str, Replica] = store.replicas
         self._spec, self._me, self._workers, self._store = spec, me, workers, store
+        self.privacy = privacy
         self._strategy = Strategy.of(spec.strategy, 1)
         self._library: Library | None = None
         self._layout = Layout(())
@@ -102,7 +107,7 @@ class Session:
             if block not in self._layout.blocks or block not in self.replicas:
                 return
             has_snapshot = is_step and snapshots.epoch == self._workers.epoch
-            base = snapshots.works[block].theta if has_snapshot else before.phi
+            base = snapshots.thetas[block] if has_snapshot else before.phi
             await unbroken(self._put, self._workers.snapshot, block, base)
             await unbroken(self._put, self._workers.anchor, block, self.replicas[block].state.phi)
             await self._workers.apply(self._ages([block]))
@@ -152,7 +157,7 @@ class Session:
                 work = snapshots.works[block]
                 await unbroken(self.replicas[block].put_off, work.theta, work.tokens)
                 # A rank that dies while all is put away comes back with this work.
-                await unbroken(self._put, self._workers.anchor, block, work.theta)
+                await unbroken(self._put, self._workers.anchor, block, snapshots.thetas[block])
 
     async def save(self, replica: Replica) -> None:
         """Store a replica's state."""
@@ -171,12 +176,18 @@ class Session:
     async def _take(self, blocks: Sequence[str]) -> Snapshots:
         snapshot = await self._workers.take_snapshot()
         epoch = self._workers.epoch
-        thetas = await asyncio.to_thread(lambda: [self._read(block) for block in blocks])
+        thetas = await asyncio.to_thread(lambda: {block: self._read(block) for block in blocks})
+        released = await asyncio.to_thread(self._released, thetas)
         works = {
-            block: Work(theta, self._before[block] + snapshot.tokens, self._domain)
-            for block, theta in zip(blocks, thetas, strict=True)
+            block: Work(theta, self._before[block] + snapshot.tokens, self._domain) for block, theta in released.items()
         }
-        return Snapshots(works, epoch)
+        return Snapshots(works, thetas, epoch)
+
+    def _released(self, thetas: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what may leave in the place of each θ."""
+        if self.privacy is None:
+            return thetas
+        return {block: self.privacy.release(self.replicas[block].state.phi, theta) for block, theta in thetas.items()}
 
     def _read(self, block: str) -> Tensor:
         """Copy a block out of the snapshot. In a thread: the loop has others to answer."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -18,7 +19,7 @@ from configs.errors import DataError, StateError
 from configs.files import disk_errors
 from peer.corpus.data import open_corpus, open_tokens
 from peer.corpus.documents import Columns, split_lines
-from peer.corpus.prepare import Plan, prepare, prepare_texts
+from peer.corpus.prepare import COUNTED_TOKENS, Plan, counted_tokens, noised, prepare, prepare_texts
 
 PLAN = Plan(vocab_size=300, context_length=16)
 
@@ -272,3 +273,24 @@ def test_examples_beside_a_text_column_are_text(tmp_path: Path) -> None:
         for name, lines in (("a", rows), ("b", plain))
     ]
     assert found[0] == found[1]
+
+
+def test_counts_that_may_leave_are_noised_and_of_a_document_only_its_beginning_counts(tmp_path: Path) -> None:
+    long = ["fish " * 4000, *passages("cod", 20)]
+    exact = prepare_texts({"fish": long}, tmp_path / "exact", PLAN)
+    corpus = open_corpus(tmp_path / "exact")
+    tokens = corpus.counts(corpus.info.domains[0])
+    assert int(tokens.sum()) == exact.domains[0].tokens
+    vocabulary = SimpleNamespace(size=5, end=0)
+    stream = np.array([1, 1, 1, 1, 0, 2, 2, 0, 3, 3, 3, 0], dtype=np.uint16)
+    assert counted_tokens(stream, vocabulary, None).tolist() == [3, 4, 2, 3, 0]  # type: ignore[arg-type]
+    assert counted_tokens(stream, vocabulary, 2).tolist() == [0, 2, 2, 2, 0]  # type: ignore[arg-type]
+    assert counted_tokens(stream[:-1], vocabulary, 2).tolist() == [0, 2, 2, 2, 0]  # type: ignore[arg-type]
+    noisy = noised(np.full(20_000, 10**6, dtype="<u8"), 2.0).astype(float) - 10**6
+    assert noisy.std() == pytest.approx(2.0 * COUNTED_TOKENS, rel=0.05) and abs(noisy.mean()) < 100
+    assert (noised(np.zeros(1000, dtype="<u8"), 1.0) >= 0).all()
+    prepare_texts({"fish": long}, tmp_path / "noisy", replace(PLAN, counts_noise=1.0))
+    other = open_corpus(tmp_path / "noisy")
+    assert not np.array_equal(other.counts(other.info.domains[0]), tokens)
+    with pytest.raises(DataError, match="a noise of 0 is not possible"):
+        prepare_texts({"fish": long}, tmp_path / "none", replace(PLAN, counts_noise=0))

@@ -13,6 +13,7 @@ from configs.run import RunSpec
 from peer.block.store import initial_state
 from peer.member.session import Session
 from peer.train.partition import COMMON, Strategy
+from peer.train.private import Privacy
 
 
 class FakeWorkers:
@@ -85,3 +86,34 @@ def test_held_out_losses_have_the_names_of_their_domains(
 
     asyncio.run(main())
     assert asked == ([(["cod.tokens", "eel.tokens"], 1)] if domains else [])
+
+
+def test_what_leaves_is_not_what_is_trained_on(smallest_run: Callable[..., RunSpec], tmp_path: Path) -> None:
+    """The noise goes to the others; the worker goes on from what it has learnt itself."""
+    spec = smallest_run()
+    state = initial_state(spec, Strategy("replicas", 1))
+    workers = FakeWorkers(state.size)
+    privacy = Privacy(0.1, 1.0, tmp_path)
+    session = Session(spec, "me", cast(Any, workers), cast(Any, SimpleNamespace(replicas={}, folder=tmp_path)), privacy)
+    library: Any = SimpleNamespace(sources=lambda strategy, sub_model: [], domain_name=str)
+
+    async def unknown() -> list[Any]:
+        return []
+
+    async def snapshot() -> Any:
+        workers.snapshot.copy_(state.phi + 1.0)
+        return SimpleNamespace(tokens=8)
+
+    async def main() -> None:
+        await session.take_up(state, unknown)
+        await session.start(Strategy("replicas", 1), COMMON, library)
+        taken = await session.take_snapshots([COMMON])
+        assert taken.thetas[COMMON].equal(state.phi + 1.0)
+        left = taken.works[COMMON].theta - state.phi
+        norm = float(torch.linalg.vector_norm(left))
+        assert norm < 0.5 * state.size**0.5 and privacy.releases == 1
+        await session.rebase(COMMON, state, taken, is_step=True)
+        assert workers.snapshot.equal(taken.thetas[COMMON])
+
+    workers.__dict__["take_snapshot"] = snapshot
+    asyncio.run(main())
