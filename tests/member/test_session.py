@@ -115,5 +115,5 @@ def test_what_leaves_is_not_what_is_trained_on(smallest_run: Callable[..., RunSp
         await session.rebase(COMMON, state, taken, is_step=True)
         assert workers.snapshot.equal(taken.thetas[COMMON])
 
-    workers.__dict__["take_snapshot"] = snapshot
+    workers.__dict__.update(take_snapshot=snapshot, epoch=0)
     asyncio.run(main())
