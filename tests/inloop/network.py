@@ -53,6 +53,8 @@ class Network:
         self._answering: set[asyncio.Task[Any]] = set()
         self._stubs: dict[tuple[type, str, str | None], Any] = {}
         self.admission = None  # the run is open
+        self.links: dict[str, Any] = {}
+        self.failures: dict[str, str] = {}
         air.there[self.peer_id] = self
 
     def close(self) -> None:
@@ -71,6 +73,9 @@ class Network:
 
     def neighbours(self) -> set[str]:
         return set(self._air.there)
+
+    async def seen_at(self, peer_id: str) -> list[str]:
+        return []  # nobody asks in these swarms: it is p2pd's to know
 
     async def remember(self, peer_id: str, addresses: object) -> None:
         pass
