@@ -229,8 +229,15 @@ class RunPlan(Frozen):
         return self
 
     def founded(self, tick_seconds: float, **facts: Any) -> "RunSpec":
-        """Return the run that is founded by this plan: with a tick of so many seconds, and the `facts` of a spec."""
+        """Return the run that is founded by this plan: with a tick of so many seconds, and the `facts` of a spec.
+
+        Replicas with an admission key combine offers robustly, unless the plan says how: what that costs honest members
+        was measured of them, and where nobody is admitted whoever likes may bring more identities than all others.
+        """
         values = self.model_dump(exclude={"rounds": {"tick_steps"}})
+        is_guarded = facts.get("admission") is not None and self.strategy.kind == "replicas"
+        if is_guarded and "combine" not in self.outer.model_fields_set:
+            values["outer"]["combine"] = "robust"
         return RunSpec.model_validate({**values, "rounds": {**values["rounds"], "tick_seconds": tick_seconds}, **facts})
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import PeerError
-from configs.run import OuterSpec, RunSpec
+from configs.run import OuterSpec, RunPlan, RunSpec
 from peer.train import robust
 from peer.train.outer import Contribution, OuterState, lone_step, merge, new_state, outer_step, read_state
 from peer.train.robust import CHUNK, MAX_TRUSTED, ROBUST_MEMBERS, UNIT, drawn, exact_products, judged, kept
@@ -265,3 +265,22 @@ def test_a_run_keeps_its_id_where_offers_are_averaged() -> None:
     assert run("mean").run_id != run("robust").run_id
     assert OuterSpec.model_validate_json(OuterSpec(combine="robust").model_dump_json()).combine == "robust"
     assert math.isclose(OuterSpec(combine="robust").alpha, OuterSpec().alpha)
+
+
+FOUNDED = [
+    ({}, "replicas", None, "mean"),
+    ({}, "replicas", "1" * 64, "robust"),
+    ({}, "experts", "1" * 64, "mean"),
+    ({"combine": "mean"}, "replicas", "1" * 64, "mean"),
+    ({"combine": "robust"}, "experts", None, "robust"),
+]
+
+
+@pytest.mark.parametrize(("said", "kind", "admission", "combine"), FOUNDED)
+def test_closed_replicas_combine_robustly_unless_they_are_told_otherwise(
+    said: dict[str, str], kind: str, admission: str | None, combine: str
+) -> None:
+    values = run("mean").model_dump(exclude={"genesis", "tokenizer_sha256", "end_of_text", "protocol"})
+    plan = RunPlan.model_validate({**values, "strategy": {"kind": kind}, "outer": {"codec": "int8", **said}})
+    spec = plan.founded(1.0, genesis=0.0, tokenizer_sha256="0" * 64, end_of_text=0, admission=admission)
+    assert spec.outer.combine == combine and spec.outer.codec == "int8"
