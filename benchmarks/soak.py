@@ -78,7 +78,7 @@ def main() -> int:
         at_least("soak_rounds", f"rounds of the watched peer, {found['faults']} faults beside it", sealed, rounds),
         at_most("soak_slopes", grown, len(growing), 0),
     ]
-    return finish(args, bars, {"seeds": [0], "slopes": slopes, **found}, table=table)
+    return finish(args, bars, {"seeds": [0], "slopes": slopes, **found}, found["broken"], table)
 
 
 async def _soak(folder: Path, rounds: int) -> dict[str, Any]:
@@ -98,9 +98,8 @@ async def _soak(folder: Path, rounds: int) -> dict[str, Any]:
         with contextlib.suppress(asyncio.CancelledError):
             await churning
         await leave(stage)
-        if stage.broken:
-            raise ShoalError("; ".join(stage.broken))
-    return {"samples": samples, "faults": len(done), "tick_s": TICK_S}
+        broken = list(stage.broken)
+    return {"samples": samples, "faults": len(done), "tick_s": TICK_S, "broken": broken}
 
 
 async def _churn(stage: Stage, done: list[str]) -> None:

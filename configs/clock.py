@@ -79,3 +79,8 @@ class Clock:
             f"this machine's clock was set {'forward' if jump_s > 0 else 'back'} by {abs(jump_s):,.0f} s; ticks go on "
             "by the old time, as they do elsewhere. If the new time is the right one, leave and start again"
         )
+
+
+def clock_skew(sent: float, received: float, theirs: float) -> float:
+    """Return how many seconds a clock is ahead that showed `theirs` at some time from `sent` to `received`."""
+    return max(0.0, theirs - received) + min(0.0, theirs - sent)

@@ -19,7 +19,7 @@ from hivemind.proto import dht_pb2
 from hivemind.utils.logging import use_hivemind_log_handler
 from multiaddr import Multiaddr  # Hivemind's own writes a peer id inside an address so that p2pd cannot read it
 
-from configs.clock import MAX_SKEW_S
+from configs.clock import MAX_SKEW_S, clock_skew
 from configs.errors import NetworkError
 from configs.names import MAX_ADDRESSES
 from dht.addresses import (
@@ -277,12 +277,11 @@ class Network:
         return None
 
     async def _acquaint(self, peer_id: str, addresses: Sequence[str]) -> None:
-        problem = await self._dial(peer_id, addresses, REDIAL_S)
-        if problem is None and self.node is not None and await self._ping(peer_id) is None:
+        if self.node and peer_id in await self.connected() and await self._is_silent(peer_id):
             # Of a connection over which nobody answers, as after a change of network, libp2p believes for a minute that
             # it is one, and dials no other.
             await hang_up(self.p2p, PeerID.from_base58(peer_id))
-            problem = await self._dial(peer_id, addresses, REDIAL_S)
+        problem = await self._dial(peer_id, addresses, REDIAL_S)
         if problem is not None:
             problem = explain(addresses[0], problem)
         elif self.node is not None:
@@ -298,9 +297,11 @@ class Network:
         assert self.node is not None, "open_dht comes first"
         for pause_s in PATIENCE_S if patient else (0.0,):
             sent = time.time()
-            if (answer := await self._ping(peer_id)) is not None:
+            try:
+                answer = await self._ping(peer_id)
                 break
-            await asyncio.sleep(pause_s)
+            except FAILURES:
+                await asyncio.sleep(pause_s)
         else:
             return f"peer {peer_id} does not answer as a DHT node; is it still running, and of the same version?"
         if not answer.available:
@@ -320,14 +321,19 @@ class Network:
                 group.create_task(self._presenting.pass_on(peer_id))
 
     async def _ping(self, peer_id: str) -> Any:
-        """Return what a connected peer answers as a node of the DHT; None if it does not."""
+        """Return what a peer answers as a node of the DHT. Raises one of FAILURES: TimeoutError if it says nothing."""
         assert self.node is not None, "open_dht comes first"
         protocol = self.node.protocol
         request = dht_pb2.PingRequest(peer=protocol.node_info, validate=True)
+        return await protocol.get_stub(PeerID.from_base58(peer_id)).rpc_ping(request, timeout=RPC_S)
+
+    async def _is_silent(self, peer_id: str) -> bool:
+        """Say whether nothing comes back from a peer; one that has just begun says that it is no node yet."""
         try:
-            return await protocol.get_stub(PeerID.from_base58(peer_id)).rpc_ping(request, timeout=RPC_S)
-        except FAILURES:
-            return None
+            await self._ping(peer_id)
+        except FAILURES as error:
+            return isinstance(error, TimeoutError)
+        return False
 
     async def _look_up(self, node_id: DHTID) -> None:
         assert self.node is not None, "open_dht comes first"
@@ -363,8 +369,3 @@ class Network:
             async with asyncio.timeout(CLOSE_S):
                 if self.node is not None:
                     await self.node.shutdown()
-
-
-def clock_skew(sent: float, received: float, theirs: float) -> float:
-    """Return how many seconds a clock is ahead that showed `theirs` at some time from `sent` to `received`."""
-    return max(0.0, theirs - received) + min(0.0, theirs - sent)

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from hivemind.p2p import P2P, P2PDaemonError, P2PHandlerError, PeerID, p2p_daemon
 
-from configs.errors import NetworkError, UsageError
-from configs.files import discard
+from configs.errors import NetworkError, StateError, UsageError
+from configs.files import discard, disk_errors
 from dht.streams import raise_limit
 
 START_S = 120.0  # p2pd says itself when it is ready; this only ends a start that will never come to an end
@@ -86,7 +86,7 @@ async def start_p2pd(
 
     Addresses in `announce` have no peer id, those in `relays` have one. Cancellation leaves no process behind.
 
-    Raises NetworkError (the port is taken, it does not start) or UsageError (a host that is no IP address).
+    Raises NetworkError (the port is taken, it does not start), UsageError (a host that is no IP address) or StateError.
     """
     raise_limit()
     _end_orphan(_pid_file(identity_path), identity_path)
@@ -117,8 +117,9 @@ async def start_p2pd(
     for task in (control._read_task, control._write_task):  # that they broke off is said by `p2pd_broken`, in one line
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
-        _pid_file(identity_path).write_text(str(p2p._child.pid))
-    except OSError:
+        with disk_errors(_pid_file(identity_path)):
+            _pid_file(identity_path).write_text(str(p2p._child.pid))
+    except StateError:
         await stop_p2pd(p2p, identity_path)
         raise
     return p2p

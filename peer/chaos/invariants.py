@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dht.membership import ACT_TICKS, HOLD_TICKS
-from peer.block.timing import CLOSE_SHARE
+from peer.block.timing import CLOSE_SHARE, LIST_SHARE
 from peer.chaos.daemons import Life, RoundLine, Sample
 from peer.chaos.schedule import Fault
 from peer.workers.supervisor import LEAST_ANSWER_S
@@ -19,6 +19,7 @@ GOES_ON_ROUNDS = 2  # after one fault, until those whom it leaves a majority sea
 LAPSE_ROUNDS = HOLD_TICKS + ACT_TICKS + 2  # until those whom it leaves no majority do: the others' records must lapse
 AGREE_ROUNDS = 20  # after the last fault, until all have the same bits
 AGREE_S = 45.0  # the same where so many rounds take less: a network's own waits are not shortened with them
+CUT_SHARE = 0.4  # of a round, in the preset of these swarms: when gathering ends
 LOST_ROUNDS = 2.0  # of a peer's work, that may go with one of its processes: the unfinished one, and what was not seen
 KEPT_ROUNDS = 8  # of a block with one holder, that may go with it: those since it was fetched by its keepers
 OPEN_ROUNDS = 6.0  # whose work is on its way when a play ends
@@ -84,16 +85,26 @@ def waits_for_nobody(seen: Seen) -> list[str]:
     """While the dead count, for `LAPSE_ROUNDS`, the others' rounds end when they should: the dead cost the cut at most.
 
     Of each of them the median counts: one round in which the machine itself stood still is none in which it waited.
+    So does what was usual before: what became later by less than the cut and the lists waited for nobody.
     """
     broken = []
     for done in _singles(seen):
         began = math.ceil(seen.tick(done.began))
         for peer in _bystanders(seen, done):
-            lines = [line for line in seen.rounds(peer) if began <= line.round < began + LAPSE_ROUNDS]
-            took_s = [line.at - (seen.genesis + line.round * seen.tick_s) for line in lines]
-            if took_s and (usual_s := statistics.median(took_s)) > CLOSE_SHARE * seen.tick_s:
-                broken.append(f"peer {peer}'s rounds took {usual_s:.2f} s after {done.fault.kind}")
+            before_s = _usual_s(seen, peer, began - LAPSE_ROUNDS, began)
+            after_s = _usual_s(seen, peer, began, began + LAPSE_ROUNDS)
+            allowed_s = max(CLOSE_SHARE * seen.tick_s, before_s + (CUT_SHARE + LIST_SHARE) * seen.tick_s)
+            if after_s > allowed_s:
+                broken.append(
+                    f"peer {peer}'s rounds took {after_s:.2f} s after {done.fault.kind}, {before_s:.2f} s before"
+                )
     return broken
+
+
+def _usual_s(seen: Seen, peer: int, first: int, last: int) -> float:
+    """Return how long the rounds from `first` to before `last` took, by the median; 0 if there were none."""
+    lines = [line for life in seen.lives[peer] for line in life.rounds if first <= line.round < last]
+    return statistics.median([line.at - (seen.genesis + line.round * seen.tick_s) for line in lines] or [0.0])
 
 
 def agreed_at(seen: Seen) -> RoundLine | None:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from configs.corpus import DomainInfo
-from configs.errors import ConfigError, DataError, NetworkError, PeerError, ShoalError, StateError, UsageError
+from configs.errors import (
+    ConfigError,
+    DataError,
+    NetworkError,
+    PeerError,
+    RefusedError,
+    ShoalError,
+    StateError,
+    UsageError,
+)
 from configs.files import read_bytes, read_model, write_file, write_json
 from configs.kept import spell
 from configs.load import Settings
@@ -162,12 +171,14 @@ async def _join(
 ) -> Entry:
     try:
         peers = await network.connect(config.initial_peers)
-    except NetworkError as error:
+        description, peer = await _described(network, peers, config.run_id)
+    except RefusedError:
+        raise
+    except NetworkError as error:  # nobody is there, or those who are have too much to do to describe the run
         if saved is None or not known:
             raise
         log.warning("%s; trying the peers of last time", error)
         return await _resume(config, network, saved, known)
-    description, peer = await _described(network, peers, config.run_id)
     spec = description.spec
     if admission != spec.admission:
         raise UsageError(

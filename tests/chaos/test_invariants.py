@@ -81,6 +81,16 @@ def test_nobody_waits_for_the_dead(took_s: float, waits: bool) -> None:
     assert bool(waits_for_nobody(play)) == waits
 
 
+def test_a_machine_that_was_slow_before_waits_for_nobody() -> None:
+    def others(took_s: float) -> list[RoundLine]:
+        slow = rounds(1, FAULT, took_s=1.2)
+        return slow + rounds(FAULT, FAULT + LAPSE_ROUNDS, "sealed 3 of 4", took_s)
+
+    for took_s, waits in ((1.75, False), (1.85, True)):
+        play = seen({0: others(took_s), 1: [], 2: others(took_s), 3: others(took_s)}, killed())
+        assert bool(waits_for_nobody(play)) == waits
+
+
 def test_beside_another_fault_nothing_is_said_of_a_single_one() -> None:
     slow = rounds(FAULT, 30, "sealed 2 of 4", 3.0)
     other = Done(Fault(kind="kill", peers=(2,)), FAULT + 6.0, FAULT + 9.0)

@@ -21,9 +21,10 @@ from hivemind.utils import MSGPackSerializer
 
 import dht.network
 from benchmarks.patience import HANG_S, patience
-from configs.errors import NetworkError, UsageError
+from configs.clock import clock_skew
+from configs.errors import NetworkError, StateError, UsageError
 from dht.identity import Identity
-from dht.network import Network, clock_skew, open_network
+from dht.network import Network, open_network
 from dht.records import MemberRecord, member_key, sign_record
 
 TICK_S = 30.0
@@ -286,6 +287,39 @@ def test_a_connection_over_which_nobody_answers_is_closed_and_dialled_anew(
             async with patience("the two to be connected again"):
                 while two.peer_id not in one.neighbours() or await one.connected() != {two.peer_id}:
                     await acquainted(one, two.peer_id, addresses)
+
+    run(main())
+
+
+def test_a_disk_that_takes_no_process_id_is_one_error(identity_paths: list[Path], tmp_path: Path) -> None:
+    key = Path(shutil.copy(identity_paths[0], tmp_path / "identity.key"))
+    key.with_name("identity.key.p2pd").mkdir()
+
+    async def main() -> None:
+        async with open_network(key, host="127.0.0.1"):
+            pass
+
+    with pytest.raises(StateError, match=r"cannot write .*identity\.key\.p2pd"):
+        run(main())
+    assert not p2pds(tmp_path)
+
+
+def test_who_has_only_begun_is_not_hung_up_on(identity_paths: list[Path], run_id: str) -> None:
+    """Its libp2p is there before it is a node of the DHT, and it asks which run this is meanwhile."""
+
+    async def main() -> None:
+        async with (
+            open_network(identity_paths[0], host="127.0.0.1") as one,
+            open_network(identity_paths[1], host="127.0.0.1") as two,
+        ):
+            await one.open_dht([], run_id, TICK_S)
+            await one.serve(Slow())
+            await two.connect(await one.addresses())
+            asking = asyncio.ensure_future(two.stub(Slow, one.peer_id).rpc_slow(MESSAGE()))
+            await one.remember(two.peer_id, await two.addresses())
+            await asyncio.gather(*(task for task in one._tasks if "acquaint" in task.get_name()))
+            await asking
+            assert await one.connected() == {two.peer_id}
 
     run(main())
 

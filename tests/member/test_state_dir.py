@@ -147,6 +147,14 @@ def test_whoever_was_reached_may_describe_the_run(start: Callable[..., Entry], o
         start("fourth", FakeNetwork(other, mute=["mute", "other"]), initial_peers=(ADDRESS,))
 
 
+def test_who_was_in_the_run_comes_back_although_nobody_has_the_time_to_describe_it(
+    start: Callable[..., Entry], other: Entry, again: Callable[[bool], Entry]
+) -> None:
+    assert again(True).spec == other.spec
+    entry = start("mine", FakeNetwork(other, mute=["mute", "other"]), initial_peers=(ADDRESS,))
+    assert entry.spec == other.spec and entry.library.has_tokenizer
+
+
 def test_a_blob_that_was_cut_off_is_wanted_again(tmp_path: Path, again: Callable[[bool], Entry]) -> None:
     library = again(False).library
     shard = library.domains[0].shards[0]
