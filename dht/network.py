@@ -283,7 +283,8 @@ class Network:
             await hang_up(self.p2p, PeerID.from_base58(peer_id))
         problem = await self._dial(peer_id, addresses, REDIAL_S)
         if problem is not None:
-            problem = explain(addresses[0], problem)
+            is_new = "dial backoff" not in problem or peer_id not in self.failures  # else the last reason still holds
+            problem = explain(addresses[0], problem) if is_new else self.failures[peer_id]
         elif self.node is not None:
             problem = await self._greet(peer_id)
         if problem is None:

@@ -19,7 +19,7 @@ def why_unseen(trace: Trace) -> str:
     if trace.is_present:
         if trace.is_connected or not trace.failure:
             return ""
-        return f"it is heard through others, and cannot be dialled from here: {trace.failure}"
+        return f"its record still holds, and it cannot be dialled from here: {trace.failure}"
     silent = f"silent for {trace.silent_s:,.0f} s"
     if trace.is_connected:
         return f"{silent}, though it is connected: its machine sleeps or is too busy, or its clock is off"
