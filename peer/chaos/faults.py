@@ -57,6 +57,7 @@ class Stage:
     saved: dict[int, list[int]] = field(default_factory=dict)  # peer → its counter of tokens at each start
     done: list[Done] = field(default_factory=list)  # all faults so far
     orphan: Orphan | None = None
+    busy: dict[int, asyncio.Lock] = field(default_factory=dict)  # peers to which something is being done
     genesis: float = 0.0
     tick_s: float = 1.0
 
@@ -290,7 +291,7 @@ async def _visit(stage: Stage, kind: str) -> None:
 async def _start_twin(stage: Stage, index: int) -> None:
     twin, daemon = stage.visitor, stage.daemons[index]
     assert twin is not None
-    shutil.copytree(daemon.files, twin.state_dir, ignore=shutil.ignore_patterns("*.lock", "daemon.json", "*.p2pd"))
+    shutil.copytree(daemon.files, twin.state_dir, ignore=shutil.ignore_patterns("*.lock"))
     others = [each for each in stage.daemons if each is not daemon and each.is_ready]
     await twin.start(["join", others[0].address])
     if not await twin.begun(START_S):
@@ -304,7 +305,9 @@ async def _end_twin(stage: Stage, index: int) -> None:
     twin, daemon = stage.visitor, stage.daemons[index]
     assert twin is not None
     warned = [w for each in (twin, daemon) for life in each.lives for s in life.samples for w in s.warnings]
-    warned += [line for each in (twin, daemon) for line in each.log.splitlines() if "twice" in line]
+    warned = [
+        line for line in (*warned, twin.log, daemon.log) if "with this peer's identity" in line or "twice" in line
+    ]
     if twin.is_running and not warned:
         stage.broken.append("two processes with one identity ran side by side, and neither said so")
     twin.signal(signal.SIGTERM)
