@@ -13,6 +13,7 @@ from pathlib import Path
 
 from configs.files import discard, write_json
 
+NOTE = "temporary.json"  # in a state directory
 PREFIXES = ("shoal-", "pymp-", "hivemind-")  # of what is noted; a note that names anything else is not believed
 
 
@@ -38,9 +39,19 @@ def _remove(note: Path) -> None:
         pid, paths = int(said["pid"]), [Path(str(path)) for path in said["paths"]]
     except (OSError, ValueError, LookupError, TypeError):
         return
-    if pid == os.getpid():  # they are this process's own, which holds the place once more
+    if _lives(pid):  # it is this one, which holds the place once more, or the one of whose place this is a copy
         return
     for path in paths:
         if path.parent in (Path(tempfile.gettempdir()), Path("/tmp")) and path.name.startswith(PREFIXES):
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is somebody else's
+        return True
+    return pid > 0

@@ -9,7 +9,6 @@ thousand of them, in 18 kB, overflow the stack and end the process. Importing th
 
 import logging
 import threading
-from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -38,6 +37,10 @@ MAX_VALUE_BYTES = MAX_RECORD_BYTES + MAX_CHAIN_BYTES + 16  # a record, and the i
 MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
 MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "group": GroupRecord, "exclusion": ExclusionRecord}
+# What is remembered of checked entries: of each place (a key and a subkey) the newest and the one before, which
+# other nodes may still tell. Bounded by their number alone, a long run would keep thousands that nobody repeats.
+KEPT_OF_PLACE, KEPT_PLACES = 2, 4096
+_known: dict[tuple[bytes, bytes], tuple[tuple[Any, Opened[Any]], ...]] = {}
 ROUNDING_S = 1e-3  # by which an expiration may be later than it should
 
 
@@ -58,7 +61,6 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
         return True
 
 
-@lru_cache(maxsize=4096)  # each node on the way repeats the same entries
 def check(
     key: bytes,
     subkey: bytes,
@@ -70,11 +72,30 @@ def check(
 ) -> Opened[Record]:
     """Return the record that an entry of the DHT of a run holds, of one closed by `admission` if that is given.
 
+    Each node on the way repeats the same entries, so the last ones of each place are remembered, as they were checked.
+
     `key` is the SHA-1 of the raw key; `subkey` and `value` are hivemind's msgpack of a string and of bytes.
 
     Raises PeerError: a regular value (whose "subkey" is None, and which would block the dictionary of everybody),
     another peer's subkey, another key, another run, a far expiration, a wrong signature, no invitation, too many bytes.
     """
+    entry = value, expiration, run_id, tick_s, admission
+    place = key, subkey
+    known = _known.get(place, ())
+    opened = next((each for said, each in known if said == entry), None)
+    if opened is None:
+        opened = _checked(key, subkey, *entry)
+        known = (*known[1 - KEPT_OF_PLACE :], (entry, opened))
+    _known.pop(place, None)
+    _known[place] = known  # the last of all: what nobody has asked for in the longest time goes first
+    if len(_known) > KEPT_PLACES:
+        del _known[next(iter(_known))]
+    return opened
+
+
+def _checked(
+    key: bytes, subkey: bytes, value: bytes, expiration: float, run_id: str, tick_s: float, admission: str | None
+) -> Opened[Record]:
     owner, data = _unpack(subkey), _unpack(value)
     if not isinstance(owner, str) or not isinstance(data, bytes):
         raise PeerError("not a signed record under a peer's subkey")

@@ -23,7 +23,7 @@ from configs.allocator import keep_pages
 from configs.files import write_json
 from configs.kept import MACHINE_FILE, to_keep
 from configs.load import Settings
-from configs.temporary import note_temporary, remove_noted
+from configs.temporary import NOTE, note_temporary
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from dht.membership import TWIN, Membership
@@ -75,7 +75,6 @@ log = logging.getLogger(__name__)
 
 OnTick = Callable[[Status], None]
 
-TEMPORARY = "temporary.json"  # of a state directory: what its daemon has elsewhere, should it be killed
 TIMER_S = 0.002  # how early a timer may fire
 FINISH_S = 12.0  # for the rounds under way, before their work is left for later
 HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
@@ -105,14 +104,14 @@ async def live(settings: Settings) -> None:
     """Found, join or resume a run, and take part in it until told to leave."""
     config = settings.peer
     key = config.state_dir / "identity.key"
-    leaving, note = asyncio.Event(), config.state_dir / TEMPORARY
-    with leave_on_signals(leaving) as has_begun, remove_noted(note):
+    leaving = asyncio.Event()
+    with leave_on_signals(leaving) as has_begun:
         identity = Identity.load_or_create(key)
         book = AddressBook(config.state_dir / "address_book.json")
         known = [address for addresses in book.peers().values() for address in addresses]
         admission = open_admission(config, identity, saved_spec(config.state_dir))
         async with open_workers(config) as workers, open_way(config, key, known, admission) as network:
-            note_temporary(note, [*workers.temporary, *network.temporary])
+            note_temporary(config.state_dir / NOTE, [*workers.temporary, *network.temporary])
             entry = await enter(settings, identity, network, book, admission.key if admission else None)
             advised = entry.advised(settings)
             workers.configure(advised.peer)

@@ -57,6 +57,7 @@ class Stage:
     saved: dict[int, list[int]] = field(default_factory=dict)  # peer → its counter of tokens at each start
     done: list[Done] = field(default_factory=list)  # all faults so far
     orphan: Orphan | None = None
+    busy: dict[int, asyncio.Lock] = field(default_factory=dict)  # peers to which something is being done
     genesis: float = 0.0
     tick_s: float = 1.0
 
@@ -223,9 +224,13 @@ async def _do_to(stage: Stage, fault: Fault, index: int, daemon: Daemon) -> None
 
 
 async def _kill_holders(stage: Stage) -> None:
-    statuses = [status for daemon in stage.daemons if (status := await daemon.status()) is not None]
-    held = {block.block: block for block in statuses[0].blocks if block.block.startswith("expert.") and block.holders}
-    block = min(held.values(), key=lambda each: (len(each.holders), each.block))
+    block = None
+    while block is None:  # peers take turns: at times all of them hold the same
+        await asyncio.sleep(stage.tick_s)
+        statuses = [status for daemon in stage.daemons if (status := await daemon.status()) is not None]
+        experts = [block for block in statuses[0].blocks if block.block.startswith("expert.")] if statuses else []
+        held = [block for block in experts if 0 < len(block.holders) < len(stage.daemons)]
+        block = min(held, key=lambda each: (len(each.holders), each.block), default=None)
     stage.orphan = Orphan(block.block, block.version, time.time())
     for index, daemon in enumerate(stage.daemons):
         if daemon.peer_id in block.holders:
@@ -290,7 +295,7 @@ async def _visit(stage: Stage, kind: str) -> None:
 async def _start_twin(stage: Stage, index: int) -> None:
     twin, daemon = stage.visitor, stage.daemons[index]
     assert twin is not None
-    shutil.copytree(daemon.files, twin.state_dir, ignore=shutil.ignore_patterns("*.lock", "daemon.json", "*.p2pd"))
+    shutil.copytree(daemon.files, twin.state_dir, ignore=shutil.ignore_patterns("*.lock"))
     others = [each for each in stage.daemons if each is not daemon and each.is_ready]
     await twin.start(["join", others[0].address])
     if not await twin.begun(START_S):
@@ -303,8 +308,9 @@ async def _start_twin(stage: Stage, index: int) -> None:
 async def _end_twin(stage: Stage, index: int) -> None:
     twin, daemon = stage.visitor, stage.daemons[index]
     assert twin is not None
-    warned = [w for each in (twin, daemon) for life in each.lives for s in life.samples for w in s.warnings]
-    warned += [line for each in (twin, daemon) for line in each.log.splitlines() if "twice" in line]
+    said = [w for each in (twin, daemon) for life in each.lives for s in life.samples for w in s.warnings]
+    said += [twin.log, daemon.log]
+    warned = [text for text in said if "with this peer's identity" in text or "twice" in text]
     if twin.is_running and not warned:
         stage.broken.append("two processes with one identity ran side by side, and neither said so")
     twin.signal(signal.SIGTERM)

@@ -206,7 +206,8 @@ async def _open_daemons(
 async def _watched(stage: Stage) -> AsyncIterator[None]:
     """Ask the daemons how they are, twice a tick, in the meantime."""
     async with asyncio.TaskGroup() as tasks:
-        watching = [tasks.create_task(_watch(daemon, stage.tick_s)) for daemon in stage.daemons]
+        watched = [*stage.daemons, *([stage.visitor] if stage.visitor else [])]
+        watching = [tasks.create_task(_watch(daemon, stage.tick_s)) for daemon in watched]
         try:
             yield
         finally:
@@ -284,12 +285,21 @@ def seen_of(stage: Stage, done: Sequence[Done], since: float) -> Seen:
 
 async def _do(stage: Stage, fault: Fault, begin: float, done: list[Done], say: Say) -> None:
     await asyncio.sleep(max(0.0, begin + fault.at * stage.tick_s - time.time()))
+    async with contextlib.AsyncExitStack() as held:
+        for peer in sorted(fault.victims()) if fault.kind not in ON_LINKS else ():
+            # A restart may take longer than was planned; what comes next waits for it.
+            await held.enter_async_context(stage.busy.setdefault(peer, asyncio.Lock()))
+        await _do_now(stage, fault, done, say)
+
+
+async def _do_now(stage: Stage, fault: Fault, done: list[Done], say: Say) -> None:
     began = time.time()
     who = f" of {', '.join(stage.daemons[peer].name for peer in sorted(fault.victims()))}" if fault.victims() else ""
     say(f"tick {(began - stage.genesis) / stage.tick_s:.1f}: {fault.kind}{who}")
     await faults.do(stage, fault)
     if not fault.is_final and fault.kind not in MOMENTARY:
-        await asyncio.sleep(max(0.0, fault.ticks * stage.tick_s - (time.time() - began)))
+        since = time.time() if fault.kind == "twin" else began  # a start is no part of the time side by side
+        await asyncio.sleep(max(0.0, fault.ticks * stage.tick_s - (time.time() - since)))
         await faults.undo(stage, fault)
         say(f"tick {(time.time() - stage.genesis) / stage.tick_s:.1f}: the end of {fault.kind}{who}")
     done.append(Done(fault, began, time.time()))
@@ -353,7 +363,7 @@ def _miscounted(stage: Stage) -> list[str]:
             stage.saved[index],
             counted=max(int(each.get(daemon.peer_id, 0)) for each in ages),
             ends=sum(fault.kind.endswith("_worker") for fault in own),
-            is_damaged=any(fault.kind == "damage" for fault in own),
+            is_damaged=any(fault.kind in ("damage", "twin") for fault in own),  # nor is the work of who is left out
         )
         wrong += counts_what_was_trained(work, stage.tick_s)
     return wrong

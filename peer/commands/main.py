@@ -15,6 +15,7 @@ import typer
 
 from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
+from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
 from peer.commands import admission, answers, logs, models
 from peer.commands.options import (
@@ -294,11 +295,12 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
 
         for address in own.initial_peers:
             parse_address(address)
-    with local.hold_state_dir(own.state_dir):  # before the imports, which take seconds
+    note = own.state_dir / NOTE
+    with local.hold_state_dir(own.state_dir), remove_noted(note):  # before the imports, which take seconds
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once; the daemon has its own handler
         from peer.workers.ranks import preload
 
-        preload()  # the workers' imports run beside the daemon's own
+        note_temporary(note, preload())  # the workers' imports run beside the daemon's own
         import peer.daemon
 
         peer.daemon.run(settings)

@@ -15,6 +15,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, packed, unpacked
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 END_S = 10.0  # seconds that a killed process has to end, after which it is left to the kernel
 
 
-def preload() -> None:
-    """Start the fork server, which imports what workers need; returns at once. For the main thread.
+def preload() -> list[Path]:
+    """Start the fork server, which imports what workers need; returns at once its temporary folders.
+
+    For the main thread.
 
     Workers are forked from this clean, single-threaded process: the first step comes a tenth of a second after
     a start. Call it before the daemon's own imports, so that both import side by side.
@@ -41,6 +45,7 @@ def preload() -> None:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, handler)
+    return [Path(get_temp_dir())]
 
 
 def run(sock: socket.socket, setup: Setup, snapshot: Tensor, anchor: Tensor) -> None:

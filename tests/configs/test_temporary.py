@@ -44,10 +44,12 @@ def test_a_note_removes_nothing_but_temporary_files_of_ours(place: Path) -> None
         assert (foreign / "cat").exists() and elsewhere.exists() and not linked.is_symlink()
 
 
-def test_what_this_process_has_noted_itself_stays(place: Path) -> None:
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()])
+def test_what_a_living_process_has_noted_stays(place: Path, pid: int) -> None:
+    """Of one that runs, too: the note may be one in a copy of its state directory."""
     folder = place / "pymp-abc"
     folder.mkdir()
-    noted_by(os.getpid(), place / "note", folder)
+    noted_by(pid, place / "note", folder)
     with remove_noted(place / "note"):
         assert folder.exists()
 

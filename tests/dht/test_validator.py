@@ -6,6 +6,7 @@ from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
 
 from configs.corpus import DomainInfo, ShardInfo
+from dht import validator
 from dht.identity import Identity
 from dht.records import (
     MIN_LIFETIME_S,
@@ -14,6 +15,7 @@ from dht.records import (
     MemberRecord,
     domain_key,
     member_key,
+    open_envelope,
     sign_record,
 )
 from dht.validator import RecordValidator
@@ -118,3 +120,27 @@ def test_extensions_in_one_another_are_refused_before_they_fill_the_stack() -> N
     dictionary = DictionaryDHTValue()
     dictionary.store("peer", b"record", NOW)
     assert MSGPackSerializer.loads(MSGPackSerializer.dumps(dictionary)).packb() == dictionary.packb()
+
+
+def test_of_each_place_the_newest_entries_are_remembered_and_no_more(
+    identities: list[Identity], run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record is renewed every other tick, for months."""
+    known: dict[object, object] = {}
+    monkeypatch.setattr(validator, "_known", known)
+    monkeypatch.setattr(validator, "KEPT_PLACES", 2)
+    opened = []
+    monkeypatch.setattr(validator, "open_envelope", lambda data: opened.append(data) or open_envelope(data))
+
+    def made(identity: Identity, issued: float) -> DHTRecord:
+        value = sign_record(identity, "member", MemberRecord(run_id=run_id), issued)
+        return entry(identity, run_id, value=value, expiration_time=issued + 60.0)
+
+    told = [made(identities[0], NOW + number) for number in range(10)]
+    for record in (*told, told[9], told[8], told[9]):  # the last two of them are repeated by others
+        assert RecordValidator(run_id, TICK_S).validate(record)
+    assert len(opened) == 10 and sum(map(len, known.values())) == 2  # type: ignore[arg-type]
+    assert RecordValidator(run_id, TICK_S).validate(told[7]) and len(opened) == 11
+    for identity in identities[:3]:
+        assert RecordValidator(run_id, TICK_S).validate(made(identity, NOW))
+    assert len(known) == 2
