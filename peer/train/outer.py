@@ -136,14 +136,17 @@ def outer_step(
     """Return the state after one round: b ← μb + Δ̄, φ ← φ − α(Δ̄ + μb), Nesterov as in DiLoCo (2311.08105, 2)."""
     ordered = sorted(contributions, key=lambda c: c.peer_id)
     fresh = believed([c.tokens - state.ages.get(c.peer_id, 0) for c in ordered], spec)
-    ages = grown(state.ages, ordered, fresh)
-    common = common_tokens_of(spec, state.block)
     shares, trust = weights(ordered, fresh), state.trust
     if spec.outer.combine == "robust" and len(ordered) >= ROBUST_MEMBERS:
+        fresh = [int(tokens) for tokens in capped(fresh, 1.0)]  # nobody's word alone makes the schedule faster
         offered = [c.peer_id for c in ordered], [c.values for c in ordered], [c.norm for c in ordered]
         factors, trust = judged(*offered, state.momentum, state.trust)
         shares = robust_weights(ordered, fresh, factors)
-    told = replace(state, trust=trust)
+    told, ages, common = (
+        replace(state, trust=trust),
+        grown(state.ages, ordered, fresh),
+        common_tokens_of(spec, state.block),
+    )
     return nesterov(told, ordered, shares, spec.outer, round_=round_, ages=ages, common_tokens=common)
 
 
@@ -234,8 +237,11 @@ def weights(ordered: Sequence[Contribution], fresh: Sequence[int]) -> list[float
 
 
 def robust_weights(ordered: Sequence[Contribution], fresh: Sequence[int], factors: Sequence[float]) -> list[float]:
-    """Return the same where members may be hostile: with lower caps, and each by what its offer was judged to be."""
-    counted = [tokens * factor for tokens, factor in zip(capped(fresh, 1.0), factors, strict=True)]
+    """Return the same where members may be hostile: with lower caps, and each by what its offer was judged to be.
+
+    The new tokens are capped already, for the ages as well.
+    """
+    counted = [tokens * factor for tokens, factor in zip(fresh, factors, strict=True)]
     return _shares(ordered, counted, norm_scales(ordered, ROBUST_NORM_CAP))
 
 

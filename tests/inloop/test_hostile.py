@@ -93,6 +93,8 @@ def train(spec: RunSpec, identities: list[Identity], folder: Path, attack: str =
     """Return the states of all members in the end."""
     folder.mkdir()
     swarm = InLoopSwarm(spec, identities, folder, seed=3)
+    for member in swarm.members:  # who is faster counts as most do, which is not what is looked at here
+        member.step_s = 0.2
     states: list[OuterState] = []
 
     async def main() -> None:
@@ -141,4 +143,4 @@ def test_a_liar_among_five_takes_nothing_from_the_others(
     elif attack in REFUSED:
         assert liar not in state.ages and liar not in state.trust
     else:
-        assert 0 < state.ages[liar] < 2**40
+        assert 0 < state.ages[liar] <= max(state.ages[each.peer_id] for each in identities[: MEMBERS - 1])

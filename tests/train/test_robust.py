@@ -188,11 +188,13 @@ def test_below_five_members_only_norms_are_clipped(members: str, is_judged: bool
     assert bool(after.trust) is is_judged
 
 
-def test_false_tokens_weigh_no_more_than_the_median() -> None:
+def test_false_tokens_weigh_and_age_no_more_than_the_median() -> None:
     fair = step(begin(), honest(1, "abcde"))
     offers = honest(1, "abcde")
     boast = Contribution("e", offers[4].values, 2**32, offers[4].norm, "all")
-    assert torch.equal(step(begin(), [*offers[:4], boast]).phi, fair.phi)
+    after = step(begin(), [*offers[:4], boast])
+    assert torch.equal(after.phi, fair.phi) and after.ages == fair.ages
+    assert step(begin(), [*offers[:4], boast], "mean").age > fair.age  # there it is a part of the run
 
 
 def test_what_is_hidden_in_few_values_is_seen_by_the_signed_norm(monkeypatch: pytest.MonkeyPatch) -> None:
