@@ -105,6 +105,18 @@ def pids_in(peer: Peer) -> list[str]:
 
 
 @needs_namespaces
+def test_what_runs_at_a_peer_can_be_killed_without_the_network() -> None:
+    with open_links([Link(), Link()]) as links:
+        inside = [subprocess.Popen(peer.command("sleep", "100")) for peer in links.peers]
+        until(lambda: [pids_in(peer) for peer in links.peers], all, "both to run")
+        links.peers[1].kill_all()
+        assert inside[1].wait(HANG_S) == -signal.SIGKILL and inside[0].poll() is None
+        assert len(links.counts()) == 2 and is_running(links.relay_pid())
+        inside[0].kill()
+        inside[0].wait()
+
+
+@needs_namespaces
 def test_nothing_is_left_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), open_links([Link(), Link()]) as links:
         relay = links.relay_pid()
