@@ -44,7 +44,7 @@ def test_a_note_removes_nothing_but_temporary_files_of_ours(place: Path) -> None
         assert (foreign / "cat").exists() and elsewhere.exists() and not linked.is_symlink()
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()])
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()], ids=["own", "parent"])
 def test_what_a_living_process_has_noted_stays(place: Path, pid: int) -> None:
     """Of one that runs, too: the note may be one in a copy of its state directory."""
     folder = place / "pymp-abc"
