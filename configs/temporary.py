@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from configs.errors import ShoalError
 from configs.files import discard, write_json
 
 NOTE = "temporary.json"  # in a state directory
@@ -26,10 +27,14 @@ def note_temporary(note: Path, paths: Sequence[Path]) -> None:
 def remove_noted(note: Path) -> Iterator[None]:
     """Remove what a process that was killed has noted, and, in the end, the note of this one, which has ended in peace.
 
-    For a place that one process has at a time. A note that is damaged is passed over.
+    For a place that one process has at a time. A note that is damaged is passed over. Peace is a ShoalError as well.
     """
     _remove(note)
-    yield
+    try:
+        yield
+    except ShoalError:
+        discard(note)
+        raise
     discard(note)
 
 

@@ -47,7 +47,7 @@ def shoal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command]:
         return told.pop().peer
 
     monkeypatch.setattr(peer.daemon, "run", begin)
-    monkeypatch.setattr(peer.workers.ranks, "preload", lambda: None)
+    monkeypatch.setattr(peer.workers.ranks, "preload", list)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").write_text((PRESETS / "tiny.toml").read_text() + "\n[peer]\nthreads = 1\n")
     root = logging.getLogger()

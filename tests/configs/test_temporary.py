@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.errors import StateError
 from configs.temporary import note_temporary, remove_noted
 
 GONE = 2**22 + 1  # no process has so high a number
@@ -42,6 +43,14 @@ def test_a_note_removes_nothing_but_temporary_files_of_ours(place: Path) -> None
     noted_by(GONE, place / "note", foreign, elsewhere, linked, place / "shoal-x" / ".." / "photos")
     with remove_noted(place / "note"):
         assert (foreign / "cat").exists() and elsewhere.exists() and not linked.is_symlink()
+
+
+@pytest.mark.parametrize("error", [StateError, RuntimeError])
+def test_a_mistake_leaves_no_note_and_a_crash_does(place: Path, error: type[Exception]) -> None:
+    with pytest.raises(error), remove_noted(place / "note"):
+        note_temporary(place / "note", [])
+        raise error("it ends")
+    assert (place / "note").exists() == (error is RuntimeError)
 
 
 @pytest.mark.parametrize("pid", [os.getpid(), os.getppid()], ids=["own", "parent"])
