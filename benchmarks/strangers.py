@@ -61,9 +61,11 @@ def main() -> int:
             box.stop()
     calm = (speeds["before"] + speeds["between"] + speeds["after"]) / 3
     tried = sum(sum(seen.values()) for each in refusals.values() for seen in each["seen"].values())
-    refused = sum(seen.get("refused", 0) for each in refusals.values() for seen in each["seen"].values())
+    refused = tried - sum(seen.get("answered", 0) for each in refusals.values() for seen in each["seen"].values())
     bars = [
-        at_least("outsider", "calls of an outsider and of a revoked member that are refused", refused / tried, 1.0),
+        at_least(
+            "outsider", "calls of an outsider and of a revoked member that are not answered", refused / tried, 1.0
+        ),
         at_least("outsider_speed", "members' tokens/s while he tries all of it", speeds["outsider"] / calm, 0.98),
         at_least("cost_of_one", "members' tokens/s beside a member who floods", speeds["flood"] / calm, 0.95),
         at_most("memory", "most memory of a daemon, MiB", max(held_mib.values()), MEMORY_MIB),
