@@ -15,7 +15,7 @@ from hivemind.p2p import P2P, P2PContext, PeerID
 from configs.errors import PeerError
 from dht.admission import HAS_ENDED, HOW_TO_JOIN, Admission
 from dht.invitations import Right
-from dht.limits import Limits, Refused
+from dht.limits import HOLD_S, Limits, Refused
 from dht.p2pd import hang_up
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,11 @@ class Gate:
         except Refused as refused:
             if refused.is_out:
                 self._put_out(context.remote_id)
+            if refused.is_held:
+                try:
+                    await asyncio.sleep(HOLD_S)
+                finally:
+                    self._limits.release(peer_id)
             raise PeerError(str(refused)) from None
         try:
             if delay_s:

@@ -1,8 +1,9 @@
 """What one caller may cost here: so many calls at once, and so many in a second. The rest waits, or is refused.
 
 A call beyond the rate waits for its turn, as a download over a fast line does; beyond those that may wait it is
-refused, which costs little, and whoever does not care is put out of the door for a while. All of it goes by the
-caller's peer id, which libp2p proves.
+refused, and the refusal comes late, for who asks again at once would cost more than an answer. Whoever does not care is
+put out of the door for a while; that comes last, for his next handshake costs more than many refusals. All of it goes
+by the caller's peer id, which libp2p proves.
 """
 
 import time
@@ -10,11 +11,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-CALLS_PER_S = 100.0  # of one peer: a round has some ten for each block, and a call for chunks brings up to 4 MiB
+CALLS_PER_S = 40.0  # of one peer: a round has some ten for each block, and a call for chunks brings up to 4 MiB
 BURST = 300  # calls that come at once without waiting: a member comes to a round of many blocks
 AT_ONCE = 192  # calls of one peer that wait or are being answered: more than the streams that it may hold
 ALL_AT_ONCE = 1024
-PATIENCE = 256  # calls of one peer that are refused, before it is put out
+HELD = 320  # calls of one peer whose refusal comes late; more are refused at once
+HOLD_S = 3.0  # after which it comes
+PATIENCE = 4096  # calls of one peer that are refused at once, before it is put out
 CALM_S = 10.0  # without a refusal, after which those before are forgotten
 OUT_S = 60.0  # for which somebody stays out
 MAX_CALLERS = 4096  # that are remembered, those who called last
@@ -31,11 +34,11 @@ class Caller:
 
 
 class Refused(Exception):
-    """A call that is not answered. `is_out`: its sender is to be disconnected, and called no more."""
+    """A call that is not answered. `is_out`: its sender is to be disconnected. `is_held`: to be said after `HOLD_S`."""
 
-    def __init__(self, is_out: bool) -> None:
+    def __init__(self, *, is_out: bool = False, is_held: bool = False) -> None:
         super().__init__("too many calls; ask again later")
-        self.is_out = is_out
+        self.is_out, self.is_held = is_out, is_held
 
 
 class Limits:
@@ -45,13 +48,20 @@ class Limits:
         self._now = now
         self._callers: OrderedDict[str, Caller] = OrderedDict()
         self._running: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
 
     def enter(self, peer_id: str) -> float:
-        """Let a call in, and return how many seconds it is to wait first; `leave` when it is over. Raises Refused."""
+        """Let a call in, and return how many seconds it is to wait first; `leave` when it is over.
+
+        Raises Refused; one that is held is to be given back by `release` when its sender has been told.
+        """
         caller, now = self._caller(peer_id), self._now()
         if now < caller.out_until:
             raise Refused(is_out=True)
         if self._running[peer_id] >= AT_ONCE or self._running.total() >= ALL_AT_ONCE:
+            if self._held[peer_id] < HELD:
+                self._held[peer_id] += 1
+                raise Refused(is_held=True)
             if self._running[peer_id] >= AT_ONCE:
                 self._offend(caller, now)
             raise Refused(is_out=now < caller.out_until)
@@ -64,6 +74,12 @@ class Limits:
         self._running[peer_id] -= 1
         if not self._running[peer_id]:
             del self._running[peer_id]
+
+    def release(self, peer_id: str) -> None:
+        """Note that a refusal that was held has been said."""
+        self._held[peer_id] -= 1
+        if not self._held[peer_id]:
+            del self._held[peer_id]
 
     def is_out(self, peer_id: str) -> bool:
         """Whether a peer has been put out, and must wait."""

@@ -20,6 +20,7 @@ from protocols.wire import Frames, call, each_frame
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 5.0  # for a header alone; who waits for it has a shorter deadline
 RETRY_S = 0.2
 PATIENCE_SHARE = 0.3  # the share of the time after which one sees whether the first source will be done in time
 # Relays join only while more than this is missing (seconds at the present rate; chunks): near the end both sources
@@ -56,6 +57,31 @@ class Group:
         """Return the share of that member's payload at which this peer begins: another one for every member."""
         fetching = sorted({*self.view, self.me} - {peer} | {self.me})  # its own it fetches when it was restarted
         return fetching.index(self.me) / len(fetching)
+
+
+async def look_at(group: Group, offers: Offers, held: Offer, source: str) -> None:
+    """Ask a member for the signed header of the offer that it has of a peer, and accuse who has signed another one."""
+    header, count = held.header, len(held.hashes)
+    request = OfferRequest(
+        block=group.block, round=group.round, peer=header.peer, wait_s=0.0, held=packed(range(count), count)
+    )
+    try:
+        stream = await call(group.stub(source).rpc_offer, request, LOOK_S)
+        async with aclosing(each_frame(stream, LOOK_S)) as frames:  # type: ignore[type-var]
+            envelope, manifest = await anext(frames, None), await anext(frames, None)
+        if envelope is None or manifest is None or bytes(envelope.data) == held.envelope:
+            return
+        hashes = bytes(manifest.data)[COUNT_BYTES:][: int.from_bytes(manifest.data[:COUNT_BYTES], "big") * HASH_BYTES]
+        about = group.block, group.round, header.peer
+        other = open_parcel(bytes(envelope.data), hashes, group.run_id, about, group.max_bytes)
+    except (NetworkError, PeerError) as error:
+        log.debug("%s does not show the offer of %s that it names: %s", source, header.peer, error)
+        return
+    except Exception:  # a mistake of ours: it costs this look
+        log.exception("%s could not be asked for the other offer of %s", source, header.peer)
+        return
+    if other.offer_id != held.offer_id:
+        offers.accuse(Equivocation(held, other))
 
 
 class Fetch:

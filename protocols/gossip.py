@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.errors import NetworkError, PeerError
-from protocols.fetching import RETRY_S, Fetch, Group
+from protocols.fetching import RETRY_S, Fetch, Group, look_at
 from protocols.offers import MAX_WAIT_S, HistoryRequest, ListRequest, OfferList, Offers, SealedRound
 from protocols.parcels import Offer
 from protocols.sealing import Mark, Quorum, Seal, seal
@@ -23,6 +23,7 @@ from protocols.wire import call
 log = logging.getLogger(__name__)
 
 CALL_S = 10.0  # for a call that needs no waiting at the other end
+LOOK_S = 0.5  # for the other face of a liar: a round does not wait long for who names what there is not
 SILENT_SHARE = 0.25  # of the time until the cut, that members get for whom nobody waits
 
 
@@ -104,8 +105,25 @@ async def close(
         peer: [m for m, heard in lists.items() if heard.offers.get(peer) == offer_id and m != group.me]
         for peer, offer_id in outcome.offers.items()
     }
-    sealed = await fetch_sealed(group, offers, outcome.offers, namers, fetch_s)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_expose(group, offers, held, fetch_s))
+        sealed = await fetch_sealed(group, offers, outcome.offers, namers, fetch_s)
     return Heard(outcome, held, sealed)
+
+
+async def _expose(group: Group, offers: Offers, lists: Mapping[str, Mapping[str, str]], timeout_s: float) -> None:
+    """Ask those who name another offer than is held here for its signed header: two such headers are the proof.
+
+    Where a liar's two faces are seen by as many members each, nothing of his is sealed, and nobody would meet both.
+    """
+    mine = offers.held(group.block, group.round)
+    faces = {
+        peer: next((m for m, named in lists.items() if named.get(peer, offer.offer_id) != offer.offer_id), None)
+        for peer, offer in mine.items()
+    }
+    deadline = asyncio.get_running_loop().time() + min(timeout_s, LOOK_S)
+    jobs = {peer: look_at(group, offers, mine[peer], namer) for peer, namer in faces.items() if namer is not None}
+    await _each(jobs, deadline)
 
 
 async def fetch_sealed(

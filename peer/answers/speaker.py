@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHARE = 0.03  # of the time, that answers may take while this peer trains
-SAVED_S = 60.0  # of it that are saved up, so that a person who asks now and then never waits
+SAVED_S = 20.0  # of it that are saved up, so that a person who asks now and then never waits
 
 
 class Leisure:

@@ -22,7 +22,7 @@ from dht.admission import HAS_ENDED, HOW_TO_JOIN, Admission
 from dht.gate import FOR_TRAINING, refusal
 from dht.identity import Identity
 from dht.invitations import Revocations, Right, invite, packed_revocations, public_half, revoke
-from dht.limits import AT_ONCE, PATIENCE
+from dht.limits import AT_ONCE, HELD, PATIENCE
 from dht.network import Network, open_network
 from dht.p2pd import FAILURES
 from dht.records import MemberRecord, sign_record
@@ -245,7 +245,7 @@ def test_who_calls_without_end_is_cut_off_and_the_others_are_answered(identity_p
     async def main() -> None:
         async with networks(identity_paths, [None, None, None]) as (inside, flooder, other):
             stub = flooder.stub(Echo, inside.peer_id, "test")
-            calls = [asyncio.ensure_future(stub.rpc_wait(MESSAGE())) for _ in range(AT_ONCE + PATIENCE)]
+            calls = [asyncio.ensure_future(stub.rpc_wait(MESSAGE())) for _ in range(AT_ONCE + HELD + PATIENCE)]
             async with asyncio.timeout(HANG_S):  # the last of those refused cuts off those that wait, too
                 ended = await asyncio.gather(*calls, return_exceptions=True)
             assert all(isinstance(each, FAILURES) for each in ended)

@@ -6,6 +6,7 @@ from dht.limits import (
     BURST,
     CALLS_PER_S,
     CALM_S,
+    HELD,
     MAX_CALLERS,
     OUT_S,
     PATIENCE,
@@ -75,10 +76,16 @@ def test_who_goes_on_is_out_for_a_while() -> None:
     world = World()
     for _ in range(AT_ONCE):
         world.limits.enter("x")
+    for _ in range(HELD):
+        with pytest.raises(Refused) as refused:
+            world.limits.enter("x")
+        assert refused.value.is_held and not refused.value.is_out
     for count in range(1, PATIENCE + 1):
         with pytest.raises(Refused) as refused:
             world.limits.enter("x")
-        assert refused.value.is_out == (count == PATIENCE)
+        assert not refused.value.is_held and refused.value.is_out == (count == PATIENCE)
+    for _ in range(HELD):
+        world.limits.release("x")
     for _ in range(AT_ONCE):
         world.limits.leave("x")
     world.now += OUT_S - 0.1
@@ -94,15 +101,19 @@ def test_refusals_now_and_then_are_forgotten() -> None:
     world = World()
     for _ in range(AT_ONCE):
         world.limits.enter("x")
-    for _ in range(4 * PATIENCE):
-        world.now += (CALM_S + 0.1) / (PATIENCE - 1) if _ % (PATIENCE - 1) else CALM_S + 0.1
-        with pytest.raises(Refused) as refused:
+    for _ in range(HELD):
+        with pytest.raises(Refused):
             world.limits.enter("x")
-        assert not refused.value.is_out
+    for _ in range(3):
+        for _ in range(PATIENCE - 1):
+            with pytest.raises(Refused) as refused:
+                world.limits.enter("x")
+            assert not refused.value.is_out
+        world.now += CALM_S + 0.1
 
 
 def test_callers_without_end_fill_no_memory() -> None:
     world = World()
     for number in range(MAX_CALLERS + 100):
         world.call(f"peer {number}")
-    assert len(world.limits._callers) == MAX_CALLERS and not world.limits._running
+    assert len(world.limits._callers) == MAX_CALLERS and not world.limits._running and not world.limits._held

@@ -603,6 +603,47 @@ def test_a_second_offer_that_nobody_has_sealed_is_not_fetched_but_proves_the_lie
     uvloop.run(main())
 
 
+def test_two_faces_that_are_seen_by_as_many_are_met_by_both(open_peers: Any, identities: list[Identity]) -> None:
+    """Nothing of the liar's is sealed then, so nobody would fetch the other one; the lists tell that there is one."""
+    liar = identities[2]
+
+    async def main() -> None:
+        async with open_members(open_peers, identities[:2]) as members:
+            faces = [offer_of(liar), offer_of(liar, PAYLOAD[::-1])]
+            lists: dict[str, OfferList] = {}
+            for member, face in zip(members, faces, strict=True):
+                await member.serve_offer()
+                await member.offers.put(face)
+                lists[member.peer_id] = OfferList(
+                    offers={liar.peer_id: face.offer_id}, marks=[(MARK.version, MARK.digest)], state_bytes=8
+                )
+            for member in members:
+                heard = await close(member.group(members), member.offers, lists, HANG_S)
+                assert liar.peer_id not in heard.seal.offers
+                proof = member.offers.proofs[BLOCK, 1, liar.peer_id]
+                assert set(proof.envelopes) == {face.envelope for face in faces}
+                assert member.offers.traffic.bytes_in == 0  # the headers are all that came
+
+    uvloop.run(main())
+
+
+def test_a_name_without_an_offer_accuses_nobody(open_peers: Any, identities: list[Identity]) -> None:
+    async def main() -> None:
+        async with open_members(open_peers, identities[:2]) as (one, two):
+            for member in (one, two):
+                await member.serve_offer()
+                await member.offers.put(offer_of(identities[2]))
+            marks = [(MARK.version, MARK.digest)]
+            lists = {
+                one.peer_id: OfferList(offers={}, marks=marks, state_bytes=8),
+                two.peer_id: OfferList(offers={identities[2].peer_id: "0" * 64}, marks=marks, state_bytes=8),
+            }
+            await close(one.group([one, two]), one.offers, lists, HANG_S)
+            assert not one.offers.proofs and one.offers.traffic.bytes_in == 0
+
+    uvloop.run(main())
+
+
 def test_only_the_newest_proofs_are_kept(identities: list[Identity]) -> None:
     async def main() -> None:
         offers = Offers(Traffic())
