@@ -22,7 +22,7 @@ from peer.corpus.builtin import built_in_corpus
 CONFIG = Path("tests/swarm/micro.toml")
 KINDS = ("sign_flip", "alie", "equivocation", "false_digests")
 MEMBERS = 5
-TOKENS, QUICK_TOKENS = 3_000_000, 400_000
+TOKENS, QUICK_TOKENS = 3_000_000, 1_000_000
 MOST_S = 900.0
 LATEST_TICKS = 4  # from the first round with two offers until its signer is in no view
 TICK_S = 1.0  # as in CONFIG
