@@ -325,6 +325,9 @@ class Membership:
         """Take in one entry of the DHT; return whether a peer or an address is new."""
         if peer_id == self._network.peer_id:
             return False
+        admission = self._network.admission
+        if admission is not None and not admission.allows(peer_id, "train"):
+            return False  # told by another member, whose word lets nobody in
         latest = self._clock.now() + EARLY_S
         try:
             record, _, issued = open_entry(peer_id, data, "member", MemberRecord, member_key(self._run_id), latest)

@@ -213,7 +213,7 @@ def test_another_process_with_this_identity_is_noticed_by_both(
     time = Time(1000.0)
 
     class Network:
-        identity, peer_id = identities[0], identities[0].peer_id
+        identity, peer_id, admission = identities[0], identities[0].peer_id, None
 
         async def connected(self) -> set[str]:
             return set()
@@ -400,7 +400,7 @@ def test_a_flood_of_names_hides_nobody_who_is_known(
         return sign_record(identity, "member", record, now.seconds)
 
     class Network:
-        identity, peer_id = me, me.peer_id
+        identity, peer_id, admission = me, me.peer_id, None
 
         async def connected(self) -> set[str]:
             return {friend.peer_id, lost.peer_id}
@@ -440,5 +440,53 @@ def test_a_flood_of_names_hides_nobody_who_is_known(
         assert lost.peer_id in here.holders("model", clock.tick()), "it has said so itself"
         assert set(asked) == {lost.peer_id}, "whose records the DHT gives is not asked"
         assert set(here.signed_records()) >= {records[friend.peer_id]}
+
+    asyncio.run(main())
+
+
+def test_a_member_of_a_closed_run_tells_of_nobody_who_is_not_admitted(
+    identities: list[Identity], run_id: str, tmp_path: Path
+) -> None:
+    """What lies in the DHT comes with its signer's invitation; what a member tells of others does not."""
+    now = Time(Clock(0.0, 1.0).now())
+    clock = Clock(now.seconds - 100.0, 1.0, now)
+    me, friend, outsider = identities
+
+    def says(identity: Identity) -> bytes:
+        record = MemberRecord(run_id=run_id, holdings={"model": (0, clock.tick() + HOLD_TICKS)})
+        return sign_record(identity, "member", record, now.seconds)
+
+    found = {friend.peer_id: says(friend)}
+
+    class Network:
+        identity, peer_id = me, me.peer_id
+        admission = SimpleNamespace(allows=lambda peer, right: (peer, right) == (friend.peer_id, "train"))
+
+        async def connected(self) -> set[str]:
+            return {friend.peer_id}
+
+        async def fetch(self, key: str) -> dict[str, bytes]:
+            return found
+
+        def neighbours(self) -> set[str]:
+            return {friend.peer_id}
+
+    async def main() -> None:
+        network: Any = Network()
+        here = Membership(network, run_id, clock, AddressBook(tmp_path / "book.json"))
+        asked: list[str] = []
+
+        async def ask(peer: str) -> list[bytes]:
+            asked.append(peer)
+            return [says(friend), says(outsider)]
+
+        here.ask = ask
+        await here.refresh()
+        now.seconds += 5.0  # the friend's record is late
+        found.clear()
+        await here.refresh()
+        assert asked == [friend.peer_id]
+        assert here.known().keys() == {friend.peer_id}
+        assert here.view("model", clock.tick() + 2) == (friend.peer_id,)
 
     asyncio.run(main())
