@@ -4,7 +4,6 @@ A box is a Shoal daemon or a peer of the baseline. Its place is a network namesp
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -22,11 +21,11 @@ from benchmarks.pacing import LOG, PERIOD
 from benchmarks.patience import HANG_S, until
 from benchmarks.usage import TICKS_PER_S, account, tree, tree_cpu_seconds
 from configs.errors import ShoalError
-from peer.chaos.links import Peer
+from peer.chaos.links import Peer, enter_place
 from peer.http.local import fetch_status
 from peer.http.status import Status
 
-CLONE_NEWNET = 0x40000000
+MICRO = Path(__file__).parents[1] / "tests" / "swarm" / "micro.toml"  # a preset that busy machines train in seconds
 SHOAL = [sys.executable, "-m", "peer"]
 PROGRAM = [sys.executable, "-m", "benchmarks.paced_daemon"]
 
@@ -211,12 +210,3 @@ def open_boxes() -> Iterator[list[Box]]:
     finally:
         for box in boxes:
             box.kill()
-
-
-def enter_place(place: Peer | None) -> None:
-    """Take the calling thread into a namespace, for good: the sockets that it makes belong there."""
-    if place is None:
-        return
-    with Path(f"/run/netns/{place.namespace}").open() as namespace:
-        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"cannot enter {place.namespace}")

@@ -25,8 +25,8 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks import kill_delay, partition
-from benchmarks.report import Bar, at_least, finish, parser
-from configs.errors import ShoalError
+from benchmarks.pacing import LOG, PERIOD
+from benchmarks.report import Bar, at_least, exit_with, finish, parser
 from peer.chaos.play import Swarm, play_all
 from peer.chaos.schedule import EACH_KIND, Schedule, drawn
 from peer.commands.chaos import facts_of
@@ -37,7 +37,7 @@ QUICK_KINDS, QUICK_SEEDS = ("asleep", "worker killed", "another run"), 1
 ON_ONE_SWARM = 8  # schedules, after which a swarm has lived long enough
 PACED = Swarm(
     program=(sys.executable, "-m", "benchmarks.chaos_daemon"),
-    environment={"BENCH_STEP_SECONDS": "0.25", "BENCH_STEP_LOG": "/dev/null"},
+    environment={PERIOD: "0.25", LOG: "/dev/null"},
 )
 
 Facts = dict[str, Any]
@@ -61,7 +61,8 @@ def main() -> int:
         cache.mkdir(parents=True, exist_ok=True)
         for row, schedules in (("kinds", kinds), ("random", mixed)):
             if row in rows:
-                facts[row] = [_known(cache, schedule) for schedule in _played(schedules, cache)]
+                _play(schedules, cache)
+                facts[row] = [known(cache, schedule) for schedule in schedules]
                 held = sum(each["holds"] for each in facts[row]) / len(facts[row])
                 what = "every kind of fault alone" if row == "kinds" else "mixed schedules"
                 bars.append(at_least(f"chaos_{row}", f"{what} ({len(facts[row])}): share that held", held, 1.0))
@@ -74,14 +75,13 @@ def main() -> int:
     return finish(args, bars, facts, not_measured, table if table.row_count else None)
 
 
-def _played(schedules: Sequence[Schedule], cache: Path) -> Sequence[Schedule]:
-    """Play those that are not in the cache; return all."""
-    while left := [each for each in schedules if _known(cache, each) is None]:
+def _play(schedules: Sequence[Schedule], cache: Path) -> None:
+    """Play those that are not in the cache, and put them there."""
+    while left := [each for each in schedules if known(cache, each) is None]:
         for played in asyncio.run(play_all(_together(left), PACED, _say)):
             facts = facts_of(played)
             _path(cache, played.schedule).write_text(json.dumps(facts, indent=1))
             _say(f"== {played.schedule.name}: {'held' if played.holds else played.broken}")
-    return schedules
 
 
 def _together(left: Sequence[Schedule]) -> list[Schedule]:
@@ -96,13 +96,13 @@ def _together(left: Sequence[Schedule]) -> list[Schedule]:
     return together
 
 
-def _known(cache: Path, schedule: Schedule) -> Facts | None:
+def known(cache: Path, schedule: Schedule) -> Facts | None:
     """Return what came of a schedule, if it was played as it is."""
     path = _path(cache, schedule)
     if not path.exists():
         return None
     facts: Facts = json.loads(path.read_text())
-    return facts if facts["schedule"] == json.loads(json.dumps(schedule.model_dump(exclude_defaults=True))) else None
+    return facts if facts["schedule"] == schedule.model_dump(mode="json", exclude_defaults=True) else None
 
 
 def _path(cache: Path, schedule: Schedule) -> Path:
@@ -120,8 +120,4 @@ def _add(table: Table, facts: Facts) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ShoalError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    exit_with(main)

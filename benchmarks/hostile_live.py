@@ -15,17 +15,16 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.boxes import Box, open_boxes, shoal
+from benchmarks.boxes import MICRO, Box, open_boxes, shoal
 from benchmarks.report import arguments, at_most, exit_with, finish
 from peer.corpus.builtin import built_in_corpus
 
-CONFIG = Path("tests/swarm/micro.toml")
 KINDS = ("sign_flip", "alie", "equivocation", "false_digests")
 MEMBERS = 5
 TOKENS, QUICK_TOKENS = 3_000_000, 1_000_000
 MOST_S = 900.0
 LATEST_TICKS = 4  # from the first round with two offers until its signer is in no view
-TICK_S = 1.0  # as in CONFIG
+TICK_S = 1.0  # as in MICRO
 
 
 def main() -> int:
@@ -71,7 +70,7 @@ def _train(place: Path, data: Path, rule: str, kind: str, tokens: int) -> dict[s
         boxes += [Box(place, f"peer{index}", behind=("nice", "-n", "1")) for index in range(MEMBERS)]
         founder, others = boxes[0], boxes[1:]
         at = ["--state-dir", str(founder.state_dir)]
-        start = [sys.executable, "-m", "peer", "start", "--config", str(CONFIG), "--closed", *own, *at]
+        start = [sys.executable, "-m", "peer", "start", "--config", str(MICRO), "--closed", *own, *at]
         founder.start(["env", *settings, *start])
         founder.wait_for(r"^(ready)")
         for box in others:

@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.boxes import SHOAL, Box, open_boxes, shoal
+from benchmarks.boxes import MICRO, SHOAL, Box, open_boxes, shoal
 from benchmarks.nats import Kind, Site, open_world
 from benchmarks.patience import Hung, until
 from benchmarks.report import at_least, at_most, exit_with, finish, parser
@@ -37,30 +37,7 @@ SETTLE_S = 30.0  # for the founder to have paused everywhere
 SLOW_S = 240.0  # after which a pair has failed
 PORT = 4001
 JOINERS = ("first", "second")
-PLAN = f"""
-[run]
-name = "nat"
-total_tokens = 100_000_000
-[run.model]
-vocab_size = 512
-hidden_size = 32
-num_layers = 2
-num_heads = 2
-num_kv_heads = 2
-mlp_size = 64
-context_length = 64
-[run.strategy]
-kind = "replicas"
-[run.inner]
-learning_rate = 3e-3
-batch_tokens = 512
-[run.rounds]
-tick_seconds = {TICK_S}
-first_ticks = 1
-last_ticks = 1
-double_tokens = 1_000_000_000
-cut_share = 0.4
-"""
+PLAN = MICRO.read_text().replace("tick_seconds = 1.0", f"tick_seconds = {TICK_S}")
 
 
 @dataclass(frozen=True)

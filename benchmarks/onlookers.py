@@ -19,7 +19,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from benchmarks.boxes import enter_place
 from benchmarks.patience import HANG_S
 from configs.run import RunSpec
 from dht.admission import Admission
@@ -27,7 +26,7 @@ from dht.identity import Identity
 from dht.invitations import invite, public_half
 from dht.network import open_network
 from peer import __version__
-from peer.chaos.links import Peer
+from peer.chaos.links import Peer, enter_place
 from protocols import describe
 from protocols.describe import DescribeRequest, RunDescription
 from protocols.reach import Reach

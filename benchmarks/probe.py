@@ -6,7 +6,6 @@ A socket stays in the network namespace that it was made in, so one process can 
 """
 
 import argparse
-import ctypes
 import socket
 import statistics
 import struct
@@ -15,7 +14,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -23,13 +21,12 @@ from rich.table import Table
 from benchmarks.patience import HANG_S
 from benchmarks.report import at_most, finish, run
 from benchmarks.usage import cpu_seconds
-from peer.chaos.links import Link, Links, Peer, open_links
+from peer.chaos.links import Link, Links, Peer, enter_place, open_links
 
 SO_RCVBUFFORCE, SO_TIMESTAMPNS = (
     33,
     35,
 )  # Linux; with the second the kernel notes when a datagram came in, so a late reader does not count
-CLONE_NEWNET = 0x40000000
 PORT = 5000
 SETTLED_S = 1.0  # without a datagram, after which no more will come
 DATAGRAM_BYTES = 100
@@ -48,14 +45,8 @@ class Delays:
 def socket_in(peer: Peer, kind: socket.SocketKind) -> socket.socket:
     """Return a new socket that lives in the peer's namespace."""
 
-    def make() -> socket.socket:
-        with Path(f"/run/netns/{peer.namespace}").open() as namespace:  # this thread changes over, and ends
-            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"cannot enter {peer.namespace}")
-            return socket.socket(socket.AF_INET, kind)
-
-    with ThreadPoolExecutor(1) as thread:
-        made = thread.submit(make).result()
+    with ThreadPoolExecutor(1, initializer=enter_place, initargs=(peer,)) as thread:  # it changes over, and ends
+        made = thread.submit(socket.socket, socket.AF_INET, kind).result()
     made.settimeout(HANG_S)
     return made
 

@@ -19,7 +19,6 @@ import json
 import math
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,8 +28,7 @@ from rich.table import Table
 
 from benchmarks.chaos import PACED
 from benchmarks.plot import plot
-from benchmarks.report import at_least, at_most, finish, parser
-from configs.errors import ShoalError
+from benchmarks.report import at_least, at_most, exit_with, finish, parser
 from peer.chaos.faults import Stage, do, undo
 from peer.chaos.play import leave, open_swarm
 from peer.chaos.schedule import Fault, Kind, Schedule
@@ -163,8 +161,4 @@ def is_growing(level: float, slope: float, error: float) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ShoalError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    exit_with(main)

@@ -18,14 +18,13 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.boxes import Box, open_boxes, shoal
+from benchmarks.boxes import MICRO, Box, open_boxes, shoal
 from benchmarks.patience import HANG_S
 from benchmarks.report import arguments, at_least, at_most, exit_with, finish
 from benchmarks.usage import peak_mib, tree
 from configs.errors import ShoalError
 from peer.corpus.builtin import built_in_corpus
 
-CONFIG = Path("tests/swarm/micro.toml")
 WINDOW_S, QUICK_WINDOW_S = 60.0, 15.0
 MEMORY_MIB = 1024  # that a daemon's own process may hold
 
@@ -85,7 +84,7 @@ def _start(boxes: list[Box], data: Path) -> None:
     founder, member = boxes
     own = ["--host", "127.0.0.1", "--threads", "1", "--data", str(data)]
     at = ["--state-dir", str(founder.state_dir)]
-    founder.start([sys.executable, "-m", "peer", "start", "--config", str(CONFIG), "--closed", *own, *at])
+    founder.start([sys.executable, "-m", "peer", "start", "--config", str(MICRO), "--closed", *own, *at])
     founder.wait_for(r"^(ready)")
     peer_id = shoal("identity", "show", "--state-dir", str(member.state_dir)).strip()
     line = shoal("invite", peer_id, *at).split()

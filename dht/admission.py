@@ -1,7 +1,7 @@
 """Who is admitted to a closed run, as this peer knows it: by its own invitation, those of others, who is revoked.
 
-Invitations reach a peer in two ways: whoever calls it presents his own (`dht/gate.py`), and with each record in the DHT
-travels that of its signer (`vouch`, `vouched`). The list of revocations is passed on with every presentation.
+Invitations reach a peer in two ways: whoever calls it presents his own (`dht/presenting.py`), and with each record in
+the DHT travels that of its signer (`vouch`, `vouched`). The list of revocations is passed on with every presentation.
 """
 
 import logging
@@ -30,6 +30,8 @@ from dht.records import MAX_RECORD_BYTES
 
 log = logging.getLogger(__name__)
 
+MAX_PRESENTATION_BYTES = MAX_CHAIN_BYTES + MAX_REVOCATIONS_BYTES + 16  # an invitation, and a list of revocations
+MAX_VALUE_BYTES = MAX_CHAIN_BYTES + MAX_RECORD_BYTES + 16  # a record, and the invitation of who signs it
 MAX_KNOWN = 4096  # admitted peers that are remembered; passes are forgotten first
 HOW_TO_JOIN = (
     "this run is closed: send your peer id, which `shoal identity show` prints, to somebody who may invite; "
@@ -62,7 +64,6 @@ class Admission:
         self._keep, self._now = keep, now
         self.on_newer: Callable[[], None] = lambda: None  # called when a newer list of revocations has come
         self._known: dict[str, Grant] = {self.grant.peer_id: self.grant}
-        self._nonces: dict[str, str] = {self.grant.peer_id: own[-1].nonce}
 
     def allows(self, peer_id: str, right: Right) -> bool:
         """Whether a peer whose invitation is known may do this now."""
@@ -75,7 +76,8 @@ class Admission:
 
     def nonce(self, peer_id: str) -> str:
         """Return what its invitation adds to a peer's draws, so that nobody tries out identities for a good one."""
-        return self._nonces.get(peer_id, "")
+        grant = self._known.get(peer_id)
+        return "" if grant is None else grant.nonce
 
     def left_out(self, now: float) -> set[str]:
         """Return who, of all that are known, may not train at `now` (wall-clock seconds): all peers say the same."""
@@ -87,14 +89,14 @@ class Admission:
 
         Raises PeerError: it is none, another's or another run's, has ended, or was revoked.
         """
-        grant, nonce = _checked(data, self.key)
+        grant = _checked(data, self.key)
         if grant.peer_id != peer_id:
             raise PeerError(f"{peer_id} brings the invitation of {grant.peer_id}")
         if not grant.holds(self._now(), self.revocations.revoked):
             raise PeerError(HAS_ENDED)
         known = self._known.get(peer_id)
         if known is None or known.until <= grant.until or not known.holds(self._now(), self.revocations.revoked):
-            self._known[peer_id], self._nonces[peer_id] = grant, nonce
+            self._known[peer_id] = grant
             self._make_room()
         return grant
 
@@ -114,7 +116,7 @@ class Admission:
 
     def meet(self, peer_id: str, presented: bytes) -> None:
         """Take in what another peer has shown. Raises PeerError."""
-        chain, revocations = _pair(presented, MAX_CHAIN_BYTES + MAX_REVOCATIONS_BYTES + 16)
+        chain, revocations = _pair(presented, MAX_PRESENTATION_BYTES)
         if revocations:
             self.take_revocations(revocations)
         self.take(peer_id, chain)
@@ -125,9 +127,8 @@ class Admission:
 
     def vouched(self, peer_id: str, value: bytes) -> bytes:
         """Return the record of a peer that may train, of what lies in the DHT. Raises PeerError."""
-        chain, record = _pair(value, MAX_CHAIN_BYTES + MAX_RECORD_BYTES + 16)
-        if "train" not in self.take(peer_id, chain).rights:
-            raise PeerError(f"{peer_id} may read, and writes a record")
+        chain, _, record = _opened(value, self.key)
+        self.take(peer_id, chain)
         return record
 
     def all_vouched(self, values: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -146,7 +147,7 @@ class Admission:
         now = self._now()
         for peer in sorted(self._known, key=lambda p: (self._known[p].until > now, self._known[p].until)):
             if peer != self.grant.peer_id and len(self._known) > MAX_KNOWN:
-                del self._known[peer], self._nonces[peer]
+                del self._known[peer]
 
 
 def unvouched(value: bytes, key: str) -> tuple[str, bytes]:
@@ -154,17 +155,22 @@ def unvouched(value: bytes, key: str) -> tuple[str, bytes]:
 
     Raises PeerError.
     """
-    chain, record = _pair(value, MAX_CHAIN_BYTES + MAX_RECORD_BYTES + 16)
-    grant, _ = _checked(chain, key)
-    if "train" not in grant.rights:
-        raise PeerError(f"{grant.peer_id} may read, and writes a record")
+    _, grant, record = _opened(value, key)
     return grant.peer_id, record
 
 
+def _opened(value: bytes, key: str) -> tuple[bytes, Grant, bytes]:
+    """Return the invitation that lies with a record, what it grants, and the record. Raises PeerError."""
+    chain, record = _pair(value, MAX_VALUE_BYTES)
+    grant = _checked(chain, key)
+    if "train" not in grant.rights:
+        raise PeerError(f"{grant.peer_id} may read, and writes a record")
+    return chain, grant, record
+
+
 @lru_cache(maxsize=4096)  # a member's invitation lies with each of its records
-def _checked(data: bytes, key: str) -> tuple[Grant, str]:
-    chain = read_chain(data)
-    return granted(chain, key), chain[-1].nonce
+def _checked(data: bytes, key: str) -> Grant:
+    return granted(read_chain(data), key)
 
 
 def _pair(data: bytes, max_bytes: int) -> tuple[bytes, bytes]:

@@ -65,6 +65,7 @@ class Grant:
     issued: float  # wall-clock seconds, of the last link
     until: float  # of the link that ends first
     path: tuple[tuple[str, float], ...]  # each link's peer, and when it was issued
+    nonce: str  # of the last link
 
     @property
     def invited_by(self) -> str:
@@ -150,9 +151,8 @@ def granted(chain: Sequence[Invitation], admission: str) -> Grant:
         before = link
     last = chain[-1]
     until = min(link.until for link in chain)
-    return Grant(
-        last.peer_id, frozenset(last.rights), last.issued, until, tuple((link.peer_id, link.issued) for link in chain)
-    )
+    path = tuple((link.peer_id, link.issued) for link in chain)
+    return Grant(last.peer_id, frozenset(last.rights), last.issued, until, path, last.nonce)
 
 
 def _may_give(giver: Invitation, link: Invitation) -> bool:

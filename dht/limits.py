@@ -56,7 +56,7 @@ class Limits:
         Raises Refused; one that is held is to be given back by `release` when its sender has been told.
         """
         caller, now = self._caller(peer_id), self._now()
-        if now < caller.out_until:
+        if self.is_out(peer_id):
             raise Refused(is_out=True)
         if self._running[peer_id] >= AT_ONCE or self._running.total() >= ALL_AT_ONCE:
             if self._held[peer_id] < HELD:

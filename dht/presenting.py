@@ -13,9 +13,8 @@ from typing import Any
 from hivemind.p2p import P2P, P2PContext, P2PDaemonError, P2PHandlerError, PeerID
 
 from configs.errors import PeerError
-from dht.admission import HAS_ENDED, Admission
+from dht.admission import HAS_ENDED, MAX_PRESENTATION_BYTES, Admission
 from dht.gate import OUT, PRESENT, UNKNOWN
-from dht.invitations import MAX_CHAIN_BYTES, MAX_REVOCATIONS_BYTES
 from dht.p2pd import FAILURES
 
 log = logging.getLogger(__name__)
@@ -137,6 +136,6 @@ class Presentation:
     @classmethod
     def FromString(cls, data: bytes) -> "Presentation":
         """Return the presentation. Raises PeerError if it is too long."""
-        if len(data) > MAX_CHAIN_BYTES + MAX_REVOCATIONS_BYTES + 16:
+        if len(data) > MAX_PRESENTATION_BYTES:
             raise PeerError(f"a presentation of {len(data)} bytes")
         return cls(data)

@@ -17,10 +17,8 @@ from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.utils import MSGPackSerializer
 
 from configs.errors import PeerError
-from dht.admission import unvouched
-from dht.invitations import MAX_CHAIN_BYTES
+from dht.admission import MAX_VALUE_BYTES, unvouched
 from dht.records import (
-    MAX_RECORD_BYTES,
     ExclusionRecord,
     GroupRecord,
     Kind,
@@ -33,7 +31,6 @@ from dht.records import (
 
 log = logging.getLogger(__name__)
 
-MAX_VALUE_BYTES = MAX_RECORD_BYTES + MAX_CHAIN_BYTES + 16  # a record, and the invitation of who signs it
 MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
 MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "group": GroupRecord, "exclusion": ExclusionRecord}

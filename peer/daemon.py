@@ -50,7 +50,7 @@ from peer.member.entry import Entry, enter, saved_spec
 from peer.member.examiner import Examiner, warning
 from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
-from peer.member.invited import end_of_invitation, open_admission, written_revocations
+from peer.member.invited import IDENTITY_FILE, end_of_invitation, open_admission, written_revocations
 from peer.member.keeper import Keeper, rules_of
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
@@ -103,7 +103,7 @@ def run(settings: Settings) -> None:
 async def live(settings: Settings) -> None:
     """Found, join or resume a run, and take part in it until told to leave."""
     config = settings.peer
-    key = config.state_dir / "identity.key"
+    key = config.state_dir / IDENTITY_FILE
     leaving = asyncio.Event()
     with leave_on_signals(leaving) as has_begun:
         identity = Identity.load_or_create(key)

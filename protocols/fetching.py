@@ -20,7 +20,6 @@ from protocols.wire import Frames, call, each_frame
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0  # for a header alone; who waits for it has a shorter deadline
 RETRY_S = 0.2
 PATIENCE_SHARE = 0.3  # the share of the time after which one sees whether the first source will be done in time
 # Relays join only while more than this is missing (seconds at the present rate; chunks): near the end both sources
@@ -59,19 +58,19 @@ class Group:
         return fetching.index(self.me) / len(fetching)
 
 
-async def look_at(group: Group, offers: Offers, held: Offer, source: str) -> None:
+async def look_at(group: Group, offers: Offers, held: Offer, source: str, timeout_s: float) -> None:
     """Ask a member for the signed header of the offer that it has of a peer, and accuse who has signed another one."""
     header, count = held.header, len(held.hashes)
     request = OfferRequest(
         block=group.block, round=group.round, peer=header.peer, wait_s=0.0, held=packed(range(count), count)
     )
     try:
-        stream = await call(group.stub(source).rpc_offer, request, LOOK_S)
-        async with aclosing(each_frame(stream, LOOK_S)) as frames:  # type: ignore[type-var]
+        stream = await call(group.stub(source).rpc_offer, request, timeout_s)
+        async with aclosing(each_frame(stream, timeout_s)) as frames:  # type: ignore[type-var]
             envelope, manifest = await anext(frames, None), await anext(frames, None)
         if envelope is None or manifest is None or bytes(envelope.data) == held.envelope:
             return
-        hashes = bytes(manifest.data)[COUNT_BYTES:][: int.from_bytes(manifest.data[:COUNT_BYTES], "big") * HASH_BYTES]
+        hashes, _ = _split(bytes(manifest.data))
         about = group.block, group.round, header.peer
         other = open_parcel(bytes(envelope.data), hashes, group.run_id, about, group.max_bytes)
     except (NetworkError, PeerError) as error:
@@ -82,6 +81,12 @@ async def look_at(group: Group, offers: Offers, held: Offer, source: str) -> Non
         return
     if other.offer_id != held.offer_id:
         offers.accuse(Equivocation(held, other))
+
+
+def _split(manifest: bytes) -> tuple[bytes, bytes]:
+    """Return the chunks' hashes that an offer's second frame has, and the bitmap of those that follow."""
+    end = COUNT_BYTES + int.from_bytes(manifest[:COUNT_BYTES], "big") * HASH_BYTES
+    return manifest[COUNT_BYTES:end], manifest[end:]
 
 
 class Fetch:
@@ -211,8 +216,7 @@ class Fetch:
 
     def _open(self, envelope: bytes, manifest: bytes) -> tuple[Parcel, set[int]]:
         """Return the parcel that the source is about to add to, and the chunks that follow."""
-        count = int.from_bytes(manifest[:COUNT_BYTES], "big")
-        hashes = manifest[COUNT_BYTES : COUNT_BYTES + count * HASH_BYTES]
+        hashes, bitmap = _split(manifest)
         parcel, group = self._parcel(), self._group
         if parcel is None or parcel.envelope != envelope:
             about = (group.block, group.round, self._peer)
@@ -228,7 +232,7 @@ class Fetch:
             if parcel is None or parcel.offer_id != opened.offer_id:
                 parcel = opened
                 self._offers.book(group.block, group.round).parcels[self._peer] = parcel
-        return parcel, unpacked(manifest[COUNT_BYTES + count * HASH_BYTES :], len(parcel.hashes))
+        return parcel, unpacked(bitmap, len(parcel.hashes))
 
     async def _take(self, parcel: Parcel, order: Any, frames: Frames) -> None:
         for index in order:

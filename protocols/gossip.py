@@ -121,9 +121,9 @@ async def _expose(group: Group, offers: Offers, lists: Mapping[str, Mapping[str,
         peer: next((m for m, named in lists.items() if named.get(peer, offer.offer_id) != offer.offer_id), None)
         for peer, offer in mine.items()
     }
-    deadline = asyncio.get_running_loop().time() + min(timeout_s, LOOK_S)
-    jobs = {peer: look_at(group, offers, mine[peer], namer) for peer, namer in faces.items() if namer is not None}
-    await _each(jobs, deadline)
+    look_s = min(timeout_s, LOOK_S)
+    jobs = {p: look_at(group, offers, mine[p], namer, look_s) for p, namer in faces.items() if namer is not None}
+    await _each(jobs, asyncio.get_running_loop().time() + look_s)
 
 
 async def fetch_sealed(

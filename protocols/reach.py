@@ -113,6 +113,11 @@ def direct(addresses: Sequence[str]) -> Seen | None:
     return None
 
 
+def place_of(address: str) -> Seen | None:
+    """Return where an address with a peer id leads; None if that is no TCP address, or through a relay."""
+    return direct([address.rpartition("/p2p/")[0]])
+
+
 async def dial(host: str, port: int) -> Outcome:
     """Say what answers at a port: a libp2p host, something else, a refusal, or nothing. Sends not a byte."""
     writer = None

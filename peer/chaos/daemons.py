@@ -6,7 +6,6 @@ outside: log lines as they come, `status`, and what lies in the state directory.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
 import shutil
@@ -20,12 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.errors import ShoalError
-from peer.chaos.links import Peer
+from peer.chaos.links import Peer, enter_place
 from peer.chaos.machine import MARK, Disk, command_of, name_of, parent_of, tree
 from peer.http.local import fetch_status
 from peer.http.status import Status
 
-CLONE_NEWNET = 0x40000000
 STEPPING = ("training", "paused", "serving")  # the states of a peer whose worker is there
 LOOK_S = 0.3  # between two looks at one that begins
 END_S = 90.0  # for a daemon that was told to leave
@@ -73,7 +71,6 @@ class Life:
     ready: float | None = None
     ended: float | None = None
     code: int | None = None
-    was_ended: bool = False  # somebody ended it; otherwise it ended by itself
     rounds: list[RoundLine] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     complaint: str = ""  # the one line of a daemon that gives up
@@ -99,7 +96,7 @@ class Daemon:
         self._child: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._begun = asyncio.Event()  # it is ready, or it has ended
-        self._inside = ThreadPoolExecutor(1, initializer=_enter, initargs=(place,))
+        self._inside = ThreadPoolExecutor(1, initializer=enter_place, initargs=(place,))
         self.state_dir.parent.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -245,8 +242,6 @@ class Daemon:
         """Send a signal to some of its processes; without any, to its own."""
         if pids is None:
             pids = {self._child.pid} if self._child is not None and self.is_running else set()
-        if kind in (signal.SIGKILL, signal.SIGTERM) and pids and self._child is not None and self._child.pid in pids:
-            self.life.was_ended = True
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, kind)
@@ -309,12 +304,3 @@ class Daemon:
                     life.complaint = text.removeprefix("shoal: ")
                 elif text.startswith("Traceback"):
                     life.tracebacks.append(time.time())
-
-
-def _enter(place: Peer | None) -> None:
-    """Take the calling thread into a namespace, for good: the sockets that it makes belong there."""
-    if place is None:
-        return
-    with Path(f"/run/netns/{place.namespace}").open() as namespace:
-        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"cannot enter {place.namespace}")

@@ -10,6 +10,7 @@ still runs in there, when its input ends: at the end of the `with`, or when whoe
 Needs root, `ip` and a C compiler; takes no address and no device of the machine's own network.
 """
 
+import ctypes
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from configs.errors import ShoalError, UsageError
 
+CLONE_NEWNET = 0x40000000
 HANG_S = 60.0  # for a tool that answers at once
 PREFIX = "shoal-links"
 SOURCE = Path(__file__).with_name("relay.c")
@@ -305,3 +307,12 @@ def _end(owner: "subprocess.Popen[str]") -> None:
     finally:
         owner.stdout.close()
         owner.stderr.close()
+
+
+def enter_place(place: Peer | None) -> None:
+    """Take the calling thread into a namespace, for good: the sockets that it makes belong there."""
+    if place is None:
+        return
+    with Path(f"/run/netns/{place.namespace}").open() as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter {place.namespace}")

@@ -113,9 +113,9 @@ async def play_all(schedules: Sequence[Schedule], swarm: Swarm = Swarm(), say: S
     with tempfile.TemporaryDirectory(prefix="shoal-chaos-") as name:
         async with open_swarm([each for each, _ in allowed], swarm, Path(name)) as stage:
             say(f"{len(stage.daemons)} peers seal rounds together")
-            for schedule, skipped in allowed:
+            for asked, (schedule, skipped) in zip(schedules, allowed, strict=True):
                 played.append(await _act(schedule, stage, say))
-                played[-1].skipped = skipped
+                played[-1].schedule, played[-1].skipped = asked, skipped
                 if not played[-1].holds:
                     break
             before = len(stage.broken)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from configs.errors import NetworkError, StateError, UsageError
-from peer.commands.options import Json, StateDir
+from peer.commands.options import Json, StateDir, place_of
 from peer.http import local
 
 WHO = "Who takes part"
@@ -29,7 +29,7 @@ def show(state_dir: StateDir = None) -> None:
     from dht.identity import Identity
     from peer.member.invited import IDENTITY_FILE
 
-    print(Identity.load_or_create(_place(state_dir) / IDENTITY_FILE).peer_id)
+    print(Identity.load_or_create(place_of(state_dir) / IDENTITY_FILE).peer_id)
 
 
 @identity.command()
@@ -39,7 +39,7 @@ def backup(
     """Write what makes this machine this peer into one file: its keys and its invitation."""
     from peer.member.backup import back_up
 
-    peer_id = back_up(_place(state_dir), file)
+    peer_id = back_up(place_of(state_dir), file)
     print(f"wrote {file}: whoever has it is {peer_id}")
 
 
@@ -51,7 +51,7 @@ def restore(
     """Make a state directory the peer's whose backup this is. No two machines may be one peer at once."""
     from peer.member.backup import restore as put_back
 
-    place = _place(state_dir)
+    place = place_of(state_dir)
     with local.hold_state_dir(place):
         peer_id = put_back(file, place)
     print(f"{place} is now {peer_id}")
@@ -66,23 +66,24 @@ def invite(
     state_dir: StateDir = None,
 ) -> None:
     """Print the line by which one peer joins this closed run. The same again renews it."""
-    place = _place(state_dir)
+    place = place_of(state_dir)
     _check_peer_id(peer_id)
     if read_only and may_invite:
         raise UsageError("who may only read cannot invite; leave out --read-only or --may-invite")
+    from peer.member.entry import saved_spec
     from peer.member.invited import invite_peer
 
     rights = {"read"} if read_only else {"read", "train"} | ({"invite"} if may_invite else set())
     word = invite_peer(place, peer_id, rights, days)  # type: ignore[arg-type]
     try:
-        line = local.fetch_status(place).join
+        addresses = local.fetch_status(place).addresses
     except (StateError, NetworkError):
         print(f"no daemon runs in {place}: put the address of any peer in the place of ADDRESS", file=sys.stderr)
-        line = f"shoal join ADDRESS --run {_run_id(place)} --invitation INVITATION"
-    address, run_id = line.split()[2], line.split()[4]
-    if read_only:
-        line = f"shoal ask {address} PROMPT --run {run_id} --invitation INVITATION"
-    print(line.replace("INVITATION", word))
+        addresses = []
+    address = addresses[0] if addresses else "ADDRESS"
+    begin = f"ask {address} PROMPT" if read_only else f"join {address}"
+    spec = saved_spec(place)
+    print(f"shoal {begin} --run {'ID' if spec is None else spec.run_id} --invitation {word}")
 
 
 @app.command(rich_help_panel=WHO)
@@ -91,12 +92,16 @@ def revoke(
     state_dir: StateDir = None,
 ) -> None:
     """Put peers out of this closed run, everywhere. Needs the admission key: the founder's state directory."""
-    place = _place(state_dir)
+    place = place_of(state_dir)
     for peer_id in peer_ids:
         _check_peer_id(peer_id)
+    from peer.member.entry import saved_spec
     from peer.member.invited import revoke_peers
 
-    acts = revoke_peers(place, peer_ids, _tick_seconds(place))
+    spec = saved_spec(place)
+    if spec is None or spec.admission is None:
+        raise UsageError(f"{place} is in no closed run; found one with `shoal start --closed`")
+    acts = revoke_peers(place, peer_ids, spec.rounds.tick_seconds)
     when = f"out from {datetime.fromtimestamp(acts, UTC):%H:%M:%S} UTC on"
     try:
         local.post_action(place, "revocations")
@@ -109,7 +114,7 @@ def revoke(
 @app.command(rich_help_panel=WHO)
 def members(as_json: Json = False, state_dir: StateDir = None) -> None:
     """List who was admitted to this closed run, as this machine's daemon has seen it."""
-    status = local.fetch_status(_place(state_dir))
+    status = local.fetch_status(place_of(state_dir))
     if as_json:
         print("[" + ", ".join(member.model_dump_json() for member in status.members) + "]")
         return
@@ -121,30 +126,6 @@ def members(as_json: Json = False, state_dir: StateDir = None) -> None:
         until = f"until {datetime.fromtimestamp(member.until, UTC):%Y-%m-%d}"
         state = until if member.holds else "out: " + ("ended" if member.until <= time.time() else "revoked")
         print(f"{member.peer_id}  {'+'.join(member.rights)}  {state}{by}")
-
-
-def _place(state_dir: Path | None) -> Path:
-    if state_dir is not None:
-        return state_dir
-    from configs.machine import default_state_dir
-
-    return default_state_dir()
-
-
-def _run_id(state_dir: Path) -> str:
-    from peer.member.entry import saved_spec
-
-    spec = saved_spec(state_dir)
-    return "ID" if spec is None else spec.run_id
-
-
-def _tick_seconds(state_dir: Path) -> float:
-    from peer.member.entry import saved_spec
-
-    spec = saved_spec(state_dir)
-    if spec is None or spec.admission is None:
-        raise UsageError(f"{state_dir} is in no closed run; found one with `shoal start --closed`")
-    return spec.rounds.tick_seconds
 
 
 def _check_peer_id(text: str) -> None:

@@ -50,7 +50,7 @@ def choose(name: str) -> Schedule:
 def facts_of(played: Played) -> dict[str, object]:
     """Return what came of a play, as JSON has it."""
     facts = asdict(played)
-    facts["schedule"] = played.schedule.model_dump(exclude_defaults=True)
+    facts["schedule"] = played.schedule.model_dump(mode="json", exclude_defaults=True)
     for key in ("recovery_rounds", "recovery_s"):
         facts[key] = facts[key] if math.isfinite(facts[key]) else None
     return {"name": played.schedule.name, "holds": played.holds, **facts}

@@ -27,6 +27,7 @@ from peer.commands.options import (
     Json,
     Port,
     StateDir,
+    place_of,
     takes_peer_options,
 )
 from peer.http import local
@@ -116,7 +117,7 @@ def status(
     state_dir: StateDir = None,
 ) -> None:
     """Show what a daemon and its swarm are doing."""
-    place = where or _place(state_dir)
+    place = where or place_of(state_dir)
     if as_json and not watch:
         print(local.fetch_status(place).model_dump_json(indent=1))
         return
@@ -132,7 +133,7 @@ def status(
 @app.command(rich_help_panel=PEER)
 def leave(state_dir: StateDir = None) -> None:
     """Leave the run: hand over, save, and end this machine's daemon."""
-    place = _place(state_dir)
+    place = place_of(state_dir)
     local.post_action(place, "leave")
     print("leaving: handing over and saving (Ctrl-C ends only the wait)", flush=True)
     local.wait_until_gone(place)
@@ -142,14 +143,14 @@ def leave(state_dir: StateDir = None) -> None:
 @app.command(rich_help_panel=PEER)
 def pause(state_dir: StateDir = None) -> None:
     """Stop training until `shoal resume`; the peer stays in the swarm and serves."""
-    local.post_action(_place(state_dir), "pause")
+    local.post_action(place_of(state_dir), "pause")
     print("paused; go on with: shoal resume")
 
 
 @app.command(rich_help_panel=PEER)
 def resume(state_dir: StateDir = None) -> None:
     """Train again after `shoal pause`."""
-    local.post_action(_place(state_dir), "resume")
+    local.post_action(place_of(state_dir), "resume")
     print("training again")
 
 
@@ -250,14 +251,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _complain(message: str, exit_code: int) -> int:
     print(f"shoal: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
-
-
-def _place(state_dir: Path | None) -> Path:
-    if state_dir is not None:
-        return state_dir
-    from configs.machine import default_state_dir
-
-    return default_state_dir()
 
 
 def _run_daemon(config: str | None, **flags: Any) -> None:

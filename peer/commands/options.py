@@ -111,9 +111,15 @@ def check_model(model: Path) -> None:
         raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
 
 
+def place_of(state_dir: Path | None) -> Path:
+    """Return the state directory that is meant."""
+    from configs.machine import default_state_dir
+
+    return state_dir or default_state_dir()
+
+
 def home_of(state_dir: Path | None, invitation: str | None) -> "Home":
     """Return whose invitation a command shows to a closed run."""
-    from configs.machine import default_state_dir
     from peer.member.invited import Home
 
-    return Home(state_dir or default_state_dir(), invitation)
+    return Home(place_of(state_dir), invitation)

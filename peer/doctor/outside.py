@@ -3,7 +3,6 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ from pydantic import ValidationError
 from configs.errors import PeerError, RefusedError, ShoalError
 from configs.machine import PeerConfig
 from configs.run import RunSpec
-from dht.addresses import addresses_of, parse_address
+from dht.addresses import parse_address
 from dht.identity import Identity
 from dht.network import Network, open_network
 from dht.relays import Terms, ask_terms
 from peer.doctor.facts import Description, Measured, OtherVersion, Outside, Unknown
-from peer.member.arrival import listening_port
+from peer.member.arrival import listening_port, meet
 from peer.member.entry import read_domains
 from peer.member.invited import Home, open_visitor
 from protocols.describe import Describe, DescribeRequest, RunDescription
-from protocols.reach import Reach, ReachAnswer, ask_reach, direct
+from protocols.reach import Reach, ReachAnswer, ask_reach, direct, place_of
 from protocols.shards import RUN_CHUNKS, ChunkRequest, Shards
 from protocols.wire import call, each_frame
 
@@ -50,7 +49,7 @@ async def look_outside(config: PeerConfig, address: str, port: int | None) -> Ou
         listen = 0 if port else config.port
         async with open_network(key, host=config.host, port=listen, admission=admission) as network:
             own = await network.addresses()
-            hosts = frozenset(seen.host for each in own if (seen := _place(each)) is not None)
+            hosts = frozenset(seen.host for each in own if (seen := place_of(each)) is not None)
             own_port = listening_port(own)
             try:
                 await network.connect([address], CONNECT_S)
@@ -128,16 +127,8 @@ async def _terms(network: Network, peer: str) -> Measured[Terms]:
 
 async def _others(network: Network, peer: str, answer: RunDescription) -> list[str]:
     """Connect to other members that can be dialled from here; return them, and the relay that leads to this peer."""
-
-    async def dial(member: str, addresses: Sequence[str]) -> None:
-        with suppress(ShoalError):
-            await network.connect(addresses, OTHERS_S)
-
-    told = {m: [a for a in addresses_of(m, at) if "/p2p-circuit" not in a] for m, at in answer.members.items()}
-    async with asyncio.TaskGroup() as group:
-        for member, addresses in list(told.items())[: 2 * OTHERS]:
-            if addresses and member != peer:
-                group.create_task(dial(member, addresses))
+    others = {member: addresses for member, addresses in list(answer.members.items())[: 2 * OTHERS] if member != peer}
+    await meet(network, others, len(others), OTHERS_S)
     return sorted(await network.connected() - {peer})[:OTHERS]
 
 
@@ -172,7 +163,3 @@ async def _download(stub: Any, content_id: str, first: int) -> int:
         async for frame in frames:
             size += len(frame.data)
     return size
-
-
-def _place(address: str) -> Any:
-    return direct([address.rsplit("/p2p/", 1)[0]])

@@ -21,7 +21,7 @@ from dht.network import Network, open_network
 from dht.p2pd import Reachability
 from peer.http.server import is_loopback
 from protocols.describe import Describe, describe
-from protocols.reach import Reach, ReachAnswer, ask_reach, direct
+from protocols.reach import Reach, ReachAnswer, ask_reach, direct, place_of
 
 log = logging.getLogger(__name__)
 
@@ -122,14 +122,12 @@ def judge(answers: Sequence[ReachAnswer]) -> Reachability:
 
 def opened_port(addresses: Iterable[str], host: str) -> int | None:
     """Return the port at `host`, where others see this peer, that it tells as its own; None if there is none."""
-    places = (direct([address.rsplit("/p2p/", 1)[0]]) for address in addresses)
-    return next((seen.port for seen in places if seen is not None and seen.host == host), None)
+    return next((seen.port for seen in map(place_of, addresses) if seen is not None and seen.host == host), None)
 
 
 def listening_port(addresses: Sequence[str]) -> int:
     """Return the port of a host by the addresses that it found for itself; 0 if it has none."""
-    ports = [seen.port for address in addresses if (seen := direct([address.rsplit("/p2p/", 1)[0]])) is not None]
-    return ports[0] if ports else 0
+    return next((seen.port for seen in map(place_of, addresses) if seen is not None), 0)
 
 
 async def _ask(network: Network, peer: str, before: Sequence[str]) -> ReachAnswer | None:
@@ -153,7 +151,7 @@ async def _find_relays(network: Network, peers: Sequence[str]) -> tuple[str, ...
     if len(peers) < RELAYS:
         with suppress(ShoalError):
             members = (await describe(network.stub(Describe, peers[0]))).members
-            await _meet(network, dict(list(members.items())[:LISTED]))
+            await meet(network, members, LISTED, SCOUT_S)
     others = sorted(await network.connected() - {*peers})
     found = []
     for peer in [*peers, *others]:
@@ -163,13 +161,15 @@ async def _find_relays(network: Network, peers: Sequence[str]) -> tuple[str, ...
     return tuple(found[:RELAYS])
 
 
-async def _meet(network: Network, members: Mapping[str, Sequence[str]]) -> None:
-    async def dial(peer: str, addresses: Sequence[str]) -> None:
+async def meet(network: Network, members: Mapping[str, Sequence[str]], most: int, timeout_s: float) -> None:
+    """Dial, all at once, the first `most` of the members that a peer told of, where they can be dialled directly."""
+
+    async def dial(addresses: Sequence[str]) -> None:
         with suppress(ShoalError):
-            await network.connect(addresses, SCOUT_S)
+            await network.connect(addresses, timeout_s)
 
     async with asyncio.TaskGroup() as group:
-        for peer, told in members.items():
+        for peer, told in list(members.items())[:most]:
             own = [address for address in addresses_of(peer, told) if "/p2p-circuit" not in address]
             if own and peer != network.peer_id:
-                group.create_task(dial(peer, own))
+                group.create_task(dial(own))

@@ -10,6 +10,7 @@ from dht.identity import Identity
 from peer.member.invited import IDENTITY_FILE, INVITATION_FILE, KEY_FILE, REVOCATIONS_FILE, SECRET
 
 FILES = (IDENTITY_FILE, KEY_FILE, INVITATION_FILE, REVOCATIONS_FILE)
+REMEDY = "give what `shoal identity backup` wrote"
 MAX_FILE_BYTES = 128 << 10
 
 
@@ -30,17 +31,17 @@ def back_up(state_dir: Path, file: Path) -> str:
 
 def restore(file: Path, state_dir: Path) -> str:
     """Put a backup into a state directory that is nobody else's; return the peer id. Raises StateError, DataError."""
-    backup = read_json(file, "give what `shoal identity backup` wrote", DataError)
+    backup = read_json(file, REMEDY, DataError)
     if backup is None:
-        raise DataError(f"there is nothing at {file}; give what `shoal identity backup` wrote")
+        raise DataError(f"there is nothing at {file}; {REMEDY}")
     try:
         held = backup["files"]
         files = {name: base64.b64decode(held[name], validate=True) for name in FILES if name in held}
         peer_id = str(backup["peer_id"])
     except (LookupError, TypeError, ValueError, binascii.Error):
-        raise DataError(f"{file} is no backup of an identity; give what `shoal identity backup` wrote") from None
+        raise DataError(f"{file} is no backup of an identity; {REMEDY}") from None
     if IDENTITY_FILE not in files or any(len(data) > MAX_FILE_BYTES for data in files.values()):
-        raise DataError(f"{file} is no backup of an identity; give what `shoal identity backup` wrote")
+        raise DataError(f"{file} is no backup of an identity; {REMEDY}")
     path = state_dir / IDENTITY_FILE
     if path.exists() and path.read_bytes() != files[IDENTITY_FILE]:
         raise StateError(

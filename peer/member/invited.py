@@ -209,7 +209,7 @@ def _checked(chain: Chain, peer_id: str) -> Grant:
 
 def _ends_soon(state_dir: Path, now: float, within_s: float) -> bool:
     own = own_chain(state_dir)
-    return own is None or min(link.until for link in own) - now < within_s
+    return own is None or granted(own, own[0].admission).until - now < within_s
 
 
 def _key(state_dir: Path) -> Ed25519PrivateKey | None:

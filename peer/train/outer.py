@@ -136,17 +136,16 @@ def outer_step(
     """Return the state after one round: b ← μb + Δ̄, φ ← φ − α(Δ̄ + μb), Nesterov as in DiLoCo (2311.08105, 2)."""
     ordered = sorted(contributions, key=lambda c: c.peer_id)
     fresh = believed([c.tokens - state.ages.get(c.peer_id, 0) for c in ordered], spec)
-    shares, trust = weights(ordered, fresh), state.trust
+    trust = state.trust
     if spec.outer.combine == "robust" and len(ordered) >= ROBUST_MEMBERS:
         fresh = [int(tokens) for tokens in capped(fresh, 1.0)]  # nobody's word alone makes the schedule faster
         offered = [c.peer_id for c in ordered], [c.values for c in ordered], [c.norm for c in ordered]
         factors, trust = judged(*offered, state.momentum, state.trust)
         shares = robust_weights(ordered, fresh, factors)
-    told, ages, common = (
-        replace(state, trust=trust),
-        grown(state.ages, ordered, fresh),
-        common_tokens_of(spec, state.block),
-    )
+    else:
+        shares = weights(ordered, fresh)
+    ages, common = grown(state.ages, ordered, fresh), common_tokens_of(spec, state.block)
+    told = replace(state, trust=trust)
     return nesterov(told, ordered, shares, spec.outer, round_=round_, ages=ages, common_tokens=common)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import PACED
+from benchmarks.chaos import PACED, known
 from configs.errors import UsageError
 from peer.chaos.links import forbidden
 from peer.chaos.play import permitted, play
@@ -48,6 +48,21 @@ def test_a_swarm_survives_what_needs_networks_disks_and_clocks() -> None:
     played = asyncio.run(play(Schedule(name="a storm", faults=faults), PACED))
     assert played.holds, played.broken
     assert any("the disk is full" in line for line in played.refusals)
+
+
+@pytest.mark.long
+@pytest.mark.swarm
+def test_what_was_played_in_part_is_known_by_the_schedule_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else a benchmark without rights would look for it in its cache for ever, and play it again."""
+    monkeypatch.setattr("peer.chaos.play.forbidden", lambda: "network namespaces need root; run it as root")
+    asked = Schedule(name="a part", peers=3, faults=(Fault(kind="cut"), Fault(kind="kill_worker")))
+    played = asyncio.run(play(asked, PACED))
+    assert played.schedule == asked and played.skipped == ["cut: network namespaces need root; run it as root"]
+    (tmp_path / "a-part.json").write_text(json.dumps(facts_of(played)))
+    assert known(tmp_path, asked) == facts_of(played)
+    assert known(tmp_path, asked.model_copy(update={"seed": 1})) is None
 
 
 def test_without_rights_the_rest_is_played_and_what_is_not_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.boxes import enter_place
 from benchmarks.doctor import QUICK, SITUATIONS, Clinic, open_clinic
 from benchmarks.nats import lacking
-from peer.chaos.links import Peer, forbidden
+from peer.chaos.links import Peer, enter_place, forbidden
 from peer.commands.main import main
 
 pytestmark = pytest.mark.skipif(bool(forbidden() or lacking()), reason=str(forbidden() or lacking()))
