@@ -109,9 +109,9 @@ def _exchange(beside: Path, path: Path) -> None:
     kept.replace(beside)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace `path` atomically with readable JSON."""
-    write_file(path, json.dumps(value, indent=1, sort_keys=True).encode())
+def write_json(path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
+    """Replace `path` atomically with readable JSON; `mode` as in `write_file`."""
+    write_file(path, json.dumps(value, indent=1, sort_keys=True).encode(), mode=mode)
 
 
 def discard(path: Path) -> None:

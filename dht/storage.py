@@ -11,6 +11,7 @@ first.
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from itertools import chain
 from typing import Any
 
 from hivemind.dht.protocol import DHTProtocol
@@ -41,7 +42,7 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
         """Store a record under its signer's subkey; return whether that was done."""
         if not self._has_room(key, subkey, len(value)):
             self._forget_expired()
-            if self._known(subkey):
+            if self._known(subkey) and self._is_within_own_bound(key, subkey, len(value)):
                 self._make_room(key, subkey, len(value))
             if not self._has_room(key, subkey, len(value)):
                 return False
@@ -58,18 +59,22 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]
         """Return how many records are kept now, of all signers."""
         return sum(len(held.value) if isinstance(held.value, DictionaryDHTValue) else 1 for _, held in self.items())
 
+    def _is_within_own_bound(self, key: DHTID, signer: str, size_bytes: int) -> bool:
+        others = sum(size for at, (_, size) in self._held.get(signer, {}).items() if at != key)
+        return others + size_bytes <= MAX_BYTES_OF_SIGNER
+
     def _has_room(self, key: DHTID, signer: str, size_bytes: int) -> bool:
-        held = self._held.get(signer, {})
-        more = size_bytes - held.get(key, (0.0, 0))[1]
-        of_signer = sum(size for _, size in held.values())
-        if of_signer + more > MAX_BYTES_OF_SIGNER or self._bytes + more > MAX_BYTES:
+        more = size_bytes - self._held.get(signer, {}).get(key, (0.0, 0))[1]
+        if self._bytes + more > MAX_BYTES or self._bytes_of_key[key] + more > MAX_BYTES_OF_KEY:
             return False
-        return self._bytes_of_key[key] + more <= MAX_BYTES_OF_KEY
+        return self._is_within_own_bound(key, signer, size_bytes)
 
     def _make_room(self, key: DHTID, signer: str, size_bytes: int) -> None:
         """Drop records of signers that are not known until there is room: those under the key, if that is full."""
-        others = [(each, at) for each, held in self._held.items() if not self._known(each) for at in held]
-        for each, at in sorted(others, key=lambda record: record[1] != key):
+        strangers = [each for each in self._held if not self._known(each)]
+        under_it = [(each, key) for each in strangers if key in self._held[each]]
+        elsewhere = ((each, at) for each in strangers for at in list(self._held[each]) if at != key)
+        for each, at in chain(under_it, elsewhere):
             if self._has_room(key, signer, size_bytes):
                 return
             if at != key and self._bytes + size_bytes <= MAX_BYTES:

@@ -17,6 +17,7 @@ from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
+from dht.addresses import is_internet
 from protocols.wire import Message, call
 
 DIAL_S = 3.0  # for the connection, and for the first words of who took it
@@ -111,6 +112,12 @@ def direct(addresses: Sequence[str]) -> Seen | None:
         if len(parts) == 5 and parts[1] in ("ip4", "ip6") and parts[3] == "tcp" and parts[4].isdigit():
             return Seen(parts[1], parts[2], int(parts[4]))
     return None
+
+
+def decisive(answers: Sequence[ReachAnswer]) -> ReachAnswer | None:
+    """Return the answer that counts: of those who tried, one that sees this machine on the Internet before others."""
+    tried = [answer for answer in answers if answer.outcome in ("open", "refused", "silent", "other")]
+    return min(tried, key=lambda answer: (not is_internet(answer.host), answer.outcome != "open"), default=None)
 
 
 def place_of(address: str) -> Seen | None:

@@ -1,7 +1,6 @@
 """From facts to answers: each check says yes, no or not checked, why, and for a no what to do. Pure."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,7 @@ from dht.streams import DESCRIPTORS, MAX_STREAMS
 from peer.doctor.facts import Description, Facts, Machine, OtherVersion, Outside, Unknown
 from peer.train.partition import trained_shapes
 from protocols.codecs import encoded_size
-from protocols.reach import ReachAnswer
+from protocols.reach import decisive
 
 Answer = Literal["yes", "no", "not checked"]
 Nat = Literal["none", "cone", "symmetric", "unknown"]
@@ -160,12 +159,6 @@ def reachable(outside: Outside) -> Check:
         remedy = f"forward TCP {where} to this machine at your router, and say so with --announce"
     also = "; until then a relay carries what others send" if not isinstance(outside.terms, Unknown) else ""
     return Check("reachable", "no", said + inside, remedy + also)
-
-
-def decisive(answers: Sequence[ReachAnswer]) -> ReachAnswer | None:
-    """Return the answer that counts: of those who tried, one that sees this machine on the Internet before others."""
-    tried = [answer for answer in answers if answer.outcome in ("open", "refused", "silent", "other")]
-    return min(tried, key=lambda answer: (not is_internet(answer.host), answer.outcome != "open"), default=None)
 
 
 def nat_kind(outside: Outside) -> Nat:

@@ -15,13 +15,13 @@ from pathlib import Path
 from configs.errors import ShoalError
 from configs.files import read_json, write_json
 from configs.machine import PeerConfig
-from dht.addresses import addresses_of, is_internet, parse_address
+from dht.addresses import addresses_of, parse_address
 from dht.admission import Admission
 from dht.network import Network, open_network
 from dht.p2pd import Reachability
 from peer.http.server import is_loopback
 from protocols.describe import Describe, describe
-from protocols.reach import Reach, ReachAnswer, ask_reach, direct, place_of
+from protocols.reach import Reach, ReachAnswer, ask_reach, decisive, direct, place_of
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,11 @@ async def find_way(config: PeerConfig, key: Path, addresses: Sequence[str], admi
         except ShoalError:
             return _as_before(config) or Way("unknown", config.port, tuple(addresses[:RELAYS]))
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(_ask(network, peer, own)) for peer in peers]
             relays = group.create_task(_find_relays(network, peers))
-        reachability = judge([answer for task in asked if (answer := task.result()) is not None])
+            answers = await asyncio.gather(*(_ask(network, peer, own) for peer in peers))
+            reachability = judge([answer for answer in answers if answer is not None])
+            if reachability != "private":
+                relays.cancel()
         found = relays.result() if reachability == "private" else ()
     log.info(WORDS[reachability], *([len(found)] if reachability == "private" else []))
     port = listening_port(own) or config.port
@@ -113,11 +115,10 @@ def judge(answers: Sequence[ReachAnswer]) -> Reachability:
 
     Those count who see it on the Internet, if there are any: in one's own network doors are open that are closed there.
     """
-    tried = [answer for answer in answers if answer.outcome in ("open", "refused", "silent", "other")]
-    tried = [answer for answer in tried if is_internet(answer.host)] or tried
-    if not tried:
+    answer = decisive(answers)
+    if answer is None:
         return "unknown"
-    return "public" if any(answer.outcome == "open" for answer in tried) else "private"
+    return "public" if answer.outcome == "open" else "private"
 
 
 def opened_port(addresses: Iterable[str], host: str) -> int | None:

@@ -23,9 +23,7 @@ def back_up(state_dir: Path, file: Path) -> str:
     peer_id = Identity.load_or_create(state_dir / IDENTITY_FILE).peer_id
     found = {name: read_bytes(state_dir / name) for name in FILES}
     held = {name: base64.b64encode(data).decode() for name, data in found.items() if data is not None}
-    write_file(file, b"", mode=SECRET, is_new=True)  # the right mode before there is anything to read
-    write_json(file, {"peer_id": peer_id, "files": held})
-    file.chmod(SECRET)
+    write_json(file, {"peer_id": peer_id, "files": held}, mode=SECRET)
     return peer_id
 
 

@@ -78,7 +78,7 @@ def open_admission(config: PeerConfig, identity: Identity, saved: RunSpec | None
     is_own = key is not None and (saved.admission == public_half(key) if saved else config.closed)
     if key is not None and is_own and _ends_soon(state_dir, now, OWN_DAYS * DAY_S / 2):
         chain = invite(key, public_half(key), identity.peer_id, ALL, now, now + OWN_DAYS * DAY_S)
-        _write(state_dir / INVITATION_FILE, spelled(chain).encode())
+        write_file(state_dir / INVITATION_FILE, spelled(chain).encode(), mode=SECRET)
     if saved is not None and saved.admission is None:
         return None
     own = own_chain(state_dir)
@@ -120,7 +120,7 @@ def take_invitation(state_dir: Path, identity: Identity, text: str, saved: RunSp
     grant = _checked(chain, identity.peer_id)
     if saved is not None and saved.admission != chain[0].admission:
         raise UsageError(f"the invitation is for another run than the one in {state_dir}; give another --state-dir")
-    _write(state_dir / INVITATION_FILE, spelled(chain).encode())
+    write_file(state_dir / INVITATION_FILE, spelled(chain).encode(), mode=SECRET)
     return grant
 
 
@@ -160,7 +160,7 @@ def revoke_peers(state_dir: Path, peer_ids: Collection[str], tick_s: float) -> f
     acts = now + ACT_TICKS * tick_s
     # Who was out already, and perhaps was invited again since, must not be let in until `acts`.
     after = revoke(key, before, {peer: now if peer in before.revoked else acts for peer in peer_ids})
-    _write(state_dir / REVOCATIONS_FILE, packed_revocations(after))
+    write_file(state_dir / REVOCATIONS_FILE, packed_revocations(after), mode=SECRET)
     return acts
 
 
@@ -238,11 +238,6 @@ def _revocations(state_dir: Path, admission: str) -> Revocations:
 def _keep(path: Path, data: bytes) -> None:
     """Write a newer list of revocations; a disk that refuses costs no more than a warning."""
     try:
-        _write(path, data)
+        write_file(path, data, mode=SECRET)
     except StateError as error:
         log.warning("%s", error)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_file(path, data, mode=SECRET)

@@ -25,7 +25,7 @@ class Outlook:
         """Return the other peers that are present, those first that are known, and those dialled at the start."""
         present = [peer for peer in self._membership.members(self._facts.clock.tick()) if peer != self._facts.me]
         known = [peer for peer in present if self._membership.knows(peer)]
-        on_trial = [peer for peer in present if peer not in known][: max(0, ASKED - len(known))]
+        on_trial = [peer for peer in present if not self._membership.knows(peer)][: max(0, ASKED - len(known))]
         return list(dict.fromkeys([*known, *self._dialled, *on_trial]))
 
     def nearest(self, addresses: Sequence[str]) -> list[list[str]]:

@@ -80,6 +80,17 @@ def test_whoever_is_known_is_not_crowded_out(monkeypatch: pytest.MonkeyPatch) ->
     assert len(kept.get(other).value) == 5  # type: ignore[union-attr]  # one name had to go
 
 
+def test_whoever_is_known_and_has_too_much_already_costs_nobody_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_BYTES_OF_SIGNER", 500)
+    monkeypatch.setattr(storage, "MAX_BYTES_OF_KEY", 1000)
+    kept, soon, key = BoundedStorage({"friend"}.__contains__), time.time() + 60, keys(1)[0]
+    assert all(kept.store_subkey(key, f"name{number}", bytes(100), soon) for number in range(10))
+    assert not kept.store_subkey(key, "friend", bytes(501), soon)
+    assert kept.records() == 10
+    assert kept.store_subkey(key, "friend", bytes(500), soon)
+    assert kept.records() == 6
+
+
 def test_one_question_and_one_flood_cost_a_node_only_so_much(
     identity_paths: list[Path], run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,5 @@
+import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -226,7 +228,18 @@ def test_a_backup_makes_another_directory_the_same_peer(
 ) -> None:
     folder, identity, admission = founder
     file = tmp_path / "backup.json"
-    assert back_up(folder, file) == identity.peer_id
+    modes: list[int] = []
+    sync = os.fsync
+
+    def look(descriptor: int) -> None:
+        mode = os.fstat(descriptor).st_mode
+        modes.extend([mode & 0o777] if stat.S_ISREG(mode) else [])
+        sync(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", look)
+        assert back_up(folder, file) == identity.peer_id
+    assert set(modes) == {0o600}, "at no time may somebody else read it"
     assert file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(DataError, match="already exists"):
         back_up(folder, file)
