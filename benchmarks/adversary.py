@@ -1,8 +1,9 @@
 """Hostile members: what they offer for a round when they know everything, the others' offers and the rule included.
 
 An attack takes a `Scene` and returns the values of each hostile member's offer; `benchmarks/hostile_swarm.py` encodes
-them as any offer is encoded, and `tests/inloop` signs and serves them. An offer that is not finite, of a wrong size or
-signed with a wrong norm is refused before it can count (`peer/block/replica.py`), so nothing of the kind stands here.
+them as any offer is encoded, and `tests/inloop/test_liars.py` has some of the kind in whole daemons. An offer that is
+not finite, of a wrong size or signed with a wrong norm is refused before it can count (`peer/block/replica.py`), so
+nothing like that stands here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Every honest member trains on one domain alone, the next on the next. What the hostile ones offer stands in
 `adversary.py`; those who train do so on domains that honest members have, too. Nothing is signed and nothing is sent:
-`tests/inloop` has the same attacks in whole daemons. With a rule that is not the product's, everything else is.
+`tests/inloop/test_liars.py` has some attacks in whole daemons. Where a rule is not the product's, everything else is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
