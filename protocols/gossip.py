@@ -10,6 +10,7 @@ Every wait has a deadline; a member that fails costs nothing but itself.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from configs.errors import NetworkError, PeerError
 from protocols.fetching import RETRY_S, Fetch, Group, look_at
 from protocols.offers import MAX_WAIT_S, HistoryRequest, ListRequest, OfferList, Offers, SealedRound
 from protocols.parcels import Offer
-from protocols.sealing import Mark, Quorum, Seal, seal
+from protocols.sealing import Mark, Quorum, Seal, is_decided, seal
 from protocols.wire import call
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,7 @@ async def gather(
         if made is not None and not made.done():  # others wait for this peer's word, so it comes without the own offer
             await asyncio.wait([made], timeout=max(0.0, cut - loop.time()))
         own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes, {*named, group.me})
-        lists: dict[str, OfferList] = {group.me: own}
-        await _each({peer: _hear(group, peer, end, lists) for peer in group.others}, end, wait)
+        lists = await _hear_all(group, offers, own, end, wait, quorum.voting if quorum else ())
     return {peer: heard for peer, heard in lists.items() if heard.marks}
 
 
@@ -166,6 +166,37 @@ async def _gather(group: Group, offers: Offers, cut: float, wait: Patience) -> N
             each.help()
 
     await _each({peer: fetch(peer) for peer in fetches}, cut, wait)
+
+
+async def _hear_all(
+    group: Group, offers: Offers, own: OfferList, end: float, wait: Patience, voting: Collection[str]
+) -> dict[str, OfferList]:
+    """Hear the others' lists until all are there or the end.
+
+    Once no list can change any more what is sealed, only those are waited for, not for long, whose offers are held:
+    who has died before its offer could be had costs nobody more than the cut.
+    """
+    lists = {group.me: own}
+    limits: dict[str, asyncio.Timeout] = {}
+
+    async def hear(peer: str) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end) as limits[peer]:
+                await _hear(group, peer, end, lists)
+        del limits[peer]
+        held = {member: heard.offers for member, heard in lists.items()}
+        newest = {heard.past[-1] for heard in lists.values() if heard.marks}
+        if len(newest) != 1 or not is_decided(group.view, held, voting):
+            return
+        soon = asyncio.get_running_loop().time()
+        late = soon + wait.others_s
+        there = offers.held(group.block, group.round)
+        for other, limit in limits.items():
+            if not limit.expired():
+                limit.reschedule(min(end, limit.when() or end, late if other in there else soon))
+
+    await _each({peer: hear(peer) for peer in group.others}, end, wait)
+    return lists
 
 
 async def _hear(group: Group, peer: str, end: float, lists: dict[str, OfferList]) -> None:

@@ -110,6 +110,15 @@ def seal(view: Sequence[str], lists: Mapping[str, Mapping[str, str]], voting: Co
     return Seal(sealed, f"sealed {len(sealed)} of {len(view)}")
 
 
+def is_decided(view: Sequence[str], lists: Mapping[str, Mapping[str, str]], voting: Collection[str]) -> bool:
+    """Return whether something is sealed, and all the same whatever the voters name that were not heard yet."""
+    deciding = set(view) & set(voting)
+    named = Counter(each for member in deciding & lists.keys() for each in lists[member].items() if each[0] in view)
+    unheard, half = len(deciding - lists.keys()), len(deciding) / 2
+    sealed = [count for count in named.values() if count > half]
+    return bool(sealed) and all(count > half or count + unheard <= half for count in named.values())
+
+
 @dataclass(frozen=True)
 class Standing:
     """How one's own history relates to the group's.

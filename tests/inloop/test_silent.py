@@ -118,6 +118,24 @@ def test_strangers_who_answer_nothing_stop_nobody(
     play(main)
 
 
+@pytest.mark.parametrize("moment", [-0.03, 0.0, 0.02])
+def test_nobody_waits_for_the_dead_longer_than_the_cut(
+    moment: float, spec: RunSpec, swarm_of: Callable[[int], InLoopSwarm]
+) -> None:
+    """Before its offer nobody waits for its list, and after it the others' lists say that it is sealed."""
+    swarm, died = swarm_of(4), 14
+
+    async def main() -> None:
+        await swarm.start(stagger_s=0.5)
+        await swarm.until(died + moment)
+        await swarm.members[-1].kill()
+        await swarm.until(died + spec.rounds.cut_share + 0.08)  # and a call's way there and back
+        assert [shared(member)[-1] for member in swarm.members[:-1]] == [died] * 3
+        await swarm.stop()
+
+    play(main)
+
+
 @pytest.mark.parametrize(("count", "mute"), [(3, 1), (4, 2), (5, 3), (3, 2)])
 def test_holders_who_fall_silent_are_gone_on_without_and_come_back(
     count: int, mute: int, spec: RunSpec, swarm_of: Callable[[int], InLoopSwarm], monkeypatch: pytest.MonkeyPatch

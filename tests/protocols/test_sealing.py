@@ -3,6 +3,8 @@
 import hashlib
 import random
 
+import pytest
+
 from protocols.sealing import (
     MARKS,
     PATIENCE_ROUNDS,
@@ -12,6 +14,7 @@ from protocols.sealing import (
     Mark,
     Standing,
     compare,
+    is_decided,
     quorum,
     seal,
 )
@@ -203,6 +206,30 @@ def test_whatever_lists_are_lost_no_two_members_seal_different_offers_of_one_pee
         assert len(named) == len(dict(named))
         sealed += len(named)
     assert sealed > 500
+
+
+def test_what_is_decided_no_list_changes_any_more() -> None:
+    chance, view = random.Random(0), "abcdef"
+    early = 0
+    for _ in range(2000):
+        voting = chance.sample(view, chance.randint(0, 6))
+        held = {m: {p: chance.choice("112") for p in view if chance.random() < 0.8} for m in view}
+        heard = {m: held[m] for m in view if chance.random() < 0.7}
+        if is_decided(view, heard, voting):
+            assert seal(view, heard, voting).offers == seal(view, held, voting).offers != {}
+            early += len(heard) < len(view)
+    assert early > 100
+
+
+@pytest.mark.parametrize(
+    ("names", "decided"), [("xxx", True), ("xx", False), ("xx--", False), ("x---", True), ("xx---", True)]
+)
+def test_a_round_is_decided_when_the_unheard_can_make_no_majority(names: str, decided: bool) -> None:
+    """Five voters: with three names an offer counts; with two it may yet, while one is unheard."""
+    lists = {
+        member: {A: "y"} if name == "-" else {A: "y", B: name} for member, name in zip("abcde", names, strict=False)
+    }
+    assert is_decided("abcde", lists, "abcde") is decided
 
 
 def test_who_has_no_history_yet_waits() -> None:
