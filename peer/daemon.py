@@ -58,6 +58,7 @@ from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
+from peer.member.watch import Watch
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
 from peer.workers.supervisor import Event, Workers, open_workers
@@ -169,12 +170,13 @@ class Daemon:
         stubs = self._stub(Offers), shards
         swarm = Swarm(spec.run_id, network.identity, self.offers, *stubs, folder, expects, self._domains)
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
-        self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
+        self.watch = Watch()
+        self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self.watch, self._on_round_end)
         turns = Turns(facts, activity, membership, outlook, session, library)
         self.changes = Changes(self.parts, swarm, self.rounds, turns, self._is_alone, self.offers.forget)
         self.announcer = Announcer(self.parts, self.crowds, self.rounds.held, self.rounds.strides)
         self.keeper = Keeper(facts, membership, store, outlook, states)
-        self.company, self.duties = Company(), Duties(chronicle)
+        self.company, self.duties = Company(), Duties(chronicle, self.watch)
 
     async def found(self) -> None:
         """Store the state with which the run begins, if this peer has founded it: nobody else has it."""
@@ -240,14 +242,17 @@ class Daemon:
             raise Left
 
     def _look(self, tick: int) -> None:
-        """Take in how the training goes, and whether rounds are sealed with others."""
+        """Take in how the training goes, whether rounds are sealed with others, and whether anything is stuck."""
         parts, progress = self.parts, self.parts.session.progress
         if progress.tokens and not parts.chronicle.losses:
             log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss or 0.0)
         parts.chronicle.trained(progress.tokens, progress.loss)
+        alarms = self.watch.look()
         if warning := self.company.see(circumstances(parts, tick)):
-            log.warning("%s", warning)
-            parts.chronicle.happened(warning)
+            alarms.append(warning)
+        for alarm in alarms:
+            log.warning("%s", alarm)
+            parts.chronicle.happened(alarm)
 
     def _keep_up(self, tick: int, tasks: asyncio.TaskGroup) -> None:
         """Begin the duties of this tick, each unless its last is still under way."""
@@ -284,7 +289,7 @@ class Daemon:
         left_out = parts.exclusions.told(parts.facts.clock.tick())
         twin = TWIN if parts.membership.has_twin else ""
         ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
-        warnings = self.company.present, parts.facts.clock.warning(), twin, rise, ending, *left_out
+        warnings = self.company.present, *self.watch.present, parts.facts.clock.warning(), twin, rise, ending, *left_out
         return status_of(self.parts, [text for text in warnings if text])
 
     async def leave(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from peer.member.chronicle import Chronicle
 from peer.member.rounds import is_of_this_machine
+from peer.member.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +17,8 @@ Work = Callable[[], Coroutine[Any, Any, Any]]
 class Duties:
     """Begins duties in a group of tasks. One that fails is said and counted, and done again when it is due."""
 
-    def __init__(self, chronicle: Chronicle) -> None:
-        self._chronicle = chronicle
+    def __init__(self, chronicle: Chronicle, watch: Watch) -> None:
+        self._chronicle, self._watch = chronicle, watch
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, name: str, work: Work, tasks: asyncio.TaskGroup) -> bool:
@@ -26,6 +27,7 @@ class Duties:
         if task is not None and not task.done():
             return False
         self._under_way[name] = tasks.create_task(self._do(name, work))
+        self._watch.follow(name, self._under_way[name])
         return True
 
     async def _do(self, name: str, work: Work) -> None:

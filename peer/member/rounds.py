@@ -16,11 +16,13 @@ from peer.block.exchange import RESTARTED, Outcome, Swarm, invited, run_round
 from peer.block.random_group import run_round_among
 from peer.block.replica import Replica
 from peer.block.stride import GOOD_ROUNDS, Trial, next_stride
+from peer.block.threads import whole
 from peer.block.timing import Meeting, meeting, round_seconds, round_timing, rounds_of, silent_ticks
 from peer.member.activity import Activity
 from peer.member.crowds import Crowds
 from peer.member.facts import Facts
 from peer.member.session import Session, Snapshots
+from peer.member.watch import Watch
 from peer.train.outer import OuterState
 from protocols.gossip import Timing
 
@@ -60,10 +62,11 @@ class Rounds:
         swarm: Swarm,
         membership: Membership,
         crowds: Crowds,
+        watch: Watch,
         ended: Callable[[RoundEnd], None],
     ) -> None:
         self._facts, self._activity, self._session, self._swarm = facts, activity, session, swarm
-        self._membership, self._crowds, self._ended = membership, crowds, ended
+        self._membership, self._crowds, self._watch, self._ended = membership, crowds, watch, ended
         self._under_way: dict[str, asyncio.Task[None]] = {}  # block → its round
         self._missed: Counter[str] = Counter()  # block → rounds that have passed during the one under way
         self._begun: dict[str, int] = {}  # block → tick of the round that has begun last
@@ -79,6 +82,8 @@ class Rounds:
         for block, each in due.items():
             self._begun[block] = each.tick
             self._under_way[block] = tasks.create_task(self._exchange(block, each, taken))
+            length_s = round_seconds(self._facts.spec, self._session.replicas[block].state.age, each.stride)
+            self._watch.follow(f"{block}, round {each.tick}", self._under_way[block], taken, round_s=length_s)
 
     def held(self) -> list[str]:
         """Return the blocks in whose groups this peer counts."""
@@ -174,9 +179,16 @@ class Rounds:
         self._ended(RoundEnd(block, due.tick, outcome, trial if len(due.group) > 1 else None, event))
 
     async def _take(self, replica: Replica, before: OuterState, snapshots: Snapshots, *, is_step: bool) -> None:
-        """Bring the worker to the replica's new state, and save that."""
-        await self._session.rebase(replica.block, before, snapshots, is_step=is_step)
-        await self._session.save(replica)
+        """Bring the worker to the replica's new state, and save that.
+
+        Who leaves meanwhile waits: what a worker that has not come along has beyond the new state would be owed twice.
+        """
+
+        async def take() -> None:
+            await self._session.rebase(replica.block, before, snapshots, is_step=is_step)
+            await self._session.save(replica)
+
+        await whole(take())
 
     def _change_stride(self, block: str, trial: Trial, *, is_alone: bool) -> str:
         """Take in what a round has shown; if this peer takes longer or shorter ones from now on, say why."""

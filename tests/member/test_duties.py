@@ -8,6 +8,7 @@ import pytest
 from configs.errors import StateError
 from peer.member.chronicle import Chronicle
 from peer.member.duties import Duties
+from peer.member.watch import Watch
 
 
 def test_a_duty_that_hangs_delays_no_other(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_a_duty_that_hangs_delays_no_other(tmp_path: Path) -> None:
         done.append("renewed")
 
     async def main() -> None:
-        duties = Duties(Chronicle(tmp_path))
+        duties = Duties(Chronicle(tmp_path), Watch())
         async with asyncio.TaskGroup() as tasks:
             assert duties.begin("keep", hang, tasks)
             for _ in range(3):
@@ -41,7 +42,7 @@ def test_what_others_say_ends_no_daemon_and_is_said_once(tmp_path: Path, caplog:
         raise IndexError("a record that nobody foresaw")
 
     async def main() -> None:
-        duties = Duties(chronicle)
+        duties = Duties(chronicle, Watch())
         for _ in range(3):
             async with asyncio.TaskGroup() as tasks:
                 duties.begin("read", stumble, tasks)
@@ -59,7 +60,7 @@ def test_a_full_disk_ends_the_daemon(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
-            Duties(Chronicle(tmp_path)).begin("save", save, tasks)
+            Duties(Chronicle(tmp_path), Watch()).begin("save", save, tasks)
 
     with pytest.raises(ExceptionGroup) as error:
         asyncio.run(main())

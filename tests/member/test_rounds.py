@@ -14,11 +14,13 @@ from benchmarks.patience import HANG_S
 from configs.clock import Clock
 from configs.errors import DeviceError, PeerError, StateError
 from configs.run import RunSpec
+from peer.block.exchange import Outcome
 from peer.block.replica import Replica
 from peer.block.threads import unbroken
 from peer.block.timing import Meeting
 from peer.member import rounds as rounds_module
 from peer.member.rounds import FAULTY, Rounds, is_of_this_machine
+from peer.member.watch import Watch
 from peer.train.outer import Contribution, new_state
 from peer.workers.progress import Progress
 
@@ -120,7 +122,7 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
 
 def rounds_of(rooms: Any) -> Rounds:
     none: Any = None
-    return Rounds(rooms.facts, none, rooms.session, none, none, rooms.crowds, rooms.ends.append)
+    return Rounds(rooms.facts, none, rooms.session, none, none, rooms.crowds, Watch(), rooms.ends.append)
 
 
 def snapshots() -> Any:
@@ -159,3 +161,39 @@ def test_what_is_wrong_with_this_machine_ends_the_daemon(
     assert is_of_this_machine(error)
     with pytest.raises(type(error)):
         exchange(rooms, error, monkeypatch)
+
+
+def test_who_leaves_while_the_worker_is_brought_to_a_step_waits_for_that(
+    rooms: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the worker's θ is that of before the step, and what it has beyond the new state is owed twice."""
+    done: list[str] = []
+
+    async def main() -> None:
+        begun, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def rebase(*arguments: object, **how: object) -> None:
+            begun.set()
+            await goes_on.wait()
+            done.append("rebased")
+
+        async def save(replica: object) -> None:
+            done.append("saved")
+
+        async def run_round(swarm: object, replica: Any, *arguments: object) -> Outcome:
+            replica.state = SimpleNamespace(age=1, version=4, digest="e" * 64, is_final=False)
+            return Outcome("sealed 2 of 2", True)
+
+        rooms.session.rebase, rooms.session.save = rebase, save
+        monkeypatch.setattr(rounds_module, "run_round", run_round)
+        task = asyncio.create_task(rounds_of(rooms)._exchange(BLOCK, Meeting(8, ("a", "me"), 1), snapshots()))
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        goes_on.set()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert done == ["rebased", "saved"]
