@@ -81,13 +81,18 @@ class Rounds:
         taken = tasks.create_task(self._session.take_snapshots(list(due)))
         for block, each in due.items():
             self._begun[block] = each.tick
+            self._missed.pop(block, None)
             self._under_way[block] = tasks.create_task(self._exchange(block, each, taken))
             length_s = round_seconds(self._facts.spec, self._session.replicas[block].state.age, each.stride)
             self._watch.follow(f"{block}, round {each.tick}", self._under_way[block], taken, round_s=length_s)
 
     def held(self) -> list[str]:
         """Return the blocks in whose groups this peer counts."""
-        return [block for block in self._session.replicas if self._missed[block] < MISSED_ROUNDS]
+        return [
+            block
+            for block in self._session.replicas
+            if self._missed[block] < MISSED_ROUNDS or self._under_way[block].done()
+        ]
 
     def strides(self) -> dict[str, tuple[int, int]]:
         """Return what the others are told: block → (from_tick, stride), of the blocks that ever had one beyond 1."""
@@ -169,7 +174,6 @@ class Rounds:
         if replica.state is not before:
             await self._take(replica, before, snapshots, is_step=outcome.is_step)
         self._log(due, outcome, replica, late_s)
-        self._missed.pop(block, None)
         trial, event = None, ""
         if outcome.cause != RESTARTED:
             offer_s = None if outcome.offer_s is None else late_s + outcome.offer_s
