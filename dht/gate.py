@@ -26,37 +26,61 @@ FOR_TRAINING = frozenset({"rpc_store", "rpc_keep", "rpc_offer", "rpc_list", "rpc
 UNKNOWN, NOT_ALLOWED, OUT = "shoal refuses: unknown", "shoal refuses: not allowed", "shoal refuses: out"
 
 
-class Gate:
-    """Stands before the handlers of a p2pd client; `admission` is that of a closed run."""
+class Bytes:
+    """A request that was not read yet, or an answer that is written already."""
 
-    def __init__(self, p2p: P2P, admission: Admission | None = None, limits: Limits | None = None) -> None:
-        self._p2p, self._admission, self._limits = p2p, admission, limits or Limits()
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def SerializeToString(self) -> bytes:
+        """Return the bytes themselves."""
+        return self.data
+
+    @classmethod
+    def FromString(cls, data: bytes) -> "Bytes":
+        """Return them as they are."""
+        return cls(data)
+
+
+class Gate:
+    """Stands before the handlers of a p2pd client; `admission` is that of a closed run.
+
+    A request is read only when its sender is let in; those that open a stream are read before.
+    """
+
+    def __init__(self, p2p: P2P, admission: Admission | None = None) -> None:
+        self._p2p, self._admission, self.limits = p2p, admission, Limits()
         self._add = p2p.add_protobuf_handler
         self._putting_out: set[asyncio.Task[None]] = set()
         p2p.add_protobuf_handler = self._add_guarded
 
     async def _add_guarded(
-        self, name: str, handler: Callable[..., Any], input_protobuf_type: type[Any], **form: bool
+        self, name: str, handler: Callable[..., Any], input_protobuf_type: Any, **form: bool
     ) -> None:
         right: Right | None = "train" if name.rpartition(".")[2] in FOR_TRAINING else "read"
         if name == PRESENT:
             right = None
 
-        async def answer(request: Any, context: P2PContext) -> Any:
-            async with self._counted(context):
+        async def answer(request: Bytes, context: P2PContext) -> Bytes:
+            async with self._counted(context, len(request.data)):
                 self._let_in(context, right)
-                return await handler(request, context)
+                answer = await handler(input_protobuf_type.FromString(request.data), context)
+                data = answer.SerializeToString()
+                self.limits.answered(context.remote_id.to_base58(), len(data))
+                return Bytes(data)
 
         async def stream(request: Any, context: P2PContext) -> AsyncIterator[Any]:
-            async with self._counted(context):
+            async with self._counted(context, 0):
                 self._let_in(context, right)
                 async with aclosing(handler(request, context)) as answers:
                     async for part in answers:
                         self._let_in(context, right)  # who is revoked meanwhile does not get the rest
                         yield part
 
-        guarded = stream if form.get("stream_output") else answer
-        await self._add(name, guarded, input_protobuf_type, **form)
+        if form.get("stream_output"):
+            await self._add(name, stream, input_protobuf_type, **form)
+        else:
+            await self._add(name, answer, Bytes, **form)
 
     def _let_in(self, context: P2PContext, right: Right | None) -> None:
         peer_id = context.remote_id.to_base58()
@@ -66,11 +90,11 @@ class Gate:
         raise PeerError(UNKNOWN if known is None else NOT_ALLOWED if right not in known.rights else OUT)
 
     @asynccontextmanager
-    async def _counted(self, context: P2PContext) -> AsyncIterator[None]:
+    async def _counted(self, context: P2PContext, size_bytes: int) -> AsyncIterator[None]:
         """Count a call while it is answered, and let it wait for its turn. Raises PeerError: there are too many."""
         peer_id = context.remote_id.to_base58()
         try:
-            delay_s = self._limits.enter(peer_id)
+            delay_s = self.limits.enter(peer_id, size_bytes)
         except Refused as refused:
             if refused.is_out:
                 self._put_out(context.remote_id)
@@ -78,14 +102,14 @@ class Gate:
                 try:
                     await asyncio.sleep(HOLD_S)
                 finally:
-                    self._limits.release(peer_id)
+                    self.limits.release(peer_id, size_bytes)
             raise PeerError(str(refused)) from None
         try:
             if delay_s:
                 await asyncio.sleep(delay_s)
             yield
         finally:
-            self._limits.leave(peer_id)
+            self.limits.leave(peer_id, size_bytes)
 
     def _put_out(self, peer_id: PeerID) -> None:
         """Cut the connections of a peer. It may dial again, and is cut off at its first call until its time is over."""

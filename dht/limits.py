@@ -11,13 +11,17 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-CALLS_PER_S = 40.0  # of one peer: a round has some ten for each block, and a call for chunks brings up to 4 MiB
+CALLS_PER_S = 15.0  # of one peer: a call for chunks brings up to 4 MiB
+CALLS_PER_TICK = 25.0  # of one peer, besides: a round has some ten for each block
+CALL_BYTES = 1 << 16  # that a message may have and count as one call; p2pd takes as long for as many more
 BURST = 300  # calls that come at once without waiting: a member comes to a round of many blocks
 AT_ONCE = 192  # calls of one peer that wait or are being answered: more than the streams that it may hold
 ALL_AT_ONCE = 1024
+MOST_BYTES = 1 << 26  # that the calls of one peer have which wait, are being answered or are held; each lies here twice
+ALL_BYTES = 1 << 28
 HELD = 320  # calls of one peer whose refusal comes late; more are refused at once
-HOLD_S = 3.0  # after which it comes
-PATIENCE = 4096  # calls of one peer that are refused at once, before it is put out
+HOLD_S = 10.0  # after which it comes
+PATIENCE = 4096  # calls of one peer that are refused at once, before it is put out; a fat one counts as many
 CALM_S = 10.0  # without a refusal, after which those before are forgotten
 OUT_S = 60.0  # for which somebody stays out
 MAX_CALLERS = 4096  # that are remembered, those who called last
@@ -42,54 +46,80 @@ class Refused(Exception):
 
 
 class Limits:
-    """Counts the calls of all peers. `now` in monotonic seconds."""
+    """Counts the calls of all peers. `now` in monotonic seconds; set `tick_s` once the run is known."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self.tick_s = 1.0
         self._callers: OrderedDict[str, Caller] = OrderedDict()
         self._running: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
 
-    def enter(self, peer_id: str) -> float:
-        """Let a call in, and return how many seconds it is to wait first; `leave` when it is over.
+    def enter(self, peer_id: str, size_bytes: int = 0) -> float:
+        """Let a call of so many bytes in, and return how many seconds it is to wait first; `leave` when it is over.
 
         Raises Refused; one that is held is to be given back by `release` when its sender has been told.
         """
         caller, now = self._caller(peer_id), self._now()
         if self.is_out(peer_id):
             raise Refused(is_out=True)
+        calls = 1 + size_bytes // CALL_BYTES
+        is_fat = self._bytes[peer_id] + size_bytes > MOST_BYTES
+        if is_fat or self._bytes.total() + size_bytes > ALL_BYTES:
+            if is_fat:
+                self._offend(caller, now, calls)
+            raise Refused(is_out=now < caller.out_until)
         if self._running[peer_id] >= AT_ONCE or self._running.total() >= ALL_AT_ONCE:
             if self._held[peer_id] < HELD:
                 self._held[peer_id] += 1
+                self._bytes[peer_id] += size_bytes
                 raise Refused(is_held=True)
             if self._running[peer_id] >= AT_ONCE:
-                self._offend(caller, now)
+                self._offend(caller, now, calls)
             raise Refused(is_out=now < caller.out_until)
         self._running[peer_id] += 1
-        caller.free_at = max(caller.free_at, now - BURST / CALLS_PER_S) + 1 / CALLS_PER_S
-        return max(0.0, caller.free_at - now)
+        self._bytes[peer_id] += size_bytes
+        return self._charge(caller, calls)
 
-    def leave(self, peer_id: str) -> None:
-        """Note that a call is over."""
-        self._running[peer_id] -= 1
-        if not self._running[peer_id]:
-            del self._running[peer_id]
+    def answered(self, peer_id: str, size_bytes: int) -> None:
+        """Count the bytes of an answer that goes out: the next call pays for them."""
+        self._charge(self._caller(peer_id), size_bytes // CALL_BYTES)
 
-    def release(self, peer_id: str) -> None:
+    def leave(self, peer_id: str, size_bytes: int = 0) -> None:
+        """Note that a call of so many bytes is over."""
+        self._give_back(self._running, peer_id, size_bytes)
+
+    def release(self, peer_id: str, size_bytes: int = 0) -> None:
         """Note that a refusal that was held has been said."""
-        self._held[peer_id] -= 1
-        if not self._held[peer_id]:
-            del self._held[peer_id]
+        self._give_back(self._held, peer_id, size_bytes)
+
+    def _give_back(self, counted: Counter[str], peer_id: str, size_bytes: int) -> None:
+        for counter, count in ((counted, 1), (self._bytes, size_bytes)):
+            counter[peer_id] -= count
+            if not counter[peer_id]:
+                del counter[peer_id]
 
     def is_out(self, peer_id: str) -> bool:
         """Whether a peer has been put out, and must wait."""
         caller = self._callers.get(peer_id)
         return caller is not None and self._now() < caller.out_until
 
-    def _offend(self, caller: Caller, now: float) -> None:
+    @property
+    def calls_per_s(self) -> float:
+        """How many calls of one peer are answered in a second."""
+        return CALLS_PER_S + CALLS_PER_TICK / self.tick_s
+
+    def _charge(self, caller: Caller, calls: int) -> float:
+        """Count calls, and return how many seconds it is until they are paid for."""
+        now, rate = self._now(), self.calls_per_s
+        caller.free_at = max(caller.free_at, now - BURST / rate) + calls / rate
+        return max(0.0, caller.free_at - now)
+
+    def _offend(self, caller: Caller, now: float, calls: int) -> None:
         if now > caller.refused_at + CALM_S:
             caller.refused = 0
-        caller.refused, caller.refused_at = caller.refused + 1, now
+        caller.refused, caller.refused_at = caller.refused + calls, now
         if caller.refused >= PATIENCE:
             caller.refused, caller.out_until = 0, now + OUT_S
 

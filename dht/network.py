@@ -106,7 +106,7 @@ class Network:
         self.peer_id = identity.peer_id
         self.p2p = p2p
         self.admission = admission
-        Gate(p2p, admission)
+        self._gate = Gate(p2p, admission)
         self._presenting = None if admission is None else Presenting(p2p, admission)
         if admission is not None:
             admission.on_newer = lambda: self._spawn("pass on revocations", self._pass_on())
@@ -202,6 +202,7 @@ class Network:
 
         Raises NetworkError when none of them will do: silent, unable to dial back, or by another clock.
         """
+        self._gate.limits.tick_s = tick_s
         self.node = await DHTNode.create(
             self.p2p,
             node_id=DHTID.generate(source=self.peer_id),

@@ -73,6 +73,14 @@ class _WaitingCalls(dict[Any, asyncio.Future[Any]]):
         return call is not None and not call.done()
 
 
+class _RunningCalls(dict[Any, asyncio.Task[None]]):
+    """Calls that are being answered, by id; Hivemind forgets those that were given up only here, never by itself."""
+
+    def __setitem__(self, call_id: object, task: asyncio.Task[None]) -> None:
+        super().__setitem__(call_id, task)
+        task.add_done_callback(lambda done: self.pop(call_id, None))
+
+
 async def start_p2pd(
     identity_path: Path,
     *,
@@ -113,7 +121,7 @@ async def start_p2pd(
     except P2PDaemonError as error:
         raise NetworkError(f"libp2p does not start: {error}") from error
     control = p2p._client.control
-    control._pending_calls = _WaitingCalls()
+    control._pending_calls, control._handler_tasks = _WaitingCalls(), _RunningCalls()
     for task in (control._read_task, control._write_task):  # that they broke off is said by `p2pd_broken`, in one line
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:

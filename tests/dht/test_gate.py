@@ -19,7 +19,7 @@ from hivemind.utils import MSGPackSerializer
 from benchmarks.patience import HANG_S
 from configs.errors import NetworkError
 from dht.admission import HAS_ENDED, HOW_TO_JOIN, Admission
-from dht.gate import FOR_TRAINING, refusal
+from dht.gate import FOR_TRAINING, Bytes, refusal
 from dht.identity import Identity
 from dht.invitations import Revocations, Right, invite, packed_revocations, public_half, revoke
 from dht.limits import AT_ONCE, HELD, PATIENCE
@@ -138,6 +138,33 @@ def test_who_may_read_may_not_train(identity_paths: list[Path], run_id: str) -> 
             storing = "DHTProtocol.rpc_store", dht_pb2.StoreRequest(), dht_pb2.StoreResponse
             assert "more rights" in await refused(lambda: reader.p2p.call_protobuf_handler(inside, *storing))
             assert admissions[0].left_out(time.time()) == {reader.peer_id}
+
+    uvloop.run(main())
+
+
+def test_calls_that_are_given_up_leave_nothing_behind(identity_paths: list[Path]) -> None:
+    async def main() -> None:
+        async with networks(identity_paths[:2], [None, None]) as (one, two):
+            stub = two.stub(Echo, one.peer_id, "test")
+            answering = one.p2p._client.control._handler_tasks
+            calls = [asyncio.ensure_future(stub.rpc_wait(MESSAGE())) for _ in range(8)]
+            async with asyncio.timeout(HANG_S):
+                while len(answering) < len(calls):
+                    await asyncio.sleep(0.01)
+                for call in calls:
+                    call.cancel()
+                while answering:
+                    await asyncio.sleep(0.01)
+
+    uvloop.run(main())
+
+
+def test_what_is_refused_is_not_even_read(identity_paths: list[Path]) -> None:
+    async def main() -> None:
+        async with networks(identity_paths[:2], [admitted(identity_paths[0], {"read"}), None]) as (inside, outsider):
+            call = outsider.p2p.call_protobuf_handler
+            name, nonsense = "test::Echo.rpc_echo", Bytes(b"\xff" * 64)
+            assert await refused(lambda: call(inside.p2p.peer_id, name, nonsense, MESSAGE)) == HOW_TO_JOIN
 
     uvloop.run(main())
 

@@ -2,17 +2,23 @@ import pytest
 
 from dht.limits import (
     ALL_AT_ONCE,
+    ALL_BYTES,
     AT_ONCE,
     BURST,
+    CALL_BYTES,
     CALLS_PER_S,
+    CALLS_PER_TICK,
     CALM_S,
     HELD,
     MAX_CALLERS,
+    MOST_BYTES,
     OUT_S,
     PATIENCE,
     Limits,
     Refused,
 )
+
+RATE = CALLS_PER_S + CALLS_PER_TICK  # in a run with ticks of a second
 
 
 class World:
@@ -32,10 +38,10 @@ class World:
 def test_a_burst_goes_through_and_what_is_beyond_waits_for_its_turn() -> None:
     world = World()
     assert [world.call() for _ in range(BURST)] == [0.0] * BURST
-    assert world.call() == pytest.approx(1 / CALLS_PER_S)
-    assert world.call() == pytest.approx(2 / CALLS_PER_S)
+    assert world.call() == pytest.approx(1 / RATE)
+    assert world.call() == pytest.approx(2 / RATE)
     assert world.call("y") == 0.0  # nobody pays for another
-    world.now += 2 / CALLS_PER_S + BURST / CALLS_PER_S
+    world.now += 2 / RATE + BURST / RATE
     assert [world.call() for _ in range(BURST)] == pytest.approx([0.0] * BURST)
     assert world.call() > 0.0
 
@@ -45,7 +51,36 @@ def test_over_a_while_the_rate_is_the_limit() -> None:
     began = world.now
     for _ in range(3000):
         world.now += world.call()
-    assert world.now - began == pytest.approx((3000 - BURST) / CALLS_PER_S, rel=0.01)
+    assert world.now - began == pytest.approx((3000 - BURST) / RATE, rel=0.01)
+
+
+@pytest.mark.parametrize("tick_s", [0.5, 1.0, 30.0])
+def test_the_rate_goes_by_the_rounds(tick_s: float) -> None:
+    world = World()
+    world.limits.tick_s = tick_s
+    began = world.now
+    for _ in range(3000):
+        world.now += world.call()
+    rate = CALLS_PER_S + CALLS_PER_TICK / tick_s
+    assert world.now - began == pytest.approx((3000 - BURST) / rate, rel=0.01)
+
+
+@pytest.mark.parametrize(("size_bytes", "calls"), [(CALL_BYTES - 1, 1), (CALL_BYTES, 2), (16 * CALL_BYTES, 17)])
+def test_a_fat_call_counts_as_many(size_bytes: int, calls: int) -> None:
+    world = World()
+    world.limits.enter("x", size_bytes)
+    for _ in range(BURST - calls):
+        assert world.call() == 0.0
+    assert world.call() > 0.0
+
+
+def test_a_fat_answer_is_paid_for_by_the_next_call() -> None:
+    world = World()
+    world.call()
+    world.limits.answered("x", 16 * CALL_BYTES)
+    for _ in range(BURST - 17):
+        assert world.call() == 0.0
+    assert world.call() > 0.0
 
 
 def test_too_many_at_once_are_refused() -> None:
@@ -58,6 +93,36 @@ def test_too_many_at_once_are_refused() -> None:
     world.limits.enter("y")
     world.limits.leave("x")
     world.limits.enter("x")
+
+
+def test_fat_calls_at_once_are_refused_before_they_fill_the_memory() -> None:
+    world = World()
+    size = MOST_BYTES // 4
+    for _ in range(4):
+        world.limits.enter("x", size)
+    with pytest.raises(Refused) as refused:
+        world.limits.enter("x", 1)
+    assert not refused.value.is_held and not refused.value.is_out
+    world.limits.leave("x", size)
+    world.limits.enter("x", size)
+    for peer in range(ALL_BYTES // MOST_BYTES - 1):
+        world.limits.enter(f"peer {peer}", MOST_BYTES)
+    with pytest.raises(Refused):
+        world.limits.enter("me", 1)
+    world.limits.leave("peer 0", MOST_BYTES)
+    world.limits.enter("me", 1)
+
+
+def test_who_goes_on_with_fat_calls_is_out_soon() -> None:
+    world = World()
+    world.limits.enter("x", MOST_BYTES)
+    fat = PATIENCE // 4 * CALL_BYTES
+    outs = []
+    for _ in range(4):
+        with pytest.raises(Refused) as refused:
+            world.limits.enter("x", fat)
+        outs.append(refused.value.is_out)
+    assert outs == [False, False, False, True]
 
 
 def test_all_together_have_a_limit_for_which_nobody_is_to_blame() -> None:
@@ -116,4 +181,5 @@ def test_callers_without_end_fill_no_memory() -> None:
     world = World()
     for number in range(MAX_CALLERS + 100):
         world.call(f"peer {number}")
-    assert len(world.limits._callers) == MAX_CALLERS and not world.limits._running and not world.limits._held
+    limits = world.limits
+    assert len(limits._callers) == MAX_CALLERS and not (limits._running or limits._held or limits._bytes)

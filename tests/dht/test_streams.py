@@ -41,6 +41,7 @@ def test_silent_streams_are_bounded_for_each_peer_and_for_all(
 ) -> None:
     monkeypatch.setattr(dht.streams, "MAX_STREAMS", 5)
     monkeypatch.setattr(dht.streams, "MAX_STREAMS_OF_PEER", 3)
+    monkeypatch.setattr(dht.streams, "LATE_S", 0.1)
 
     async def main() -> None:
         async with (
