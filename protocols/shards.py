@@ -29,7 +29,7 @@ from configs.content import (
 )
 from configs.errors import NetworkError, PeerError, StateError
 from configs.names import Digest
-from protocols.sinks import FileSink, MemorySink, Sink
+from protocols.sinks import FileSink, MemorySink, PartSink, Sink
 from protocols.traffic import Traffic
 from protocols.wire import (
     FRAME_BYTES,
@@ -158,6 +158,25 @@ async def download_bytes(
     """Fetch the blob `wanted`, of at most `max_bytes`, into memory. Raises NetworkError as `download` does."""
     sink = MemorySink()
     await _fetch(_Download(stub, wanted, max_bytes, sink, on_bytes), peers, deadline_s)
+    return sink.data
+
+
+async def download_part(
+    stub: Callable[[str], Any],
+    peer: str,
+    wanted: str,
+    max_bytes: int,
+    *,
+    from_end: int,
+    size_bytes: int,
+    deadline_s: float,
+) -> bytes:
+    """Fetch from one peer `size_bytes` of the blob `wanted` that begin `from_end` bytes before its end.
+
+    Raises NetworkError as `download` does.
+    """
+    sink = PartSink(from_end, size_bytes)
+    await _fetch(_Download(stub, wanted, max_bytes, sink, None), [peer], deadline_s)
     return sink.data
 
 

@@ -36,6 +36,32 @@ class MemorySink:
         self.data[index * CHUNK_BYTES : index * CHUNK_BYTES + len(chunk)] = chunk
 
 
+class PartSink:
+    """`size_bytes` of a blob in memory, that begin `from_end` bytes before its end; the rest is not asked for."""
+
+    def __init__(self, from_end: int, size_bytes: int) -> None:
+        self._from_end, self._size_bytes = from_end, size_bytes
+        self._chunks: dict[int, bytes] = {}
+        self._begin = 0
+
+    def start(self, hashes: Sequence[bytes], size_bytes: int) -> set[int]:
+        """Find the chunks in which the part lies; all others count as there. A part beyond the blob has none."""
+        self._begin = size_bytes - self._from_end
+        first, last = self._begin // CHUNK_BYTES, (self._begin + self._size_bytes - 1) // CHUNK_BYTES
+        return set(range(len(hashes))) - set(range(first, last + 1))
+
+    def write(self, index: int, chunk: Buffer) -> None:
+        """Keep a chunk."""
+        self._chunks[index] = bytes(chunk)
+
+    @property
+    def data(self) -> bytes:
+        """The part, once all of its chunks are there."""
+        chunks = sorted(self._chunks)
+        at = self._begin - (chunks[0] * CHUNK_BYTES if chunks else 0)
+        return b"".join(self._chunks[index] for index in chunks)[at : at + self._size_bytes]
+
+
 class FileSink:
     """The partial file. Chunks that are right in it count as held, so no journal is needed.
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from configs.run import RunSpec
 from peer.block.keeping import KeepRules, vouched
 from peer.block.replica import Replica
 from peer.block.saved import Facts, facts_of, load_facts, load_state
+from peer.block.spot_check import UnlikeError, check_alike, drawn
 from peer.block.threads import unbroken
 from peer.train.model import initial_parameters
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state, unwritten
@@ -35,6 +37,7 @@ MAX_PINNED = 4
 
 
 EVERYBODY = KeepRules()
+NONE_NAMED: Mapping[str, BlockState] = {}
 
 
 class BlockStore:
@@ -61,6 +64,7 @@ class BlockStore:
         self._strategy = strategy
         self._state_stub, self._shards_stub = state_stub, shards_stub
         self._traffic, self._rules = traffic or Traffic(), rules
+        self._chance = random.SystemRandom()  # what a liar cannot foresee
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # block → one write at a time
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # digest → one download
         make_folder(folder)
@@ -170,10 +174,15 @@ class BlockStore:
 
         Its holders vouch for it, if there are any among `peers`: what its keepers have is older.
         """
+        named = await self._named(block, peers)
+        return self._best(block, named) if named else None
+
+    async def _named(self, block: str, peers: Sequence[str]) -> dict[str, BlockState]:
+        """Ask `peers` where `block` stands."""
         answers = await self.ask(peers)
-        named = {peer: state for peer, states in answers.items() for state in states if state.block == block}
-        if not named:
-            return None
+        return {peer: state for peer, states in answers.items() for state in states if state.block == block}
+
+    def _best(self, block: str, named: Mapping[str, BlockState]) -> tuple[BlockState, list[str]]:
         holders = self._rules.holders(block)
         best = vouched([state for peer, state in named.items() if peer in holders] or list(named.values()))
         return best, [peer for peer, state in named.items() if state.content_id == best.content_id]
@@ -206,14 +215,23 @@ class BlockStore:
             log.warning("%s", error)
             damage = error
             self.stored.pop(block, None)
-        found = await self.newest(block, peers)
-        if found is not None and (here is None or found[0].version > here.version):
+        named = await self._named(block, peers)
+        while named:
+            best, sources = self._best(block, named)
+            if here is not None and best.version <= here.version:
+                break
             try:
-                return await self._made(found[0]) or await self._download(*found)
+                return await self._made(best) or await self._download(best, sources, named)
+            except UnlikeError as error:
+                log.warning("%s; others are asked", error)
+                named = {peer: state for peer, state in named.items() if peer not in sources}
+                if not named and here is None and damage is None:
+                    raise
             except (ShoalError, TimeoutError) as error:
                 log.warning("%s could not be downloaded: %s", block, error)
                 if here is None and damage is None:
                     raise
+                break
         if here is not None:
             return here
         if damage is not None:
@@ -239,8 +257,13 @@ class BlockStore:
             await self.put(first)
         return first
 
-    async def _download(self, state: BlockState, peers: Sequence[str]) -> OuterState:
-        """Fetch a state by way of a file beside, check it, store it if nothing newer is here, and return it."""
+    async def _download(
+        self, state: BlockState, peers: Sequence[str], named: Mapping[str, BlockState] = NONE_NAMED
+    ) -> OuterState:
+        """Fetch a state by way of a file beside, check it, store it if nothing newer is here, and return it.
+
+        Raises UnlikeError if it is not like those of the others that are `named`.
+        """
         size = self.size_of(state.block)
         if state.size_bytes > 8 * size + MAX_HEADER_BYTES:
             raise PeerError(f"state of {state.block}: {state.size_bytes} bytes are too many for {size} parameters")
@@ -256,6 +279,8 @@ class BlockStore:
             )  # fmt: skip
             try:
                 loaded = await asyncio.to_thread(self._read, file, state, size)
+                others = drawn(peers, named, self._chance)
+                await check_alike(loaded, others, named, self._shards_stub, self._chance)
                 await self.put(loaded, file)
             finally:
                 await asyncio.to_thread(discard, file)

@@ -106,13 +106,13 @@ def test_a_damaged_state_is_fetched_again_from_whoever_has_it(
         damage(tmp_path / "model.safetensors")
         store = store_in(tmp_path, spec)
 
-        async def newest(*arguments: object) -> Any:
-            return told, ["other"]
+        async def ask(*arguments: object) -> Any:
+            return {"other": [told]}
 
         async def download(*arguments: Any, **options: object) -> None:
             arguments[-1].write_bytes(blob)
 
-        monkeypatch.setattr(store, "newest", newest)
+        monkeypatch.setattr(store, "ask", ask)
         monkeypatch.setattr("peer.block.store.download", download)
         assert asyncio.run(store.obtain("model", ["other"])).digest == replica.state.digest
         assert (tmp_path / "model.safetensors").read_bytes() == blob

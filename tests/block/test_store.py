@@ -72,11 +72,11 @@ def test_what_follows_from_the_seed_is_sent_by_nobody(
         first = derive(strategy, block, first, spec)
     content_id = first.digest if version == 0 else "1" * 64
 
-    async def newest(asked: str, peers: object) -> tuple[BlockState, list[str]]:
+    async def ask(peers: object) -> dict[str, list[BlockState]]:
         facts = {"block": block, "version": version, "round": 0, "age": 0, "is_final": False}
-        return BlockState(**facts, content_id=content_id, size_bytes=len(first.blob)), ["founder"]
+        return {"founder": [BlockState(**facts, content_id=content_id, size_bytes=len(first.blob))]}
 
-    monkeypatch.setattr(store, "newest", newest)
+    monkeypatch.setattr(store, "ask", ask)
     if version:
         with pytest.raises(NetworkError, match="founder: it could not be asked"):
             asyncio.run(store.obtain(block, ["founder"]))

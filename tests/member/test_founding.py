@@ -214,12 +214,12 @@ def test_a_newcomer_takes_no_other_beginning(
         async def download(*arguments: Any, told: bytes = bytes(state.blob), **options: object) -> None:
             arguments[-1].write_bytes(told)
 
-        async def newest(block: str, peers: object, told: Any = state) -> tuple[BlockState, list[str]]:
-            facts = {"block": block, "version": 0, "round": 0, "age": 0, "content_id": told.digest}
-            return BlockState(**facts, size_bytes=len(told.blob), is_final=False), ["founder"]
+        async def ask(peers: object, told: Any = state) -> dict[str, list[BlockState]]:
+            facts = {"block": COMMON, "version": 0, "round": 0, "age": 0, "content_id": told.digest}
+            return {"founder": [BlockState(**facts, size_bytes=len(told.blob), is_final=False)]}
 
         monkeypatch.setattr(peer.block.store, "download", download)
-        monkeypatch.setattr(store, "newest", newest)
+        monkeypatch.setattr(store, "ask", ask)
         if state is wrong:
             with pytest.raises(PeerError, match="not the parameters that the run begins with"):
                 asyncio.run(store.obtain(COMMON, ["founder"]))

@@ -1,0 +1,96 @@
+"""Whether a state that one peer alone has is like those that others have: drawn parts of it are compared.
+
+In random groups, replicas of a block differ, so there is no digest for which a majority could vouch. Whoever begins
+with the state of one of them looks at a few places of three others', which it draws itself: what is far from all of
+them, as they are from each other, was not made by training with them.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from configs.errors import NetworkError, PeerError
+from peer.train.outer import MAX_HEADER_BYTES, OuterState
+from protocols.shards import download_part
+from protocols.state import BlockState
+
+ASKED = 3  # other peers, whose states are looked at
+PLACES = 4  # of each
+PLACE_VALUES = 4096  # of φ at each place
+RATIO = 4.0  # times the distance of the two others that are nearest to each other, up to which a state is like them
+FLOOR = (
+    0.05  # of the values' own size: peers that stand at the same version have the same bits, and a round lies between
+)
+DEADLINE_S = 30.0  # for one part
+
+
+def drawn(sources: Sequence[str], named: Mapping[str, BlockState], chance: random.Random) -> list[str]:
+    """Return whose states are looked at to check the one that `sources` have: none where others vouch for it."""
+    others = sorted(set(named) - set(sources))
+    if 2 * len(sources) > len(named) or len(others) < 2:
+        return []
+    return chance.sample(others, min(ASKED, len(others)))
+
+
+def is_alike(mine: Tensor, others: Sequence[Tensor]) -> bool:
+    """Return whether the values `mine` are as near to those of at least two others as these are to each other.
+
+    All have the shape (V,). A hostile one among three others changes nothing: nearest are those that are honest.
+    """
+    apart = min(_distance(a, b) for a, b in itertools.combinations(others, 2))
+    own = median(_distance(mine, other) for other in others)
+    return own <= max(RATIO * apart, FLOOR * float(mine.square().mean().sqrt()))
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean().sqrt())
+
+
+class UnlikeError(PeerError):
+    """A state is not like those of the others."""
+
+
+async def check_alike(
+    state: OuterState,
+    peers: Sequence[str],
+    named: Mapping[str, BlockState],
+    shards_stub: Callable[[str], Any],
+    chance: random.Random,
+) -> None:
+    """Compare drawn places of a state with what `peers` have there. Raises UnlikeError if it is not like theirs.
+
+    Who does not answer is left out; with fewer than two left, nothing can be compared.
+    """
+    size = state.phi.numel()
+    begins = [chance.randrange(max(1, size - PLACE_VALUES)) for _ in range(PLACES)]
+    count = min(PLACE_VALUES, size)
+    mine = torch.cat([state.phi[begin : begin + count] for begin in begins])
+    found = []
+    for peer in peers:
+        try:
+            parts = [await _part(peer, named[peer], size, begin, count, shards_stub) for begin in begins]
+        except NetworkError:
+            continue
+        values = torch.cat(parts)
+        if bool(torch.isfinite(values).all()):
+            found.append(values)
+    if len(found) >= 2 and not is_alike(mine, found):
+        raise UnlikeError(
+            f"state of {state.block}: it is not like those of {len(found)} others, who are like each other"
+        )
+
+
+async def _part(peer: str, told: BlockState, size: int, begin: int, count: int, stub: Callable[[str], Any]) -> Tensor:
+    """Return `count` values of a peer's φ; a state ends with φ and as many values of momentum, float32."""
+    data = await download_part(
+        stub, peer, told.content_id, 8 * size + MAX_HEADER_BYTES,
+        from_end=8 * size - 4 * begin, size_bytes=4 * count, deadline_s=DEADLINE_S,
+    )  # fmt: skip
+    if len(data) != 4 * count:
+        raise NetworkError(f"{peer} has no such part of {told.block}")
+    return torch.frombuffer(bytearray(data), dtype=torch.float32)
