@@ -139,13 +139,21 @@ def compare(me: str, view: Sequence[str], histories: Mapping[str, Sequence[Mark]
     mark lies in another's past is only late; of histories that have parted, the majority's is followed; without one,
     all are merged. If a member of the view was not heard, others may see a majority that we do not. So nobody merges;
     the history with the smallest digest is followed.
+
+    Who stands at a mark that is in fewer histories than there must be witnesses counts for nothing, as long as others
+    stand at one that is in enough: anybody can claim a state that nobody made. Who really is there alone follows when
+    the others have gone on without it.
     """
-    newest = {member: marks[-1] for member, marks in histories.items() if marks}
-    if me not in newest or len(set(newest.values())) == 1:
+    heard = {member: marks for member, marks in histories.items() if marks}
+    if me not in heard or len({marks[-1] for marks in heard.values()}) == 1:
         return Standing()
+    mine, told = heard[me][-1], _witnessed(heard)
+    newest = {member: marks[-1] for member, marks in told.items()}
+    if me not in told and set(newest.values()) <= set(heard[me]):
+        return Standing()  # they go on from where they are, and next time have another history
     pasts: dict[Mark, set[Mark]] = {}
     for member, mark in newest.items():
-        pasts.setdefault(mark, set()).update(histories[member][:-1])
+        pasts.setdefault(mark, set()).update(told[member][:-1])
     tips = {mark for mark in pasts if not any(mark in past for other, past in pasts.items() if other != mark)}
     if not tips:  # members that contradict each other: every mark lies in somebody's past
         return Standing()
@@ -154,5 +162,20 @@ def compare(me: str, view: Sequence[str], histories: Mapping[str, Sequence[Mark]
     if winner is None and not newest.keys() >= set(view):
         winner = min(tips, key=lambda tip: tip.digest)
     if winner is not None:
-        return Standing() if newest[me] == winner else Standing(follow=winner, sources=at[winner])
+        return Standing() if mine == winner else Standing(follow=winner, sources=at[winner])
     return Standing(merge=tuple((tip, at[tip]) for tip in sorted(tips, key=lambda t: t.digest)))
+
+
+def witnesses(members: int) -> int:
+    """Return how many of so many members must have a mark in their histories: more than may be hostile, one in five.
+
+    Of two, each believes the other: neither knows who is wrong.
+    """
+    return max(2, members // 5 + 1) if members > 2 else 1
+
+
+def _witnessed(told: Mapping[str, Sequence[Mark]]) -> Mapping[str, Sequence[Mark]]:
+    """Return the histories whose newest mark has its witnesses; all if there is no such one."""
+    voices = Counter(mark for marks in told.values() for mark in set(marks))
+    least = witnesses(len(told))
+    return {member: marks for member, marks in told.items() if voices[marks[-1]] >= least} or told

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from configs.content import chunk_hashes, content_id
-from configs.errors import PeerError, ShoalError
+from configs.errors import NetworkError, PeerError, ShoalError
 from dht.identity import Identity
 from peer.block.codec_choice import COARSE
 from peer.block.replica import Replica, read_offer
@@ -34,6 +34,7 @@ DOWNLOAD_S = 600.0
 EXPECT_S = 600.0  # since its last step, after which a lone holder waits for no newcomer
 GUESTS = 2  # groups of holders without a voice that take part in a round, of more
 ASKED = 16  # peers that are asked for the rounds that lead to a state
+TELLERS = 3  # of those who stand there, that are asked one after the other how to come there
 FAILED = "could not follow the group"
 UNFETCHED, BEHIND, RESTARTED = "unfetched", "behind", "restarted"  # why a sealed round is skipped here
 
@@ -280,7 +281,10 @@ async def _repair(swarm: Swarm, replica: Replica, view: Sequence[str], lists: Li
     Who never took part in the block has no history of it to be waited for.
     """
     took_part = [peer for peer in view if peer in replica.state.ages]
-    standing = compare(replica.me, took_part, {peer: heard.past for peer, heard in lists.items()})
+    told = {peer: heard.past for peer, heard in lists.items() if peer in took_part or peer == replica.me}
+    if len(told) < 2:  # this peer knows none of them: it was away for long, or nothing was sealed yet
+        told = {peer: heard.past for peer, heard in lists.items()}
+    standing = compare(replica.me, took_part, told)
     try:
         if standing.follow is not None:
             return await _follow(swarm, replica, standing, lists, fetch_s)
@@ -294,24 +298,34 @@ async def _repair(swarm: Swarm, replica: Replica, view: Sequence[str], lists: Li
 
 async def _follow(swarm: Swarm, replica: Replica, standing: Standing, lists: Lists, fetch_s: float) -> str:
     """Replay the rounds that lead to where the group stands, or download its state if that is not possible."""
-    target, sources = standing.follow, standing.sources
+    target = standing.follow
     assert target is not None
-    marks = lists[sources[0]].past
-    base = replica.base_in(marks)
-    rounds = await history(swarm.offers_stub(sources[0]), replica.block, 0 if base is None else base.version)
-    rounds = [r for r in rounds if r.version <= target.version]
-    if not rounds or rounds[-1].digest != target.digest:
-        rounds = []
-    if base is not None and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
-        await _change(swarm, replica, replica.adopt, states, rounds, marks, base)
-        return f"replayed {len(rounds)}"
+    sources = [peer for peer in standing.sources if peer != replica.me]
+    rounds: list[SealedRound] = []
+    for source in sources[:TELLERS]:
+        past = lists[source].past
+        marks = past[: past.index(target) + 1]
+        base = replica.base_in(marks)
+        try:
+            rounds = await history(swarm.offers_stub(source), replica.block, 0 if base is None else base.version)
+            rounds = [r for r in rounds if r.version <= target.version]
+            if not rounds or rounds[-1].digest != target.digest:
+                rounds = []
+            if base is not None and (states := await _replay(swarm, replica, base, rounds, sources, fetch_s)):
+                await _change(swarm, replica, replica.adopt, states, rounds, marks, base)
+                return f"replayed {len(rounds)}"
+        except (NetworkError, PeerError) as error:  # what one tells is no reason not to ask the next
+            log.warning("%s: %s does not tell how to come to the group's state: %s", replica.block, source, error)
+            rounds = []
+        if rounds:
+            break
     state = await _fetch_state(swarm, replica, target, sources, lists)
     await _change(swarm, replica, replica.adopt, [state], rounds, marks, base)
     return "downloaded the state"
 
 
 async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequence[str], lists: Lists) -> OuterState:
-    size_bytes = lists[sources[0]].state_bytes
+    size_bytes = max(lists[source].state_bytes for source in sources)
     if size_bytes > 8 * replica.size + MAX_HEADER_BYTES:
         raise PeerError(f"state of {replica.block}: {size_bytes} bytes are too many for {replica.size} parameters")
     received = swarm.offers.traffic.received

@@ -42,7 +42,7 @@ def counted_in(
     is_whole = base is not None and bool(rounds) and rounds[0].version == base.version + 1
     untold_to = since if is_whole else min((r.round for r in rounds), default=state.round + 1) - 1
     sealed = {r.round for r in rounds if me in r.offers}
-    counted = {round_: round_ in sealed for round_ in own if untold_to < round_ <= state.round}
+    counted = {round_: round_ in sealed for round_ in own if round_ > untold_to}  # none is in a state from before it
     untold = {round_: own[round_] for round_ in sorted(own) if since < round_ <= untold_to}
     tokens = state.ages.get(me, 0)
     if SWARM in state.ages or tokens == counted_tokens:

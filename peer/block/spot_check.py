@@ -5,6 +5,7 @@ with the state of one of them looks at a few places of three others', which it d
 them, as they are from each other, was not made by training with them.
 """
 
+import asyncio
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -66,20 +67,24 @@ async def check_alike(
 
     Who does not answer is left out; with fewer than two left, nothing can be compared.
     """
+    if not peers:
+        return
     size = state.phi.numel()
     begins = [chance.randrange(max(1, size - PLACE_VALUES)) for _ in range(PLACES)]
     count = min(PLACE_VALUES, size)
-    mine = torch.cat([state.phi[begin : begin + count] for begin in begins])
-    found = []
+    found: list[list[Tensor]] = []
     for peer in peers:
         try:
-            parts = [await _part(peer, named[peer], size, begin, count, shards_stub) for begin in begins]
+            found.append([await _part(peer, named[peer], size, begin, count, shards_stub) for begin in begins])
         except NetworkError:
             continue
-        values = torch.cat(parts)
-        if bool(torch.isfinite(values).all()):
-            found.append(values)
-    if len(found) >= 2 and not is_alike(mine, found):
+
+    def compared() -> bool:
+        others = [values for values in (torch.cat(parts) for parts in found) if bool(torch.isfinite(values).all())]
+        mine = torch.cat([state.phi[begin : begin + count] for begin in begins])
+        return len(others) < 2 or is_alike(mine, others)
+
+    if not await asyncio.to_thread(compared):
         raise UnlikeError(
             f"state of {state.block}: it is not like those of {len(found)} others, who are like each other"
         )

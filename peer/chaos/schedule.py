@@ -176,7 +176,7 @@ def _each_kind() -> dict[str, Schedule]:
     }
     schedules = {name: Schedule(name=name, faults=(fault,)) for name, fault in faults.items()}
     # All begin anew while they are divided: neither half knows more of the other than what stands in its files.
-    apart = (Fault(kind="partition", sides=((0, 1), (2, 3)), ticks=25), Fault(kind="kill", at=3.0, peers=everybody))
+    apart = (Fault(kind="partition", sides=((0, 1), (2, 3)), ticks=60), Fault(kind="kill", at=3.0, peers=everybody))
     schedules["halves formed apart"] = Schedule(name="halves formed apart", faults=apart)
     gone = Fault(kind="kill_holders", peers=(), is_final=True)
     schedules["last holder gone"] = Schedule(name="last holder gone", peers=3, strategy="experts", faults=(gone,))

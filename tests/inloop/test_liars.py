@@ -18,9 +18,10 @@ from torch import Tensor
 from configs.run import RunSpec
 from dht.identity import Identity
 from peer.block.replica import Replica
-from peer.train.outer import OuterState
+from peer.train.outer import OuterState, new_state
 from peer.train.partition import COMMON
 from protocols.codecs import roundtrip
+from protocols.sealing import Mark
 
 MEMBERS, LAST = 5, 26  # members, and the tick at which it is looked at what they have
 NAN = b"\xc0\x7f"  # bfloat16, as the scales of int4 are
@@ -144,3 +145,54 @@ def test_a_liar_among_five_takes_nothing_from_the_others(
         assert liar not in state.ages and liar not in state.trust
     else:
         assert 0 < state.ages[liar] <= max(state.ages[each.peer_id] for each in identities[: MEMBERS - 1])
+
+
+def boast(member: Member, honest_marks: int) -> dict[str, memoryview]:
+    """Let a member say that it stands at a state that nobody has made; return what it serves of such: digest → state.
+
+    `honest_marks` is how many of the group's own marks lie behind it, newest first: with all of them it is a history
+    that only goes on, with none another one.
+    """
+    assert member.daemon is not None
+    daemon = member.daemon
+    publish, lookup = daemon.offers.publish, daemon.parts.store.lookup
+    served: dict[str, memoryview] = {}
+
+    async def boasted(block: str, round_: int, marks: Any, state_bytes: int, named: Any = None) -> Any:
+        state = daemon.parts.session.replicas[block].state
+        facts = {"version": state.version + 1, "round_": round_, "ages": dict(state.ages), "is_final": False}
+        poisoned = new_state(block, torch.full_like(state.phi, 9.0), None, **facts)
+        served[poisoned.digest] = memoryview(poisoned.blob)
+        behind = list(marks)[len(marks) - honest_marks :] if honest_marks else []
+        claimed = [*behind, Mark(poisoned.version, poisoned.digest)]
+        return await publish(block, round_, claimed, len(poisoned.blob), named)
+
+    daemon.offers.publish = boasted  # type: ignore[method-assign,assignment]
+    daemon.parts.store.lookup = lambda digest: served.get(digest) or lookup(digest)  # type: ignore[method-assign]
+    return served
+
+
+@pytest.mark.parametrize("honest_marks", [0, 1, 15])
+@pytest.mark.parametrize("members", [3, 4, 5])
+def test_nobody_takes_a_state_that_one_member_alone_claims(
+    members: int, honest_marks: int, smallest_run: Callable[..., RunSpec], identities: list[Identity], tmp_path: Path
+) -> None:
+    spec = smallest_run(genesis=GENESIS, rounds={"tick_seconds": 1, "double_tokens": 10**9, "last_ticks": 1})
+    swarm = InLoopSwarm(spec, identities[:members], tmp_path, seed=3)
+
+    async def main() -> None:
+        await swarm.start(stagger_s=0.5)
+        await swarm.until(12.5)
+        served = boast(swarm.members[-1], honest_marks)
+        await swarm.until(24.9)
+        assert served
+        for member in swarm.members[:-1]:
+            assert member.daemon is not None, member.errors
+            replica = member.daemon.parts.session.replicas[COMMON]
+            assert float(replica.state.phi.abs().max()) < 5.0, "it was poisoned"
+            assert replica.state.version >= 12
+        assert len({each.daemon.parts.session.replicas[COMMON].state.digest for each in swarm.members[:-1]}) == 1  # type: ignore[union-attr]
+        await swarm.stop()
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(main())

@@ -141,10 +141,41 @@ def test_equal_histories_need_nothing() -> None:
 
 
 def test_who_is_late_follows_whoever_went_on() -> None:
-    histories = {A: chain("p"), B: chain("p", "q"), C: chain("p")}
+    histories = {A: chain("p"), B: chain("p", "q"), C: chain("p", "q"), D: chain("p")}
     assert compare(A, list(histories), histories).follow == Mark(1, "q")
-    assert compare(A, list(histories), histories).sources == (B,)
+    assert compare(A, list(histories), histories).sources == (B, C)
     assert compare(B, list(histories), histories).follow is None
+    two = {A: chain("p"), B: chain("p", "q")}
+    assert compare(A, list(two), two).follow == Mark(1, "q"), "of two, each believes the other"
+    assert compare(B, list(two), two).follow is None
+
+
+@pytest.mark.parametrize(("members", "alone"), [(3, 1), (4, 1), (9, 1), (10, 2), (15, 3)])
+def test_where_too_few_stand_nobody_follows(members: int, alone: int) -> None:
+    """One in five may be hostile: what so few claim, with whatever behind it, counts for nothing."""
+    view = [f"m{number:02}" for number in range(members)]
+    for claimed in (chain("o", "p", "q"), chain("o", "q"), chain("q"), [Mark(7, "q")]):
+        histories = {m: claimed if m in view[:alone] else chain("o", "p") for m in view}
+        for member in view[alone:]:
+            assert compare(member, view, histories) == Standing()
+        there, is_ahead = compare(view[0], view, histories), Mark(1, "p") in claimed
+        assert there == (Standing() if is_ahead else Standing(follow=Mark(1, "p"), sources=tuple(view[alone:])))
+        gone_on = {m: [*marks, Mark(9, "s")] if m in view[alone:] else marks for m, marks in histories.items()}
+        assert compare(view[0], view, gone_on).follow == Mark(9, "s"), "who was there comes back"
+        one_more = {**histories, view[alone]: claimed}
+        if len(claimed) == 3:
+            assert compare(view[-1], view, one_more).follow == Mark(2, "q"), "so many may be right"
+
+
+def test_who_is_further_than_the_others_in_a_row_are_met_where_two_were() -> None:
+    histories = {A: chain("p", "q", "r"), B: chain("p", "q"), C: chain("p")}
+    assert [compare(m, list(histories), histories).follow for m in (A, B, C)] == [None, None, Mark(1, "q")]
+    assert compare(C, list(histories), histories).sources == (B,)
+
+
+def test_where_nothing_has_witnesses_it_is_as_if_all_had() -> None:
+    histories = {A: chain("x"), B: chain("y"), C: chain("z")}
+    assert len(compare(A, list(histories), histories).merge) == 3
 
 
 def test_of_histories_that_parted_the_majority_is_followed() -> None:
@@ -238,9 +269,12 @@ def test_who_has_no_history_yet_waits() -> None:
 
 
 def test_histories_become_one_whatever_parts_them() -> None:
-    """Members take steps that part them, and lose lists; once all are heard, one repair each makes them equal."""
+    """Members take steps that part them, and lose lists; once all are heard, one repair each makes them equal.
+
+    But for who is ahead of them alone: it follows when they have taken a step without it.
+    """
     chance, members = random.Random(1), "abcde"
-    parted = merged = 0
+    parted = merged = lone = 0
     for _ in range(200):
         histories = {member: chain("p") for member in members}
         for version in range(1, chance.randrange(2, 6)):
@@ -249,13 +283,18 @@ def test_histories_become_one_whatever_parts_them() -> None:
                     mark = Mark(histories[member][-1].version + 1, f"{version}{chance.choice('xyyy')}")
                     histories[member] = [*histories[member], mark][-MARKS:]
         tips = {marks[-1] for marks in histories.values()}
-        after = set()
+        after, ahead = set(), []
         for member in members:
             standing = compare(member, list(histories), histories)
+            if standing == Standing() and sum(histories[member][-1] in marks for marks in histories.values()) == 1:
+                ahead.append(histories[member])
+                continue
             if standing.follow is not None:
-                assert all(histories[source][-1] == standing.follow for source in standing.sources)
+                assert all(standing.follow in histories[source] for source in standing.sources)
             after.add(standing.merge or standing.follow or histories[member][-1])
         parted += len(tips) > 1
         merged += any(isinstance(outcome, tuple) for outcome in after)
         assert len(after) == 1
-    assert parted > 150 and merged > 20
+        lone += len(ahead)
+        assert all(mark in marks for mark in after for marks in ahead)
+    assert lone > 20 and parted > 150 and merged > 10
