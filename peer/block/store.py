@@ -154,12 +154,14 @@ class BlockStore:
         ]  # fmt: skip
 
     async def keep(self, state: BlockState, from_peer: str) -> None:
-        """Fetch a block's state from a peer that asks for it to be kept.
+        """Fetch a block's state from a peer that asks for it to be kept; where others hold it, what these vouch for.
 
         Raises PeerError, NetworkError to decline, and StateError (the disk).
         """
         self._rules.check(state.block, from_peer)
-        await self.keep_from(state, [from_peer])
+        others = [peer for peer in self._rules.holders(state.block) if peer != from_peer]
+        found = await self.newest(state.block, others) if others else None
+        await self.keep_from(*(found or (state, [from_peer])))
 
     async def keep_from(self, state: BlockState, peers: Sequence[str]) -> None:
         """Fetch a state that `peers` have and store it, if it is newer than what lies here; in training, nothing is.

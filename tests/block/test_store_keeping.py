@@ -119,6 +119,21 @@ def test_what_became_newer_during_a_download_stays(
     assert stored(store) == (7, newer.digest)
 
 
+def test_a_holder_who_boasts_poisons_no_keeper_as_long_as_others_hold_the_block(
+    tmp_path: Path, spec: RunSpec, state: Callable[[int], OuterState]
+) -> None:
+    """What it says is newest would stay for good: an older state never takes the place of a newer one."""
+    liar, honest = Source(state(900)), Source(state(5))
+    sources = {"liar": liar, "honest": honest}
+    store = store_of(tmp_path, spec, sources, KeepRules(lambda block: ("honest", "liar")))
+    asyncio.run(store.keep(liar.told, "liar"))
+    assert stored(store) == (5, honest.told.content_id)
+    assert not liar.sent
+    alone = store_of(tmp_path / "alone", spec, sources, KeepRules(lambda block: ("liar",)))
+    asyncio.run(alone.keep(liar.told, "liar"))  # nobody else has it: what there is is better than nothing
+    assert stored(alone) == (900, liar.told.content_id)
+
+
 def test_who_may_ask_is_asked_before_anything_is_fetched(
     tmp_path: Path, spec: RunSpec, state: Callable[[int], OuterState]
 ) -> None:
