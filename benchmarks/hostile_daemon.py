@@ -15,12 +15,13 @@ import peer.block.exchange as exchange
 from configs.content import chunk_hashes, chunk_of, content_id_of
 from dht.identity import Identity
 from peer.block.replica import Replica
+from peer.block.store import BlockStore
 from peer.commands.main import main
-from peer.train.outer import Contribution
+from peer.train.outer import Contribution, new_state
 from protocols.codecs import roundtrip
 from protocols.offers import COUNT_BYTES, Offers
 from protocols.parcels import Offer, OfferHeader, packed, sign_offer
-from protocols.sealing import Mark
+from protocols.sealing import MARKS, Mark
 from protocols.wire import Frame, end_of_stream
 
 
@@ -93,11 +94,37 @@ def claim_another_history() -> None:
     Offers.publish = publish  # type: ignore[method-assign]
 
 
+def claim_a_state() -> None:
+    """Say that the block has gone on from where all stand to a state that nobody made, and serve that."""
+    served: dict[str, memoryview] = {}
+    stores: list[BlockStore] = []
+    opened, lookup, honest = BlockStore.__init__, BlockStore.lookup, Offers.publish
+
+    def note(self: BlockStore, *arguments: Any, **options: Any) -> None:
+        opened(self, *arguments, **options)
+        stores.append(self)
+
+    async def publish(
+        self: Offers, block: str, round_: int, marks: Sequence[Mark], state_bytes: int, named: Any = None
+    ) -> Any:
+        state = next(store.replicas[block].state for store in stores if block in store.replicas)
+        facts = {"version": state.version + 1, "round_": round_, "ages": dict(state.ages), "is_final": False}
+        claimed = new_state(block, 9 * torch.ones_like(state.phi), None, **facts)
+        served[claimed.digest] = memoryview(claimed.blob)
+        marks = [*marks, Mark(claimed.version, claimed.digest)][-MARKS:]
+        return await honest(self, block, round_, marks, len(claimed.blob), named)
+
+    BlockStore.__init__ = note  # type: ignore[method-assign]
+    BlockStore.lookup = lambda self, digest: served.get(digest) or lookup(self, digest)  # type: ignore[method-assign]
+    Offers.publish = publish  # type: ignore[method-assign]
+
+
 KINDS = {
     "sign_flip": lambda: change_values("sign_flip"),
     "alie": lambda: change_values("alie"),
     "equivocation": show_two_faces,
     "false_digests": claim_another_history,
+    "false_states": claim_a_state,
 }
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from benchmarks.boxes import MICRO, Box, open_boxes, shoal
 from benchmarks.report import arguments, at_most, exit_with, finish
 from peer.corpus.builtin import built_in_corpus
 
-KINDS = ("sign_flip", "alie", "equivocation", "false_digests")
+KINDS = ("sign_flip", "alie", "equivocation", "false_digests", "false_states")
 MEMBERS = 5
 TOKENS, QUICK_TOKENS = 3_000_000, 1_000_000
 MOST_S = 900.0
