@@ -58,7 +58,6 @@ from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
-from peer.member.watch import Watch
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
 from peer.workers.supervisor import Event, Workers, open_workers
@@ -170,13 +169,12 @@ class Daemon:
         stubs = self._stub(Offers), shards
         swarm = Swarm(spec.run_id, network.identity, self.offers, *stubs, folder, expects, self._domains)
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
-        self.watch = Watch()
-        self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self.watch, self._on_round_end)
+        self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
         turns = Turns(facts, activity, membership, outlook, session, library)
         self.changes = Changes(self.parts, swarm, self.rounds, turns, self._is_alone, self.offers.forget)
         self.announcer = Announcer(self.parts, self.crowds, self.rounds.held, self.rounds.strides)
         self.keeper = Keeper(facts, membership, store, outlook, states)
-        self.company, self.duties = Company(), Duties(chronicle, self.watch)
+        self.company, self.duties = Company(), Duties(chronicle, activity.watch)
 
     async def found(self) -> None:
         """Store the state with which the run begins, if this peer has founded it: nobody else has it."""
@@ -247,12 +245,10 @@ class Daemon:
         if progress.tokens and not parts.chronicle.losses:
             log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss or 0.0)
         parts.chronicle.trained(progress.tokens, progress.loss)
-        alarms = self.watch.look()
-        if warning := self.company.see(circumstances(parts, tick)):
-            alarms.append(warning)
-        for alarm in alarms:
-            log.warning("%s", alarm)
-            parts.chronicle.happened(alarm)
+        for news in (*parts.activity.watch.look(), self.company.see(circumstances(parts, tick))):
+            if news:
+                log.warning("%s", news)
+                parts.chronicle.happened(news)
 
     def _keep_up(self, tick: int, tasks: asyncio.TaskGroup) -> None:
         """Begin the duties of this tick, each unless its last is still under way."""
@@ -289,7 +285,8 @@ class Daemon:
         left_out = parts.exclusions.told(parts.facts.clock.tick())
         twin = TWIN if parts.membership.has_twin else ""
         ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
-        warnings = self.company.present, *self.watch.present, parts.facts.clock.warning(), twin, rise, ending, *left_out
+        stuck, clock = parts.activity.watch.present, parts.facts.clock.warning()
+        warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out
         return status_of(self.parts, [text for text in warnings if text])
 
     async def leave(self) -> None:

@@ -9,6 +9,8 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -24,9 +26,7 @@ ASKED = 3  # other peers, whose states are looked at
 PLACES = 4  # of each
 PLACE_VALUES = 4096  # of φ at each place
 RATIO = 4.0  # times the distance of the two others that are nearest to each other, up to which a state is like them
-FLOOR = (
-    0.05  # of the values' own size: peers that stand at the same version have the same bits, and a round lies between
-)
+FLOOR = 0.05  # of the values' own size, that is no difference: others may have the same bits, and be a round ahead
 DEADLINE_S = 30.0  # for one part
 
 
@@ -56,38 +56,44 @@ class UnlikeError(PeerError):
     """A state is not like those of the others."""
 
 
-async def check_alike(
-    state: OuterState,
+@dataclass(frozen=True)
+class Glimpse:
+    """What others have at drawn places of a block's φ: where these begin, and the values of each of them, (V,)."""
+
+    begins: Sequence[int]
+    values: Sequence[Tensor]
+
+    def check(self, state: OuterState) -> None:
+        """Raise UnlikeError if a state is not like those of the others. Of fewer than two nothing can be said."""
+        count = min(PLACE_VALUES, state.size)
+        mine = [state.phi[begin : begin + count] for begin in self.begins]
+        if len(self.values) > 1 and not is_alike(torch.cat(mine), self.values):
+            raise UnlikeError(f"state of {state.block}: it is not like those of {len(self.values)} others")
+
+
+async def look(
     peers: Sequence[str],
     named: Mapping[str, BlockState],
+    size: int,
     shards_stub: Callable[[str], Any],
     chance: random.Random,
-) -> None:
-    """Compare drawn places of a state with what `peers` have there. Raises UnlikeError if it is not like theirs.
+) -> Glimpse:
+    """Look at drawn places of the states that `peers` have named; who does not show them is left out.
 
-    Who does not answer is left out; with fewer than two left, nothing can be compared.
+    To be done before a download: afterwards they have gone on, and do not have these states any more.
     """
-    if not peers:
-        return
-    size = state.phi.numel()
     begins = [chance.randrange(max(1, size - PLACE_VALUES)) for _ in range(PLACES)]
     count = min(PLACE_VALUES, size)
-    found: list[list[Tensor]] = []
+    shown: list[list[Tensor]] = []
     for peer in peers:
-        try:
-            found.append([await _part(peer, named[peer], size, begin, count, shards_stub) for begin in begins])
-        except NetworkError:
-            continue
+        with suppress(NetworkError):
+            parts = [await _part(peer, named[peer], size, begin, count, shards_stub) for begin in begins]
+            shown.append(parts)
 
-    def compared() -> bool:
-        others = [values for values in (torch.cat(parts) for parts in found) if bool(torch.isfinite(values).all())]
-        mine = torch.cat([state.phi[begin : begin + count] for begin in begins])
-        return len(others) < 2 or is_alike(mine, others)
+    def joined() -> list[Tensor]:
+        return [values for values in (torch.cat(parts) for parts in shown) if bool(torch.isfinite(values).all())]
 
-    if not await asyncio.to_thread(compared):
-        raise UnlikeError(
-            f"state of {state.block}: it is not like those of {len(found)} others, who are like each other"
-        )
+    return Glimpse(begins, await asyncio.to_thread(joined))
 
 
 async def _part(peer: str, told: BlockState, size: int, begin: int, count: int, stub: Callable[[str], Any]) -> Tensor:

@@ -20,7 +20,7 @@ from configs.run import RunSpec
 from peer.block.keeping import KeepRules, vouched
 from peer.block.replica import Replica
 from peer.block.saved import Facts, facts_of, load_facts, load_state
-from peer.block.spot_check import UnlikeError, check_alike, drawn
+from peer.block.spot_check import UnlikeError, drawn, look
 from peer.block.threads import unbroken
 from peer.train.model import initial_parameters
 from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state, unwritten
@@ -274,6 +274,8 @@ class BlockStore:
             file = self.folder / f".{state.content_id}.{state.block}.fetched"
             under_way = [digest for digest, each in self._fetching.items() if each.locked()]
             await asyncio.to_thread(self._forget_others, state.block, under_way)
+            others = drawn(peers, named, self._chance)
+            glimpse = await look(others, named, size, self._shards_stub, self._chance)
             deadline_s = keep_seconds(state.size_bytes, self._traffic.down_mbit)
             await download(
                 self._shards_stub, peers, state.content_id, state.size_bytes, file, deadline_s=deadline_s,
@@ -281,8 +283,7 @@ class BlockStore:
             )  # fmt: skip
             try:
                 loaded = await asyncio.to_thread(self._read, file, state, size)
-                others = drawn(peers, named, self._chance)
-                await check_alike(loaded, others, named, self._shards_stub, self._chance)
+                await asyncio.to_thread(glimpse.check, loaded)
                 await self.put(loaded, file)
             finally:
                 await asyncio.to_thread(discard, file)

@@ -11,6 +11,7 @@ import asyncio
 from enum import StrEnum
 
 from configs.errors import UsageError
+from peer.member.watch import Watch
 
 
 class State(StrEnum):
@@ -42,6 +43,7 @@ class Activity:
         self.state = State.STARTING
         self.is_paused = False  # by the user
         self.leaving = leaving  # set as soon as somebody asks this peer to leave
+        self.watch = Watch()  # of what is under way
 
     def download(self) -> None:
         """Begin to fetch what the first sub-model needs."""

@@ -22,7 +22,6 @@ from peer.member.activity import Activity
 from peer.member.crowds import Crowds
 from peer.member.facts import Facts
 from peer.member.session import Session, Snapshots
-from peer.member.watch import Watch
 from peer.train.outer import OuterState
 from protocols.gossip import Timing
 
@@ -62,11 +61,10 @@ class Rounds:
         swarm: Swarm,
         membership: Membership,
         crowds: Crowds,
-        watch: Watch,
         ended: Callable[[RoundEnd], None],
     ) -> None:
         self._facts, self._activity, self._session, self._swarm = facts, activity, session, swarm
-        self._membership, self._crowds, self._watch, self._ended = membership, crowds, watch, ended
+        self._membership, self._crowds, self._ended = membership, crowds, ended
         self._under_way: dict[str, asyncio.Task[None]] = {}  # block → its round
         self._missed: Counter[str] = Counter()  # block → rounds that have passed during the one under way
         self._begun: dict[str, int] = {}  # block → tick of the round that has begun last
@@ -84,7 +82,7 @@ class Rounds:
             self._missed.pop(block, None)
             self._under_way[block] = tasks.create_task(self._exchange(block, each, taken))
             length_s = round_seconds(self._facts.spec, self._session.replicas[block].state.age, each.stride)
-            self._watch.follow(f"{block}, round {each.tick}", self._under_way[block], taken, round_s=length_s)
+            self._activity.watch.follow(f"{block}, round {each.tick}", self._under_way[block], taken, round_s=length_s)
 
     def held(self) -> list[str]:
         """Return the blocks in whose groups this peer counts."""

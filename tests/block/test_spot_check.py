@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from configs.run import RunSpec
-from peer.block.spot_check import ASKED, FLOOR, RATIO, UnlikeError, check_alike, drawn, is_alike
+from peer.block.spot_check import ASKED, FLOOR, RATIO, UnlikeError, drawn, is_alike, look
 from peer.block.store import BlockStore
 from peer.train.outer import OuterState, new_state
 from peer.train.partition import Strategy
@@ -164,4 +164,4 @@ def test_a_part_beyond_the_blob_is_none(tmp_path: Path, spec: RunSpec, holder: C
     size = Strategy("replicas", 1).layout("model", spec.model).size
     poisoned = new_state("model", 9 * random_values(4, size), None, version=9, round_=9, ages={}, is_final=False)
     with pytest.raises(UnlikeError, match="of 2 others"):
-        asyncio.run(check_alike(poisoned, list("abc"), named, holders.__getitem__, random.Random(0)))
+        asyncio.run(look(list("abc"), named, size, holders.__getitem__, random.Random(0))).check(poisoned)

@@ -44,7 +44,7 @@ def test_a_round_that_waits_for_ever_is_said_and_ended(
             raise AssertionError("nobody answers")
 
         monkeypatch.setattr(workers, "take_snapshot", silence)
-        daemon.watch._now = asyncio.get_running_loop().time
+        daemon.parts.activity.watch._now = asyncio.get_running_loop().time
         await swarm.until(STUCK_AT + 8)
         [alarm] = [each for each in daemon.status().warnings if "under way" in each]
         assert f"{COMMON}, round {STUCK_AT}: " in alarm and alarm.endswith("waits for its worker's snapshot")

@@ -20,7 +20,6 @@ from peer.block.threads import unbroken
 from peer.block.timing import Meeting
 from peer.member import rounds as rounds_module
 from peer.member.rounds import FAULTY, Rounds, is_of_this_machine
-from peer.member.watch import Watch
 from peer.train.outer import Contribution, new_state
 from peer.workers.progress import Progress
 
@@ -122,7 +121,7 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
 
 def rounds_of(rooms: Any) -> Rounds:
     none: Any = None
-    return Rounds(rooms.facts, none, rooms.session, none, none, rooms.crowds, Watch(), rooms.ends.append)
+    return Rounds(rooms.facts, none, rooms.session, none, none, rooms.crowds, rooms.ends.append)
 
 
 def snapshots() -> Any:
