@@ -22,6 +22,7 @@ from peer.train.outer import OuterState, new_state
 from peer.train.partition import COMMON
 from protocols.codecs import roundtrip
 from protocols.sealing import Mark
+from protocols.state import BlockState
 
 MEMBERS, LAST = 5, 26  # members, and the tick at which it is looked at what they have
 NAN = b"\xc0\x7f"  # bfloat16, as the scales of int4 are
@@ -192,6 +193,53 @@ def test_nobody_takes_a_state_that_one_member_alone_claims(
             assert float(replica.state.phi.abs().max()) < 5.0, "it was poisoned"
             assert replica.state.version >= 12
         assert len({each.daemon.parts.session.replicas[COMMON].state.digest for each in swarm.members[:-1]}) == 1  # type: ignore[union-attr]
+        await swarm.stop()
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("ahead", [-1, 0, 1, 1000])
+@pytest.mark.parametrize("honest", [2, 3])
+def test_a_newcomer_takes_no_state_that_one_member_alone_claims(
+    honest: int, ahead: int, smallest_run: Callable[..., RunSpec], identities: list[Identity], tmp_path: Path
+) -> None:
+    spec = smallest_run(genesis=GENESIS, rounds={"tick_seconds": 1, "double_tokens": 10**9, "last_ticks": 1})
+    swarm = InLoopSwarm(spec, identities[: honest + 2], tmp_path, seed=3)
+    newcomer, liar = swarm.members[-1], swarm.members[-2]
+
+    async def main() -> None:
+        for member in swarm.members[:-1]:
+            swarm.start_one(member, is_known=member.index == 0)
+            await asyncio.sleep(0.5)
+        await swarm.until(12.5)
+        assert liar.daemon is not None
+        store = liar.daemon.parts.store
+        lookup, states = store.lookup, store.block_states
+        served: dict[str, memoryview] = {}
+
+        def boasted() -> list[BlockState]:
+            state = store.replicas[COMMON].state
+            facts = {
+                "version": state.version + ahead,
+                "round_": state.round,
+                "ages": dict(state.ages),
+                "is_final": False,
+            }
+            claimed = new_state(COMMON, torch.full_like(state.phi, 9.0), None, **facts)
+            served[claimed.digest] = memoryview(claimed.blob)
+            told = {"version": claimed.version, "content_id": claimed.digest, "size_bytes": len(claimed.blob)}
+            return [each.model_copy(update=told) for each in states() if each.block == COMMON]
+
+        store.block_states = boasted  # type: ignore[method-assign]
+        store.lookup = lambda digest: served.get(digest) or lookup(digest)  # type: ignore[method-assign]
+        swarm.start_one(newcomer, is_known=False)
+        while newcomer.daemon is None or COMMON not in newcomer.daemon.parts.session.replicas:
+            await asyncio.sleep(0.05)
+        assert float(newcomer.daemon.parts.session.replicas[COMMON].state.phi.abs().max()) < 5.0, "it was poisoned"
+        await swarm.until(24.9)
+        digests = {each.daemon.parts.session.replicas[COMMON].state.digest for each in swarm.members if each.daemon}
+        assert len(digests) == 1
         await swarm.stop()
 
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
