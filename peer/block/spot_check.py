@@ -27,7 +27,7 @@ PLACES = 4  # of each
 PLACE_VALUES = 4096  # of φ at each place
 RATIO = 4.0  # times the distance of the two others that are nearest to each other, up to which a state is like them
 FLOOR = 0.05  # of the values' own size, that is no difference: others may have the same bits, and be a round ahead
-DEADLINE_S = 30.0  # for one part
+DEADLINE_S = 30.0  # for what one peer shows
 
 
 def drawn(sources: Sequence[str], named: Mapping[str, BlockState], chance: random.Random) -> list[str]:
@@ -80,15 +80,20 @@ async def look(
 ) -> Glimpse:
     """Look at drawn places of the states that `peers` have named; who does not show them is left out.
 
-    To be done before a download: afterwards they have gone on, and do not have these states any more.
+    To be begun with the download: afterwards they have gone on, and do not have these states any more.
     """
     begins = [chance.randrange(max(1, size - PLACE_VALUES)) for _ in range(PLACES)]
     count = min(PLACE_VALUES, size)
     shown: list[list[Tensor]] = []
-    for peer in peers:
-        with suppress(NetworkError):
-            parts = [await _part(peer, named[peer], size, begin, count, shards_stub) for begin in begins]
-            shown.append(parts)
+
+    async def see(peer: str) -> None:
+        with suppress(NetworkError, TimeoutError):
+            async with asyncio.timeout(DEADLINE_S):
+                shown.append([await _part(peer, named[peer], size, begin, count, shards_stub) for begin in begins])
+
+    async with asyncio.TaskGroup() as tasks:
+        for peer in peers:
+            tasks.create_task(see(peer))
 
     def joined() -> list[Tensor]:
         return [values for values in (torch.cat(parts) for parts in shown) if bool(torch.isfinite(values).all())]

@@ -275,12 +275,17 @@ class BlockStore:
             under_way = [digest for digest, each in self._fetching.items() if each.locked()]
             await asyncio.to_thread(self._forget_others, state.block, under_way)
             others = drawn(peers, named, self._chance)
-            glimpse = await look(others, named, size, self._shards_stub, self._chance)
             deadline_s = keep_seconds(state.size_bytes, self._traffic.down_mbit)
-            await download(
-                self._shards_stub, peers, state.content_id, state.size_bytes, file, deadline_s=deadline_s,
-                on_bytes=self._traffic.received,
-            )  # fmt: skip
+            # At the same time: while one is waited for, the other's states may be gone.
+            looking = asyncio.ensure_future(look(others, named, size, self._shards_stub, self._chance))
+            try:
+                await download(
+                    self._shards_stub, peers, state.content_id, state.size_bytes, file, deadline_s=deadline_s,
+                    on_bytes=self._traffic.received,
+                )  # fmt: skip
+                glimpse = await looking
+            finally:
+                looking.cancel()
             try:
                 loaded = await asyncio.to_thread(self._read, file, state, size)
                 await asyncio.to_thread(glimpse.check, loaded)
