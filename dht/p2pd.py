@@ -154,6 +154,8 @@ async def stop_p2pd(p2p: P2P, identity_path: Path) -> None:
     except TimeoutError:
         p2p._child.kill()
         await p2p._child.wait()
+    for socket_file in sockets_of(p2p):  # whoever was killed has left its own
+        discard(socket_file)
     discard(_pid_file(identity_path))
 
 

@@ -241,12 +241,14 @@ def test_errors_of_the_first_minute_name_the_remedy(identity_paths: list[Path], 
 def test_the_end_of_p2pd_is_one_error_whatever_the_disk_refuses_then(
     identity_paths: list[Path], run_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is said of calls that were under way, and of files that cannot be removed any more."""
+    """Nothing is said of calls that were under way, and of files that cannot be removed any more; no socket is left."""
+    sockets: list[Path] = []
 
     async def main() -> None:
         key = Path(shutil.copy(identity_paths[0], tmp_path / "identity.key"))
         async with open_network(key, host="127.0.0.1") as network:
             await network.open_dht([], run_id, TICK_S)
+            sockets.extend(network.temporary)
             pid_file = key.with_name("identity.key.p2pd")
             os.kill(int(pid_file.read_text()), signal.SIGKILL)
             pid_file.unlink()
@@ -259,6 +261,7 @@ def test_the_end_of_p2pd_is_one_error_whatever_the_disk_refuses_then(
         run(main())
     gc.collect()
     assert not caplog.records
+    assert len(sockets) == 2 and not any(path.exists() for path in sockets)
 
 
 def test_a_connection_over_which_nobody_answers_is_closed_and_dialled_anew(
