@@ -25,7 +25,7 @@ from torch import Tensor
 ROBUST_MEMBERS = 5  # fewest offers that are judged: of four, a liar and one who is unlike the others look alike
 NOW = 0.5  # of the median cosine of this round, below which an offer counts less, down to nothing at none
 AHEAD = (0.4, 0.8)  # of the median running cosine to the last steps: counts nothing, and in full
-BESIDE = (0.4, 0.8)  # the same for that to the others
+BESIDE = (0.4, 0.75)  # the same for that to the others
 MEMORY = 0.9  # what a running mean keeps of itself in a round
 UNIT = 1 << 20  # in which cosines are kept
 MAX_TRUSTED = 256  # members whose cosines are kept: of those who are away, the lowest
