@@ -221,6 +221,7 @@ class Daemon:
         if not self.lives or self.life.code == -signal.SIGKILL:
             return []
         shared = [p for p in Path("/dev/shm").glob("*") if self.pids & {int(n) for n in re.findall(r"\d+", p.name)}]
+        shared = [p for p in shared if is_since(p, self.lives[0].began)]  # process ids are used again
         own = [path for path in self.temporary.iterdir() if not path.name.startswith("torchinductor")]  # torch's cache
         return [str(path) for path in (*sorted(self.sockets), *shared, *own) if path.exists()]
 
@@ -304,3 +305,11 @@ class Daemon:
                     life.complaint = text.removeprefix("shoal: ")
                 elif text.startswith("Traceback"):
                     life.tracebacks.append(time.time())
+
+
+def is_since(path: Path, moment: float) -> bool:
+    """Say whether a file is there and was changed after a moment (wall-clock seconds)."""
+    try:
+        return path.stat().st_ctime >= moment
+    except OSError:
+        return False

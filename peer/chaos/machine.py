@@ -11,6 +11,7 @@ from configs.errors import ShoalError
 
 MARK = "SHOAL_CHAOS"  # in the environment of everything that a play starts; its value is the play's folder
 END_S = 10.0  # for what holds a disk
+SEAL_TRIES = 200  # until nobody has a file open in the moment in which it is sealed
 PORTS = range(20_000, 30_000)  # on loopback: below those that systems give to connections
 CLOCK_SOURCE = Path(__file__).with_name("clock.c")
 
@@ -57,12 +58,25 @@ class Disk:
     def seal(self, *, is_sealed: bool) -> None:
         """Let nothing be written, or again.
 
-        A file that is open for writing keeps a mount from becoming read-only, so another one is laid over it.
+        A file that is open for writing keeps a mount from becoming read-only, so another one is laid over it; and anew,
+        if somebody was quick enough to open a file in that one.
         """
         place = str(self.folder)
-        seal = [["mount", "--bind", place, place], ["mount", "-o", "remount,bind,ro", place]]
-        for command in seal if is_sealed else [["umount", place]]:
-            subprocess.run(["nsenter", self.entry, *command], check=True, capture_output=True)
+        if not is_sealed:
+            self._run("umount", place)
+            return
+        for tries_left in reversed(range(SEAL_TRIES)):
+            self._run("mount", "--bind", place, place)
+            try:
+                self._run("mount", "-o", "remount,bind,ro", place)
+                return
+            except subprocess.CalledProcessError:
+                self._run("umount", "--lazy", place)
+                if not tries_left:
+                    raise
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(["nsenter", self.entry, *command], check=True, capture_output=True)
 
     def close(self) -> None:
         """Let it vanish."""

@@ -4,12 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from peer.chaos.daemons import Daemon
+from peer.chaos.daemons import Daemon, is_since
 from peer.chaos.faults import damage, follow
 from peer.chaos.links import forbidden
 from peer.chaos.machine import MARK, Disk, build_clock, left_behind, tree
@@ -38,6 +40,37 @@ def test_a_disk_can_be_full_and_read_only_and_is_gone_in_the_end(tmp_path: Path)
     inside = disk.inside
     disk.close()
     assert not inside.exists()
+
+
+@needs_namespaces
+def test_a_disk_on_which_somebody_always_writes_can_be_sealed(tmp_path: Path) -> None:
+    disk, ended = Disk(tmp_path / "disk", 1), threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            with suppress(OSError), (disk.inside / "file").open("wb"):
+                time.sleep(0.0005)  # and open for most of the time
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            disk.seal(is_sealed=True)
+            with pytest.raises(OSError) as sealed:
+                (disk.inside / "more").write_bytes(b"")
+            assert sealed.value.errno == errno.EROFS
+            disk.seal(is_sealed=False)
+    finally:
+        ended.set()
+        writer.join()
+        disk.close()
+
+
+def test_a_file_of_a_process_that_had_the_same_id_long_ago_is_not_counted(tmp_path: Path) -> None:
+    file = tmp_path / "torch_123_0"
+    assert not is_since(file, 0.0)
+    file.touch()
+    assert is_since(file, file.stat().st_ctime) and not is_since(file, file.stat().st_ctime + 1.0)
 
 
 def test_a_clock_is_set_while_a_process_runs(tmp_path: Path) -> None:
