@@ -4,6 +4,7 @@ A joining peer knows an address and perhaps a run id. Everything that it hears i
 domain records, which `dht/records.py` opens, and the tokenizer, whose SHA-256 stands in the spec.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,10 @@ class Describe(ServicerBase):  # type: ignore[misc]
         )
 
 
+NOT_SERVED = "protocols not supported"  # as libp2p says
+STARTING_S = 0.5  # after which a peer that may only just have started is asked again
+
+
 async def describe(
     stub: Any,
     *,
@@ -120,13 +125,21 @@ async def describe(
     Raises UsageError (another run than expected: names both), NetworkError (no answer, or the clocks differ by more
     than 3 s: says by how much), PeerError (another protocol version: names both; or nonsense).
     """
-    asked = now()
-    try:
-        answer = await call(stub.rpc_describe, DescribeRequest(knows_hints=True), timeout_s)
-    except RefusedError:
-        raise
-    except NetworkError as error:
-        raise NetworkError(f"the peer was reached but cannot describe its run ({error}); is it a shoal peer?") from None
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        asked = now()
+        try:
+            answer = await call(stub.rpc_describe, DescribeRequest(knows_hints=True), timeout_s)
+            break
+        except RefusedError:
+            raise
+        except NetworkError as error:
+            is_starting = NOT_SERVED in str(error)  # libp2p answers before the daemon above it does
+            if not is_starting or asyncio.get_running_loop().time() + STARTING_S > deadline:
+                raise NetworkError(
+                    f"the peer was reached but cannot describe its run ({error}); is it a shoal peer?"
+                ) from None
+        await asyncio.sleep(STARTING_S)
     answered = now()
     spec = _checked_spec(answer.spec)
     if expected_run_id is not None and spec.run_id != expected_run_id:

@@ -1,5 +1,6 @@
 """A newcomer hears of the right run, or one line that says what divides it from the peer."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from hivemind.p2p import P2P, P2PContext
 from configs.errors import NetworkError, PeerError, UsageError
 from configs.machine import NO_HINTS, Hints
 from configs.run import InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
-from protocols.describe import Describe, DescribeRequest, Description, RunDescription, describe
+from protocols.describe import STARTING_S, Describe, DescribeRequest, Description, RunDescription, describe
 from protocols.wire import Frame
 
 SPEC_FIELDS: dict[str, Any] = {
@@ -213,6 +214,19 @@ def test_a_peer_that_is_no_shoal_peer(open_peers: Any) -> None:
         async with open_peers(2) as (server, client):
             with pytest.raises(NetworkError, match=r"cannot describe its run|did not describe"):
                 await ask(server, client, timeout_s=2.0)
+
+    uvloop.run(main())
+
+
+def test_a_peer_that_has_only_just_started_is_asked_again(open_peers: Any) -> None:
+    """Its libp2p answers before its daemon does."""
+
+    async def main() -> None:
+        async with open_peers(2) as (server, client):
+            asked = asyncio.create_task(ask(server, client))
+            await asyncio.sleep(1.5 * STARTING_S)  # it has been refused at least once
+            await service().add_p2p_handlers(server)
+            assert (await asked).spec.run_id == SPEC.run_id
 
     uvloop.run(main())
 
