@@ -14,7 +14,7 @@ from hivemind.p2p import P2P, P2PContext, P2PDaemonError, P2PHandlerError, PeerI
 
 from configs.errors import PeerError
 from dht.admission import HAS_ENDED, MAX_PRESENTATION_BYTES, Admission
-from dht.gate import OUT, PRESENT, UNKNOWN
+from dht.gate import OUT, PRESENT, UNKNOWN, Bytes
 from dht.p2pd import FAILURES
 
 log = logging.getLogger(__name__)
@@ -121,17 +121,8 @@ class Presenting:
         self._met.add(peer_id)
 
 
-class Presentation:
+class Presentation(Bytes):
     """What two peers show each other: an invitation, and a list of revocations."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def SerializeToString(self) -> bytes:
-        """Return the bytes."""
-        return self.data
 
     @classmethod
     def FromString(cls, data: bytes) -> "Presentation":

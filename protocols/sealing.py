@@ -103,7 +103,7 @@ def seal(view: Sequence[str], lists: Mapping[str, Mapping[str, str]], voting: Co
     heard = {member: held for member, held in heard.items() if member in deciding}
     if 2 * len(heard) < len(deciding):
         return Seal({}, f"skipped: heard {len(heard)} of {len(deciding)}", UNHEARD)
-    named = Counter((peer, offer) for held in heard.values() for peer, offer in held.items() if peer in members)
+    named = _names(heard, members)
     sealed = {peer: offer for (peer, offer), count in sorted(named.items()) if 2 * count > len(deciding)}
     if not sealed:
         return Seal({}, f"skipped: no offer is held by more than half of {len(deciding)}", UNNAMED)
@@ -113,10 +113,15 @@ def seal(view: Sequence[str], lists: Mapping[str, Mapping[str, str]], voting: Co
 def is_decided(view: Sequence[str], lists: Mapping[str, Mapping[str, str]], voting: Collection[str]) -> bool:
     """Return whether something is sealed, and all the same whatever the voters name that were not heard yet."""
     deciding = set(view) & set(voting)
-    named = Counter(each for member in deciding & lists.keys() for each in lists[member].items() if each[0] in view)
+    named = _names({member: held for member, held in lists.items() if member in deciding}, view)
     unheard, half = len(deciding - lists.keys()), len(deciding) / 2
     sealed = [count for count in named.values() if count > half]
     return bool(sealed) and all(count > half or count + unheard <= half for count in named.values())
+
+
+def _names(lists: Mapping[str, Mapping[str, str]], view: Collection[str]) -> Counter[tuple[str, str]]:
+    """Count how many of the lists name each offer, (peer, offer id), of a peer in the view."""
+    return Counter((peer, offer) for held in lists.values() for peer, offer in held.items() if peer in view)
 
 
 @dataclass(frozen=True)

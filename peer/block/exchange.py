@@ -19,7 +19,7 @@ from dht.identity import Identity
 from peer.block.codec_choice import COARSE
 from peer.block.replica import Replica, read_offer
 from peer.block.threads import unbroken
-from peer.train.outer import MAX_HEADER_BYTES, Contribution, OuterState, merge, read_state
+from peer.train.outer import Contribution, OuterState, merge, most_state_bytes, read_state
 from protocols.fetching import Group
 from protocols.gossip import Heard, Stand, Timing, close, fetch_sealed, gather, history
 from protocols.grouping import draw
@@ -326,7 +326,7 @@ async def _follow(swarm: Swarm, replica: Replica, standing: Standing, lists: Lis
 
 async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequence[str], lists: Lists) -> OuterState:
     size_bytes = max(lists[source].state_bytes for source in sources)
-    if size_bytes > 8 * replica.size + MAX_HEADER_BYTES:
+    if size_bytes > most_state_bytes(replica.size):
         raise PeerError(f"state of {replica.block}: {size_bytes} bytes are too many for {replica.size} parameters")
     received = swarm.offers.traffic.received
     data = await download_bytes(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import NetworkError, PeerError
-from peer.train.outer import MAX_HEADER_BYTES, OuterState
+from peer.train.outer import OuterState, most_state_bytes
 from protocols.shards import download_part
 from protocols.state import BlockState
 
@@ -104,7 +104,7 @@ async def look(
 async def _part(peer: str, told: BlockState, size: int, begin: int, count: int, stub: Callable[[str], Any]) -> Tensor:
     """Return `count` values of a peer's φ; a state ends with φ and as many values of momentum, float32."""
     data = await download_part(
-        stub, peer, told.content_id, 8 * size + MAX_HEADER_BYTES,
+        stub, peer, told.content_id, most_state_bytes(size),
         from_end=8 * size - 4 * begin, size_bytes=4 * count, deadline_s=DEADLINE_S,
     )  # fmt: skip
     if len(data) != 4 * count:

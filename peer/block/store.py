@@ -23,7 +23,7 @@ from peer.block.saved import Facts, facts_of, load_facts, load_state
 from peer.block.spot_check import UnlikeError, drawn, look
 from peer.block.threads import unbroken
 from peer.train.model import initial_parameters
-from peer.train.outer import MAX_HEADER_BYTES, OuterState, common_tokens_of, new_state, read_state, unwritten
+from peer.train.outer import OuterState, common_tokens_of, most_state_bytes, new_state, read_state, unwritten
 from peer.train.partition import COMMON, Strategy
 from peer.train.pretrained import parameters_id, read_parameters
 from protocols.shards import download
@@ -267,7 +267,7 @@ class BlockStore:
         Raises UnlikeError if it is not like those of the others that are `named`.
         """
         size = self.size_of(state.block)
-        if state.size_bytes > 8 * size + MAX_HEADER_BYTES:
+        if state.size_bytes > most_state_bytes(size):
             raise PeerError(f"state of {state.block}: {state.size_bytes} bytes are too many for {size} parameters")
         lock = self._fetching.setdefault(state.content_id, asyncio.Lock())
         async with lock:

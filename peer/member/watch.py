@@ -4,13 +4,10 @@ Every wait of a round has a deadline of its own; this is for the one that somebo
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 ALARM_S, ALARM_ROUNDS = 120.0, 4  # under way, both, after which it is said
 # Under way, after which it is ended: longer than a state's download that still moves and a worker's first answer.

@@ -95,6 +95,11 @@ def new_state(
     return _filled(_blank_state(block, phi.numel(), version, round_, ages, is_final, {}), phi, momentum)
 
 
+def most_state_bytes(size: int) -> int:
+    """Return how many bytes a state with so many parameters has at the most."""
+    return MAX_HEADER_BYTES + 8 * size
+
+
 def read_state(data: bytes | bytearray, block: str, size: int) -> OuterState:
     """Read a state of `block` with `size` parameters from a peer's bytes or a file.
 

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from source import Source
 
 from configs.content import CHUNK_BYTES
 from configs.errors import NetworkError, PeerError, ShoalError
@@ -16,49 +15,11 @@ from peer.block.keeping import KeepRules
 from peer.block.store import BlockStore
 from peer.train.outer import OuterState, new_state
 from peer.train.partition import Strategy
-from protocols.shards import ChunkRequest, ManifestRequest, Shards
-from protocols.state import BlockState, BlockStates
-from protocols.traffic import Traffic
-from protocols.wire import Frames
 
 MODEL = {
     "vocab_size": 2048, "hidden_size": 128, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8,
     "context_length": 8,
 }  # fmt: skip
-
-CONTEXT: Any = SimpleNamespace(remote_id="somebody")
-
-
-class Source:
-    """A peer that has one state, and may tell of it what is not so, or go after some chunks."""
-
-    def __init__(self, state: OuterState, **lies: object) -> None:
-        facts = {"block": state.block, "version": state.version, "round": state.round, "age": state.age}
-        told = {**facts, "content_id": state.digest, "size_bytes": len(state.blob), "is_final": False, **lies}
-        self.told = BlockState.model_validate(told)
-        self.chunks_left = 1 << 30
-        self.sent: list[int] = []
-        self._shards = Shards(lambda wanted: state.blob if wanted == state.digest else None, Traffic())
-
-    async def rpc_blocks(self, request: object) -> BlockStates:
-        return BlockStates(blocks=[self.told])
-
-    async def rpc_manifest(self, request: ManifestRequest) -> Frames:
-        return self._shards.rpc_manifest(request, None)
-
-    async def rpc_chunks(self, request: ChunkRequest) -> Frames:
-        return self._until_it_goes(request)
-
-    async def _until_it_goes(self, request: ChunkRequest) -> Frames:
-        index = request.first
-        async for frame in self._shards.rpc_chunks(request, CONTEXT):
-            if frame.data:
-                if not self.chunks_left:
-                    raise ConnectionError("gone")
-                self.chunks_left -= 1
-                self.sent.append(index)
-                index += 1
-            yield frame
 
 
 @pytest.fixture

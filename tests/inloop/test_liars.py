@@ -148,6 +148,12 @@ def test_a_liar_among_five_takes_nothing_from_the_others(
         assert 0 < state.ages[liar] <= max(state.ages[each.peer_id] for each in identities[: MEMBERS - 1])
 
 
+def invented(state: OuterState, ahead: int, round_: int) -> OuterState:
+    """Return a state of a block that nobody has made, so many versions after the one that there is."""
+    facts = {"version": state.version + ahead, "round_": round_, "ages": dict(state.ages), "is_final": False}
+    return new_state(state.block, torch.full_like(state.phi, 9.0), None, **facts)
+
+
 def boast(member: Member, honest_marks: int) -> dict[str, memoryview]:
     """Let a member say that it stands at a state that nobody has made; return what it serves of such: digest → state.
 
@@ -160,9 +166,7 @@ def boast(member: Member, honest_marks: int) -> dict[str, memoryview]:
     served: dict[str, memoryview] = {}
 
     async def boasted(block: str, round_: int, marks: Any, state_bytes: int, named: Any = None) -> Any:
-        state = daemon.parts.session.replicas[block].state
-        facts = {"version": state.version + 1, "round_": round_, "ages": dict(state.ages), "is_final": False}
-        poisoned = new_state(block, torch.full_like(state.phi, 9.0), None, **facts)
+        poisoned = invented(daemon.parts.session.replicas[block].state, 1, round_)
         served[poisoned.digest] = memoryview(poisoned.blob)
         behind = list(marks)[len(marks) - honest_marks :] if honest_marks else []
         claimed = [*behind, Mark(poisoned.version, poisoned.digest)]
@@ -220,13 +224,7 @@ def test_a_newcomer_takes_no_state_that_one_member_alone_claims(
 
         def boasted() -> list[BlockState]:
             state = store.replicas[COMMON].state
-            facts = {
-                "version": state.version + ahead,
-                "round_": state.round,
-                "ages": dict(state.ages),
-                "is_final": False,
-            }
-            claimed = new_state(COMMON, torch.full_like(state.phi, 9.0), None, **facts)
+            claimed = invented(state, ahead, state.round)
             served[claimed.digest] = memoryview(claimed.blob)
             told = {"version": claimed.version, "content_id": claimed.digest, "size_bytes": len(claimed.blob)}
             return [each.model_copy(update=told) for each in states() if each.block == COMMON]
