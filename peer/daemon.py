@@ -44,13 +44,14 @@ from peer.member.best import FOLDER as BEST
 from peer.member.changes import Changes
 from peer.member.chronicle import Chronicle
 from peer.member.company import Company, circumstances
+from peer.member.control import Control
 from peer.member.crowds import Crowds
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter, saved_spec
 from peer.member.examiner import Examiner, warning
 from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
-from peer.member.invited import IDENTITY_FILE, end_of_invitation, open_admission, written_revocations
+from peer.member.invited import IDENTITY_FILE, end_of_invitation, open_admission, take_up_revocations
 from peer.member.keeper import Keeper, rules_of
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
@@ -158,12 +159,15 @@ class Daemon:
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
         # Of experts' common trunk no moment is best for all of them.
         best = None if strategy.kind == "experts" else config.state_dir / BEST
-        examiner = Examiner(activity, session, chronicle, facts.clock.now, best, self.pause)
+        control = Control(activity, session)
+        examiner = Examiner(activity, session, chronicle, facts.clock.now, best, control.pause)
         self.offers = Offers(traffic)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded, membership.took_part = exclusions.at, store.took_part
         seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
-        self.parts = Parts(facts, activity, membership, store, outlook, session, library, *seen, network.admission)
+        self.parts = Parts(
+            facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
+        )
         library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
         expects = newcomers.are_expected
         stubs = self._stub(Offers), shards
@@ -268,7 +272,7 @@ class Daemon:
         if (why := parts.exclusions.of_this_peer(tick)) and not parts.activity.is_paused:
             parts.chronicle.happened(f"paused by itself: {why}")
             log.error("%s; until then this peer pauses, for others leave it out", why)
-            await self.pause()
+            await self.parts.control.pause()
 
     async def _renew(self, tick: int) -> None:
         place = self.parts.place  # a laptop that moves from one network to another has another address
@@ -289,29 +293,10 @@ class Daemon:
         warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out
         return status_of(self.parts, [text for text in warnings if text])
 
-    async def leave(self) -> None:
-        """Hand over, save and go, soon."""
-        self.parts.activity.leaving.set()
-
-    async def pause(self) -> None:
-        """Stop training, but go on serving."""
-        self.parts.activity.pause()
-        await self.parts.session.pause()
-
-    async def resume(self) -> None:
-        """Train again."""
-        self.parts.activity.resume()
-        await self.parts.session.resume()
-
-    async def pass_on_revocations(self) -> None:
-        """Take up the list of revocations that was written into the state directory, and show it to everybody."""
-        admission, state_dir = self.parts.admission, self.parts.facts.config.state_dir
-        if admission is not None and (written := await asyncio.to_thread(written_revocations, state_dir)):
-            admission.take_revocations(written)
-
     def actions(self) -> Actions:
         """Return what this machine may ask."""
-        return Actions(self.leave, self.pause, self.resume, self.pass_on_revocations)
+        control, admission, folder = self.parts.control, self.parts.admission, self.parts.facts.config.state_dir
+        return Actions(control.leave, control.pause, control.resume, partial(take_up_revocations, admission, folder))
 
     # The end
 

@@ -3,6 +3,7 @@
 All of it is the owner's alone (mode 600). What the signatures mean is decided in `dht/invitations.py`.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection
@@ -164,9 +165,11 @@ def revoke_peers(state_dir: Path, peer_ids: Collection[str], tick_s: float) -> f
     return acts
 
 
-def written_revocations(state_dir: Path) -> bytes:
-    """Return the list of revocations in a state directory, as others are shown it; empty if there is none."""
-    return bytes(read_bytes(state_dir / REVOCATIONS_FILE) or b"")
+async def take_up_revocations(admission: Admission | None, state_dir: Path) -> None:
+    """Take up the list of revocations that was written into the state directory, and show it to everybody."""
+    written = await asyncio.to_thread(read_bytes, state_dir / REVOCATIONS_FILE)
+    if admission is not None and written:
+        admission.take_revocations(bytes(written))
 
 
 def own_chain(state_dir: Path) -> Chain | None:

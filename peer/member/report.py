@@ -12,6 +12,7 @@ from peer.block.store import BlockStore
 from peer.http.status import BlockStatus, DigestMark, MemberStatus, PeerStatus, Status
 from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
+from peer.member.control import Control
 from peer.member.examiner import Examiner
 from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
@@ -44,6 +45,7 @@ class Parts:
 
     facts: Facts
     activity: Activity
+    control: Control
     membership: Membership
     store: BlockStore
     outlook: Outlook

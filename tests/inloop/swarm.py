@@ -210,7 +210,7 @@ class Member:
 
     async def leave(self) -> None:
         assert self.daemon is not None and self.task is not None
-        await self.daemon.leave()
+        await self.daemon.parts.control.leave()
         async with asyncio.timeout(40.0):  # as docs/operations.md promises
             await asyncio.wait([self.task])
         self.daemon = None
@@ -302,9 +302,9 @@ class InLoopSwarm:
                 self.start_one(member)
             case Kind.PAUSE:
                 with suppress(UsageError):  # it leaves just now
-                    await daemon.pause()
+                    await daemon.parts.control.pause()
                     await asyncio.sleep(fault.seconds)
-                    await daemon.resume()
+                    await daemon.parts.control.resume()
             case Kind.LOST_CALLS:
                 self.air.lost.add(member.peer_id)
                 await asyncio.sleep(fault.seconds)

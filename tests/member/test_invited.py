@@ -1,3 +1,4 @@
+import asyncio
 import os
 import stat
 import time
@@ -30,7 +31,7 @@ from peer.member.invited import (
     open_visitor,
     own_chain,
     revoke_peers,
-    written_revocations,
+    take_up_revocations,
 )
 
 TICK_S = 2.0
@@ -176,7 +177,7 @@ def test_a_revocation_acts_two_ticks_later_and_an_invitation_after_it_counts(
     acts = revoke_peers(folder, [guest.peer_id], TICK_S)
     assert now + 2 * TICK_S <= acts <= time.time() + 2 * TICK_S
     assert (folder / REVOCATIONS_FILE).stat().st_mode & 0o777 == 0o600
-    admission.take_revocations(written_revocations(folder))
+    asyncio.run(take_up_revocations(admission, folder))
     revoked = admission.revocations.revoked
     grant = granted(parse_invitation(old), admission.key)
     assert grant.holds(acts - 0.1, revoked) and not grant.holds(acts, revoked)
@@ -184,7 +185,7 @@ def test_a_revocation_acts_two_ticks_later_and_an_invitation_after_it_counts(
         invite_peer(folder, guest.peer_id, {"read"}, 1.0)
     # Somebody who is out already is not let in again for two ticks by being revoked once more.
     assert revoke_peers(folder, [guest.peer_id], TICK_S) > acts
-    admission.take_revocations(written_revocations(folder))
+    asyncio.run(take_up_revocations(admission, folder))
     assert admission.revocations.version == 2
     assert not grant.holds(acts + 1, admission.revocations.revoked)
     assert granted(parse_invitation(invite_peer(folder, guest.peer_id, {"read"}, 1.0)), admission.key).holds(
