@@ -10,6 +10,29 @@ class DigestMark(BaseModel):
     digest: str
 
 
+class Finding(BaseModel):
+    """Something that is wrong: what suffers from it, why it is so, and what helps."""
+
+    code: str  # such as "clock": the same in each version, for links and scripts
+    affects: str  # such as "this peer's rounds"
+    cause: str
+    cure: str
+    is_severe: bool = False  # training does not go on, or its work is lost
+
+    def line(self) -> str:
+        """Return it as one line."""
+        return f"{self.cause}: {self.cure}" if self.cure else self.cause
+
+
+class Coverage(BaseModel):
+    """How a domain's data shards are spread: a shard that nobody trains on is a gap."""
+
+    domain: str
+    sub_model: str
+    tokens: int
+    holders: list[int]  # of each shard: peers that train on it
+
+
 class BlockStatus(BaseModel):
     """One block as this daemon sees it."""
 
@@ -22,6 +45,8 @@ class BlockStatus(BaseModel):
     round_ticks: int = 0  # of this peer: as many times the block's as its stride
     outcome: str = ""  # of the last round, such as "sealed 3 of 3" or "skipped: heard 1 of 3"
     agreement: float = 1.0  # share of the holders whose newest common version has the majority's digest
+    group: list[str] = []  # who was in this peer's last round of the block
+    fates: dict[str, str] = {}  # of them: sealed, late, absent or left out
 
 
 class PeerStatus(BaseModel):
@@ -41,6 +66,8 @@ class PeerStatus(BaseModel):
     link: str = ""  # how this daemon is connected with it: direct, relayed, or not at all
     why: str = ""  # it is not seen, or cannot be talked to, as far as that is known; nothing where all is well
     digests: dict[str, list[DigestMark]] = {}  # block → the last five
+    held_out: dict[str, float] = {}  # domain → its loss on text that nobody trains on, as it looked last
+    excluded: str = ""  # why it is left out; empty: it is not
 
 
 class MemberStatus(BaseModel):
@@ -77,6 +104,9 @@ class Status(BaseModel):
     eta_s: float | None = None
     dht_records: int = 0  # that this peer keeps for the DHT
     warnings: list[str] = []  # what is wrong, why, and what helps; most of the time nothing
+    findings: list[Finding] = []  # the same, in its parts
+    why: str = ""  # this peer does not train, and when it goes on; empty: it trains, or has nothing to train
+    coverage: list[Coverage] = []
     skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
     faults: dict[str, int] = {}  # kind → errors that nobody foresaw; the log has the first of each
     privacy: str = ""  # what has left this peer, clipped and noised, and what that is worth; empty: as it is
