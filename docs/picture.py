@@ -9,9 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from peer.commands.page import to_svg, view
+from peer.commands.page import draw, to_svg
 from peer.commands.processes import POLL_S, founder, joiner, open_processes
 from peer.http.status import Status
+from peer.http.view import view
 
 OUT = Path(__file__).with_name("status.svg")
 COMMON_TOKENS = 150_000  # a shorter common phase than the preset's, so that experts are to be seen
@@ -48,7 +49,7 @@ def main() -> None:
     """Write the picture."""
     with tempfile.TemporaryDirectory(prefix="shoal-picture-") as folder:
         status = asyncio.run(watch(Path(folder)))
-    svg = to_svg(view(status, time.time(), width=WIDTH), "shoal status --watch", width=WIDTH)
+    svg = to_svg(draw(view(status, time.time()), width=WIDTH), "shoal status --watch", width=WIDTH)
     OUT.write_text(svg, encoding="utf-8")
     print(f"wrote {OUT}: {len(status.events)} events, {status.peers[0].rounds} rounds, tick {status.tick}")
 

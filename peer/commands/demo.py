@@ -30,9 +30,10 @@ from configs.run import RunPlan
 from peer.commands.demo_scores import is_won, print_result, score_models
 from peer.commands.demo_story import STALL_S, STILL_S, Pace, Story, least_share, screen, swarm_share
 from peer.commands.demo_tokens import durations, tokens_for
-from peer.commands.page import duration, si
+from peer.commands.page import si
 from peer.commands.processes import POLL_S, Process, founder, joiner, open_processes
 from peer.ending import first_cause, handling_signals
+from peer.http.view import duration
 
 if TYPE_CHECKING:
     from peer.fused.card import Format

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from peer.commands.page import duration, overview
+from peer.commands.page import overview
 from peer.http.status import Status
+from peer.http.view import duration
 
 LINE_S = 9.0  # after which a line is printed again, where there is no terminal to draw on
 PACE_SHARE = 0.05  # of a stage, after which its own pace says more than what was expected

@@ -1,4 +1,4 @@
-"""The picture of a swarm in a terminal: pure functions from statuses to something that rich can print.
+"""The picture of a swarm in a terminal: pure functions from a view to something that rich can print.
 
 Everything that other peers wrote is shown as plain text: neither markup nor control characters of theirs have effect.
 """
@@ -8,8 +8,6 @@ import itertools
 import math
 import re
 import textwrap
-import time
-from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -19,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.text import clean
-from peer.http.status import BlockStatus, PeerStatus, Status
+from peer.http.status import BlockStatus, Status
+from peer.http.view import Dot, View, duration, view
 
 WIDTH, HEIGHT = 100, 30
 FIXED_LINES = 10  # the header, the titles, the gaps, and one to spare; the rest is shared by rows and events
@@ -37,15 +36,14 @@ STATE_STYLES = {
     "starting": ACCENT,
     "downloading": ACCENT,
 }
-PHASES = {"common": "common phase", "parted": "sub-models parted", "done": "training done, serving"}
 
 Curve = tuple[str, Sequence[tuple[int, float]]]  # label, (tokens, loss)
 
 
-def view(status: Status, now: float, *, width: int = WIDTH, height: int = HEIGHT) -> RenderableType:
-    """Show one daemon's status in `width` by `height` characters; `now` is the wall-clock time in seconds."""
-    curves = [("loss", status.losses), *((f"held-out {name}", points) for name, points in status.held_out.items())]
-    return _page(status, curves, _headline(status), now, (width, height))
+def draw(seen: View, *, width: int = WIDTH, height: int = HEIGHT) -> RenderableType:
+    """Show what one daemon says in `width` by `height` characters."""
+    curves = [("loss", seen.losses), *((f"held-out {name}", points) for name, points in seen.held_out.items())]
+    return _page(seen, curves, _headline(seen), (width, height))
 
 
 def overview(
@@ -69,7 +67,7 @@ def overview(
         update={"peers": own, "blocks": [blocks[name] for name in sorted(blocks)], "events": events, "peer_id": ""}
     )
     curves = [(short(status.peer_id), status.losses) for status in statuses]
-    return _page(merged, curves, title, now, (width, height))
+    return _page(view(merged, now), curves, title, (width, height))
 
 
 def to_svg(page: RenderableType, title: str, *, width: int = WIDTH) -> str:
@@ -93,22 +91,6 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(BARS[round((mean - low) * scale)] for mean in means)
 
 
-def agreement(peer: PeerStatus, peers: Sequence[PeerStatus]) -> bool | None:
-    """Say whether `peer` has the majority's digest of each block that it shares; None: there is nothing to compare.
-
-    A block is compared at the newest version for which another peer has published a digest too.
-    """
-    verdicts = []
-    for block, marks in peer.digests.items():
-        for mark in sorted(marks, key=lambda mark: -mark.version):
-            votes = Counter(_digest(other, block, mark.version) for other in peers)
-            del votes[None]
-            if votes.total() > 1:
-                verdicts.append(votes[mark.digest] == max(votes.values()))
-                break
-    return all(verdicts) if verdicts else None
-
-
 def plain(text: str, style: str = "") -> Text:
     """Return `text` for a table's cell, where a bare string would be read as markup."""
     return Text(clean(text), style=style)
@@ -127,46 +109,40 @@ def si(value: float) -> str:
     return f"{value / 1e12:.1f}T"
 
 
-def duration(seconds: float) -> str:
-    """Write a duration with one unit that matters: 45 s, 12 min, 3.5 h, 2.1 days."""
-    for limit, divisor, unit in ((100, 1, "s"), (100 * 60, 60, "min"), (72 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / divisor:.1f} {unit}" if unit == "h" else f"{seconds / divisor:.0f} {unit}"
-    return f"{seconds / 86_400:.1f} days"
-
-
-def _page(status: Status, curves: Sequence[Curve], title: Text, now: float, size: tuple[int, int]) -> RenderableType:
+def _page(seen: View, curves: Sequence[Curve], title: Text, size: tuple[int, int]) -> RenderableType:
     width, height = size
     curves = [curve for curve in curves if curve[1]][:4]
-    join = _join_lines(status, width)
-    warnings = [line for text in status.warnings[:MOST_WARNINGS] for line in _warning_lines(text, width)]
-    unseen = _unseen_lines(status)
-    unseen += [Text(f"left here: {clean(status.privacy)}", style=QUIET)] if status.privacy else []
+    join = _join_lines(seen.headline.join, width)
+    warnings = [line for each in seen.findings[:MOST_WARNINGS] for line in _warning_lines(each.line(), width)]
+    why, privacy = seen.headline.why, seen.headline.privacy
+    unseen = [*_warning_lines(why, width)] if why else []
+    unseen += _unseen_lines(seen)
+    unseen += [Text(f"left here: {clean(privacy)}", style=QUIET)] if privacy else []
     room = max(4, height - FIXED_LINES - LEAST_EVENTS - len(join) - len(curves) - len(warnings) - len(unseen))
-    for_blocks = min(len(status.blocks), max(room // 2, room - len(status.peers)))
-    for_peers = min(len(status.peers), room - for_blocks)
+    for_blocks = min(len(seen.sectors), max(room // 2, room - len(seen.dots)))
+    for_peers = min(len(seen.dots), room - for_blocks)
     for_events = LEAST_EVENTS + room - for_blocks - for_peers
     gap = 2 if width >= WIDTH else 1
     return Group(
         _rule(title),
         *warnings,
-        _facts(status, now),
-        _progress(status, width),
+        _facts(seen),
+        _progress(seen, width),
         *join,
         Text(),
-        _peer_table(status, for_peers, gap),
+        _peer_table(seen, for_peers, gap),
         *unseen,
         Text(),
-        _block_table(status, for_blocks, gap),
+        _block_table(seen, for_blocks, gap),
         Text(),
         *(_curve(label, points, width) for label, points in curves),
         *([Text()] if curves else []),
-        *(Text(clean(event), style=QUIET, no_wrap=True, overflow="ellipsis") for event in status.events[-for_events:]),
+        *(Text(clean(event), style=QUIET, no_wrap=True, overflow="ellipsis") for event in seen.events[-for_events:]),
     )
 
 
-def _headline(status: Status) -> Text:
-    name, run = clean(status.run_name), clean(status.run_id[:8])
+def _headline(seen: View) -> Text:
+    name, run = clean(seen.headline.run_name), clean(seen.headline.run_id[:8])
     return Text.assemble(("shoal", f"bold {ACCENT}"), "  ", (name, "bold"), (f"  run {run}", QUIET))
 
 
@@ -174,24 +150,22 @@ def _rule(title: Text) -> Rule:
     return Rule(title, style=QUIET, align="left")
 
 
-def _facts(status: Status, now: float) -> RenderableType:
+def _facts(seen: View) -> RenderableType:
+    head = seen.headline
     left = Text.assemble(
-        clean(status.strategy), (" · ", QUIET), PHASES.get(status.phase, clean(status.phase)), (" · ", QUIET),
-        f"tick {status.tick}", (" · ", QUIET), f"up {duration(max(0.0, now - status.started_at))}",
+        clean(head.strategy), (" · ", QUIET), clean(head.phase), (" · ", QUIET),
+        f"tick {head.tick}", (" · ", QUIET), f"up {duration(head.up_s)}",
     )  # fmt: skip
-    if status.state:
-        left.append(" · ", QUIET).append(clean(status.state), STATE_STYLES.get(status.state, ""))
-    right = Text("", no_wrap=True)
-    if status.phase != "done" and status.eta_s is not None:
-        at = time.strftime("%H:%M", time.localtime(now + status.eta_s))
-        right = Text(f"done in {duration(status.eta_s)}, at {at}", style="bold", no_wrap=True)
-    return _line(left, right)
+    if head.state:
+        left.append(" · ", QUIET).append(clean(head.state), STATE_STYLES.get(head.state, ""))
+    return _line(left, Text(seen.progress.ends, style="bold", no_wrap=True))
 
 
-def _progress(status: Status, width: int) -> RenderableType:
-    share = min(1.0, status.age / status.total_tokens) if status.total_tokens else 0.0
-    bar = ProgressBar(total=1.0, completed=share, width=max(10, width - 40), complete_style=ACCENT, finished_style=GOOD)
-    return _line(bar, Text(f"{si(status.age)} of {si(status.total_tokens)} tokens  {share:4.0%}", no_wrap=True))
+def _progress(seen: View, width: int) -> RenderableType:
+    done = seen.progress
+    bar_width = max(10, width - 40)
+    bar = ProgressBar(total=1.0, completed=done.share, width=bar_width, complete_style=ACCENT, finished_style=GOOD)
+    return _line(bar, Text(f"{si(done.age)} of {si(done.total_tokens)} tokens  {done.share:4.0%}", no_wrap=True))
 
 
 def _line(left: RenderableType, right: RenderableType) -> Table:
@@ -208,16 +182,16 @@ def _warning_lines(text: str, width: int) -> list[Text]:
     return [Text(line, style=f"bold {WARN}", no_wrap=True) for line in lines]
 
 
-def _unseen_lines(status: Status) -> list[Text]:
+def _unseen_lines(seen: View) -> list[Text]:
     """Say why peers are not seen, a line for each."""
-    unseen = [f"{short(peer.peer_id)} {clean(peer.why)}" for peer in status.peers if peer.why]
+    unseen = [f"{clean(dot.name)} {clean(dot.why)}" for dot in seen.dots if dot.why]
     return [Text(line, style=WARN, no_wrap=True, overflow="ellipsis") for line in unseen[:MOST_UNSEEN]]
 
 
-def _join_lines(status: Status, width: int) -> list[Text]:
+def _join_lines(join: str, width: int) -> list[Text]:
     """Return the line that a new peer types; a longer one is continued as a shell would read it."""
     lines: list[str] = []
-    for word in clean(status.join).split():
+    for word in clean(join).split():
         if lines and len(lines[-1]) + len(word) + 3 <= width:
             lines[-1] += f" {word}"
         else:
@@ -238,39 +212,42 @@ def _table(gap: int, *columns: tuple[str, str]) -> Table:
     return table
 
 
-def _peer_table(status: Status, rows: int, gap: int) -> RenderableType:
+def _peer_table(seen: View, rows: int, gap: int) -> RenderableType:
     table = _table(
         gap,
         ("peer", "<"), ("sub-model", "<"), ("domain", "<"), ("state", "<"), ("rounds", ">"), ("loss", ">"),
         ("tok/s", ">"), ("in / out", ">"), ("digest", "<"),
     )  # fmt: skip
-    hidden = len(status.peers) - rows
-    shown = status.peers[: rows - 1] if hidden else status.peers
-    for peer in shown:
-        mark, style = {True: ("✓", GOOD), False: ("✗", BAD), None: ("", QUIET)}[agreement(peer, status.peers)]
-        name = Text(short(peer.peer_id), style=f"bold {ACCENT}" if peer.peer_id == status.peer_id else "")
-        table.add_row(
-            name,
-            plain(peer.sub_model),
-            plain(peer.domain),
-            plain(peer.state, STATE_STYLES.get(peer.state, "")),
-            str(peer.rounds),
-            "–" if peer.loss is None else f"{peer.loss:.3f}",
-            si(peer.tokens_per_s),
-            f"{si(peer.bytes_in)} / {si(peer.bytes_out)}",
-            Text.assemble((_newest_digest(peer, status.peers), QUIET), " ", (mark, style)),
-        )
-    return Group(table, Text(f"and {len(status.peers) - len(shown)} more", style=QUIET)) if hidden else table
+    hidden = len(seen.dots) - rows
+    shown = seen.dots[: rows - 1] if hidden else seen.dots
+    for dot in shown:
+        table.add_row(*_peer_row(dot))
+    return Group(table, Text(f"and {len(seen.dots) - len(shown)} more", style=QUIET)) if hidden else table
 
 
-def _block_table(status: Status, rows: int, gap: int) -> RenderableType:
+def _peer_row(dot: Dot) -> tuple[RenderableType, ...]:
+    mark, style = {True: ("✓", GOOD), False: ("✗", BAD), None: ("", QUIET)}[dot.agrees]
+    return (
+        Text(clean(dot.name), style=f"bold {ACCENT}" if dot.is_me else ""),
+        plain(dot.sub_model),
+        plain(dot.domain),
+        plain(dot.state, STATE_STYLES.get(dot.state, "")),
+        str(dot.rounds),
+        "–" if dot.loss is None else f"{dot.loss:.3f}",
+        si(dot.tokens_per_s),
+        f"{si(dot.bytes_in)} / {si(dot.bytes_out)}",
+        Text.assemble((clean(dot.digest), QUIET), " ", (mark, style)),
+    )
+
+
+def _block_table(seen: View, rows: int, gap: int) -> RenderableType:
     table = _table(
         gap,
         ("block", "<"), ("holders", ">"), ("keepers", ">"), ("age", ">"), ("version", ">"), ("round", ">"),
         ("last round", "<"), ("agree", ">"),
     )  # fmt: skip
-    hidden = len(status.blocks) - rows
-    shown = status.blocks[: rows - 1] if hidden else status.blocks
+    hidden = len(seen.sectors) - rows
+    shown = seen.sectors[: rows - 1] if hidden else seen.sectors
     for block in shown:
         style = GOOD if block.agreement >= 1 else WARN if block.agreement > 0.5 else BAD
         table.add_row(
@@ -279,11 +256,11 @@ def _block_table(status: Status, rows: int, gap: int) -> RenderableType:
             str(len(block.keepers)),
             si(block.age),
             str(block.version),
-            duration(block.round_ticks * status.tick_seconds) if block.round_ticks else "–",
+            duration(block.round_s) if block.round_s else "–",
             plain(block.outcome, WARN if block.outcome.startswith("skipped") else ""),
             Text(f"{block.agreement:.0%}", style=style) if len(block.holders) > 1 else Text("–", style=QUIET),
         )
-    return Group(table, Text(f"and {len(status.blocks) - len(shown)} more", style=QUIET)) if hidden else table
+    return Group(table, Text(f"and {len(seen.sectors) - len(shown)} more", style=QUIET)) if hidden else table
 
 
 def _curve(label: str, points: Sequence[tuple[int, float]], width: int) -> Text:
@@ -292,17 +269,3 @@ def _curve(label: str, points: Sequence[tuple[int, float]], width: int) -> Text:
         (f"{label:<7}{values[0]:6.3f} ", QUIET), (sparkline(values, width - 24), ACCENT), f" {values[-1]:.3f}",
         no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
-
-
-def _digest(peer: PeerStatus, block: str, version: int) -> str | None:
-    return next((mark.digest for mark in peer.digests.get(block, []) if mark.version == version), None)
-
-
-def _newest_digest(peer: PeerStatus, peers: Sequence[PeerStatus]) -> str:
-    """Return version and digest of the block that `peer` shares with the most others; of its own one in a tie."""
-    if not any(peer.digests.values()):
-        return ""
-    sharers = Counter(block for other in peers for block, marks in other.digests.items() if marks)
-    block = max((b for b, marks in peer.digests.items() if marks), key=lambda b: (sharers[b], b == peer.sub_model))
-    mark = max(peer.digests[block], key=lambda mark: mark.version)
-    return f"{mark.version}:{clean(mark.digest[:6])}"

@@ -18,9 +18,10 @@ from rich.text import Text
 
 from configs.errors import NetworkError, UsageError
 from configs.text import clean, printable
-from peer.commands.page import HEIGHT, WIDTH, plain, view
+from peer.commands.page import HEIGHT, WIDTH, draw, plain
 from peer.http.local import fetch_status
 from peer.http.status import Status
+from peer.http.view import view
 
 if TYPE_CHECKING:
     from peer.fused.evaluate import Evaluation
@@ -40,7 +41,7 @@ def show_status(status: Status) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     # Nothing is cut for height: what does not fit can be scrolled, or piped on.
     height = HEIGHT + len(status.peers) + len(status.blocks)
-    console.print(view(status, time.time(), width=console.width, height=height))
+    console.print(draw(view(status, time.time()), width=console.width, height=height))
 
 
 def show(what: RenderableType) -> None:
@@ -172,4 +173,4 @@ def _draw(statuses: Iterator[Status]) -> None:
 
 
 def _fitted(status: Status, console: Console) -> RenderableType:
-    return view(status, time.time(), width=console.width, height=console.height)
+    return draw(view(status, time.time()), width=console.width, height=console.height)

@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console, RenderableType
 from status_example import PEERS, example
 
-from peer.commands.page import agreement, duration, overview, short, si, sparkline, to_svg, view
-from peer.http.status import BlockStatus, DigestMark, PeerStatus
+from peer.commands.page import draw, overview, short, si, sparkline, to_svg
+from peer.http.status import BlockStatus, Finding, PeerStatus
+from peer.http.view import view
 
 NOW = 1_700_000_000.0
 
@@ -19,7 +20,7 @@ def printed(page: RenderableType, width: int = 100) -> list[str]:
 
 
 def test_a_page_says_what_matters() -> None:
-    text = "\n".join(printed(view(example(), NOW)))
+    text = "\n".join(printed(draw(view(example(), NOW))))
     for fact in (
         "tiny",
         "sub-models parted",
@@ -41,7 +42,7 @@ def test_a_page_says_what_matters() -> None:
 @pytest.mark.parametrize("width", [60, 80, 81, 98, 100, 102, 160])
 def test_the_join_line_can_be_pasted_into_a_shell(width: int) -> None:
     status = example()
-    lines = printed(view(status, NOW, width=width), width)
+    lines = printed(draw(view(status, NOW), width=width), width)
     start = next(k for k, line in enumerate(lines) if line.startswith("shoal join"))
     pasted = lines[start].rstrip()
     while pasted.endswith("\\"):
@@ -57,7 +58,7 @@ def test_a_page_fits(width: int, height: int, crowd: int) -> None:
     status.peers = [*status.peers[:1], *(status.peers[1].model_copy(update={"rounds": k}) for k in range(crowd))]
     status.blocks = [BlockStatus(block=f"expert.{k}", holders=[PEERS[0]], keepers=[]) for k in range(crowd)]
     status.events = ["something happened " * 20] * 50
-    lines = printed(view(status, NOW, width=width, height=height), width)
+    lines = printed(draw(view(status, NOW), width=width, height=height), width)
     assert len(lines) < height
     assert max(map(len, lines)) <= width
     if crowd == 300:
@@ -68,7 +69,7 @@ def test_an_empty_status_is_a_page_too() -> None:
     status = example().model_copy(
         update={"peers": [], "blocks": [], "losses": [], "events": [], "eta_s": None, "total_tokens": 0, "join": ""}
     )
-    assert printed(view(status, NOW))
+    assert printed(draw(view(status, NOW)))
 
 
 def test_what_peers_write_cannot_steer_the_terminal() -> None:
@@ -78,7 +79,7 @@ def test_what_peers_write_cannot_steer_the_terminal() -> None:
     )
     status.blocks[0].outcome = "\x1b[31mred"
     status.events = ["first\x1b[1A"]
-    text = "\n".join(printed(view(status, NOW)))
+    text = "\n".join(printed(draw(view(status, NOW))))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "[red]x[/]" in text
@@ -100,36 +101,24 @@ def test_overview_shows_every_daemon_and_the_newest_of_each_block() -> None:
 
 def test_what_is_wrong_stands_at_the_top() -> None:
     warning = "this peer trains alone: " + "a long story " * 12 + "\x1b[2J"
-    lines = printed(view(example().model_copy(update={"warnings": [warning]}), NOW))
+    finding = Finding(code="alone", affects="this peer's rounds", cause=warning, cure="")
+    lines = printed(draw(view(example().model_copy(update={"findings": [finding]}), NOW)))
     assert lines[1].startswith("! this peer trains alone") and lines[2].startswith("  ")
     assert "\x1b" not in "".join(lines[1:4]) and all(len(line) <= 100 for line in lines)
 
 
 def test_a_picture_loads_nothing_and_is_the_same_each_time() -> None:
-    first = to_svg(view(example(), NOW), "shoal")
-    assert first == to_svg(view(example(), NOW), "shoal")
+    first = to_svg(draw(view(example(), NOW)), "shoal")
+    assert first == to_svg(draw(view(example(), NOW)), "shoal")
     assert first.startswith("<svg")
     assert "@font-face" not in first
     assert "http" not in first.replace("http://www.w3.org/2000/svg", "").replace("https://www.textualize.io", "")
-
-
-def marked(peer: str, *marks: tuple[int, str]) -> PeerStatus:
-    return PeerStatus(peer_id=peer, digests={"trunk": [DigestMark(version=v, digest=d) for v, d in marks]})
-
-
-def test_agreement_compares_the_newest_common_version() -> None:
-    one, two, three = marked("a", (7, "x"), (8, "y")), marked("b", (7, "x")), marked("c", (7, "z"))
-    peers = [one, two, three]
-    assert [agreement(peer, peers) for peer in peers] == [True, True, False]
-    assert agreement(one, [one]) is None
-    assert agreement(marked("d", (9, "q")), [*peers, marked("d", (9, "q"))]) is None
 
 
 def test_numbers_stay_short() -> None:
     assert [si(v) for v in (0, 999, 999.9, 1000, 12_345, 999_960, 4e6, 2.5e9, 3e12)] == [
         "0", "999", "1.0k", "1.0k", "12.3k", "1.0M", "4.0M", "2.5G", "3.0T",
     ]  # fmt: skip
-    assert [duration(v) for v in (0, 45, 372, 9_000, 400_000)] == ["0 s", "45 s", "6 min", "2.5 h", "4.6 days"]
 
 
 def test_sparkline_is_bounded_and_skips_what_is_not_a_number() -> None:
