@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 PRESENT = "shoal.present"  # the only call that a closed run takes from everybody
 # What only those may ask who train: to store a record, to have a state kept, and all about offers.
+DHT = "DHTProtocol."  # in the names of Hivemind's own calls
 FOR_TRAINING = frozenset({"rpc_store", "rpc_keep", "rpc_offer", "rpc_list", "rpc_history"})
 UNKNOWN, NOT_ALLOWED, OUT = "shoal refuses: unknown", "shoal refuses: not allowed", "shoal refuses: out"
 
@@ -50,9 +51,11 @@ class Gate:
 
     def __init__(self, p2p: P2P, admission: Admission | None = None) -> None:
         self._p2p, self._admission, self.limits = p2p, admission, Limits()
-        self._add = p2p.add_protobuf_handler
+        self.dht_in, self.dht_out = 0, 0  # bytes of the DHT's calls and answers, both ways
+        self._add, self._call = p2p.add_protobuf_handler, p2p.call_protobuf_handler
         self._putting_out: set[asyncio.Task[None]] = set()
         p2p.add_protobuf_handler = self._add_guarded
+        p2p.call_protobuf_handler = self._call_counted
 
     async def _add_guarded(
         self, name: str, handler: Callable[..., Any], input_protobuf_type: Any, **form: bool
@@ -67,6 +70,9 @@ class Gate:
                 answer = await handler(input_protobuf_type.FromString(request.data), context)
                 data = answer.SerializeToString()
                 self.limits.answered(context.remote_id.to_base58(), len(data))
+                if DHT in name:
+                    self.dht_in += len(request.data)
+                    self.dht_out += len(data)
                 return Bytes(data)
 
         async def stream(request: Any, context: P2PContext) -> AsyncIterator[Any]:
@@ -81,6 +87,14 @@ class Gate:
             await self._add(name, stream, input_protobuf_type, **form)
         else:
             await self._add(name, answer, Bytes, **form)
+
+    async def _call_counted(self, peer_id: PeerID, name: str, input: Any, output_protobuf_type: Any) -> Any:
+        """Call another peer, and count what the DHT's calls and answers have of bytes."""
+        answer = await self._call(peer_id, name, input, output_protobuf_type)
+        if DHT in name:
+            self.dht_out += input.ByteSize()
+            self.dht_in += answer.ByteSize()
+        return answer
 
     def _let_in(self, context: P2PContext, right: Right | None) -> None:
         peer_id = context.remote_id.to_base58()

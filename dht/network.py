@@ -119,6 +119,11 @@ class Network:
         self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
 
     @property
+    def dht_bytes(self) -> tuple[int, int]:
+        """How many bytes of the DHT's calls and answers have come in and gone out."""
+        return self._gate.dht_in, self._gate.dht_out
+
+    @property
     def temporary(self) -> list[Path]:
         """The sockets between this process and p2pd; they are removed in the end, but by nobody if it is killed."""
         return sockets_of(self.p2p)

@@ -70,7 +70,7 @@ from protocols.roll import Roll, ask_roll
 from protocols.sealing import UNHEARD, UNNAMED
 from protocols.shards import Shards
 from protocols.state import State
-from protocols.traffic import Traffic
+from protocols.traffic import Cause, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -161,14 +161,14 @@ class Daemon:
         best = None if strategy.kind == "experts" else config.state_dir / BEST
         control = Control(activity, session)
         examiner = Examiner(activity, session, chronicle, facts.clock.now, best, control.pause)
-        self.offers = Offers(traffic)
+        self.offers = Offers(traffic, facts.me)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded, membership.took_part = exclusions.at, store.took_part
         seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
         self.parts = Parts(
             facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
         )
-        library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
+        library.on_bytes, library.leased, library.down_mbit = traffic.receiver("text"), outlook.leased, config.down_mbit
         expects = newcomers.are_expected
         stubs = self._stub(Offers), shards
         swarm = Swarm(spec.run_id, network.identity, self.offers, *stubs, folder, expects, self._domains)
@@ -202,7 +202,9 @@ class Daemon:
         )
         await self.network.serve(describe)
         await self.network.serve(Reach(self.network.seen_at))
-        await self.network.serve(Shards(self._lookup, parts.traffic, parts.newcomers.fetched), spec.run_id)
+        await self.network.serve(
+            Shards(self._lookup, parts.traffic, parts.newcomers.fetched, self._cause_of), spec.run_id
+        )
         await self.network.serve(State(parts.store), spec.run_id)
         await self.network.serve(self.offers, spec.run_id)
         await self.network.serve(Roll(parts.membership.signed_records), spec.run_id)
@@ -355,6 +357,9 @@ class Daemon:
     def _lookup(self, content_id: str) -> Path | memoryview | None:
         found = self.parts.store.lookup(content_id)
         return self.parts.library.lookup(content_id) if found is None else found
+
+    def _cause_of(self, content_id: str) -> Cause:
+        return "text" if self.parts.store.lookup(content_id) is None else "states"
 
     def _is_member(self, peer_id: str) -> bool:
         admission = self.parts.admission

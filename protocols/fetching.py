@@ -239,7 +239,7 @@ class Fetch:
             frame = await anext(frames, None)
             if frame is None:
                 raise PeerError(f"{describe(parcel.header)}: chunk {index} was left out")
-            await self._offers.traffic.received(len(frame.data))
+            await self._offers.traffic.received(len(frame.data), "offers")
             if index not in parcel.held:
                 parcel.add(index, frame.data)
                 await self._offers.wake()

@@ -21,7 +21,7 @@ from configs.content import chunk_of
 from configs.names import Count, Digest, Label
 from protocols.parcels import MAX_CHUNKS, Equivocation, Offer, Parcel, in_order, packed, unpacked
 from protocols.sealing import MARKS, Mark
-from protocols.traffic import Traffic
+from protocols.traffic import Cause, Traffic
 from protocols.wire import Frame, Frames, Message, end_of_stream
 
 log = logging.getLogger(__name__)
@@ -109,8 +109,8 @@ class Book:
 class Offers(ServicerBase):  # type: ignore[misc]
     """Serves this peer's books: its own offers, those it has fetched, its lists, and its blocks' histories."""
 
-    def __init__(self, traffic: Traffic, max_bytes: int = 1 << 30) -> None:
-        self.traffic = traffic
+    def __init__(self, traffic: Traffic, me: str = "", max_bytes: int = 1 << 30) -> None:
+        self.traffic, self._me = traffic, me
         self.max_bytes = max_bytes
         self.lineages: dict[str, Sequence[SealedRound]] = {}  # put in place whole, never changed
         self.proofs: OrderedDict[tuple[str, int, str], Equivocation] = OrderedDict()  # by block, round and peer
@@ -186,7 +186,8 @@ class Offers(ServicerBase):  # type: ignore[misc]
             lacking = self._lacking(request)
             yield Frame(found.envelope)
             yield Frame(count.to_bytes(COUNT_BYTES, "big") + b"".join(found.hashes) + packed(lacking, count))
-            with self.traffic.lane(str(context.remote_id)) as lane:
+            cause: Cause = "offers" if found.header.peer == self._me else "help"
+            with self.traffic.lane(str(context.remote_id), cause) as lane:
                 for index in in_order(lacking, count, request.start, is_backwards=request.is_backwards):
                     chunk = chunk_of(found.payload, index)
                     await lane.sent(len(chunk))

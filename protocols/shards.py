@@ -30,7 +30,7 @@ from configs.content import (
 from configs.errors import NetworkError, PeerError, StateError
 from configs.names import Digest
 from protocols.sinks import FileSink, MemorySink, PartSink, Sink
-from protocols.traffic import Traffic
+from protocols.traffic import Cause, Traffic
 from protocols.wire import (
     FRAME_BYTES,
     FRAME_S,
@@ -83,8 +83,9 @@ class Shards(ServicerBase):  # type: ignore[misc]
         lookup: Callable[[str], Blob | None],
         traffic: Traffic,
         on_fetch: Callable[[str], object] = lambda peer_id: None,  # a peer is about to get a piece of a blob
+        cause_of: Callable[[str], Cause] = lambda content_id: "states",  # what a blob is, for who counts bytes
     ) -> None:
-        self._lookup, self._on_fetch = lookup, on_fetch
+        self._lookup, self._on_fetch, self._cause_of = lookup, on_fetch, cause_of
         self._traffic = traffic
         self._manifests: OrderedDict[str, bytes] = OrderedDict()
         self._hashing = asyncio.Lock()  # one blob at a time, however many ask
@@ -100,7 +101,7 @@ class Shards(ServicerBase):  # type: ignore[misc]
         is_file = isinstance(blob, Path)
         if blob is not None:
             self._on_fetch(str(context.remote_id))
-        with self._traffic.lane(str(context.remote_id)) as lane:
+        with self._traffic.lane(str(context.remote_id), self._cause_of(request.content_id)) as lane:
             for index in range(request.first, request.first + request.count):
                 chunk = await asyncio.to_thread(_read_chunk, blob, index) if is_file else _read_chunk(blob, index)
                 if not chunk:

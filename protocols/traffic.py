@@ -3,10 +3,13 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count as counter
+from typing import Literal
 
 BURST_S = 0.02  # of the rate, that may go out at once: timers are not finer
 IDLE_S = 1.0  # for which a stream has sent nothing, because its reader takes nothing, and has no part any more
@@ -83,6 +86,9 @@ class Line:
         self._serve()
 
 
+Cause = Literal["offers", "help", "states", "text"]  # what bytes go for; help: others' offers that are passed on
+
+
 class Traffic:
     """Counts the bytes of offers, states and text, and holds them to the caps, in Mbit/s (None: no cap)."""
 
@@ -94,26 +100,34 @@ class Traffic:
     ) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
+        self.causes_in: Counter[Cause] = Counter()
+        self.causes_out: Counter[Cause] = Counter()
         self.down_mbit = down_mbit
         self.up, self.down = Pace(None if up_mbit is None else UP_SHARE * up_mbit, now), Pace(down_mbit, now)
         self.now = now
         self._line = Line(self.up)
         self._lanes: list[Lane] = []  # that are open
 
-    async def received(self, count: int) -> None:
-        """Count what came in. Who reads no further meanwhile slows the sender down; fits `on_bytes` of a download."""
+    async def received(self, count: int, cause: Cause) -> None:
+        """Count what came in. Who reads no further meanwhile slows the sender down."""
         self.bytes_in += count
+        self.causes_in[cause] += count
         await self.down.wait(count)
 
-    async def sent(self, count: int, peer: str = "") -> None:
+    def receiver(self, cause: Cause) -> Callable[[int], Awaitable[None]]:
+        """Return `received` for one cause, as `on_bytes` of a download."""
+        return partial(self.received, cause=cause)
+
+    async def sent(self, count: int, cause: Cause, peer: str = "") -> None:
         """Count what is about to go out to a peer, and wait until it may."""
         self.bytes_out += count
+        self.causes_out[cause] += count
         await self._line.wait(count, peer)
 
     @contextmanager
-    def lane(self, peer: str) -> Iterator["Lane"]:
+    def lane(self, peer: str, cause: Cause) -> Iterator["Lane"]:
         """Open one of the streams to a peer; the uplink is divided evenly among peers, and then among their streams."""
-        lane = Lane(self, peer, self.now())
+        lane = Lane(self, peer, cause, self.now())
         self._lanes.append(lane)
         try:
             yield lane
@@ -138,8 +152,8 @@ class Lane:
     peers; they lose what they have sent, slow down, and leave their own lines unused.
     """
 
-    def __init__(self, traffic: Traffic, peer: str, asked_at: float) -> None:
-        self._traffic, self.peer = traffic, peer
+    def __init__(self, traffic: Traffic, peer: str, cause: Cause, asked_at: float) -> None:
+        self._traffic, self.peer, self._cause = traffic, peer, cause
         self._pace = Pace(None, traffic.now)
         self.asked_at = asked_at  # when it last had something to send; infinite while it has
 
@@ -149,6 +163,6 @@ class Lane:
         self._pace.bytes_per_s = self._traffic.bytes_per_s_of(self)
         try:
             await self._pace.wait(count)
-            await self._traffic.sent(count, self.peer)
+            await self._traffic.sent(count, self._cause, self.peer)
         finally:
             self.asked_at = self._traffic.now()

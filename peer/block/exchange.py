@@ -328,7 +328,7 @@ async def _fetch_state(swarm: Swarm, replica: Replica, mark: Mark, sources: Sequ
     size_bytes = max(lists[source].state_bytes for source in sources)
     if size_bytes > most_state_bytes(replica.size):
         raise PeerError(f"state of {replica.block}: {size_bytes} bytes are too many for {replica.size} parameters")
-    received = swarm.offers.traffic.received
+    received = swarm.offers.traffic.receiver("states")
     data = await download_bytes(
         swarm.shards_stub, sources, mark.digest, size_bytes, deadline_s=DOWNLOAD_S, on_bytes=received
     )

@@ -281,7 +281,7 @@ class BlockStore:
             try:
                 await download(
                     self._shards_stub, peers, state.content_id, state.size_bytes, file, deadline_s=deadline_s,
-                    on_bytes=self._traffic.received,
+                    on_bytes=self._traffic.receiver("states"),
                 )  # fmt: skip
                 glimpse = await looking
             finally:

@@ -70,7 +70,7 @@ def test_what_became_newer_during_a_download_stays(
     source, newer = Source(state(5)), state(7)
     store = store_of(tmp_path, spec, {"holder": source})
 
-    async def meanwhile(count: int) -> None:
+    async def meanwhile(count: int, cause: str) -> None:
         await store.put(newer)
 
     store._traffic.received = meanwhile  # type: ignore[method-assign]

@@ -115,6 +115,21 @@ def test_a_third_peer_is_called_by_its_id_alone(identity_paths: list[Path], run_
     run(main())
 
 
+def test_the_dht_s_bytes_are_counted_on_both_sides(identity_paths: list[Path], run_id: str) -> None:
+    async def main() -> None:
+        async with swarm(identity_paths, run_id) as networks:
+            one = networks[0]
+            before, now = [network.dht_bytes for network in networks], time.time()
+            data = sign_record(one.identity, "member", MemberRecord(run_id=run_id), now)
+            assert await one.store(member_key(run_id), one.peer_id, data, now + 60)
+            came, went = (
+                sum(n.dht_bytes[way] - old[way] for n, old in zip(networks, before, strict=True)) for way in (0, 1)
+            )
+            assert went >= len(data) and came >= len(data)
+
+    run(main())
+
+
 def test_a_peer_that_is_remembered_joins_two_swarms(identity_paths: list[Path], run_id: str) -> None:
     """Two peers that founded the same run apart see one DHT after one has heard the other's addresses."""
     record = MemberRecord(run_id=run_id)

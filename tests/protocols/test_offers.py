@@ -484,7 +484,7 @@ async def slow_enough(members: Sequence[Member], payload: bytes) -> float:
     _, uncapped_s = await timed_exchange(members, SOON)
     print(f"without a cap all was there after {uncapped_s:.2f} s")
     for member in members:
-        member.offers.traffic.bytes_out = 0
+        member.offers.traffic.bytes_out = 0  # what is sent from now on is counted
     return max(4.0, 8 * uncapped_s)
 
 

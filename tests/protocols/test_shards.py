@@ -111,7 +111,7 @@ def test_two_sources_share_the_work(open_peers: Any, tmp_path: Path) -> None:
             counter = Traffic()
             peers = [name(one), name(two), name(one)]
             target = tmp_path / "blobs" / WANTED
-            await download(stubs(client), peers, WANTED, len(BLOB), target, on_bytes=counter.received, **LIMITS)
+            await download(stubs(client), peers, WANTED, len(BLOB), target, on_bytes=counter.receiver("text"), **LIMITS)
             assert target.read_bytes() == BLOB
             assert [path.name for path in target.parent.iterdir()] == [WANTED]
             assert all(traffic.bytes_out >= CHUNK_BYTES for traffic in served)
@@ -159,7 +159,7 @@ def test_an_interrupted_download_goes_on_where_it_was(open_peers: Any, tmp_path:
             assert not target.exists()
             counter, sent = Traffic(), traffic.bytes_out
             await download(
-                stubs(client), [name(server)], WANTED, len(BLOB), target, on_bytes=counter.received, **LIMITS
+                stubs(client), [name(server)], WANTED, len(BLOB), target, on_bytes=counter.receiver("text"), **LIMITS
             )
             assert target.read_bytes() == BLOB
             assert counter.bytes_in <= len(BLOB) // 2 + 4 * CHUNK_BYTES  # those on their way
@@ -183,7 +183,7 @@ def test_a_damaged_partial_file_is_mended(open_peers: Any, tmp_path: Path) -> No
                 WANTED,
                 len(BLOB),
                 tmp_path / "blob",
-                on_bytes=counter.received,
+                on_bytes=counter.receiver("text"),
                 **LIMITS,
             )
             assert (tmp_path / "blob").read_bytes() == BLOB

@@ -69,7 +69,7 @@ def test_those_who_share_a_cap_are_counted_together() -> None:
     async def main() -> None:
         traffic = traffic_of(8.0 / UP_SHARE)
         began = asyncio.get_running_loop().time()
-        await asyncio.gather(*(traffic.sent(50_000) for _ in range(6)), traffic.received(10**9))
+        await asyncio.gather(*(traffic.sent(50_000, "offers") for _ in range(6)), traffic.received(10**9, "states"))
         assert asyncio.get_running_loop().time() - began >= 0.2
         assert (traffic.bytes_out, traffic.bytes_in) == (300_000, 10**9)
 
@@ -100,7 +100,7 @@ def test_a_stream_gets_no_more_than_its_part_when_the_others_are_slower() -> Non
     async def main() -> None:
         traffic = traffic_of(8.0 / UP_SHARE)
         began = asyncio.get_running_loop().time()
-        with traffic.lane("x") as other, traffic.lane("y") as lane:
+        with traffic.lane("x", "offers") as other, traffic.lane("y", "offers") as lane:
             for _ in range(11):
                 await other.sent(1)
                 await lane.sent(10_000)
@@ -112,7 +112,7 @@ def test_a_stream_gets_no_more_than_its_part_when_the_others_are_slower() -> Non
 def test_without_a_cap_no_stream_waits() -> None:
     async def main() -> None:
         traffic = traffic_of()
-        with traffic.lane("x") as lane, traffic.lane("y"):
+        with traffic.lane("x", "offers") as lane, traffic.lane("y", "offers"):
             await lane.sent(10**12)
             assert asyncio.get_running_loop().time() == 0.0
             assert traffic.bytes_per_s_of(lane) is None
@@ -128,7 +128,7 @@ def test_the_uplink_is_divided_among_peers_however_many_streams_they_open(peers:
         sent: dict[str, int] = {}
 
         async def send(peer: str) -> None:
-            with traffic.lane(peer) as lane:
+            with traffic.lane(peer, "offers") as lane:
                 while asyncio.get_running_loop().time() < until:
                     await lane.sent(10_000)
                     sent[peer] = sent.get(peer, 0) + 10_000
@@ -144,11 +144,26 @@ def test_streams_that_take_nothing_have_no_part() -> None:
         traffic = traffic_of(8.0 / UP_SHARE)
         with ExitStack() as stack:
             for index in range(100):
-                await stack.enter_context(traffic.lane(f"idle {index}")).sent(1)
-            lane = stack.enter_context(traffic.lane("me"))
+                await stack.enter_context(traffic.lane(f"idle {index}", "offers")).sent(1)
+            lane = stack.enter_context(traffic.lane("me", "offers"))
             await asyncio.sleep(IDLE_S - 0.2)
             assert traffic.bytes_per_s_of(lane) == pytest.approx(1e6 / 101)
             await asyncio.sleep(0.3)
             assert traffic.bytes_per_s_of(lane) == pytest.approx(1e6)
 
     run(main())
+
+
+def test_bytes_are_counted_by_what_they_go_for() -> None:
+    async def count() -> Traffic:
+        traffic = Traffic()
+        await traffic.receiver("text")(5)
+        await traffic.received(7, "offers")
+        with traffic.lane("peer", "help") as lane:
+            await lane.sent(3)
+            await lane.sent(4)
+        return traffic
+
+    traffic = asyncio.run(count())
+    assert traffic.causes_in == {"text": 5, "offers": 7} and traffic.bytes_in == 12
+    assert traffic.causes_out == {"help": 7} and traffic.bytes_out == 7
