@@ -58,6 +58,7 @@ from peer.member.outlook import Outlook
 from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
+from peer.member.timeline import Timeline
 from peer.member.turns import Turns
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
@@ -164,7 +165,7 @@ class Daemon:
         self.offers = Offers(traffic, facts.me)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded, membership.took_part = exclusions.at, store.took_part
-        seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
+        seen = chronicle, Timeline(config.state_dir), traffic, newcomers, examiner, exclusions, Place()
         self.parts = Parts(
             facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
         )
@@ -280,7 +281,7 @@ class Daemon:
         place = self.parts.place  # a laptop that moves from one network to another has another address
         place.addresses = await self.network.addresses() or place.addresses
         await self.announcer.publish(tick)
-        await asyncio.to_thread(self.parts.chronicle.save)
+        await asyncio.to_thread(self.parts.save)
 
     # What this machine may ask
 
@@ -311,7 +312,7 @@ class Daemon:
         await self.rounds.drop()
         self.parts.activity.leave()
         await self.changes.put_away()
-        self.parts.chronicle.save()
+        self.parts.save()
         tick = self.parts.facts.clock.tick()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
@@ -335,6 +336,8 @@ class Daemon:
         self.parts.chronicle.happened(f"worker {event.kind}: {event.reason}")
 
     def _on_round_end(self, end: RoundEnd) -> None:
+        if end.record is not None:
+            self.parts.timeline.ended(end.record)
         self.parts.chronicle.round_ended(end.block, end.tick, end.outcome, self.parts.session.sub_model)
         if end.event:
             self.parts.chronicle.happened(end.event)

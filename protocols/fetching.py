@@ -163,6 +163,7 @@ class Fetch:
             except PeerError as error:
                 log.warning("from %s: %s", source, error)
                 if source == self._peer:  # who lies about its own offer has none
+                    self._offers.book(self._group.block, self._group.round).refused[source] = str(error)
                     self._end()
                 return
             except NetworkError as error:

@@ -90,8 +90,11 @@ async def gather(
         await _gather(group, offers, cut, wait)
         if made is not None and not made.done():  # others wait for this peer's word, so it comes without the own offer
             await asyncio.wait([made], timeout=max(0.0, cut - loop.time()))
+        book = offers.book(group.block, group.round)
+        book.phases["gathered"] = loop.time()
         own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes, {*named, group.me})
         lists = await _hear_all(group, offers, own, end, wait, quorum.voting if quorum else ())
+        book.phases["heard"] = loop.time()
     return {peer: heard for peer, heard in lists.items() if heard.marks}
 
 
@@ -108,6 +111,8 @@ async def close(
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_expose(group, offers, held, fetch_s))
         sealed = await fetch_sealed(group, offers, outcome.offers, namers, fetch_s)
+    book = offers.book(group.block, group.round)
+    book.sealed, book.phases["sealed"] = tuple(outcome.offers), asyncio.get_running_loop().time()
     return Heard(outcome, held, sealed)
 
 
@@ -182,7 +187,7 @@ async def _hear_all(
     async def hear(peer: str) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end) as limits[peer]:
-                await _hear(group, peer, end, lists)
+                await _hear(group, offers, peer, end, lists)
         del limits[peer]
         held = {member: heard.offers for member, heard in lists.items()}
         newest = {heard.past[-1] for heard in lists.values() if heard.marks}
@@ -199,12 +204,13 @@ async def _hear_all(
     return lists
 
 
-async def _hear(group: Group, peer: str, end: float, lists: dict[str, OfferList]) -> None:
+async def _hear(group: Group, offers: Offers, peer: str, end: float, lists: dict[str, OfferList]) -> None:
     async def ask(left: float) -> bool:
         request = ListRequest(block=group.block, round=group.round, wait_s=min(left, MAX_WAIT_S))
         answer = await call(group.stub(peer).rpc_list, request, left + RETRY_S)
         if answer.marks:
             lists[peer] = answer
+            offers.book(group.block, group.round).heard[peer] = asyncio.get_running_loop().time()
         return bool(answer.marks)
 
     await _until(end, ask)

@@ -104,6 +104,12 @@ class Book:
     offers: dict[str, Offer] = field(default_factory=dict)
     parcels: dict[str, Parcel] = field(default_factory=dict)  # on their way
     listed: OfferList | None = None
+    # For who looks back; times are those of the event loop.
+    came: dict[str, float] = field(default_factory=dict)  # peer → when its offer was held here
+    heard: dict[str, float] = field(default_factory=dict)  # when its list was heard
+    refused: dict[str, str] = field(default_factory=dict)  # why its offer is not taken
+    phases: dict[str, float] = field(default_factory=dict)  # when each came to its end
+    sealed: Collection[str] = ()  # whose offers count
 
 
 class Offers(ServicerBase):  # type: ignore[misc]
@@ -149,6 +155,7 @@ class Offers(ServicerBase):  # type: ignore[misc]
             if is_sealed:
                 book.offers[offer.header.peer] = offer
         book.parcels.pop(offer.header.peer, None)
+        book.came.setdefault(offer.header.peer, asyncio.get_running_loop().time())
         await self.wake()
 
     def accuse(self, proof: Equivocation) -> None:

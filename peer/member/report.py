@@ -20,6 +20,7 @@ from peer.member.library import Library
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
 from peer.member.session import Session
+from peer.member.timeline import Timeline
 from peer.member.unseen import Trace, why_unseen
 from peer.train.partition import COMMON
 from protocols.sealing import Mark
@@ -52,12 +53,18 @@ class Parts:
     session: Session
     library: Library
     chronicle: Chronicle
+    timeline: Timeline
     traffic: Traffic
     newcomers: Newcomers
     examiner: Examiner
     exclusions: Exclusions
     place: Place
     admission: Admission | None = None  # of a closed run
+
+    def save(self) -> None:
+        """Write what this peer has counted and recorded. Raises StateError."""
+        self.chronicle.save()
+        self.timeline.save()
 
 
 def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
@@ -190,7 +197,11 @@ def _block(parts: Parts, block: str, tick: int) -> BlockStatus:
     status = block_status(block, membership.known(), membership.view(block, tick), tick, own)
     last_round, outcome = parts.chronicle.outcomes.get(block, (0, ""))
     length = facts.spec.rounds.length(status.age) * membership.strides(block, tick).get(facts.me, 1)
-    return status.model_copy(update={"last_round": last_round, "outcome": outcome, "round_ticks": length})
+    record = parts.timeline.last(block)
+    told = {"last_round": last_round, "outcome": outcome, "round_ticks": length}
+    if record is not None:
+        told |= {"group": [part.peer for part in record.parts], "fates": {p.peer: p.fate for p in record.parts}}
+    return status.model_copy(update=told)
 
 
 def packed_digests(marks: Mapping[str, Sequence[Mark]]) -> dict[str, list[tuple[int, str]]]:

@@ -18,10 +18,12 @@ from peer.block.replica import Replica
 from peer.block.stride import GOOD_ROUNDS, Trial, next_stride
 from peer.block.threads import whole
 from peer.block.timing import Meeting, meeting, round_seconds, round_timing, rounds_of, silent_ticks
+from peer.http.history import RoundRecord
 from peer.member.activity import Activity
 from peer.member.crowds import Crowds
 from peer.member.facts import Facts
 from peer.member.session import Session, Snapshots
+from peer.member.timeline import Passed, record_of
 from peer.train.outer import OuterState
 from protocols.gossip import Timing
 
@@ -41,6 +43,7 @@ class RoundEnd:
     outcome: Outcome
     trial: Trial | None = None  # of a round with others, that says how fast this peer was
     event: str = ""  # what follows from it, in words
+    record: RoundRecord | None = None  # of a round that was begun
 
 
 def is_of_this_machine(error: BaseException) -> bool:
@@ -147,8 +150,10 @@ class Rounds:
         snapshots = await asyncio.shield(taken)  # the other blocks' rounds begin with it too
         facts, is_crowd = self._facts, self._crowds.is_crowd(block)
         replica, work = self._session.replicas[block], snapshots.works[block]
-        before = replica.state
+        before, loop = replica.state, asyncio.get_running_loop()
         late_s = facts.clock.now() - facts.clock.time_of(due.tick)
+        tick_at, phases, traffic = loop.time() - late_s, {"snapshot": late_s}, self._swarm.offers.traffic
+        came, went = traffic.bytes_in, traffic.bytes_out
         silent = silent_ticks(facts.spec, before.age, due.stride)
         timing = Timing(*round_timing(facts.spec, before.age, late_s, due.stride), silent)
         try:
@@ -169,8 +174,12 @@ class Rounds:
             log.exception("%s round %d failed; please report it", block, due.tick)
             replica.skip(due.tick)
             outcome = Outcome(f"skipped: {type(error).__name__}, see the log", False, FAULTY)
+        phases["stepped"] = loop.time() - tick_at
         if replica.state is not before:
             await self._take(replica, before, snapshots, is_step=outcome.is_step)
+            phases["applied"] = loop.time() - tick_at
+        if outcome.offer_s is not None:
+            phases["offer"] = late_s + outcome.offer_s
         self._log(due, outcome, replica, late_s)
         trial, event = None, ""
         if outcome.cause != RESTARTED:
@@ -178,7 +187,20 @@ class Rounds:
             trial = Trial(offer_s, late_s + timing.cut_s, outcome.is_shared)
             if not is_crowd:
                 event = self._change_stride(block, trial, is_alone=outcome.is_alone)
-        self._ended(RoundEnd(block, due.tick, outcome, trial if len(due.group) > 1 else None, event))
+        passed = Passed(
+            block=block,
+            tick=due.tick,
+            group=due.group,
+            at=facts.clock.time_of(due.tick),
+            tick_at=tick_at,
+            length_s=round_seconds(facts.spec, before.age, due.stride),
+            cut_s=late_s + timing.cut_s,
+            phases=phases,
+            bytes_in=traffic.bytes_in - came,
+            bytes_out=traffic.bytes_out - went,
+        )
+        record = record_of(passed, self._swarm.offers.book(block, due.tick), outcome, replica.state)
+        self._ended(RoundEnd(block, due.tick, outcome, trial if len(due.group) > 1 else None, event, record))
 
     async def _take(self, replica: Replica, before: OuterState, snapshots: Snapshots, *, is_step: bool) -> None:
         """Bring the worker to the replica's new state, and save that.

@@ -94,6 +94,7 @@ class Inner:
         self._names = {value: name for name, value in module.model.named_parameters() if value.requires_grad}
         self._optimizers: list[Optimizer] = []
         self._ramp = 0
+        self.gradient_norm, self.rate = 0.0, 0.0  # of the last step: before clipping; the highest of the blocks
 
     def use(self, layout: Layout, *, is_fresh: bool) -> None:
         """Group the parameters by `layout`'s blocks; forget the moments if `is_fresh`. Norms do not decay."""
@@ -138,7 +139,8 @@ class Inner:
         loss = self._accumulate(windows, micro_batch, is_learnt=True)
         norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._inner.grad_clip)
         total_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if not (math.isfinite(loss) and math.isfinite(total_norm.item())):
+        self.gradient_norm = total_norm.item()
+        if not (math.isfinite(loss) and math.isfinite(self.gradient_norm)):
             return math.nan
         for optimizer in self._optimizers:
             if isinstance(optimizer, Muon):
@@ -156,6 +158,7 @@ class Inner:
         This alone changes them, and it is short: what is long about a step is in `gradient`.
         """
         self._ramp = min(RAMP_STEPS, self._ramp + 1)
+        self.rate = max(rates.values()) * self._ramp / RAMP_STEPS
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rates[group["block"]] * self._ramp / RAMP_STEPS

@@ -184,6 +184,8 @@ class Stepped(_Message):
     tokens: int  # since `Load`, dropped ones excluded
     tokens_per_s: float | None  # None: not known yet
     step_s: float | None  # the last inner step
+    learning_rate: float = 0.0  # of that step: the highest of the blocks
+    gradient_norm: float = 0.0  # before clipping
 
 
 class Diverged(_Message):

@@ -343,6 +343,8 @@ class Worker:
                 tokens=self._ledger.tokens,
                 tokens_per_s=speed,
                 step_s=self._step_s,
+                learning_rate=self._inner.rate,
+                gradient_norm=self._inner.gradient_norm,
             )
         )
 

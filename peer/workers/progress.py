@@ -1,6 +1,6 @@
 """How far training is, as the daemon shows it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from peer.train.messages import Stepped
@@ -18,6 +18,8 @@ class Progress:
     tokens_per_s: float = 0.0
     step_s: float | None = None  # the last inner step
     recent_s: tuple[float, ...] = ()  # the last inner steps that were told
+    learning_rate: float = 0.0  # of the last step
+    gradient_norm: float = 0.0  # before clipping
 
     @property
     def usual_step_s(self) -> float | None:
@@ -27,5 +29,6 @@ class Progress:
     def stepped(self, told: Stepped) -> "Progress":
         """Return the progress that a worker tells; the speed stays what it was where the worker does not know it."""
         recent = self.recent_s if told.step_s is None else (*self.recent_s, told.step_s)[-RECENT:]
-        new = Progress(told.position, told.loss, told.tokens, self.tokens_per_s, told.step_s, recent)
-        return new if told.tokens_per_s is None else replace(new, tokens_per_s=told.tokens_per_s)
+        speed = self.tokens_per_s if told.tokens_per_s is None else told.tokens_per_s
+        step = told.learning_rate, told.gradient_norm
+        return Progress(told.position, told.loss, told.tokens, speed, told.step_s, recent, *step)
