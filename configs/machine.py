@@ -53,6 +53,8 @@ class PeerConfig(Frozen):
     clip_norm: Annotated[float | None, Field(gt=0)] = None
     noise: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     sub_model: str | None = None  # take this one instead of the one with the fewest holders
+    # Asked of the swarm every five minutes, to see how its answers change; none: beginnings of held-out text.
+    prompts: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=500)], ...], Field(max_length=4)] = ()
     answers: bool = True  # let others ask the sub-models that lie here (shoal ask)
     copies: Annotated[int, Field(ge=1, le=32)] = 3  # peers that store each block
     keep_ticks: Positive = 8  # between two refreshes of what a keeper stores

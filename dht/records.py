@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.corpus import MAX_DOMAINS, DomainInfo
 from configs.errors import PeerError
-from configs.names import MAX_ADDRESSES, Address, BlockName, Count, Digest, PeerId, RunId, WallSeconds
+from configs.names import MAX_ADDRESSES, Address, BlockName, Count, Digest, DomainName, PeerId, RunId, WallSeconds
 from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
 
 log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 64 << 10
 MAX_PROOFS = 8  # that one peer tells
+MAX_SCORED = 8  # domains of which a peer tells the held-out loss
 MIN_LIFETIME_S = 60.0  # of a record in the DHT; longer than any difference of clocks
 _SIGNED_FOR = b"shoal dht record 1\0"  # keeps these signatures apart from all others of the same key
 
@@ -70,6 +71,8 @@ class Report(BaseModel):
     tokens_per_s: NotNegative = 0.0
     bytes_in: Count = 0
     bytes_out: Count = 0
+    # domain → nats per token of held-out text, as its sub-model was looked at last
+    held_out: Annotated[dict[DomainName, NotNegative], Field(max_length=MAX_SCORED)] = {}
     # block → (version, digest) of its last five states
     digests: Annotated[
         dict[BlockName, Annotated[list[tuple[Count, Digest]], Field(max_length=5)]], Field(max_length=8)

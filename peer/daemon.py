@@ -26,9 +26,10 @@ from configs.load import Settings
 from configs.temporary import NOTE, note_temporary
 from dht.address_book import AddressBook
 from dht.identity import Identity
-from dht.membership import TWIN, Membership
+from dht.membership import Membership
 from dht.network import Network
 from peer import __version__
+from peer.answers.asker import Asker
 from peer.answers.speaker import Speaker
 from peer.block.exchange import Swarm
 from peer.block.store import BlockStore, initial_state
@@ -43,32 +44,34 @@ from peer.member.arrival import open_way
 from peer.member.best import FOLDER as BEST
 from peer.member.changes import Changes
 from peer.member.chronicle import Chronicle
-from peer.member.company import Company, circumstances
 from peer.member.control import Control
 from peer.member.crowds import Crowds
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter, saved_spec
-from peer.member.examiner import Examiner, warning
+from peer.member.examiner import Examiner
 from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
-from peer.member.invited import IDENTITY_FILE, end_of_invitation, open_admission, take_up_revocations
+from peer.member.invited import IDENTITY_FILE, open_admission, take_up_revocations
 from peer.member.keeper import Keeper, rules_of
+from peer.member.learning import Learning
+from peer.member.lookout import Lookout
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
-from peer.member.report import Parts, Place, greeting, status_of
+from peer.member.prompts import Prompts
+from peer.member.report import Parts, Place, greeting, take_in
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.timeline import Timeline
 from peer.member.turns import Turns
+from peer.member.vitals import Looker
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
-from peer.workers.supervisor import Event, Workers, open_workers
+from peer.workers.supervisor import Workers, open_workers
 from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.offers import Offers
 from protocols.reach import Reach
 from protocols.roll import Roll, ask_roll
-from protocols.sealing import UNHEARD, UNNAMED
 from protocols.shards import Shards
 from protocols.state import State
 from protocols.traffic import Cause, Traffic
@@ -120,8 +123,8 @@ async def live(settings: Settings) -> None:
             workers.check(entry.spec)
             facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
             daemon = Daemon(facts, entry, network, workers, book, leaving)
-            workers.on_event = daemon.on_worker_event
-            async with open_http(config, daemon.status, daemon.actions()) as url:
+            workers.on_event = daemon.lookout.on_worker_event
+            async with open_http(config, daemon.lookout.status, daemon.actions()) as url:
                 await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
@@ -165,7 +168,11 @@ class Daemon:
         self.offers = Offers(traffic, facts.me)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded, membership.took_part = exclusions.at, store.took_part
-        seen = chronicle, Timeline(config.state_dir), traffic, newcomers, examiner, exclusions, Place()
+        home = config.state_dir
+        speaker = Speaker(facts, store, library, activity.declines, activity.takes_part)
+        asker = Asker(facts, library, speaker, outlook, self._stub(Answers))
+        recorded = chronicle, Timeline(home), Learning(home), asker, Prompts(home, config.prompts, library, asker.ask)
+        seen = *recorded, Looker(home), traffic, newcomers, examiner, exclusions, Place()
         self.parts = Parts(
             facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
         )
@@ -179,7 +186,7 @@ class Daemon:
         self.changes = Changes(self.parts, swarm, self.rounds, turns, self._is_alone, self.offers.forget)
         self.announcer = Announcer(self.parts, self.crowds, self.rounds.held, self.rounds.strides)
         self.keeper = Keeper(facts, membership, store, outlook, states)
-        self.company, self.duties = Company(), Duties(chronicle, activity.watch)
+        self.lookout, self.duties = Lookout(self.parts, self._stub_of_all(Describe)), Duties(chronicle, activity.watch)
 
     async def found(self) -> None:
         """Store the state with which the run begins, if this peer has founded it: nobody else has it."""
@@ -201,6 +208,7 @@ class Daemon:
             self.entry.hints,
             parts.newcomers.asked,
         )
+        describe.now = parts.facts.clock.now
         await self.network.serve(describe)
         await self.network.serve(Reach(self.network.seen_at))
         await self.network.serve(
@@ -210,9 +218,7 @@ class Daemon:
         await self.network.serve(self.offers, spec.run_id)
         await self.network.serve(Roll(parts.membership.signed_records), spec.run_id)
         if parts.facts.config.answers:
-            activity = parts.activity
-            speaker = Speaker(parts.facts, parts.store, library, activity.declines, activity.takes_part)
-            await self.network.serve(Answers(speaker), spec.run_id)
+            await self.network.serve(Answers(parts.asker.speaker), spec.run_id)
         await self.network.open_dht(self.entry.peers, spec.run_id, spec.rounds.tick_seconds)
         await parts.membership.refresh()
         parts.place.url, parts.place.addresses = url, await self.network.addresses()
@@ -239,23 +245,12 @@ class Daemon:
             while await self._next_tick():
                 tick = clock.tick()
                 self.rounds.begin(tick, tasks)
-                self._look(tick)
-                on_tick(self.status())
+                self.lookout.look(tick)
+                on_tick(self.lookout.status())
                 self._keep_up(tick, tasks)
                 self.changes.consider(tick, tasks)
             await self._go()
             raise Left
-
-    def _look(self, tick: int) -> None:
-        """Take in how the training goes, whether rounds are sealed with others, and whether anything is stuck."""
-        parts, progress = self.parts, self.parts.session.progress
-        if progress.tokens and not parts.chronicle.losses:
-            log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss or 0.0)
-        parts.chronicle.trained(progress.tokens, progress.loss)
-        for news in (*parts.activity.watch.look(), self.company.see(circumstances(parts, tick))):
-            if news:
-                log.warning("%s", news)
-                parts.chronicle.happened(news)
 
     def _keep_up(self, tick: int, tasks: asyncio.TaskGroup) -> None:
         """Begin the duties of this tick, each unless its last is still under way."""
@@ -266,6 +261,12 @@ class Daemon:
             self.duties.begin("writing this peer's record", partial(self._renew, tick), tasks)
         if self.parts.examiner.is_due():
             self.duties.begin("scoring held-out text", self.parts.examiner.examine, tasks)
+        if self.parts.prompts.is_due(self.parts.facts.clock.now()) and self.parts.activity.takes_part():
+            self.duties.begin("asking the fixed prompts", self.lookout.ask_prompts, tasks)
+        if self.parts.looker.is_due():
+            self.duties.begin("looking at this machine", self.lookout.look_at_machine, tasks)
+        if self.lookout.clocks.is_due():
+            self.duties.begin("comparing clocks", self.lookout.compare_clocks, tasks)
         if self.keeper.is_due(tick):
             self.duties.begin("keeping blocks for others", partial(self.keeper.keep, tick), tasks)
 
@@ -281,20 +282,10 @@ class Daemon:
         place = self.parts.place  # a laptop that moves from one network to another has another address
         place.addresses = await self.network.addresses() or place.addresses
         await self.announcer.publish(tick)
+        take_in(self.parts)
         await asyncio.to_thread(self.parts.save)
 
     # What this machine may ask
-
-    def status(self) -> Status:
-        """Return everything there is to show, now."""
-        parts = self.parts
-        rise = warning(parts.chronicle.held_out, parts.examiner.folder)
-        left_out = parts.exclusions.told(parts.facts.clock.tick())
-        twin = TWIN if parts.membership.has_twin else ""
-        ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
-        stuck, clock = parts.activity.watch.present, parts.facts.clock.warning()
-        warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out
-        return status_of(self.parts, [text for text in warnings if text])
 
     def actions(self) -> Actions:
         """Return what this machine may ask."""
@@ -331,18 +322,8 @@ class Daemon:
                     await leaving.wait()
         return not leaving.is_set()
 
-    def on_worker_event(self, event: Event) -> None:
-        """Remember what happened to the workers; they mend it themselves. A last failure ends the daemon elsewhere."""
-        self.parts.chronicle.happened(f"worker {event.kind}: {event.reason}")
-
     def _on_round_end(self, end: RoundEnd) -> None:
-        if end.record is not None:
-            self.parts.timeline.ended(end.record)
-        self.parts.chronicle.round_ended(end.block, end.tick, end.outcome, self.parts.session.sub_model)
-        if end.event:
-            self.parts.chronicle.happened(end.event)
-        if end.trial is not None:
-            self.company.ended(end.trial, end.outcome.cause or (UNHEARD if end.outcome.is_alone else UNNAMED))
+        self.lookout.ended(end)
 
     def _takes_part(self, block: str) -> bool:
         return self.parts.activity.takes_part() and not self.parts.store.replicas[block].state.is_final
@@ -368,6 +349,9 @@ class Daemon:
         admission = self.parts.admission
         is_guest = admission is not None and not admission.allows(peer_id, "train")  # reads, and is never one
         return is_guest or peer_id in self.parts.membership.members(self.parts.facts.clock.tick())
+
+    def _stub_of_all(self, service: Any) -> Callable[[str], Any]:
+        return lambda peer_id: self.network.stub(service, peer_id)
 
     def _stub(self, service: Any) -> Callable[[str], Any]:
         return lambda peer_id: self.network.stub(service, peer_id, self.entry.spec.run_id)

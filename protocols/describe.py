@@ -35,6 +35,7 @@ class DescribeRequest(Message):
     is_for_any_protocol: ClassVar[bool] = True
 
     knows_hints: bool = False  # who does not say so would refuse an answer that has them
+    is_brief: bool = False  # without domains and members: a member asks again and again what the clock shows
 
 
 class RunDescription(Message):
@@ -53,6 +54,14 @@ class RunDescription(Message):
     now: WallSeconds
     # What the founder suggests to everybody's machine. Left out when None, as versions before did not know it.
     hints: Annotated[Hints | None, Field(exclude_if=lambda value: value is None)] = None
+
+
+@dataclass(frozen=True)
+class Offset:
+    """How far a peer's clock is from ours, in seconds; half of the round trip may be the network's."""
+
+    offset_s: float  # theirs minus ours
+    uncertainty_s: float
 
 
 @dataclass(frozen=True)
@@ -92,19 +101,21 @@ class Describe(ServicerBase):  # type: ignore[misc]
         self._version = version
         self._hints = hints
         self._on_asked = on_asked
+        self.now: Callable[[], float] = time.time  # by which this peer's ticks are counted
 
     async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> RunDescription:
         """Answer with the run as it is now."""
-        self._on_asked(str(context.remote_id))
-        members = list(self._members().items())[:MAX_NAMED]
+        if not request.is_brief:
+            self._on_asked(str(context.remote_id))
+        members = [] if request.is_brief else list(self._members().items())[:MAX_NAMED]
         return RunDescription(
             spec=self._spec.model_dump_json().encode(),
             tokenizer_id=self._tokenizer[0],
             tokenizer_bytes=self._tokenizer[1],
-            domains=list(self._domains()),
+            domains=[] if request.is_brief else list(self._domains()),
             members={peer: list(addresses)[:MAX_ADDRESSES] for peer, addresses in members},
             version=self._version,
-            now=time.time(),
+            now=self.now(),
             hints=self._hints if request.knows_hints and self._hints != NO_HINTS else None,
         )
 
@@ -159,6 +170,14 @@ async def describe(
         clock_offset_s=offset_s,
         hints=answer.hints or NO_HINTS,
     )
+
+
+async def clock_offset(stub: Any, timeout_s: float = CALL_S, now: Callable[[], float] = time.time) -> Offset:
+    """Ask a peer what its clock shows, through a stub of `Describe`. Raises NetworkError, PeerError."""
+    asked = now()
+    answer = await call(stub.rpc_describe, DescribeRequest(is_brief=True), timeout_s)
+    answered = now()
+    return Offset(answer.now - (asked + answered) / 2, (answered - asked) / 2)
 
 
 def _checked_spec(data: bytes) -> RunSpec:

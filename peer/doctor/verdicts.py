@@ -1,6 +1,5 @@
 """From facts to answers: each check says yes, no or not checked, why, and for a no what to do. Pure."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,15 +8,14 @@ from configs.run import RunSpec
 from dht.addresses import is_internet
 from dht.streams import DESCRIPTORS, MAX_STREAMS
 from peer.doctor.facts import Description, Facts, Machine, OtherVersion, Outside, Unknown
-from peer.train.partition import trained_shapes
+from peer.member.vitals import needed_disk_bytes
+from peer.train.memory import trained_values
 from protocols.codecs import encoded_size
 from protocols.reach import decisive
 
 Answer = Literal["yes", "no", "not checked"]
 Nat = Literal["none", "cone", "symmetric", "unknown"]
 
-LEAST_DISK_BYTES = 256 << 20
-STATE_VALUES = 16  # bytes of the disk for each parameter of a block: the state, what is owed, the spare
 LEAST_MEMORY_BYTES = 1 << 30
 LEAST_DESCRIPTORS = 2 * MAX_STREAMS
 LEAST_MBIT = 1.0
@@ -253,8 +251,7 @@ def bandwidth(outside: Outside) -> Check:
 
 def offer_bytes(spec: RunSpec) -> int:
     """Return the size of an offer of a whole sub-model."""
-    values = sum(math.prod(shape) for _, shape in trained_shapes(spec.model))
-    return encoded_size(spec.outer.codec, values)
+    return encoded_size(spec.outer.codec, trained_values(spec.model))
 
 
 def shortest_round_s(spec: RunSpec) -> float:
@@ -296,8 +293,7 @@ def disk(machine: Machine, spec: RunSpec | None) -> Check:
         return Check("disk", "not checked", found.why)
     if not found.is_writable:
         return Check("disk", "no", f"{found.path}: {found.problem}", "make it writable, or give another --state-dir")
-    values = 0 if spec is None else sum(math.prod(shape) for _, shape in trained_shapes(spec.model))
-    need = max(LEAST_DISK_BYTES, STATE_VALUES * values)
+    need = needed_disk_bytes(spec)
     said = f"{found.free_bytes / 2**20:,.0f} MiB are free at {found.path}"
     if found.free_bytes < need or found.free_files == 0:
         least = f"{need / 2**20:,.0f} MiB, and names for files, are the least"

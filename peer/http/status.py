@@ -21,7 +21,7 @@ class Finding(BaseModel):
 
     def line(self) -> str:
         """Return it as one line."""
-        return f"{self.cause}: {self.cure}" if self.cure else self.cause
+        return f"{self.cause}; {self.cure}" if self.cure else self.cause
 
 
 class Coverage(BaseModel):

@@ -11,6 +11,7 @@ from configs.cores import usable_cores
 from peer.block.exchange import BEHIND, UNFETCHED
 from peer.block.stride import Trial
 from peer.block.timing import group_stride, round_seconds
+from peer.http.status import Finding
 from peer.member.report import Parts
 from protocols.sealing import UNHEARD, UNNAMED
 
@@ -43,7 +44,7 @@ class Company:
         self._failed: deque[str] = deque(maxlen=KEPT)  # causes
         self._count = 0
         self._last: Trial | None = None
-        self.present = ""  # the warning, as long as it holds
+        self.present: Finding | None = None  # as long as it holds
 
     def ended(self, trial: Trial, cause: str) -> None:
         """Take in how a round with others ended: `cause` is empty if it was sealed."""
@@ -67,50 +68,60 @@ class Company:
         before = self.present
         if met is None or met.others < 1:
             self.begin()
-            self.present = ""
+            self.present = None
             return ""
-        self.present = self.warning(met)
-        if before and not self.present:
+        self.present = self.finding(met)
+        if before is not None and self.present is None:
             log.info("a round was sealed with others again")
-        return "" if before else self.present
+        return "" if before is not None or self.present is None else self.present.line()
 
-    def warning(self, met: Circumstances) -> str:
-        """Say that this peer trains alone although there are others, why, and what helps; nothing if it does not."""
+    def finding(self, met: Circumstances) -> Finding | None:
+        """Say that this peer trains alone although there are others, why, and what helps; None if it does not."""
         seconds = self._now() - self._since
         is_long = seconds >= max(ALONE_S, ROUNDS_OF_ALONE_S * met.round_s)
         if not met.others or not (is_long or self._count >= ALONE_ROUNDS):
-            return ""
+            return None
         who = "the other peer" if met.others == 1 else f"any of the {met.others} other peers"
         rounds = f"{self._count} round{'' if self._count == 1 else 's'}"
-        return f"this peer trains alone: nothing sealed with {who} for {seconds:.0f} s, {rounds}: {self._cause(met)}"
+        alone = f"this peer trains alone: nothing sealed with {who} for {seconds:.0f} s, {rounds}"
+        code, cause, cure = self._cause(met)
+        affects = "this peer's work: the others do not have it"
+        return Finding(code=code, affects=affects, cause=f"{alone}: {cause}", cure=cure, is_severe=True)
 
-    def _cause(self, met: Circumstances) -> str:
+    def _cause(self, met: Circumstances) -> tuple[str, str, str]:
+        """Return the code of what is wrong, why it is so, and what helps."""
         if met.step_s is not None and met.step_s > met.round_s:
             return (
-                f"a step takes {met.step_s:.2g} s here, and a round {met.round_s:.2g} s; rounds are being made longer. "
-                f"A run that is founded with SHOAL_RUN__ROUNDS__TICK_SECONDS={4 * met.step_s:.0f} begins with long ones"
+                "long-steps",
+                f"a step takes {met.step_s:.2g} s here, and a round {met.round_s:.2g} s",
+                "rounds are being made longer; a run that is founded with "
+                f"SHOAL_RUN__ROUNDS__TICK_SECONDS={4 * met.step_s:.0f} begins with long ones",
             )
         is_busy = met.load is not None and met.load > BUSY_LOAD * met.cores()
         if self._last is not None and self._last.is_late:
             ready = "never" if self._last.offer_s is None else f"{self._last.offer_s:.2g} s after the tick"
             why = f"this machine's cores are busy, {met.load:.1f} programs want {met.cores():g}" if is_busy else "slow"
             cure = "end other programs" if is_busy else "rounds are being made longer"
-            return f"the own offer is ready {ready}, the cut is after {self._last.cut_s:.2g} s ({why}); {cure}"
+            code = "busy-processor" if is_busy else "late"
+            return code, f"the own offer is ready {ready}, the cut is after {self._last.cut_s:.2g} s ({why})", cure
         match Counter(self._failed).most_common(1):
             case [(cause, _)] if cause == UNHEARD:
                 hint = "; this machine's cores are busy, too" if is_busy else ""
                 return (
+                    "unheard",
                     "the others were not heard: they are gone, too busy, or cannot be reached on the port that their "
-                    f"address names; see what `shoal status` says there{hint}"
+                    f"address names{hint}",
+                    "see what `shoal status` says of each of them, and `shoal doctor ADDR`",
                 )
             case [(cause, _)] if cause in (UNNAMED, UNFETCHED):
                 return (
-                    "offers do not arrive in time: a link is too slow for these rounds; say `--up-mbit` where it is. "
-                    "Rounds are being made longer"
+                    "slow-link",
+                    "offers do not arrive in time: a link is too slow for these rounds",
+                    "say `--up-mbit` where it is; rounds are being made longer",
                 )
             case [(cause, _)] if cause == BEHIND:
-                return "the others' state could not be fetched; the log says why"
-        return "no round has ended yet"
+                return "behind", "the others' state could not be fetched", "the log says why"
+        return "alone", "no round has ended yet", ""
 
 
 def circumstances(parts: Parts, tick: int) -> Circumstances | None:

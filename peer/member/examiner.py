@@ -39,6 +39,7 @@ class Examiner:
         """`now` tells seconds; the best states are kept in `folder`, if any; `pause` is done when it is over."""
         self._activity, self._session, self._chronicle, self._now = activity, session, chronicle, now
         self.folder, self._pause = folder, pause
+        self.last: tuple[str, Mapping[str, float]] = "", {}  # sub-model and losses of the last look
         self._next_s = now() + EXAMINE_S
 
     def is_due(self) -> bool:
@@ -57,6 +58,7 @@ class Examiner:
         if not losses or self._session.sub_model != sub_model:
             return
         self._chronicle.examined(losses)
+        self.last = sub_model, losses
         if self.folder is not None:
             await asyncio.to_thread(keep_best, self.folder, sub_model, losses, self._session.states())
         if is_over(self._chronicle.held_out) and not self._activity.is_paused:

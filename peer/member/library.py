@@ -22,6 +22,7 @@ from configs.errors import DataError, NetworkError, ShoalError, StateError
 from configs.files import discard, make_folder, read_bytes, write_file
 from configs.run import RunSpec
 from dht.leases import choose_shards
+from dht.records import MAX_SCORED
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source, token_dtype
 from peer.corpus.packing import packed_examples
 from peer.corpus.tokenizer import open_tokenizer
@@ -37,7 +38,6 @@ MAX_DOUBLINGS = 10  # of the time until then: `RETRY_S` is reached before
 FIRST_TRIES = 8  # shards that are asked for one after the other where one is enough to begin
 MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
 PIECE_BYTES = 1 << 20  # of a file that is read through
-MAX_SCORED = 8  # domains of which the held-out loss is told
 HELD_OUT = "held-out"  # folder of examples as tokens
 SPARE_SHARDS = 32  # of other domains, so that whoever brought them may leave
 

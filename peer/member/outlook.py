@@ -52,6 +52,12 @@ class Outlook:
                 ages[block] = max(age, ages.get(block, 0))
         return ages
 
+    def stored(self) -> dict[str, dict[str, int]]:
+        """Return what each present peer stores, this one too: block → age, in tokens."""
+        known = self._membership.known()
+        others = {peer: dict(known[peer].record.ages) for peer in self.others() if peer in known}
+        return {**others, self._facts.me: self._store.ages()}
+
     def leased(self) -> Mapping[str, int]:
         """Return how many other peers train on each data shard, by its content id."""
         known = self._membership.known().items()

@@ -8,6 +8,7 @@ from dht.admission import Admission
 from dht.membership import Member, Membership
 from dht.records import Report
 from peer import __version__
+from peer.answers.asker import Asker
 from peer.block.store import BlockStore
 from peer.http.status import BlockStatus, DigestMark, MemberStatus, PeerStatus, Status
 from peer.member.activity import Activity, State
@@ -16,12 +17,15 @@ from peer.member.control import Control
 from peer.member.examiner import Examiner
 from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
+from peer.member.learning import Learning
 from peer.member.library import Library
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
+from peer.member.prompts import Prompts
 from peer.member.session import Session
 from peer.member.timeline import Timeline
 from peer.member.unseen import Trace, why_unseen
+from peer.member.vitals import Looker
 from peer.train.partition import COMMON
 from protocols.sealing import Mark
 from protocols.traffic import Traffic
@@ -54,6 +58,10 @@ class Parts:
     library: Library
     chronicle: Chronicle
     timeline: Timeline
+    learning: Learning
+    asker: Asker
+    prompts: Prompts
+    looker: Looker
     traffic: Traffic
     newcomers: Newcomers
     examiner: Examiner
@@ -65,6 +73,8 @@ class Parts:
         """Write what this peer has counted and recorded. Raises StateError."""
         self.chronicle.save()
         self.timeline.save()
+        self.learning.save()
+        self.prompts.save()
 
 
 def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
@@ -108,7 +118,7 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
 def report_of(parts: Parts) -> Report:
     """Return what this peer tells the others of itself."""
     session, chronicle, state = parts.session, parts.chronicle, state_of(parts)
-    progress = session.progress
+    progress, (examined, losses) = session.progress, parts.examiner.last
     return Report(
         state=state,
         sub_model=session.sub_model,
@@ -119,8 +129,20 @@ def report_of(parts: Parts) -> Report:
         tokens_per_s=progress.tokens_per_s if state == State.TRAINING else 0.0,
         bytes_in=parts.traffic.bytes_in,
         bytes_out=parts.traffic.bytes_out,
+        held_out=dict(losses) if examined == session.sub_model else {},
         digests=packed_digests({block: replica.marks for block, replica in session.replicas.items()}),
     )
+
+
+def take_in(parts: Parts) -> None:
+    """Add to the curves what every peer has told of its sub-model on held-out text."""
+    now, ages = parts.facts.clock.now(), parts.outlook.ages()
+    reports = [report_of(parts), *(member.record.report for member in parts.membership.known().values())]
+    for report in reports:
+        age = ages.get(report.sub_model)
+        if age is not None and report.sub_model in (COMMON, *parts.facts.strategy.sub_models):
+            parts.learning.examined(report.sub_model, age, now, report.held_out)
+    parts.learning.summed_up(parts.outlook.swarm_age(), now)
 
 
 def state_of(parts: Parts) -> str:

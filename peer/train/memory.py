@@ -133,6 +133,11 @@ def free_bytes(device: torch.device) -> int:
     return min(free, limit + _numbers(group / "memory.stat").get("inactive_file", 0))
 
 
+def trained_values(spec: ModelSpec) -> int:
+    """Return how many parameters of a sub-model are trained."""
+    return _values(trained_shapes(spec))
+
+
 def out_of_memory_kills() -> int:
     """Return how many processes the kernel has killed for memory since it started; 0 where that is not told."""
     return _numbers(Path("/proc/vmstat")).get("oom_kill", 0)

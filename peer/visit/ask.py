@@ -1,29 +1,23 @@
-"""Lets a running swarm answer a prompt: `shoal ask`. Nothing is generated here.
+"""Lets a running swarm answer a prompt, from outside: `shoal ask`. Nothing is generated here.
 
-Naive Bayes over the prompt's tokens says which sub-model knows most of such text; whoever has its newest state is asked
-first. Where that fails, another peer is asked, and then the next best sub-model.
+Whom to ask for what is decided in `peer/answers/choosing.py`.
 """
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 import uvloop
 
-from configs.corpus import common_format
-from configs.errors import DataError, NetworkError, PeerError
+from configs.errors import NetworkError, PeerError
 from configs.text import printable
-from peer.corpus.examples import TaskEncoder
-from peer.corpus.tokenizer import encode_text, open_tokenizer
+from peer.answers.choosing import Choice, Reader, choices, rank
 from peer.fused.router import Router
 from peer.member.invited import Home
-from peer.train.partition import COMMON, Strategy
 from peer.visit.visit import Visit, open_visit
-from protocols.answer import ANSWER_S, MAX_PROMPT_TOKENS, AnswerRequest, Answers, ask_answer
-from protocols.state import BlockState
+from protocols.answer import ANSWER_S, AnswerRequest, Answers, ask_answer
 
 MAX_REASONS = 3  # that are told when nobody answers
 
@@ -40,15 +34,6 @@ class Question:
     seed: int
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A peer that has a sub-model."""
-
-    sub_model: str
-    peer: str
-    age: int  # tokens
-
-
 def ask(address: str, run_id: str | None, question: Question, home: Home | None = None) -> None:
     """Print the answer of a swarm, as it comes; say on stderr who gave it.
 
@@ -61,9 +46,11 @@ def ask(address: str, run_id: str | None, question: Question, home: Home | None 
 async def ask_swarm(address: str, run_id: str | None, question: Question, home: Home | None = None) -> None:
     """Do as `ask` says, in a running event loop."""
     async with open_visit([address], run_id, home) as run:
-        prompt = _tokens(run, question)
+        reader = Reader(run.spec, run.domains, run.library.tokenizer_json)
+        prompt = reader.read(question.prompt, is_task=question.is_task)
         ranked = rank(run.strategy, Router(np.stack(list(run.counts.values()))), prompt)
-        found = choices(run.strategy, ranked, await run.store.ask(run.peers))
+        stored = {peer: {s.block: s.age for s in states} for peer, states in (await run.store.ask(run.peers)).items()}
+        found = choices(run.strategy, ranked, stored)
         if not found:
             raise NetworkError("none of the peers that can be reached has a sub-model yet; ask again later")
         reasons: list[str] = []
@@ -78,45 +65,6 @@ async def ask_swarm(address: str, run_id: str | None, question: Question, home: 
             return
         more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
         raise NetworkError(f"nobody answers: {'; '.join(reasons[:MAX_REASONS])}{more}")
-
-
-def _tokens(run: Visit, question: Question) -> list[int]:
-    """Return the prompt as the sub-models read it. Raises DataError: empty, too long, or a task that is none."""
-    tokenizer = open_tokenizer(run.library.tokenizer_json)
-    form = common_format(run.domains)
-    if question.is_task and form is None:
-        raise DataError("this run does not train on a task; leave out --task")
-    if form is not None and question.is_task is not False:
-        encoder = TaskEncoder(form, tokenizer, run.spec.end_of_text)
-        return encoder.question(question.prompt, run.spec.model.context_length)
-    tokens = encode_text(tokenizer, question.prompt)
-    if len(tokens) > MAX_PROMPT_TOKENS:
-        raise DataError(
-            f"the prompt has {len(tokens)} tokens, and a peer takes at most {MAX_PROMPT_TOKENS}; shorten it"
-        )
-    return tokens
-
-
-def rank(strategy: Strategy, router: Router, prompt: Sequence[int]) -> list[str]:
-    """Order the sub-models by how well their domains fit the prompt; last the one from which all come."""
-    if strategy.kind == "replicas":
-        return list(dict.fromkeys((*strategy.sub_models, COMMON)))
-    likelihood = router.naive_bayes(prompt).sum(axis=1)
-    return [*(strategy.sub_models[domain] for domain in np.argsort(-likelihood, kind="stable")), COMMON]
-
-
-def choices(strategy: Strategy, ranked: Sequence[str], states: Mapping[str, Sequence[BlockState]]) -> list[Choice]:
-    """Return whom to ask for which sub-model, best first: by rank, then by the age of what the peer has.
-
-    `states`: what each peer stores.
-    """
-    ages = {peer: {state.block: state.age for state in stored} for peer, stored in states.items()}
-    found = []
-    for name in ranked:
-        blocks = strategy.blocks(name)
-        holders = [Choice(name, peer, own[blocks[-1]]) for peer, own in ages.items() if own.keys() >= set(blocks)]
-        found += sorted(holders, key=lambda choice: (-choice.age, choice.peer))
-    return found
 
 
 async def _print_answer(run: Visit, choice: Choice, prompt: list[int], question: Question) -> str:

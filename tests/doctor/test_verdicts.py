@@ -22,7 +22,6 @@ from peer.doctor.facts import (
 )
 from peer.doctor.verdicts import (
     LEAST_DESCRIPTORS,
-    LEAST_DISK_BYTES,
     LEAST_MBIT,
     LEAST_MEMORY_BYTES,
     STEP_S,
@@ -32,6 +31,7 @@ from peer.doctor.verdicts import (
     checks,
     nat_kind,
 )
+from peer.member.vitals import LEAST_DISK_BYTES
 from protocols.reach import Outcome, ReachAnswer
 
 OWN, ROUTER = "192.168.1.2", "5.5.0.2"

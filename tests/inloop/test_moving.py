@@ -36,7 +36,7 @@ def test_the_record_of_a_peer_has_the_address_that_it_has_now(
         swarm.air.there[moving.peer_id].host = "198.51.100.7"
         await swarm.until(10 + 2 * RENEW_TICKS)
         assert seen() == [f"/ip4/198.51.100.7/tcp/4001/p2p/{moving.peer_id}"]
-        assert moving.daemon is not None and "198.51.100.7" in moving.daemon.status().join
+        assert moving.daemon is not None and "198.51.100.7" in moving.daemon.lookout.status().join
         await swarm.stop()
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:

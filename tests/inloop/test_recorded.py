@@ -37,12 +37,12 @@ def test_rounds_are_recorded_with_who_was_there_and_who_was_not(
         assert good, [each.outcome for each in shared]
         for each in good:
             assert each.is_step and each.digest and each.bytes_in > 0
-            assert list(each.phases)[0] == "snapshot" and list(each.phases)[-1] == "applied"
+            assert next(iter(each.phases)) == "snapshot" and list(each.phases)[-1] == "applied"
             assert list(each.phases.values()) == sorted(each.phases.values())
             assert all(part.offer_s is not None and part.offer_s <= each.cut_s for part in each.parts)
         without = [each for each in shared if fate(each, killed.peer_id) == "absent"]
         assert without and all(each.tick > TICKS - 1 for each in without)
-        status = first.daemon.status()
+        status = first.daemon.lookout.status()
         block = next(block for block in status.blocks if block.block == COMMON)
         last = first.daemon.parts.timeline.last(COMMON)
         assert last is not None and block.fates == {part.peer: part.fate for part in last.parts}

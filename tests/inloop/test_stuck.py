@@ -46,11 +46,11 @@ def test_a_round_that_waits_for_ever_is_said_and_ended(
         monkeypatch.setattr(workers, "take_snapshot", silence)
         daemon.parts.activity.watch._now = asyncio.get_running_loop().time
         await swarm.until(STUCK_AT + 8)
-        [alarm] = [each for each in daemon.status().warnings if "under way" in each]
+        [alarm] = [each for each in daemon.lookout.status().warnings if "under way" in each]
         assert f"{COMMON}, round {STUCK_AT}: " in alarm and alarm.endswith("waits for its worker's snapshot")
         await swarm.until(STUCK_AT + 25.9)
-        assert not [each for each in daemon.status().warnings if "under way" in each]
-        assert any("ended, and begun anew" in event for event in daemon.status().events)
+        assert not [each for each in daemon.lookout.status().warnings if "under way" in each]
+        assert any("ended, and begun anew" in event for event in daemon.lookout.status().events)
         assert len(swarm.digests()[COMMON]) == 1
         lineage = daemon.parts.session.replicas[COMMON].lineage
         assert stuck.peer_id in lineage[-1].offers and lineage[-1].round >= STUCK_AT + 24

@@ -50,7 +50,7 @@ def test_two_faces_are_left_out_by_all(
         for daemon in daemons:
             assert daemon is not None
             assert daemon.parts.membership.view(COMMON, tick) == tuple(sorted(one.peer_id for one in honest))
-            assert any(f"{liar.peer_id} is left out" in text for text in daemon.status().warnings)
+            assert any(f"{liar.peer_id} is left out" in text for text in daemon.lookout.status().warnings)
         assert liar.daemon.parts.activity.is_paused  # it hears of it, too
         sealed = [daemon.parts.chronicle.rounds for daemon in daemons if daemon is not None]
         await swarm.until(FOUND + LATEST + 8)

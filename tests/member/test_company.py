@@ -30,33 +30,39 @@ def met(others: int = 2, round_s: float = 2.0, step_s: float = 0.3, load: float 
     return Circumstances(others, round_s, step_s, load, cores=lambda: 2.0)
 
 
+def line(company: Company, circumstances: Circumstances) -> str:
+    finding = company.finding(circumstances)
+    assert finding is not None
+    return finding.line()
+
+
 def test_it_is_said_after_five_rounds_or_a_minute(company: Company, time: Time) -> None:
     for _ in range(ALONE_ROUNDS - 1):
         company.ended(FAILED, UNHEARD)
-    assert company.warning(met()) == ""
+    assert company.finding(met()) is None
     time.now += ALONE_S - 1
-    assert company.warning(met()) == ""
+    assert company.finding(met()) is None
     time.now += 1
-    assert "trains alone" in company.warning(met())
+    assert "trains alone" in line(company, met())
     company.ended(SEALED, "")
-    assert company.warning(met()) == ""
+    assert company.finding(met()) is None
     for _ in range(ALONE_ROUNDS):
         company.ended(FAILED, UNHEARD)
-    assert f"{ALONE_ROUNDS} rounds" in company.warning(met())
+    assert f"{ALONE_ROUNDS} rounds" in line(company, met())
 
 
 def test_a_minute_is_nothing_where_rounds_are_long(company: Company, time: Time) -> None:
     time.now += 119
-    assert company.warning(met(round_s=60)) == ""
+    assert company.finding(met(round_s=60)) is None
     time.now += 1
-    assert company.warning(met(round_s=60))
+    assert company.finding(met(round_s=60))
 
 
 def test_nobody_is_alone_without_others(company: Company, time: Time) -> None:
     time.now += 1000
-    assert company.warning(met(others=0)) == ""
+    assert company.finding(met(others=0)) is None
     company.begin()  # as the daemon does while there is nobody
-    assert company.warning(met(others=1)) == ""
+    assert company.finding(met(others=1)) is None
 
 
 @pytest.mark.parametrize(
@@ -76,4 +82,4 @@ def test_the_cause_is_in_the_users_words(
 ) -> None:
     for _ in range(ALONE_ROUNDS):
         company.ended(trial, cause)
-    assert told in company.warning(circumstances)
+    assert told in line(company, circumstances)

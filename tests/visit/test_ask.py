@@ -15,13 +15,14 @@ from configs.run import RunSpec
 from dht.identity import Identity
 from dht.network import open_network
 from dht.records import DomainRecord, sign_record
+from peer.answers.choosing import Choice, choices, rank
 from peer.commands.main import main
 from peer.corpus.data import Corpus, open_corpus
 from peer.corpus.prepare import Plan, prepare_texts
 from peer.fused.router import Router
 from peer.member.library import Library
 from peer.train.partition import Strategy
-from peer.visit.ask import Choice, Question, ask_swarm, choices, rank
+from peer.visit.ask import Question, ask_swarm
 from protocols.answer import AnswerPart, AnswerRequest, Answers
 from protocols.describe import Describe
 from protocols.shards import Shards

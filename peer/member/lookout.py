@@ -1,0 +1,181 @@
+"""Sees how a member fares, tick by tick: what it has learnt, whether rounds are sealed with others, what is wrong.
+
+It remembers what only time shows; what follows from all of it is decided in `diagnosis.py`, and shown by `report.py`.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from dht.membership import TWIN
+from peer.block.timing import round_seconds
+from peer.http.status import Coverage, Finding, Status
+from peer.member import clocks, diagnosis
+from peer.member.clocks import Clocks
+from peer.member.company import Company, circumstances
+from peer.member.diagnosis import SubModel, Trouble
+from peer.member.examiner import warning
+from peer.member.invited import end_of_invitation
+from peer.member.report import Parts, status_of
+from peer.member.rounds import RoundEnd
+from peer.member.vitals import LEAST_MEMORY_BYTES, needed_disk_bytes
+from peer.train.partition import COMMON
+from peer.workers.supervisor import Event
+from protocols.sealing import UNHEARD, UNNAMED
+
+log = logging.getLogger(__name__)
+
+KEPT_TROUBLES = 20
+MOST_SHARDS = 256  # of a domain, of which it is told how many peers train on them
+
+
+class Lookout:
+    """What one member sees of itself. `describe` reaches a peer's `Describe`, to compare clocks."""
+
+    def __init__(self, parts: Parts, describe: Callable[[str], Any]) -> None:
+        self._parts = parts
+        self.company = Company()
+        self.clocks = Clocks(parts.facts.clock.now, describe)
+        self._troubles: deque[Trouble] = deque(maxlen=KEPT_TROUBLES)
+        self._held_at: dict[str, int] = {}  # sub-model → the last tick at which somebody trained it
+
+    def look(self, tick: int) -> None:
+        """Take in how the training goes, whether rounds are sealed with others, and whether anything is stuck."""
+        parts, progress = self._parts, self._parts.session.progress
+        if progress.tokens and not parts.chronicle.losses:
+            log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss or 0.0)
+        parts.chronicle.trained(progress.tokens, progress.loss)
+        if progress.loss is not None:
+            step = progress.loss, progress.learning_rate, progress.gradient_norm
+            parts.learning.trained(parts.chronicle.tokens, parts.facts.clock.now(), *step)
+        for name in parts.facts.strategy.sub_models:
+            if parts.membership.view(name, tick):
+                self._held_at[name] = tick
+        for news in (*parts.activity.watch.look(), self.company.see(circumstances(parts, tick))):
+            if news:
+                log.warning("%s", news)
+                parts.chronicle.happened(news)
+
+    def ended(self, end: RoundEnd) -> None:
+        """Remember what came of a round."""
+        chronicle = self._parts.chronicle
+        if end.record is not None:
+            self._parts.timeline.ended(end.record)
+        chronicle.round_ended(end.block, end.tick, end.outcome, self._parts.session.sub_model)
+        if end.event:
+            chronicle.happened(end.event)
+        if end.trial is not None:
+            self.company.ended(end.trial, end.outcome.cause or (UNHEARD if end.outcome.is_alone else UNNAMED))
+
+    def on_worker_event(self, event: Event) -> None:
+        """Remember what happened to the workers; they mend it themselves. A last failure ends the daemon elsewhere."""
+        self._troubles.append(Trouble(event.kind, event.reason, time.monotonic()))
+        self._parts.chronicle.happened(f"worker {event.kind}: {event.reason}")
+
+    async def look_at_machine(self) -> None:
+        """Look at the disk and the memory."""
+        await asyncio.to_thread(self._parts.looker.look)
+
+    async def compare_clocks(self) -> None:
+        """Ask some others what their clocks show."""
+        await self.clocks.compare(self._parts.outlook.others())
+
+    async def ask_prompts(self) -> None:
+        """Let the swarm answer the fixed prompts."""
+        parts, clock = self._parts, self._parts.facts.clock
+        await parts.prompts.ask(clock.now(), clock.tick(), parts.outlook.swarm_age())
+
+    def status(self) -> Status:
+        """Return everything there is to show, now."""
+        findings = self.findings()
+        status = status_of(self._parts, [finding.line() for finding in findings])
+        return status.model_copy(update={"findings": findings, "coverage": self._coverage()})
+
+    def findings(self) -> list[Finding]:
+        """Return what is wrong, the severe things first."""
+        parts, tick = self._parts, self._parts.facts.clock.tick()
+        spec, vitals = parts.facts.spec, parts.looker.vitals
+        me, step_s = parts.facts.me, parts.session.progress.usual_step_s
+        records = [each for each in parts.timeline.records if each.block in parts.session.replicas]
+        known = [m for peer, m in parts.membership.known().items() if peer != me and not m.record.is_leaving]
+        others = [peer for peer in parts.membership.members(tick) if peer != me]
+        failures = {parts.membership.link(peer)[1] for peer in parts.membership.known() if peer != me} - {""}
+        training = [peer for peer in parts.membership.members(tick) if self._sub_model_of(peer)]
+        found = [
+            self.company.present,
+            *self._told(tick),
+            clocks.verdict(self.clocks.offsets),
+            diagnosis.of_lateness(records, me, step_s, spec.rounds.tick_seconds),
+            *diagnosis.of_worker(self._troubles, time.monotonic()),
+            diagnosis.of_disk(vitals.disk_free_bytes, needed_disk_bytes(spec), str(parts.facts.config.state_dir)),
+            diagnosis.of_memory(vitals.memory_free_bytes, LEAST_MEMORY_BYTES),
+            *diagnosis.of_sub_models(self._sub_models(tick), len(training)),
+            diagnosis.of_skew({domain.name: domain.tokens for domain in parts.library.domains}),
+            diagnosis.of_silence(len(known), len(others), failures),
+        ]
+        return sorted((finding for finding in found if finding is not None), key=lambda each: not each.is_severe)
+
+    def _sub_model_of(self, peer: str) -> str:
+        if peer == self._parts.facts.me:
+            return self._parts.session.sub_model
+        member = self._parts.membership.known().get(peer)
+        return member.record.sub_model if member is not None else ""
+
+    def _told(self, tick: int) -> list[Finding]:
+        """Return what other rooms say in one line, in its parts."""
+        parts = self._parts
+        rise = warning(parts.chronicle.held_out, parts.examiner.folder)
+        ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
+        twin = TWIN if parts.membership.has_twin else ""
+        jump = parts.facts.clock.warning()
+        said = [
+            ("clock", "ticks, as this machine counts them", jump, ". ", True),
+            ("twin", "all rounds of this peer", twin, ": ", True),
+            ("held-out-rises", "the model that this peer trains", rise, ". ", False),
+            ("invitation", "this peer: it is left out when its invitation ends", ending, ": ", False),
+            *(("stuck", "what is under way", text, ", waits", True) for text in parts.activity.watch.present),
+            *(("excluded", "that peer", text, ": ", False) for text in parts.exclusions.told(tick)),
+        ]
+        return [diagnosis.told(*each) for each in said if each[2]]
+
+    def _sub_models(self, tick: int) -> list[SubModel]:
+        parts, spec = self._parts, self._parts.facts.spec
+        ages, strategy = parts.outlook.ages(), parts.facts.strategy
+        found = []
+        for name in strategy.sub_models:
+            if name == COMMON or name not in ages:
+                continue
+            text = sum(domain.tokens for domain in parts.library.trains(strategy, name))
+            round_ticks = max(1.0, round_seconds(spec, ages[name]) / spec.rounds.tick_seconds)
+            keepers = [m for m in parts.membership.known().values() if name in m.record.keeps]
+            found.append(
+                SubModel(
+                    name=name,
+                    domain=parts.library.domain_name(strategy.domain(name)),
+                    holders=len(parts.membership.view(name, tick)),
+                    keepers=len(keepers),
+                    unheld_rounds=(tick - self._held_at.setdefault(name, tick)) / round_ticks,
+                    repeats=ages[name] / text if text else 0.0,
+                    is_done=parts.outlook.is_done(name),
+                )
+            )
+        return found
+
+    def _coverage(self) -> list[Coverage]:
+        """Return how many peers train on each data shard."""
+        parts, strategy = self._parts, self._parts.facts.strategy
+        leased = dict(parts.outlook.leased())
+        for shard in parts.library.leases(strategy, parts.session.sub_model) if parts.session.sub_model else ():
+            leased[shard] = leased.get(shard, 0) + 1
+        return [
+            Coverage(
+                domain=domain.name,
+                sub_model=strategy.sub_models[min(index, len(strategy.sub_models) - 1)],
+                tokens=domain.tokens,
+                holders=[leased.get(shard.content_id, 0) for shard in domain.shards[:MOST_SHARDS]],
+            )
+            for index, domain in enumerate(parts.library.domains)
+        ]
