@@ -36,7 +36,7 @@ from peer.ending import first_cause, leave_on_signals
 from peer.http.curves import open_curves
 from peer.http.local import announce_daemon
 from peer.http.status import Status
-from peer.http.status_page import Actions, open_http
+from peer.http.status_page import Actions, Shown, open_http
 from peer.member.activity import Activity
 from peer.member.announcer import Announcer
 from peer.member.arrival import open_way
@@ -120,7 +120,7 @@ async def live(settings: Settings) -> None:
             facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
             daemon = Daemon(facts, entry, network, workers, book, leaving)
             workers.on_event = daemon.on_worker_event
-            async with open_http(config, daemon.status, daemon.actions()) as url:
+            async with open_http(config, Shown(status=daemon.status), daemon.actions()) as url:
                 await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
