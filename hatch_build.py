@@ -73,13 +73,17 @@ def _sources_hash() -> str:
     digest = hashlib.sha256()
     for path in sorted(SOURCE.rglob("*")):
         parts = path.relative_to(SOURCE).parts
-        if path.is_file() and path.suffix not in (".py", ".pyc") and not any(p[0] == "." or p == "node_modules" for p in parts):
+        if (
+            path.is_file()
+            and path.suffix not in (".py", ".pyc")
+            and not any(p[0] == "." or p == "node_modules" for p in parts)
+        ):
             digest.update(f"{'/'.join(parts)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def _npm() -> tuple[list[str], str]:
-    """Return npm's command and the PATH that it needs. Raises RuntimeError: there is none, or its Node.js is too old."""
+    """Return npm's command and the PATH that it needs. Raises RuntimeError: there is none that could build it."""
     path, found = os.environ.get("PATH", ""), "is missing"
     if (npm := shutil.which("npm")) and (node := shutil.which("node")):
         version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=60).stdout.strip()
