@@ -12,9 +12,14 @@ STAMP := $(VENV)/installed
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
+# Another page is built anew; what is current is kept.
+WEB := hatch_build.py $(shell find peer/web -name node_modules -prune -o -type f -print)
+
+$(STAMP): pyproject.toml constraints.txt $(WEB) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		--constraint constraints.txt torch==2.13.0 --editable '.[test,lint]'
+	@test -e peer/http/page/index.html || test -n "$(SHOAL_NO_WEB)" || echo 'Shoal is installed, its page is not: Node.js 20 or' \
+		'newer builds it (pip install --verbose --no-deps --editable . says more)' >&2
 	touch $@
 
 $(VENV)/bin/python:
@@ -51,11 +56,12 @@ lint: install
 picture: install
 	$(VENV)/bin/python docs/picture.py
 
-# `ip` makes the network namespaces of the tests and benchmarks that need a network of their own, `nft` closes them, and
+# Chromium draws the page in the tests. `ip` makes the network namespaces of the tests and benchmarks that need a network of their own, `nft` closes them, and
 # `cc` builds what makes their links slow.
 tools:
 	@command -v ip >/dev/null || test -x /usr/sbin/ip || $(call debian,iproute2)
 	@command -v nft >/dev/null || test -x /usr/sbin/nft || $(call debian,nftables)
+	@command -v chromium >/dev/null || $(call debian,chromium)
 	@echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1 || $(call debian,gcc libc6-dev)
 
 # Install a Debian package as root; anybody else is told what to do, and why the rule stops here.

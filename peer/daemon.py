@@ -37,7 +37,7 @@ from peer.ending import first_cause, leave_on_signals
 from peer.http.curves import open_curves
 from peer.http.local import announce_daemon
 from peer.http.status import Status
-from peer.http.status_page import Actions, open_http
+from peer.http.status_page import Actions, Shown, open_http
 from peer.member.activity import Activity
 from peer.member.announcer import Announcer
 from peer.member.arrival import open_way
@@ -61,6 +61,7 @@ from peer.member.prompts import Prompts
 from peer.member.report import Parts, Place, greeting, take_in
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
+from peer.member.shown import shown_of
 from peer.member.timeline import Timeline
 from peer.member.turns import Turns
 from peer.member.vitals import Looker
@@ -124,7 +125,7 @@ async def live(settings: Settings) -> None:
             facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
             daemon = Daemon(facts, entry, network, workers, book, leaving)
             workers.on_event = daemon.lookout.on_worker_event
-            async with open_http(config, daemon.lookout.status, daemon.actions()) as url:
+            async with open_http(config, daemon.shown(), daemon.actions()) as url:
                 await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
@@ -286,6 +287,10 @@ class Daemon:
         await asyncio.to_thread(self.parts.save)
 
     # What this machine may ask
+
+    def shown(self) -> Shown:
+        """Return what this machine may look at."""
+        return shown_of(self.parts, self.lookout, lambda: self.network.dht_bytes)
 
     def actions(self) -> Actions:
         """Return what this machine may ask."""

@@ -17,15 +17,17 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.errors import NetworkError
 
-HEADERS = [
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-store"),
+HEADERS = [  # of every answer that does not say otherwise
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
 ]
 DRAIN_S = 2  # for answers that are under way when the server closes
 MAX_CONNECTIONS = 256
@@ -69,7 +71,6 @@ async def open_server(
         access_log=False,
         server_header=False,
         date_header=False,
-        headers=HEADERS,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=DRAIN_S,
         proxy_headers=False,
@@ -142,7 +143,8 @@ class Door(H11Protocol):
 def _guard(app: ASGIApp, place: Place, allowed_hosts: frozenset[str], refuse: Refuse) -> ASGIApp:
     """Answer only requests whose Host is an IP address, localhost or an allowed name, and that no other site sends."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+    async def guarded(scope: Scope, receive: Receive, bare_send: Send) -> None:
+        send = _with_headers(bare_send)
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         name = _host_name(host)
@@ -155,6 +157,19 @@ def _guard(app: ASGIApp, place: Place, allowed_hosts: frozenset[str], refuse: Re
             await app(scope, receive, send)
 
     return guarded
+
+
+def _with_headers(send: Send) -> Send:
+    """Add `HEADERS` to an answer; two policies would hold both, so one that the answer brings stands alone."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = [(name.lower(), value) for name, value in message.get("headers", [])]
+            given = {name for name, _ in own}
+            message["headers"] = [*own, *(header for header in HEADERS if header[0] not in given)]
+        await send(message)
+
+    return sent
 
 
 def _host_name(host: str) -> str:

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Literal
 
 from pydantic import BaseModel
@@ -12,6 +13,8 @@ from peer.http.status import BlockStatus, Coverage, Finding, MemberStatus, PeerS
 DAY_S = 86_400.0
 PHASES = {"common": "common phase", "parted": "sub-models parted", "done": "training done, serving"}
 SILENT = "silent"
+_version = attrgetter("version")
+WORST_FIRST = ("left out", "absent", "late", "sealed")  # what may become of an offer
 
 Role = Literal["holder", "keeper", "reader"]
 
@@ -138,7 +141,7 @@ def view(status: Status, now: float) -> View:
         ),
         findings=status.findings,
         sectors=[_sector(status, block) for block in status.blocks],
-        dots=[_dot(status, peer) for peer in status.peers],
+        dots=_dots(status),
         coverage=status.coverage,
         members=status.members,
         losses=status.losses,
@@ -164,29 +167,47 @@ def duration(seconds: float) -> str:
     return f"{seconds / DAY_S:.1f} days"
 
 
-def agreement(peer: PeerStatus, peers: Sequence[PeerStatus]) -> bool | None:
+Votes = Mapping[tuple[str, int], Mapping[str, int]]  # (block, version) → digest → how many peers have published it
+
+
+def tally(peers: Sequence[PeerStatus]) -> Votes:
+    """Count the digests that `peers` have published, each peer once for a version of a block."""
+    votes: dict[tuple[str, int], dict[str, int]] = {}
+    for peer in peers:
+        for block, marks in peer.digests.items():
+            counted = set()
+            for mark in marks:
+                if mark.version not in counted:
+                    counted.add(mark.version)
+                    cast = votes.setdefault((block, mark.version), {})
+                    cast[mark.digest] = cast.get(mark.digest, 0) + 1
+    return votes
+
+
+def agreement(peer: PeerStatus, votes: Votes) -> bool | None:
     """Say whether `peer` has the majority's digest of each block that it shares; None: there is nothing to compare.
 
     A block is compared at the newest version for which another peer has published a digest too.
     """
     verdicts = []
     for block, marks in peer.digests.items():
-        for mark in sorted(marks, key=lambda mark: -mark.version):
-            votes = Counter(_digest(other, block, mark.version) for other in peers)
-            del votes[None]
-            if votes.total() > 1:
-                verdicts.append(votes[mark.digest] == max(votes.values()))
-                break
+        shared = [mark for mark in marks if sum(votes[block, mark.version].values()) > 1]
+        if shared:
+            mark = max(shared, key=_version)
+            cast = votes[block, mark.version]
+            verdicts.append(cast[mark.digest] == max(cast.values()))
     return all(verdicts) if verdicts else None
 
 
-def newest_digest(peer: PeerStatus, peers: Sequence[PeerStatus]) -> str:
-    """Return version and digest of the block that `peer` shares with the most others; of its own one in a tie."""
+def newest_digest(peer: PeerStatus, sharers: Mapping[str, int]) -> str:
+    """Return version and digest of the block that `peer` shares with the most others; of its own one in a tie.
+
+    `sharers`: block → how many peers have published a digest of it.
+    """
     if not any(peer.digests.values()):
         return ""
-    sharers = Counter(block for other in peers for block, marks in other.digests.items() if marks)
     block = max((b for b, marks in peer.digests.items() if marks), key=lambda b: (sharers[b], b == peer.sub_model))
-    mark = max(peer.digests[block], key=lambda mark: mark.version)
+    mark = max(peer.digests[block], key=_version)
     return f"{mark.version}:{mark.digest[:6]}"
 
 
@@ -201,32 +222,41 @@ def gap(block: BlockStatus, *, is_over: bool) -> str:
     return ""
 
 
-def _dot(status: Status, peer: PeerStatus) -> Dot:
-    holds = any(peer.peer_id in block.holders for block in status.blocks)
-    keeps = any(peer.peer_id in block.keepers for block in status.blocks)
-    fates = [block.fates[peer.peer_id] for block in status.blocks if peer.peer_id in block.fates]
-    return Dot(
-        peer_id=peer.peer_id,
-        name=peer.peer_id[-6:],
-        is_me=peer.peer_id == status.peer_id,
-        role="holder" if holds else "keeper" if keeps else "reader",
-        sub_model=peer.sub_model,
-        domain=peer.domain,
-        state=peer.state,
-        rounds=peer.rounds,
-        loss=peer.loss,
-        tokens=peer.tokens,
-        tokens_per_s=peer.tokens_per_s,
-        bytes_in=peer.bytes_in,
-        bytes_out=peer.bytes_out,
-        link=peer.link,
-        why=peer.why,
-        excluded=peer.excluded,
-        fate=min(fates, key=["left out", "absent", "late", "sealed"].index, default=""),
-        agrees=agreement(peer, status.peers),
-        digest=newest_digest(peer, status.peers),
-        held_out=peer.held_out,
-    )
+def _dots(status: Status) -> list[Dot]:
+    """Return all peers; what they are compared with is counted once, for there may be hundreds."""
+    votes = tally(status.peers)
+    sharers = Counter(block for peer in status.peers for block, marks in peer.digests.items() if marks)
+    holders = {peer for block in status.blocks for peer in block.holders}
+    keepers = {peer for block in status.blocks for peer in block.keepers}
+    fates: dict[str, Counter[str]] = {}
+    for block in status.blocks:
+        for peer_id, fate in block.fates.items():
+            fates.setdefault(peer_id, Counter())[fate] += 1
+    return [
+        Dot(
+            peer_id=peer.peer_id,
+            name=peer.peer_id[-6:],
+            is_me=peer.peer_id == status.peer_id,
+            role="holder" if peer.peer_id in holders else "keeper" if peer.peer_id in keepers else "reader",
+            sub_model=peer.sub_model,
+            domain=peer.domain,
+            state=peer.state,
+            rounds=peer.rounds,
+            loss=peer.loss,
+            tokens=peer.tokens,
+            tokens_per_s=peer.tokens_per_s,
+            bytes_in=peer.bytes_in,
+            bytes_out=peer.bytes_out,
+            link=peer.link,
+            why=peer.why,
+            excluded=peer.excluded,
+            fate=next((fate for fate in WORST_FIRST if fate in fates.get(peer.peer_id, ())), ""),
+            agrees=agreement(peer, votes),
+            digest=newest_digest(peer, sharers),
+            held_out=peer.held_out,
+        )
+        for peer in status.peers
+    ]
 
 
 def _sector(status: Status, block: BlockStatus) -> Sector:
@@ -244,7 +274,3 @@ def _sector(status: Status, block: BlockStatus) -> Sector:
         group=block.group,
         gap=gap(block, is_over=status.phase == "done"),
     )
-
-
-def _digest(peer: PeerStatus, block: str, version: int) -> str | None:
-    return next((mark.digest for mark in peer.digests.get(block, []) if mark.version == version), None)

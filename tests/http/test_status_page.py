@@ -10,7 +10,7 @@ from configs.errors import NetworkError, StateError
 from configs.machine import PeerConfig
 from peer.http.server import MAX_CONNECTIONS
 from peer.http.status import Status
-from peer.http.status_page import Actions, open_http
+from peer.http.status_page import Actions, Shown, open_http
 
 JSON = {"Content-Type": "application/json"}
 
@@ -42,7 +42,7 @@ def with_server(
     async def main() -> None:
         actions = Actions(asked.leave, asked.pause, asked.resume, asked.revocations)
         async with (
-            open_http(PeerConfig(**config), example, actions) as url,
+            open_http(PeerConfig(**config), Shown(example), actions) as url,
             httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client,
         ):
             await check(client, url)
@@ -159,7 +159,7 @@ def test_a_taken_port_is_named() -> None:
         with pytest.raises(NetworkError, match=f"port {port} is taken; choose another --status-port"):
             async with open_http(
                 PeerConfig(status_port=port),
-                example,
+                Shown(example),
                 Actions(asked.leave, asked.pause, asked.resume, asked.revocations),
             ):
                 pass
