@@ -7,7 +7,6 @@ shows here.
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -29,16 +28,16 @@ class Clocks:
 
     def __init__(self, now: Callable[[], float], stub: Callable[[str], Any], seed: int = 0) -> None:
         self._now, self._stub, self._chance = now, stub, random.Random(seed)
-        self._next_s = time.monotonic() + COMPARE_S
+        self._next_s = now() + COMPARE_S
         self.offsets: list[Offset] = []  # of the last look
 
     def is_due(self) -> bool:
         """Whether to look again."""
-        return time.monotonic() >= self._next_s
+        return self._now() >= self._next_s
 
     async def compare(self, others: Sequence[str]) -> None:
         """Ask some of the others what their clocks show."""
-        self._next_s = time.monotonic() + COMPARE_S
+        self._next_s = self._now() + COMPARE_S
         asked = self._chance.sample(list(others), min(ASKED, len(others)))
 
         async def ask(peer: str) -> Offset | None:

@@ -9,7 +9,7 @@ from peer.http.status import Finding
 LATE_ROUNDS, OF_ROUNDS = 3, 5  # so many of this peer's last rounds went without its offer; then it is said
 DEATHS, DEATHS_S = 2, 900.0  # ends of the worker in so many seconds
 RETURNS, RETURNS_S = 2, 900.0  # returns to the anchor, likewise
-GAP_ROUNDS = 10  # without anybody who trains a sub-model, although there are peers enough
+GAP_TURNS = 2.0  # turns of everybody through all sub-models, without anybody who trains one
 REPEATS = 16.0  # times that a text was read; beyond, it teaches next to nothing more (Muennighoff et al. 2023)
 SKEW = 20.0  # times that the largest domain is larger than the smallest
 REPORT = "leave and start again; if it comes back, please report it with the log"
@@ -32,7 +32,7 @@ class SubModel:
     domain: str
     holders: int
     keepers: int
-    unheld_rounds: float  # since somebody trained it last, as long as this peer has looked
+    unheld_turns: float  # of everybody through all sub-models, since somebody trained it last
     repeats: float  # how often its text was read
     is_done: bool
 
@@ -117,12 +117,12 @@ def of_memory(free_bytes: int | None, needed_bytes: int) -> Finding | None:
     )
 
 
-def of_sub_models(sub_models: Sequence[SubModel], peers: int) -> list[Finding]:
-    """Say which sub-models nobody looks after, or only one, and which have too little text. `peers` train now."""
-    found, are_enough = [], peers >= len(sub_models)
+def of_sub_models(sub_models: Sequence[SubModel]) -> list[Finding]:
+    """Say which sub-models nobody looks after, and which have too little text."""
+    found = []
     for each in sub_models:
         affects = f"sub-model {each.name} ({each.domain})"
-        if not each.holders and not each.is_done and are_enough and each.unheld_rounds >= GAP_ROUNDS:
+        if not each.holders and not each.is_done and each.unheld_turns >= GAP_TURNS:
             kept = "one peer keeps" if each.keepers == 1 else f"{each.keepers} peers keep"
             found.append(
                 Finding(

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from dht.membership import TWIN
-from peer.block.timing import round_seconds
 from peer.http.status import Coverage, Finding, Status
 from peer.member import clocks, diagnosis
 from peer.member.clocks import Clocks
@@ -21,6 +20,7 @@ from peer.member.examiner import warning
 from peer.member.invited import end_of_invitation
 from peer.member.report import Parts, status_of
 from peer.member.rounds import RoundEnd
+from peer.member.turns import TURN_TICKS
 from peer.member.vitals import LEAST_MEMORY_BYTES, needed_disk_bytes
 from peer.train.partition import COMMON
 from peer.workers.supervisor import Event
@@ -103,7 +103,6 @@ class Lookout:
         known = [m for peer, m in parts.membership.known().items() if peer != me and not m.record.is_leaving]
         others = [peer for peer in parts.membership.members(tick) if peer != me]
         failures = {parts.membership.link(peer)[1] for peer in parts.membership.known() if peer != me} - {""}
-        training = [peer for peer in parts.membership.members(tick) if self._sub_model_of(peer)]
         found = [
             self.company.present,
             *self._told(tick),
@@ -112,17 +111,11 @@ class Lookout:
             *diagnosis.of_worker(self._troubles, time.monotonic()),
             diagnosis.of_disk(vitals.disk_free_bytes, needed_disk_bytes(spec), str(parts.facts.config.state_dir)),
             diagnosis.of_memory(vitals.memory_free_bytes, LEAST_MEMORY_BYTES),
-            *diagnosis.of_sub_models(self._sub_models(tick), len(training)),
+            *diagnosis.of_sub_models(self._sub_models(tick)),
             diagnosis.of_skew({domain.name: domain.tokens for domain in parts.library.domains}),
             diagnosis.of_silence(len(known), len(others), failures),
         ]
         return sorted((finding for finding in found if finding is not None), key=lambda each: not each.is_severe)
-
-    def _sub_model_of(self, peer: str) -> str:
-        if peer == self._parts.facts.me:
-            return self._parts.session.sub_model
-        member = self._parts.membership.known().get(peer)
-        return member.record.sub_model if member is not None else ""
 
     def _told(self, tick: int) -> list[Finding]:
         """Return what other rooms say in one line, in its parts."""
@@ -149,7 +142,7 @@ class Lookout:
             if name == COMMON or name not in ages:
                 continue
             text = sum(domain.tokens for domain in parts.library.trains(strategy, name))
-            round_ticks = max(1.0, round_seconds(spec, ages[name]) / spec.rounds.tick_seconds)
+            turn_ticks = len(strategy.sub_models) * max(TURN_TICKS, spec.rounds.length(ages[name]))
             keepers = [m for m in parts.membership.known().values() if name in m.record.keeps]
             found.append(
                 SubModel(
@@ -157,7 +150,7 @@ class Lookout:
                     domain=parts.library.domain_name(strategy.domain(name)),
                     holders=len(parts.membership.view(name, tick)),
                     keepers=len(keepers),
-                    unheld_rounds=(tick - self._held_at.setdefault(name, tick)) / round_ticks,
+                    unheld_turns=(tick - self._held_at.setdefault(name, tick)) / turn_ticks,
                     repeats=ages[name] / text if text else 0.0,
                     is_done=parts.outlook.is_done(name),
                 )

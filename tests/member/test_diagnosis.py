@@ -7,7 +7,7 @@ from peer.member.clocks import verdict
 from peer.member.diagnosis import (
     DEATHS,
     DEATHS_S,
-    GAP_ROUNDS,
+    GAP_TURNS,
     LATE_ROUNDS,
     REPEATS,
     RETURNS,
@@ -80,26 +80,25 @@ def test_a_disk_and_a_memory_are_told_below_what_is_needed() -> None:
 
 
 def sub_model(**changes: float | str | bool) -> SubModel:
-    facts = {"name": "expert.1", "domain": "docs", "holders": 1, "keepers": 2, "unheld_rounds": 0.0, "repeats": 1.0}
+    facts = {"name": "expert.1", "domain": "docs", "holders": 1, "keepers": 2, "unheld_turns": 0.0, "repeats": 1.0}
     return SubModel(**facts | {"is_done": False} | changes)  # type: ignore[arg-type]
 
 
-def test_a_sub_model_that_nobody_trains_is_told_where_there_are_peers_enough() -> None:
-    gap = sub_model(holders=0, unheld_rounds=GAP_ROUNDS)
-    (found,) = of_sub_models([gap], peers=1)
+def test_a_sub_model_that_nobody_trains_is_told_when_everybody_has_had_two_turns() -> None:
+    gap = sub_model(holders=0, unheld_turns=GAP_TURNS)
+    (found,) = of_sub_models([gap])
     assert found.code == "gap" and "--sub-model expert.1" in found.cure and "2 peers keep" in found.cause
     assert not found.is_severe
-    (lost,) = of_sub_models([sub_model(holders=0, keepers=0, unheld_rounds=GAP_ROUNDS)], peers=1)
+    (lost,) = of_sub_models([sub_model(holders=0, keepers=0, unheld_turns=GAP_TURNS)])
     assert lost.is_severe
-    assert not of_sub_models([gap], peers=0), "fewer peers than sub-models train them in turn"
-    assert not of_sub_models([sub_model(holders=0, unheld_rounds=GAP_ROUNDS - 0.5)], peers=1)
-    assert not of_sub_models([sub_model(unheld_rounds=GAP_ROUNDS)], peers=1)
-    assert not of_sub_models([sub_model(holders=0, unheld_rounds=GAP_ROUNDS, is_done=True)], peers=1)
+    assert not of_sub_models([sub_model(holders=0, unheld_turns=GAP_TURNS - 0.1)])
+    assert not of_sub_models([sub_model(unheld_turns=GAP_TURNS)])
+    assert not of_sub_models([sub_model(holders=0, unheld_turns=GAP_TURNS, is_done=True)])
 
 
 def test_text_that_was_read_too_often_and_domains_that_differ_too_much_are_told() -> None:
-    assert not of_sub_models([sub_model(repeats=REPEATS - 0.1)], peers=1)
-    (found,) = of_sub_models([sub_model(repeats=REPEATS)], peers=1)
+    assert not of_sub_models([sub_model(repeats=REPEATS - 0.1)])
+    (found,) = of_sub_models([sub_model(repeats=REPEATS)])
     assert found.code == "little-text" and "docs" in found.cure
     assert of_skew({"one": 5}) is None and of_skew({"a": 10, "b": int(10 * SKEW) - 1}) is None
     skewed = of_skew({"a": 10, "b": int(10 * SKEW)})
