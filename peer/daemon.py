@@ -33,7 +33,6 @@ from peer.answers.speaker import Speaker
 from peer.block.exchange import Swarm
 from peer.block.store import BlockStore, initial_state
 from peer.ending import first_cause, leave_on_signals
-from peer.http.curves import open_curves
 from peer.http.local import announce_daemon
 from peer.http.status import Status
 from peer.http.status_page import Actions, open_http
@@ -59,6 +58,7 @@ from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
+from peer.track.feed import Trackers
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
 from peer.workers.supervisor import Event, Workers, open_workers
@@ -127,8 +127,8 @@ async def live(settings: Settings) -> None:
                 await daemon.open(url)
                 print("\n".join(greeting(daemon.parts, entry.clock)), flush=True)
                 announce_daemon(config.state_dir, url, identity.peer_id)
-                with open_curves(config.tensorboard) as record_curves:
-                    await daemon.train(has_begun, record_curves)
+                with daemon.parts.trackers as trackers:
+                    await daemon.train(has_begun, trackers.record)
     log.info("left; everything is saved in %s", config.state_dir)
 
 
@@ -164,7 +164,8 @@ class Daemon:
         self.offers = Offers(traffic)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded, membership.took_part = exclusions.at, store.took_part
-        seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
+        trackers = Trackers(config.outlets, config.state_dir)
+        seen = chronicle, traffic, newcomers, examiner, exclusions, trackers, Place()
         self.parts = Parts(
             facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
         )
@@ -290,7 +291,7 @@ class Daemon:
         twin = TWIN if parts.membership.has_twin else ""
         ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
         stuck, clock = parts.activity.watch.present, parts.facts.clock.warning()
-        warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out
+        warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out, *parts.trackers.warnings()
         return status_of(self.parts, [text for text in warnings if text])
 
     def actions(self) -> Actions:

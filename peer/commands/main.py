@@ -279,6 +279,10 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
     if own.private and own.data is None:
         remedy = "" if "private" in settings.given_by else ", or say --no-private: it was said at an earlier start"
         raise UsageError(f"--private needs the data that shall stay here; give it with --data{remedy}")
+    if own.outlets:
+        from peer.track.trackers import check_installed
+
+        check_installed(own.outlets)
     logs.configure(own.log_level)
     _say_kept(settings)
     if is_founding and settings.wants_pretrained:

@@ -59,6 +59,14 @@ Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; 0: 
 MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Sequences at once; 0: found by itself.", min=0)]
 SubModel = Annotated[str | None, typer.Option("--sub-model", help="Train this one, such as expert.2.", metavar="NAME")]
 Tensorboard = Annotated[Path | None, typer.Option("--tensorboard", help="Write curves here.", metavar="DIR")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Send curves to tensorboard:DIR, wandb:PROJECT, mlflow:URI or otel:ENDPOINT; may be repeated.",
+        metavar="KIND:PLACE",
+    ),
+]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None, typer.Option("--log-level", help="How much to log.")
 ]
@@ -87,6 +95,7 @@ PEER_OPTIONS: dict[str, Any] = {
     "micro_batch": MicroBatch,
     "sub_model": SubModel,
     "tensorboard": Tensorboard,
+    "track": Track,
     "log_level": LogLevel,
 }
 

@@ -21,6 +21,7 @@ from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
 from peer.member.session import Session
 from peer.member.unseen import Trace, why_unseen
+from peer.track.feed import Trackers
 from peer.train.partition import COMMON
 from protocols.sealing import Mark
 from protocols.traffic import Traffic
@@ -56,6 +57,7 @@ class Parts:
     newcomers: Newcomers
     examiner: Examiner
     exclusions: Exclusions
+    trackers: Trackers
     place: Place
     admission: Admission | None = None  # of a closed run
 
