@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,7 @@ from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
+from peer.publish.publisher import Publisher
 from peer.track.feed import Trackers
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
@@ -164,8 +166,11 @@ class Daemon:
         self.offers = Offers(traffic)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded, membership.took_part = exclusions.at, store.took_part
-        trackers = Trackers(config.outlets, config.state_dir)
-        seen = chronicle, traffic, newcomers, examiner, exclusions, trackers, Place()
+        outward = (
+            Trackers(config.outlets, config.state_dir),
+            Publisher(config, facts.me, store, library, chronicle),
+        )
+        seen = chronicle, traffic, newcomers, examiner, exclusions, *outward, Place()
         self.parts = Parts(
             facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
         )
@@ -264,6 +269,7 @@ class Daemon:
             self.duties.begin("writing this peer's record", partial(self._renew, tick), tasks)
         if self.parts.examiner.is_due():
             self.duties.begin("scoring held-out text", self.parts.examiner.examine, tasks)
+        self.parts.publisher.consider(time.time(), self.parts.traffic, tasks)
         if self.keeper.is_due(tick):
             self.duties.begin("keeping blocks for others", partial(self.keeper.keep, tick), tasks)
 
@@ -291,7 +297,8 @@ class Daemon:
         twin = TWIN if parts.membership.has_twin else ""
         ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
         stuck, clock = parts.activity.watch.present, parts.facts.clock.warning()
-        warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out, *parts.trackers.warnings()
+        outward = parts.publisher.warning, *parts.trackers.warnings()
+        warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out, *outward
         return status_of(self.parts, [text for text in warnings if text])
 
     def actions(self) -> Actions:

@@ -15,7 +15,7 @@ FLOORS = [
     ["dht", "peer.corpus", "peer.http", "peer.track"],
     ["protocols", "peer.train"],
     ["peer.block", "peer.workers", "peer.fused"],
-    ["peer.member", "peer.answers", "peer.simulate"],
+    ["peer.member", "peer.answers", "peer.publish", "peer.simulate"],
     ["peer.daemon", "peer.doctor", "peer.visit", "peer.chaos"],
     ["peer.commands"],
 ]

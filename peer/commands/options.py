@@ -67,6 +67,15 @@ Track = Annotated[
         metavar="KIND:PLACE",
     ),
 ]
+Publish = Annotated[
+    str | None,
+    typer.Option(
+        "--publish", help="Push checkpoints to a folder, s3://BUCKET/PREFIX or hf://USER/REPO.", metavar="TARGET"
+    ),
+]
+PublishEvery = Annotated[
+    str | None, typer.Option("--publish-every", help="Such as '20 rounds'; default '30 minutes'.", metavar="INTERVAL")
+]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None, typer.Option("--log-level", help="How much to log.")
 ]
@@ -96,6 +105,8 @@ PEER_OPTIONS: dict[str, Any] = {
     "sub_model": SubModel,
     "tensorboard": Tensorboard,
     "track": Track,
+    "publish": Publish,
+    "publish_every": PublishEvery,
     "log_level": LogLevel,
 }
 

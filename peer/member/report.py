@@ -21,6 +21,7 @@ from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
 from peer.member.session import Session
 from peer.member.unseen import Trace, why_unseen
+from peer.publish.publisher import Publisher
 from peer.track.feed import Trackers
 from peer.train.partition import COMMON
 from protocols.sealing import Mark
@@ -58,6 +59,7 @@ class Parts:
     examiner: Examiner
     exclusions: Exclusions
     trackers: Trackers
+    publisher: Publisher
     place: Place
     admission: Admission | None = None  # of a closed run
 
