@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.content import Buffer, chunk_hashes, content_id
+from configs.content import Buffer, content_id_of, content_id_of_pieces
 from configs.errors import StateError, UsageError
 from configs.run import RunSpec
 from dht.identity import Identity
@@ -92,22 +92,24 @@ def push_checkpoint(
     before = None if data is None else read(data, CHECKPOINT)
     there = place.sizes(PARTS)
     files, sent_bytes, sent_parts = [], 0, 0
-    for item in snapshot.items:
-        hashes: list[bytes] = []
-        parts = []
-        for piece in _pieces(item, scratch, part_bytes):
-            own = chunk_hashes(piece)
-            part = Part(content_id=content_id(own, len(piece)), size_bytes=len(piece))
+
+    def send(pieces: Iterator[memoryview], parts: list[Part]) -> Iterator[memoryview]:
+        nonlocal sent_bytes, sent_parts
+        for piece in pieces:
+            part = Part(content_id=content_id_of(piece), size_bytes=len(piece))
             if there.get(part.name) != len(piece):
                 place.put(part.name, piece)
                 there[part.name] = len(piece)
                 sent_bytes, sent_parts = sent_bytes + len(piece), sent_parts + 1
-            hashes += own
             parts.append(part)
-        size = sum(part.size_bytes for part in parts)
-        whole = content_id(hashes, size)
+            yield piece
+
+    for item in snapshot.items:
+        parts: list[Part] = []
+        whole = content_id_of_pieces(send(_pieces(item, scratch, part_bytes), parts))
         if item.content_id not in ("", whole):
             raise StateError(f"{item.path} has changed while it was read; it is pushed the next time")
+        size = sum(part.size_bytes for part in parts)
         files.append(
             CheckpointFile(path=item.path, content_id=whole, size_bytes=size, parts=tuple(parts), version=item.version)
         )

@@ -26,7 +26,9 @@ class Hub:
 
     def __init__(self, target: Target, pace: Pace | None) -> None:
         from huggingface_hub import HfApi
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
+        disable_progress_bars()  # there is one for all files, where anybody looks
         self._target, self._pace, self._api = target, pace, HfApi()
         self._pending: list[Any] = []  # that the next commit adds
         self._exists = False
@@ -136,6 +138,7 @@ def _told(target: Target) -> Iterator[None]:
         RepositoryNotFoundError,
     )
 
+    http_error: Any = HfHubHTTPError.__bases__[0]  # of the HTTP library that the client has in this version
     try:
         yield
     except LocalTokenNotFoundError:
@@ -151,7 +154,7 @@ def _told(target: Target) -> Iterator[None]:
         if status in (401, 403):
             raise UsageError(f"{target}: the token may not do that ({status}); {TOKEN}") from None
         raise NetworkError(f"{target}: {' '.join(str(error).split())[:300]}") from None
-    except HfHubHTTPError.__bases__[0] as error:  # of the HTTP library that it has in this version
+    except http_error as error:
         raise NetworkError(f"{_AWAY} ({type(error).__name__}: {error})") from None
     except RuntimeError as error:  # what fails in one of its threads
         raise NetworkError(f"{target}: {error}{f' ({error.__cause__})' if error.__cause__ else ''}") from None

@@ -20,11 +20,13 @@ PART_BYTES = 64 * CHUNK_BYTES  # 16 MiB
 MAX_PART_BYTES = 1 << 28
 MAX_MANIFEST_BYTES = 1 << 26
 # Of a checkpoint: nothing else of a state directory is taken, least of all a key.
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 CHECKPOINT_PATH = (
     r"^(run\.json|domains\.bin|hints\.json|corpus/tokenizer\.json|corpus/blobs/[0-9a-f]{64}|"
-    r"(blocks|origin)/\w[\w.-]{0,80})$"
+    rf"(blocks|origin)/{_NAME})$"
 )
-MODEL_PATH = r"^(\w[\w.+-]{0,120}/){0,4}\w[\w.+-]{0,120}$"
+MODEL_PATH = rf"^({_NAME}/)*{_NAME}$"
+MAX_PATH_CHARS = 400
 
 _STRICT = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -48,7 +50,7 @@ class CheckpointFile(BaseModel):
 
     model_config = _STRICT
 
-    path: Annotated[str, Field(pattern=CHECKPOINT_PATH)]
+    path: Annotated[str, Field(max_length=MAX_PATH_CHARS, pattern=CHECKPOINT_PATH)]
     content_id: Digest
     size_bytes: Count
     parts: Annotated[tuple[Part, ...], Field(max_length=1 << 20)]
@@ -85,7 +87,7 @@ class ModelFile(BaseModel):
 
     model_config = _STRICT
 
-    path: Annotated[str, Field(pattern=MODEL_PATH)]
+    path: Annotated[str, Field(max_length=MAX_PATH_CHARS, pattern=MODEL_PATH)]
     content_id: Digest
     size_bytes: Count
 

@@ -1,12 +1,13 @@
 """Pushes and pulls fused models: files by their own names, so that anything that loads models loads them there."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from configs.errors import DataError, UsageError
 from configs.files import disk_errors, put_in_place
 from configs.outlets import Target
-from peer.publish.manifest import MAX_MANIFEST_BYTES, MODEL, Model, ModelFile, read_model_files
+from peer.publish.manifest import MAX_MANIFEST_BYTES, MODEL, MODEL_PATH, Model, ModelFile, read_model_files
 from peer.publish.opening import open_place
 from peer.publish.places import content_id_of_file
 
@@ -25,6 +26,8 @@ def push_model(folder: Path, target: Target, report: Report) -> tuple[int, int]:
     names = [path.relative_to(folder).as_posix() for path in paths]
     if not {"config.json", "shoal.json", "adapter_config.json", "model.gguf"} & {path.name for path in paths}:
         raise UsageError(f"{folder} holds no model; `shoal fuse` writes one")
+    if strange := [name for name in names if not re.fullmatch(MODEL_PATH, name)]:
+        raise UsageError(f"{folder / strange[0]}: only letters, digits and _.+- may be in a name; rename the file")
     files = [
         ModelFile(path=name, content_id=content_id_of_file(path), size_bytes=path.stat().st_size)
         for name, path in zip(names, paths, strict=True)

@@ -25,7 +25,10 @@ from peer.train.outer import OuterState, new_state
 from peer.train.partition import COMMON, Strategy
 
 HERE = Path(__file__).parent
-TEXTS = {"fish": ["a shoal of fish swims, and nobody leads it. " * 400], "birds": ["a flock flies south again. " * 600]}
+TEXTS = {
+    "fish": [f"a shoal of {count} fish swims, and nobody leads it. " * 40 for count in range(20)],
+    "birds": [f"a flock of {count} flies south again. " * 60 for count in range(20)],
+}
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,26 @@ def serving(script: str, **environment: str) -> Iterator[Server]:
         process.stdout.close()
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server with an empty bucket `fish`, and the environment to reach it."""
-    boto3 = pytest.importorskip("boto3")
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
     pytest.importorskip("moto.server")
     with serving("s3_server.py") as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        boto3.client("s3").create_bucket(Bucket="fish")
         yield server
+
+
+@pytest.fixture
+def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server with an empty bucket `fish`, and the environment to reach it."""
+    boto3 = pytest.importorskip("boto3")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    boto3.session.Session().client("s3").create_bucket(Bucket="fish")
+    s3_server.ask("/_stall/off", "DELETE")
+    yield s3_server
+    s3_server.ask("/_stall/off", "PUT")
+    s3_server.ask("/moto-api/reset", "POST")
 
 
 @pytest.fixture

@@ -95,13 +95,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(401)
         if self.token() == "read-only" and "paths-info" not in path:
             return self.refuse(403)
+        if path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
         if path == "/api/repos/create":
             told = json.loads(body)
             owner = told.get("organization") or "me"
             name = f"{owner}/{told['name']}"
             if name in REPOSITORIES:
                 return self.answer({"url": f"{self.origin}/{name}"}, 409)
-            REPOSITORIES[name] = Repository(bool(told.get("private")))
+            REPOSITORIES[name] = Repository(told.get("private") is True or told.get("visibility") == "private")
             return self.answer({"url": f"{self.origin}/{name}"})
         if found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             objects = [{"oid": each["oid"], "size": each["size"]} for each in json.loads(body)["objects"]]

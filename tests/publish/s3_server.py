@@ -1,6 +1,7 @@
 """An S3 server in a process of its own; prints its port, and ends when its standard input does.
 
-`GET /_log` tells what was put; after `PUT /_stall/N` the parts after the first N wait until `PUT /_stall/off`.
+`GET /_log` tells what was put since `DELETE /_stall/off`; after `PUT /_stall/N` the parts after the next N wait until
+`PUT /_stall/off`.
 """
 
 import json
@@ -32,6 +33,8 @@ class Gate:
                 return [json.dumps(self._put).encode()]
         if path.startswith("/_stall/"):
             with self._changed:
+                if path.endswith("off"):
+                    self._put = self._put if method == "PUT" else []
                 self._most = None if path.endswith("off") else len(self._put) + int(path.rpartition("/")[2])
                 self._changed.notify_all()
             start("200 OK", [])
