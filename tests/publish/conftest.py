@@ -1,17 +1,12 @@
 """Real servers, each in a process of its own, and a peer's state to push to them."""
 
 import asyncio
-import json
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from pushing import Saved, Server, serving
 
 from configs.load import Settings, load
 from configs.machine import PeerConfig
@@ -20,44 +15,13 @@ from dht.address_book import AddressBook
 from dht.identity import Identity
 from peer.block.store import BlockStore, initial_state
 from peer.corpus.prepare import Plan, prepare_texts
-from peer.member.entry import Entry, enter
-from peer.train.outer import OuterState, new_state
-from peer.train.partition import COMMON, Strategy
+from peer.member.entry import enter
+from peer.train.partition import Strategy
 
-HERE = Path(__file__).parent
 TEXTS = {
     "fish": [f"a shoal of {count} fish swims, and nobody leads it. " * 40 for count in range(20)],
     "birds": [f"a flock of {count} flies south again. " * 60 for count in range(20)],
 }
-
-
-@dataclass(frozen=True)
-class Server:
-    """One that was started for a test."""
-
-    url: str
-
-    def ask(self, path: str, method: str = "GET") -> Any:
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}{path}", method=method), timeout=60) as answer:
-            data = answer.read()
-        return json.loads(data) if data else None
-
-
-@contextmanager
-def serving(script: str, **environment: str) -> Iterator[Server]:
-    import os
-
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        yield Server(f"http://127.0.0.1:{int(process.stdout.readline())}")
-    finally:
-        process.stdin.close()
-        process.wait(60)
-        process.stdout.close()
 
 
 @pytest.fixture(scope="session")
@@ -101,26 +65,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         resolve = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
         yield server
-
-
-@dataclass
-class Saved:
-    """A state directory, and what is in it."""
-
-    folder: Path
-    corpus: Path
-    entry: Entry
-    store: BlockStore
-    state: OuterState
-
-    def advance(self) -> OuterState:
-        """Store a newer state of the common model."""
-        old = self.state
-        version = old.version + 1
-        ages = {"me": 100 * version}
-        self.state = new_state(COMMON, old.phi + 0.5, None, version=version, round_=version, ages=ages, is_final=False)
-        asyncio.run(self.store.put(self.state))
-        return self.state
 
 
 @pytest.fixture

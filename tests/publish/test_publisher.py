@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from conftest import Saved, Server  # type: ignore[import-not-found]
+from pushing import Saved, Server
 
 from configs.machine import PeerConfig
 from configs.outlets import Every, read_target

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Server  # type: ignore[import-not-found]
 from fused_example import BRANCHES, write_fused
+from pushing import Server
 
 from configs.errors import DataError, UsageError
 from configs.outlets import Target, read_target
