@@ -25,6 +25,8 @@ from peer.publish.places import Place, copy_file
 from peer.train.origin import FOLDER as ORIGIN
 from peer.train.partition import Strategy
 
+SCRATCH = ".publish-"  # begins the name of a folder with a copy of what changes
+
 
 @dataclass(frozen=True)
 class Item:
@@ -136,7 +138,7 @@ def _pieces(item: Item, scratch: Path, part_bytes: int) -> Iterator[memoryview]:
         yield from (view[at : at + part_bytes] for at in range(0, len(view), part_bytes))
         return
     path = item.source
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".publish-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=SCRATCH) as folder:
         if item.may_change:
             path = Path(folder) / "block"
             copy_file(item.source, path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from configs.outlets import Every, read_every, read_target
 from peer.block.store import BlockStore
 from peer.member.chronicle import Chronicle
 from peer.member.library import Library
-from peer.publish.checkpoint import Pushed, push_checkpoint, snapshot_of
+from peer.publish.checkpoint import SCRATCH, Pushed, push_checkpoint, snapshot_of
 from peer.publish.opening import open_place
 from peer.publish.places import Pace
 from protocols.traffic import Traffic
@@ -51,6 +52,8 @@ class Publisher:
         """`chronicle` counts the rounds, and is told what becomes of the pushes."""
         self._me, self._store, self._library, self._chronicle = me, store, library, chronicle
         self._folder = config.state_dir
+        for left in self._folder.glob(f"{SCRATCH}*"):  # by a daemon that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._target = None if config.publish is None else read_target(config.publish).below(library.spec.run_id, me)
         self._every = read_every(config.publish_every)
         self._last: Mark | None = None

@@ -139,7 +139,7 @@ class Trackers:
             feed.close(deadline)
 
     def record(self, status: Status) -> None:
-        """Give every tracker what is new in a status; takes microseconds, whatever they do."""
+        """Give every tracker what is new in a status; takes well under a millisecond, whatever they do."""
         if not self._feeds or not (values := scalars(status)):
             return
         tokens = status.peers[0].tokens

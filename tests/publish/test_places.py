@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pushing import serving
 
 from configs.content import content_id_of
 from configs.errors import ConfigError, DataError, NetworkError, ShoalError, StateError, UsageError
@@ -154,3 +155,32 @@ def test_errors_are_of_the_tree() -> None:
     from peer.publish import bucket, hub
 
     assert issubclass(bucket._NotThere, ShoalError) and issubclass(hub._NotThere, ShoalError)
+
+
+def test_a_key_that_may_not_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("moto.server")
+    model = tmp_path / "model.bin"
+    model.write_bytes(b"x")
+    with serving("s3_server.py", INITIAL_NO_AUTH_ACTION_COUNT="3") as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unknown")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        session = boto3.session.Session(region_name="us-east-1")
+        session.client("s3").create_bucket(Bucket="fish")
+        session.client("iam").create_user(UserName="guest")
+        guest = session.client("iam").create_access_key(UserName="guest")["AccessKey"]
+        place = open_place(read_target("s3://fish/x"))
+        with pytest.raises(UsageError, match=r"the key is not, or no longer, valid \(InvalidAccessKeyId\); set"):
+            place.put("a", b"b")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", guest["AccessKeyId"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", guest["SecretAccessKey"])
+        place = open_place(read_target("s3://fish/x"))
+        for act in (
+            lambda: place.put("a", b"b"),
+            lambda: place.put_file("a", model, ""),
+            lambda: place.sizes(),
+            lambda: place.read("a", 1),
+        ):
+            with pytest.raises(UsageError, match=r"s3://fish/x refuses: its key lacks a right; it needs s3:ListBucket"):
+                act()

@@ -43,7 +43,11 @@ async def settled(publishing: Publisher, traffic: Traffic, now: float = 1000.0) 
 
 def test_a_peer_publishes_from_memory_and_disk(saved: Save, tmp_path: Path) -> None:
     peer = saved()
+    left = peer.folder / ".publish-x" / "block"
+    left.parent.mkdir()
+    left.write_text("of one that was killed")
     publishing, chronicle = publisher(peer, str(tmp_path / "there"))
+    assert not left.exists()
     newer = peer.advance()
     replica = SimpleNamespace(state=newer, previous=None, block="model")  # as one in training
     peer.store.replicas["model"] = cast(Any, replica)
