@@ -17,6 +17,7 @@ from pushing import Saved, Server
 from benchmarks.patience import until
 from configs.errors import DataError, StateError, UsageError
 from configs.outlets import Target, read_target
+from peer.commands import publishing
 from peer.member.entry import saved_records, saved_spec
 from peer.publish.checkpoint import Item, Pushed, Snapshot, open_state_dir, push_checkpoint
 from peer.publish.manifest import CHECKPOINT, MAX_MANIFEST_BYTES, read_checkpoint
@@ -215,3 +216,16 @@ def _manifest(target: Target) -> Any:
     data = place.read(name, MAX_MANIFEST_BYTES)
     assert data is not None
     return read_checkpoint(data, name)
+
+
+def test_the_commands_push_and_pull_a_checkpoint(
+    saved: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer, there, again = saved(), str(tmp_path / "there"), tmp_path / "again"
+    publishing.push(peer.folder, there)
+    assert f"MB were new; fuse it with: shoal fuse {there} --out model" in capsys.readouterr().out
+    publishing.pull(there, again)
+    assert f"go on with it with: shoal start --state-dir {again} --data CORPUS" in capsys.readouterr().out
+    assert gather(Sources([str(again)])).blocks["model"].equal(peer.state.phi)
+    with pytest.raises(UsageError, match="has a run already; choose another directory"):
+        publishing.pull(there, again)
