@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from configs.errors import UsageError
 from configs.names import Positive
+from configs.outlets import Outlet, read_every, read_outlet, read_target
 from configs.run import Frozen
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -58,7 +60,10 @@ class PeerConfig(Frozen):
     answers: bool = True  # let others ask the sub-models that lie here (shoal ask)
     copies: Annotated[int, Field(ge=1, le=32)] = 3  # peers that store each block
     keep_ticks: Positive = 8  # between two refreshes of what a keeper stores
-    tensorboard: Path | None = None  # write curves here
+    tensorboard: Path | None = None  # write curves here: the same as track = ["tensorboard:DIR"]
+    track: tuple[str, ...] = ()  # send curves there: tensorboard:DIR, wandb:PROJECT, mlflow:URI, otel:ENDPOINT
+    publish: str | None = None  # push checkpoints there: a folder, s3://BUCKET/PREFIX, hf://USER/REPO
+    publish_every: str = "30 minutes"  # or as in "20 rounds"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
@@ -66,6 +71,27 @@ class PeerConfig(Frozen):
         if self.noise and self.clip_norm is None:
             raise ValueError("noise is a multiple of clip_norm: give both, or neither")
         return self
+
+    @model_validator(mode="after")  # of the whole: what is wrong of one field is shown, and there may be a password
+    def _outlets_are_known(self) -> Self:
+        try:
+            known = tuple(str(read_outlet(text)) for text in self.track)
+            target = None if self.publish is None else str(read_target(self.publish))
+            read_every(self.publish_every)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        if len(set(known)) < len(known):
+            raise ValueError("track names one place twice")
+        for key, value in (("track", known), ("publish", target)):
+            if getattr(self, key) != value:  # folders absolute: the next start may be from elsewhere
+                object.__setattr__(self, key, value)
+        return self
+
+    @property
+    def outlets(self) -> tuple[Outlet, ...]:
+        """Where curves are sent."""
+        curves = () if self.tensorboard is None else (Outlet("tensorboard", str(self.tensorboard.absolute())),)
+        return (*curves, *map(read_outlet, self.track))
 
 
 def _is_none(value: object) -> bool:

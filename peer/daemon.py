@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,6 @@ from peer.answers.speaker import Speaker
 from peer.block.exchange import Swarm
 from peer.block.store import BlockStore, initial_state
 from peer.ending import first_cause, leave_on_signals
-from peer.http.curves import open_curves
 from peer.http.local import announce_daemon
 from peer.http.status import Status
 from peer.http.status_page import Actions, Shown, open_http
@@ -65,6 +65,8 @@ from peer.member.shown import shown_of
 from peer.member.timeline import Timeline
 from peer.member.turns import Turns
 from peer.member.vitals import Looker
+from peer.publish.publisher import Publisher
+from peer.track.feed import Trackers
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
 from peer.workers.supervisor import Workers, open_workers
@@ -132,8 +134,8 @@ async def live(settings: Settings) -> None:
                 await daemon.open(url)
                 print("\n".join(greeting(daemon.parts, entry.clock)), flush=True)
                 announce_daemon(config.state_dir, url, identity.peer_id)
-                with open_curves(config.tensorboard) as record_curves:
-                    await daemon.train(has_begun, record_curves)
+                with daemon.parts.trackers as trackers:
+                    await daemon.train(has_begun, trackers.record)
     log.info("left; everything is saved in %s", config.state_dir)
 
 
@@ -173,7 +175,11 @@ class Daemon:
         speaker = Speaker(facts, store, library, activity.declines, activity.takes_part)
         asker = Asker(facts, library, speaker, outlook, self._stub(Answers))
         recorded = chronicle, Timeline(home), Learning(home), asker, Prompts(home, config.prompts, library, asker.ask)
-        seen = *recorded, Looker(home), traffic, newcomers, examiner, exclusions, Place()
+        outward = (
+            Trackers(config.outlets, config.state_dir),
+            Publisher(config, facts.me, store, library, chronicle),
+        )
+        seen = *recorded, Looker(home), traffic, newcomers, examiner, exclusions, *outward, Place()
         self.parts = Parts(
             facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
         )
@@ -268,6 +274,7 @@ class Daemon:
             self.duties.begin("looking at this machine", self.lookout.look_at_machine, tasks)
         if self.lookout.clocks.is_due():
             self.duties.begin("comparing clocks", self.lookout.compare_clocks, tasks)
+        self.parts.publisher.consider(time.time(), self.parts.traffic, tasks)
         if self.keeper.is_due(tick):
             self.duties.begin("keeping blocks for others", partial(self.keeper.keep, tick), tasks)
 

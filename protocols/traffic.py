@@ -86,7 +86,8 @@ class Line:
         self._serve()
 
 
-Cause = Literal["offers", "help", "states", "text"]  # what bytes go for; help: others' offers that are passed on
+# What bytes go for; help: others' offers that are passed on; checkpoints: what is published.
+Cause = Literal["offers", "help", "states", "text", "checkpoints"]
 
 
 class Traffic:

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parent.parent
 # The floors of the house, from the ground: who stands on one imports from those below it and from its own floor.
 FLOORS = [
     ["configs"],
-    ["dht", "peer.corpus", "peer.http"],
+    ["dht", "peer.corpus", "peer.http", "peer.track"],
     ["protocols", "peer.train"],
     ["peer.block", "peer.workers", "peer.fused"],
-    ["peer.member", "peer.answers", "peer.simulate"],
+    ["peer.member", "peer.answers", "peer.publish", "peer.simulate"],
     ["peer.daemon", "peer.doctor", "peer.visit", "peer.chaos"],
     ["peer.commands"],
 ]

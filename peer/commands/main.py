@@ -15,9 +15,10 @@ import typer
 
 from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
+from configs.outlets import read_target
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
-from peer.commands import admission, answers, logs, models
+from peer.commands import admission, answers, logs, models, publishing
 from peer.commands.options import (
     Base,
     Config,
@@ -79,12 +80,18 @@ def start(
         bool | None, typer.Option("--closed", help="Only who is invited takes part (shoal invite).")
     ] = None,
     invitation: Invitation = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Go on with a run from where its checkpoint was published.", metavar="TARGET"),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Found a run, or go on with the one in the state directory; prints the line that others join by.
 
     What is given is kept in the state directory and comes back at the next start: give only what changes.
     """
+    if from_ is not None:
+        _restore(from_, settings.get("state_dir"))
     _run_daemon(config, init_from=init_from, closed=closed, invitation=invitation, **settings)
 
 
@@ -222,6 +229,7 @@ def chaos(
 
 app.add_typer(admission.app)
 app.add_typer(models.app)
+app.add_typer(publishing.app)
 app.add_typer(answers.app)
 
 
@@ -279,6 +287,10 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
     if own.private and own.data is None:
         remedy = "" if "private" in settings.given_by else ", or say --no-private: it was said at an earlier start"
         raise UsageError(f"--private needs the data that shall stay here; give it with --data{remedy}")
+    if own.outlets:
+        from peer.track.trackers import check_installed
+
+        check_installed(own.outlets)
     logs.configure(own.log_level)
     _say_kept(settings)
     if is_founding and settings.wants_pretrained:
@@ -297,6 +309,21 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
         import peer.daemon
 
         peer.daemon.run(settings)
+
+
+def _restore(target: str, state_dir: Path | None) -> None:
+    """Write the published checkpoint of a run into the state directory, unless a run is there already."""
+    place, source = place_of(state_dir), read_target(target)
+    if (place / RUN_FILE).is_file():
+        log.warning("%s has a run already, and goes on with that; --from is for an empty --state-dir", place)
+        return
+    from peer.publish.restore import restore
+
+    with local.hold_state_dir(place):
+        checkpoint = restore(source, place)
+    print(
+        f"restored run {checkpoint.run_id} ({checkpoint.run_name}) from {source}: {checkpoint.age:,} tokens", flush=True
+    )
 
 
 FROM_NOTHING = (

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from configs.errors import DataError, UsageError
+from configs.outlets import is_remote, read_target
 from configs.text import printable
 from peer.commands.options import MODEL, Device, Invitation, Json, ModelDir, StateDir, check_model, home_of
+from peer.commands.publishing import push_fused
 
 if TYPE_CHECKING:
     from configs.corpus import CorpusInfo, TaskFormat
@@ -108,7 +110,10 @@ def prepare(
 @app.command(rich_help_panel=MODEL)
 def fuse(
     sources: Annotated[
-        list[str], typer.Argument(help="A peer's address, or state directories.", metavar="ADDR|DIR...")
+        list[str],
+        typer.Argument(
+            help="A peer's address, state directories, or a published checkpoint.", metavar="ADDR|DIR|TARGET..."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The model to write.", metavar="DIR")],
     form: Annotated[
@@ -127,6 +132,9 @@ def fuse(
     best: Annotated[
         bool, typer.Option("--best", help="Take the states with the best held-out loss that state directories keep.")
     ] = False,
+    push: Annotated[
+        str | None, typer.Option("--push", help="Then push it to a folder, s3://… or hf://….", metavar="TARGET")
+    ] = None,
     state_dir: StateDir = None,
     invitation: Invitation = None,
 ) -> None:
@@ -135,10 +143,13 @@ def fuse(
         raise UsageError("a tune needs both --tune-tokens and --data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and is not empty; choose another directory")
+    target = None if push is None else read_target(push)
     from dht.addresses import is_address
 
     for source in sources:
-        if not is_address(source) and not Path(source).is_dir():
+        if is_remote(source):
+            read_target(source)
+        elif not is_address(source) and not Path(source).is_dir():
             raise UsageError(
                 f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
             )
@@ -149,6 +160,8 @@ def fuse(
     gathered = peer.visit.gather.Sources(sources, base, best, home_of(state_dir, invitation))
     peer.visit.gather.fuse_from(gathered, out, form, sub_model, tune_on)
     print(f"wrote {out}; {_way_to_ask(form, out)}")
+    if target is not None:
+        push_fused(out, target)
 
 
 @app.command(name="eval", rich_help_panel=MODEL)

@@ -59,6 +59,23 @@ Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; 0: 
 MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Sequences at once; 0: found by itself.", min=0)]
 SubModel = Annotated[str | None, typer.Option("--sub-model", help="Train this one, such as expert.2.", metavar="NAME")]
 Tensorboard = Annotated[Path | None, typer.Option("--tensorboard", help="Write curves here.", metavar="DIR")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Send curves to tensorboard:DIR, wandb:PROJECT, mlflow:URI or otel:ENDPOINT; may be repeated.",
+        metavar="KIND:PLACE",
+    ),
+]
+Publish = Annotated[
+    str | None,
+    typer.Option(
+        "--publish", help="Push checkpoints to a folder, s3://BUCKET/PREFIX or hf://USER/REPO.", metavar="TARGET"
+    ),
+]
+PublishEvery = Annotated[
+    str | None, typer.Option("--publish-every", help="Such as '20 rounds'; default '30 minutes'.", metavar="INTERVAL")
+]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None, typer.Option("--log-level", help="How much to log.")
 ]
@@ -87,6 +104,9 @@ PEER_OPTIONS: dict[str, Any] = {
     "micro_batch": MicroBatch,
     "sub_model": SubModel,
     "tensorboard": Tensorboard,
+    "track": Track,
+    "publish": Publish,
+    "publish_every": PublishEvery,
     "log_level": LogLevel,
 }
 

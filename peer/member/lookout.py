@@ -130,9 +130,14 @@ class Lookout:
             ("held-out-rises", "the model that this peer trains", rise, ". ", False),
             ("invitation", "this peer: it is left out when its invitation ends", ending, ": ", False),
             *(("stuck", "what is under way", text, ", waits", True) for text in parts.activity.watch.present),
+            *(("outlet", "what leaves this machine; training goes on", text, "; ", False) for text in self._outward()),
             *(("excluded", "that peer", text, ": ", False) for text in parts.exclusions.told(tick)),
         ]
         return [diagnosis.told(*each) for each in said if each[2]]
+
+    def _outward(self) -> list[str]:
+        """Return what is wrong with what leaves this machine: curves, checkpoints."""
+        return [text for text in (self._parts.publisher.warning, *self._parts.trackers.warnings()) if text]
 
     def _sub_models(self, tick: int) -> list[SubModel]:
         parts, spec = self._parts, self._parts.facts.spec

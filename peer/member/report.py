@@ -26,6 +26,8 @@ from peer.member.session import Session
 from peer.member.timeline import Timeline
 from peer.member.unseen import Trace, why_unseen
 from peer.member.vitals import Looker
+from peer.publish.publisher import Publisher
+from peer.track.feed import Trackers
 from peer.train.partition import COMMON
 from protocols.sealing import Mark
 from protocols.traffic import Traffic
@@ -66,6 +68,8 @@ class Parts:
     newcomers: Newcomers
     examiner: Examiner
     exclusions: Exclusions
+    trackers: Trackers
+    publisher: Publisher
     place: Place
     admission: Admission | None = None  # of a closed run
 

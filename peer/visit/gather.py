@@ -5,6 +5,7 @@ Nothing is trained here and no daemon is needed; the gathering peer is nobody's 
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from configs.corpus import DomainInfo, common_format
 from configs.errors import DataError, NetworkError, StateError, UsageError
+from configs.outlets import is_remote, read_target
 from configs.run import RunSpec
 from peer.block.store import BlockStore
 from peer.corpus.data import BLOBS, Corpus, read_counts
@@ -23,9 +25,10 @@ from peer.fused.fuse import fuse
 from peer.fused.parts import Parts
 from peer.fused.tune import Tuning
 from peer.member.best import best_looks
-from peer.member.entry import built_in, read_domains, saved_records, saved_spec
+from peer.member.entry import RUN_FILE, built_in, read_domains, saved_records, saved_spec
 from peer.member.invited import Home
 from peer.member.library import Library
+from peer.publish.restore import holds_checkpoint, restore
 from peer.train.origin import FOLDER, read_files
 from peer.train.outer import OuterState
 from peer.train.partition import Strategy
@@ -67,6 +70,25 @@ def fuse_from(
 
 def gather(sources: Sources) -> Parts:
     """Return the newest blocks of a run, or the best, with its tokenizer and unigram counts."""
+    with tempfile.TemporaryDirectory(prefix="shoal-fuse-") as scratch:
+        return _gather(replace(sources, places=_restored(sources.places, Path(scratch))))
+
+
+def _restored(places: Sequence[str], scratch: Path) -> list[str]:
+    """Return the places with state directories where checkpoints were published."""
+    found = []
+    for index, place in enumerate(places):
+        is_folder = Path(place).is_dir() and not (Path(place) / RUN_FILE).exists()
+        if is_remote(place) or (is_folder and holds_checkpoint(read_target(place))):
+            found.append(str(scratch / str(index)))
+            checkpoint = restore(read_target(place), Path(found[-1]))
+            log.info("%s: run %s, published with %d tokens", place, checkpoint.run_id, checkpoint.age)
+        else:
+            found.append(place)
+    return found
+
+
+def _gather(sources: Sources) -> Parts:
     places, base, best = sources.places, sources.base, sources.best
     folders = [Path(source) for source in places if not source.startswith("/ip") and Path(source).is_dir()]
     addresses = [source for source in places if Path(source) not in folders]
