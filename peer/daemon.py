@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ from peer.member.session import Session
 from peer.member.turns import Turns
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
-from peer.workers.supervisor import Event, Workers, open_workers
+from peer.workers.supervisor import Event, open_workers
+from peer.workers.trainer import Trainer
 from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.offers import Offers
@@ -75,6 +76,7 @@ from protocols.traffic import Traffic
 log = logging.getLogger(__name__)
 
 OnTick = Callable[[Status], None]
+Come = Callable[[Settings, Identity, Network, AddressBook, str | None], Awaitable[Entry]]
 
 TIMER_S = 0.002  # how early a timer may fire
 FINISH_S = 12.0  # for the rounds under way, before their work is left for later
@@ -104,45 +106,56 @@ def run(settings: Settings) -> None:
 async def live(settings: Settings) -> None:
     """Found, join or resume a run, and take part in it until told to leave."""
     config = settings.peer
-    key = config.state_dir / IDENTITY_FILE
     leaving = asyncio.Event()
     with leave_on_signals(leaving) as has_begun:
-        identity = Identity.load_or_create(key)
-        book = AddressBook(config.state_dir / "address_book.json")
-        known = [address for addresses in book.peers().values() for address in addresses]
-        admission = open_admission(config, identity, saved_spec(config.state_dir))
-        async with open_workers(config) as workers, open_way(config, key, known, admission) as network:
-            note_temporary(config.state_dir / NOTE, [*workers.temporary, *network.temporary])
-            entry = await enter(settings, identity, network, book, admission.key if admission else None)
-            advised = entry.advised(settings)
-            workers.configure(advised.peer)
-            workers.check(entry.spec)
-            facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
-            daemon = Daemon(facts, entry, network, workers, book, leaving)
-            workers.on_event = daemon.on_worker_event
-            async with open_http(config, daemon.status, daemon.actions()) as url:
-                await daemon.found()
-                entry.save(config.state_dir)  # from here on the state directory is this run's
-                write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
-                await daemon.open(url)
-                print("\n".join(greeting(daemon.parts, entry.clock)), flush=True)
-                announce_daemon(config.state_dir, url, identity.peer_id)
-                with open_curves(config.tensorboard) as record_curves:
-                    await daemon.train(has_begun, record_curves)
+        async with open_daemon(settings, leaving) as daemon:
+            print("\n".join(greeting(daemon.parts, daemon.entry.clock)), flush=True)
+            with open_curves(config.tensorboard) as record_curves:
+                await daemon.train(has_begun, record_curves)
     log.info("left; everything is saved in %s", config.state_dir)
+
+
+@contextlib.asynccontextmanager
+async def open_daemon(
+    settings: Settings,
+    leaving: asyncio.Event,
+    trainer: contextlib.AbstractAsyncContextManager[Trainer] | None = None,
+    come: Come = enter,
+) -> AsyncIterator["Daemon"]:
+    """Found, join or resume a run, whose peers can reach this one when the daemon is yielded; then it is to `train`.
+
+    Needs `local.hold_state_dir`. `leaving` makes it leave. Without a `trainer`, worker processes train; `come` says how
+    it comes to its run.
+    """
+    config = settings.peer
+    key = config.state_dir / IDENTITY_FILE
+    identity = Identity.load_or_create(key)
+    book = AddressBook(config.state_dir / "address_book.json")
+    known = [address for addresses in book.peers().values() for address in addresses]
+    admission = open_admission(config, identity, saved_spec(config.state_dir))
+    async with trainer or open_workers(config) as workers, open_way(config, key, known, admission) as network:
+        note_temporary(config.state_dir / NOTE, [*workers.temporary, *network.temporary])
+        entry = await come(settings, identity, network, book, admission.key if admission else None)
+        advised = entry.advised(settings)
+        workers.configure(advised.peer)
+        workers.check(entry.spec)
+        facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
+        daemon = Daemon(facts, entry, network, workers, book, leaving)
+        workers.on_event = daemon.on_worker_event
+        async with open_http(config, daemon.status, daemon.actions()) as url:
+            await daemon.found()
+            entry.save(config.state_dir)  # from here on the state directory is this run's
+            write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
+            await daemon.open(url)
+            announce_daemon(config.state_dir, url, identity.peer_id)
+            yield daemon
 
 
 class Daemon:
     """One peer of one run: the rooms that it consists of, and their order in time."""
 
     def __init__(
-        self,
-        facts: Facts,
-        entry: Entry,
-        network: Network,
-        workers: Workers,
-        book: AddressBook,
-        leaving: asyncio.Event,
+        self, facts: Facts, entry: Entry, network: Network, workers: Trainer, book: AddressBook, leaving: asyncio.Event
     ) -> None:
         config, spec, strategy, library = facts.config, facts.spec, facts.strategy, entry.library
         self.entry, self.network, self.workers = entry, network, workers
@@ -184,7 +197,9 @@ class Daemon:
         """Store the state with which the run begins, if this peer has founded it: nobody else has it."""
         facts, store = self.parts.facts, self.parts.store
         if self.entry.is_founder and store.load(COMMON) is None:
-            first = await asyncio.to_thread(initial_state, facts.spec, facts.strategy, facts.config.init_from)
+            first = self.entry.first
+            if first is None:
+                first = await asyncio.to_thread(initial_state, facts.spec, facts.strategy, facts.config.init_from)
             await store.put(first)
 
     async def open(self, url: str) -> None:

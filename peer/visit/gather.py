@@ -15,7 +15,7 @@ from torch import Tensor
 
 from configs.corpus import DomainInfo, common_format
 from configs.errors import DataError, NetworkError, StateError, UsageError
-from configs.run import RunSpec
+from configs.run import RunSpec, check_is_of_text
 from peer.block.store import BlockStore
 from peer.corpus.data import BLOBS, Corpus, read_counts
 from peer.fused.card import Format
@@ -94,6 +94,7 @@ def _from_folders(folders: Sequence[Path], base: Path | None, best: bool) -> Par
     spec = next(spec for spec in specs.values() if spec is not None)
     if len({s.run_id for s in specs.values() if s is not None}) > 1:
         raise UsageError("these state directories belong to different runs")
+    check_is_of_text(spec)
     newest: dict[str, OuterState] = {}
     damaged: dict[str, StateError] = {}
     for folder in folders:
