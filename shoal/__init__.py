@@ -26,6 +26,7 @@ from configs.run import OuterSpec
 from peer import __version__
 from peer.http.status import Status
 from shoal.events import Event
+from shoal.models import Answer, Fused, Model, Scores, evaluate, fuse, generate, load_model, prepare
 from shoal.peer import Peer, load, open_peer
 from shoal.threads import SyncPeer
 
@@ -34,16 +35,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Anchor",
+    "Answer",
     "ConfigError",
     "DataError",
     "DeviceError",
     "Event",
+    "Fused",
+    "Model",
     "NetworkError",
     "Outer",
     "OuterSpec",
     "Peer",
     "PeerError",
     "RefusedError",
+    "Scores",
     "Settings",
     "ShoalError",
     "StateError",
@@ -51,8 +56,13 @@ __all__ = [
     "SyncPeer",
     "UsageError",
     "__version__",
+    "evaluate",
+    "fuse",
+    "generate",
     "load",
+    "load_model",
     "open_peer",
+    "prepare",
 ]
 
 

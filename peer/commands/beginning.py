@@ -1,7 +1,9 @@
-"""What is checked of a daemon's settings before anything of it begins; nothing heavy is imported."""
+"""What is checked before anything begins, whoever asks for it, a command or a program; nothing heavy is imported."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, DataError, UsageError
@@ -43,6 +45,19 @@ def check_start(settings: Settings) -> None:
 
         for address in own.initial_peers:
             parse_address(address)
+
+
+def check_fuse(sources: Sequence[str], out: Path) -> None:
+    """Raise UsageError if there is nothing at one of `sources`, or something at `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} already exists and is not empty; choose another directory")
+    from dht.addresses import is_address
+
+    for source in sources:
+        if not is_address(source) and not Path(source).is_dir():
+            raise UsageError(
+                f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
+            )
 
 
 def _no_corpus(settings: Settings) -> str:

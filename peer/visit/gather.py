@@ -51,8 +51,8 @@ def fuse_from(
     format: Format,
     sub_model: str | None = None,
     tune_on: tuple[Corpus, int] | None = None,
-) -> None:
-    """Gather the blocks of a run and fuse them into `out`.
+) -> Parts:
+    """Gather the blocks of a run and fuse them into `out`; return them.
 
     `sub_model` is the only one that is taken; a Mixtral is tuned on so many tokens of a corpus, which has the run's
     tokenizer.
@@ -63,6 +63,7 @@ def fuse_from(
         path = tune_on[0].path
         raise DataError(f"{path} was prepared with another tokenizer than the run's; prepare it with the run's")
     fuse(parts, out, format, sub_model, tuning=None if tune_on is None else Tuning.on(*tune_on))
+    return parts
 
 
 def gather(sources: Sources) -> Parts:
