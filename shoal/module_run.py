@@ -31,6 +31,7 @@ from shoal.trainee import Parameters
 NOTHING = ShardInfo(content_id=content_id_of(b""), tokens=0, size_bytes=0)
 OWN_TEXT = DomainInfo(name="own", shards=(NOTHING,), heldout=NOTHING, counts=NOTHING, is_public=False)
 ENDLESS = 2**47  # tokens: such a run ends when its last peer leaves
+CUT_SHARE = 0.4  # of a round, as in the presets
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ModuleRun:
             strategy=StrategySpec(kind="replicas"),
             inner=InnerSpec(learning_rate=1.0, batch_tokens=8),  # the caller's optimizer knows better
             outer=outer,
-            rounds=RoundPlan(tick_seconds=round_seconds, **never),
+            rounds=RoundPlan(tick_seconds=round_seconds, cut_share=CUT_SHARE, **never),
         )
         return cls(parameters, plan)
 
