@@ -261,8 +261,8 @@ class Daemon:
     def _look(self, tick: int) -> None:
         """Take in how the training goes, whether rounds are sealed with others, and whether anything is stuck."""
         parts, progress = self.parts, self.parts.session.progress
-        if progress.tokens and not parts.chronicle.losses:
-            log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss or 0.0)
+        if progress.loss is not None and not parts.chronicle.losses:
+            log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss)
         parts.chronicle.trained(progress.tokens, progress.loss)
         for news in (*parts.activity.watch.look(), self.company.see(circumstances(parts, tick))):
             if news:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from configs.errors import ConfigError, UsageError
+from configs.errors import ConfigError, StateError, UsageError
 from configs.load import describe
 from configs.run import OuterSpec
 from peer.train.partition import COMMON
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROUND_S = 30.0
+# Keys of `[peer]` that say how a language model is trained and read: here that is the caller's.
+NOT_HERE = frozenset(
+    {"answers", "base", "base_precision", "data", "devices", "init_from", "micro_batch", "precision", "private"}
+    | {"sub_model", "threads"}
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,10 @@ class Outer:
 
         Holds a thread and a libp2p process until `close`. Raises ShoalError in one of its kinds.
         """
+        if strange := sorted(NOT_HERE & options.keys()):
+            raise ConfigError(
+                f"shoal.Outer: {', '.join(strange)} is of language models; leave it out, your loop decides"
+            )
         parameters = Parameters.of(module)
         try:
             mine = ModuleRun.of(parameters, run, round_seconds, outer or OuterSpec())
@@ -162,7 +171,7 @@ class Outer:
     async def _anchor(self) -> Anchor:
         replica = self._loop.value.daemon.parts.session.replicas.get(COMMON)
         if replica is None:
-            raise UsageError(HAS_ENDED)
+            raise StateError(HAS_ENDED)
         state = replica.state
         named = self._trainee.parameters.tensors(state.phi)
         return Anchor(state.version, state.digest, state.age, named)

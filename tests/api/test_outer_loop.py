@@ -13,7 +13,7 @@ import torch
 from loops import ROOT, TRAINER, Loop, open_loop
 
 import shoal
-from benchmarks.patience import HANG_S
+from benchmarks.patience import HANG_S, until
 
 pytestmark = pytest.mark.swarm
 
@@ -115,6 +115,53 @@ def test_a_module_that_cannot_be_exchanged_is_refused_at_once() -> None:
         shoal.Outer(torch.nn.Linear(2, 2), run="toy", round_seconds=0.0)
     with pytest.raises(shoal.ConfigError, match="prot: no such key"):
         shoal.Outer(torch.nn.Linear(2, 2), run="toy", prot=4001)
+    with pytest.raises(shoal.ConfigError, match="data is of language models"):
+        shoal.Outer(torch.nn.Linear(2, 2), run="toy", data=Path("corpus"))
+
+
+@pytest.fixture
+def module() -> torch.nn.Module:
+    torch.manual_seed(7)
+    return torch.nn.Linear(3, 2)
+
+
+def until_version(outer: shoal.Outer, version: int) -> shoal.Anchor:
+    """Step until the anchor has come so far."""
+    return until(lambda: (outer.step(1), outer.anchor())[1], lambda seen: seen.version >= version, f"version {version}")
+
+
+def test_a_loop_goes_on_where_its_state_directory_says(module: torch.nn.Module, tmp_path: Path) -> None:
+    where = {"state_dir": tmp_path / "state", "host": "127.0.0.1", "round_seconds": 0.5}
+    with shoal.Outer(module, run="toy", **where) as outer:
+        run_id = outer.status().run_id
+        until_version(outer, 1)
+        with torch.no_grad():
+            module.weight.fill_(4.0)  # learnt
+        outer.step(100)
+        with pytest.raises(shoal.StateError, match=r"a daemon .* uses"):
+            shoal.Outer(module, run="toy", **where)
+    with pytest.raises(shoal.StateError, match="has left"):
+        outer.anchor()
+    outer.step(1)  # the loop may go on by itself
+    outer.close()
+    again = torch.nn.Linear(3, 2)
+    with shoal.Outer(again, run="toy", **where) as outer:
+        assert outer.status().run_id == run_id
+        told = until_version(outer, outer.anchor().version + 1)  # what was not exchanged before is owed, and now in it
+        assert torch.allclose(told.parameters["weight"], torch.full((2, 3), 4.0), atol=1e-5)
+    with pytest.raises(shoal.UsageError, match="is called toy, not other"):
+        shoal.Outer(module, run="other", **where)
+
+
+def test_a_loop_that_diverges_is_told_and_sends_nothing(module: torch.nn.Module) -> None:
+    with shoal.Outer(module, run="toy", host="127.0.0.1", round_seconds=0.5) as outer:
+        until_version(outer, 1)
+        with torch.no_grad():
+            module.bias[0] = float("inf")
+        with pytest.raises(shoal.DeviceError, match="training has diverged"):
+            until_version(outer, 10**6)
+        with pytest.raises(shoal.DeviceError):
+            outer.step(1)
 
 
 def trainer(*arguments: object) -> CompletedProcess[str]:

@@ -21,7 +21,7 @@ def test_who_has_neither_run_nor_address_needs_a_preset(tmp_path: Path) -> None:
 def test_data_addresses_and_models_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a prepared corpus"):
         check_start(load("tiny", state_dir=tmp_path, data=tmp_path))
-    with pytest.raises(UsageError, match="address"):
+    with pytest.raises(UsageError, match="is not a multiaddr"):
         check_start(load(state_dir=tmp_path, initial_peers=("nobody",)))
     with pytest.raises(UsageError, match="--private needs the data"):
         check_start(load("tiny", state_dir=tmp_path, private=True))
