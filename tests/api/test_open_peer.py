@@ -1,6 +1,8 @@
 """A peer in this very process, with real daemons beside it in processes of their own."""
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +94,37 @@ async def test_an_error_in_the_block_leaves_the_run_and_comes_out_as_it_is(
             raise OwnError
     assert not holds(tmp_path / "peer")
     assert (tmp_path / "peer" / "blocks" / "model.safetensors").exists()
+
+
+def test_a_cancellation_leaves_the_run_first(settings: Callable[..., shoal.Settings], tmp_path: Path) -> None:
+    async def main() -> None:
+        entered = asyncio.Event()
+
+        async def block() -> None:
+            async with shoal.open_peer(settings()):
+                entered.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(block())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())  # a loop of the standard library does as well
+    assert not holds(tmp_path / "peer")
+    assert (tmp_path / "peer" / "blocks" / "model.safetensors").exists()
+
+
+@in_loop
+async def test_a_peer_that_fails_ends_the_block_with_the_reason(
+    settings: Callable[..., shoal.Settings], tmp_path: Path
+) -> None:
+    with pytest.raises(shoal.NetworkError, match="p2pd"):
+        async with shoal.open_peer(settings()):
+            os.kill(int((tmp_path / "peer" / "identity.key.p2pd").read_text()), signal.SIGKILL)
+            await asyncio.Event().wait()
+    assert not holds(tmp_path / "peer")
 
 
 @in_loop
