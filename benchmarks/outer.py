@@ -10,7 +10,8 @@ The other peer is a process of its own on the same machine, in place of another 
 has what the loop leaves (nice 19). It founds the run, and stays when the loop comes and goes.
 
 The loop has one thread. With two on two busy cores, libgomp's threads wait for each other in another way once there are
-more of them than cores, as there are with the peer's: the loop was seven times *faster* with it, which is not its merit.
+more of them than cores, as there are with the peer's: the loop was seven times
+*faster* with it, which is not its merit.
 """
 
 import argparse
