@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from configs.errors import UsageError
 from configs.names import Count, Digest, Positive, Share, WallSeconds
 
 PROTOCOL_VERSION = 1
@@ -44,6 +45,16 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, inner), default=0)
 
 
+class ModuleSpec(Frozen):
+    """A module of somebody's own program in the place of a language model: nothing is known of it but its parameters.
+
+    Their names, shapes and order stand in a list of which the run's `tokenizer_sha256` is the hash: it has no tokens.
+    """
+
+    values: Positive
+    parameters: Positive
+
+
 class ModelSpec(Frozen):
     """One sub-model: a Hugging Face Llama, or another causal LM of Transformers by its own `config`."""
 
@@ -61,6 +72,15 @@ class ModelSpec(Frozen):
     adapter: Annotated[AdapterSpec | None, Field(exclude_if=lambda value: value is None)] = None
     # Of anything but a plain Llama: its own config.json, canonical (peer/train/family.py). Left out when None, too.
     config: Annotated[str | None, Field(max_length=MAX_CONFIG_CHARS, exclude_if=lambda value: value is None)] = None
+    # Of no language model at all: then the keys above mean nothing. Left out when None, too.
+    module: Annotated[ModuleSpec | None, Field(exclude_if=lambda value: value is None)] = None
+
+    @classmethod
+    def of_module(cls, values: int, parameters: int) -> Self:
+        """Return the spec of a module with so many values in so many parameters."""
+        least = {"hidden_size": 8, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "mlp_size": 8}
+        module = ModuleSpec(values=values, parameters=parameters)
+        return cls(vocab_size=258, context_length=8, module=module, **least)
 
     @field_validator("config")
     @classmethod
@@ -286,3 +306,12 @@ class RunSpec(RunPlan):
     def run_id(self) -> str:
         """The run's name in the swarm: the first 128 bits of the spec's SHA-256, in hex."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+
+
+def check_is_of_text(spec: RunSpec) -> None:
+    """Raise UsageError for a run of no language model: commands can neither train nor read somebody's own module."""
+    if spec.model.module is not None:
+        raise UsageError(
+            f"run {spec.run_id} ({spec.name}) trains a module of somebody's own program, not a language model; only "
+            "such a program takes part, with shoal.Outer and the same module"
+        )

@@ -13,7 +13,7 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,61 +27,45 @@ from configs.load import Settings
 from configs.temporary import NOTE, note_temporary
 from dht.address_book import AddressBook
 from dht.identity import Identity
-from dht.membership import Membership
 from dht.network import Network
 from peer import __version__
-from peer.answers.asker import Asker
-from peer.answers.speaker import Speaker
 from peer.block.exchange import Swarm
-from peer.block.store import BlockStore, initial_state
+from peer.block.store import initial_state
 from peer.ending import first_cause, leave_on_signals
 from peer.http.local import announce_daemon
 from peer.http.status import Status
 from peer.http.status_page import Actions, Shown, open_http
-from peer.member.activity import Activity
 from peer.member.announcer import Announcer
 from peer.member.arrival import open_way
-from peer.member.best import FOLDER as BEST
+from peer.member.assembly import assemble, caller
 from peer.member.changes import Changes
-from peer.member.chronicle import Chronicle
-from peer.member.control import Control
 from peer.member.crowds import Crowds
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter, saved_spec
-from peer.member.examiner import Examiner
-from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
 from peer.member.invited import IDENTITY_FILE, open_admission, take_up_revocations
-from peer.member.keeper import Keeper, rules_of
-from peer.member.learning import Learning
+from peer.member.keeper import Keeper
 from peer.member.lookout import Lookout
-from peer.member.newcomers import Newcomers
-from peer.member.outlook import Outlook
-from peer.member.prompts import Prompts
-from peer.member.report import Parts, Place, greeting, take_in
+from peer.member.report import greeting, take_in
 from peer.member.rounds import RoundEnd, Rounds
-from peer.member.session import Session
 from peer.member.shown import shown_of
-from peer.member.timeline import Timeline
 from peer.member.turns import Turns
-from peer.member.vitals import Looker
-from peer.publish.publisher import Publisher
-from peer.track.feed import Trackers
 from peer.train.partition import COMMON
-from peer.train.private import Privacy
-from peer.workers.supervisor import Workers, open_workers
+from peer.workers.supervisor import open_workers
+from peer.workers.trainer import Trainer
 from protocols.answer import Answers
 from protocols.describe import Describe
 from protocols.offers import Offers
 from protocols.reach import Reach
-from protocols.roll import Roll, ask_roll
+from protocols.roll import Roll
 from protocols.shards import Shards
 from protocols.state import State
-from protocols.traffic import Cause, Traffic
+from protocols.traffic import Cause
 
 log = logging.getLogger(__name__)
 
 OnTick = Callable[[Status], None]
+Come = Callable[[Settings, Identity, Network, AddressBook, str | None], Awaitable[Entry]]
 
 TIMER_S = 0.002  # how early a timer may fire
 FINISH_S = 12.0  # for the rounds under way, before their work is left for later
@@ -111,95 +95,78 @@ def run(settings: Settings) -> None:
 async def live(settings: Settings) -> None:
     """Found, join or resume a run, and take part in it until told to leave."""
     config = settings.peer
-    key = config.state_dir / IDENTITY_FILE
     leaving = asyncio.Event()
     with leave_on_signals(leaving) as has_begun:
-        identity = Identity.load_or_create(key)
-        book = AddressBook(config.state_dir / "address_book.json")
-        known = [address for addresses in book.peers().values() for address in addresses]
-        admission = open_admission(config, identity, saved_spec(config.state_dir))
-        async with open_workers(config) as workers, open_way(config, key, known, admission) as network:
-            note_temporary(config.state_dir / NOTE, [*workers.temporary, *network.temporary])
-            entry = await enter(settings, identity, network, book, admission.key if admission else None)
-            advised = entry.advised(settings)
-            workers.configure(advised.peer)
-            workers.check(entry.spec)
-            facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
-            daemon = Daemon(facts, entry, network, workers, book, leaving)
-            workers.on_event = daemon.lookout.on_worker_event
-            async with open_http(config, daemon.shown(), daemon.actions()) as url:
-                await daemon.found()
-                entry.save(config.state_dir)  # from here on the state directory is this run's
-                write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
-                await daemon.open(url)
-                print("\n".join(greeting(daemon.parts, entry.clock)), flush=True)
-                announce_daemon(config.state_dir, url, identity.peer_id)
-                with daemon.parts.trackers as trackers:
-                    await daemon.train(has_begun, trackers.record)
+        async with open_daemon(settings, leaving) as daemon:
+            print("\n".join(greeting(daemon.parts, daemon.entry.clock)), flush=True)
+            with daemon.parts.trackers as trackers:
+                await daemon.train(has_begun, trackers.record)
     log.info("left; everything is saved in %s", config.state_dir)
+
+
+@contextlib.asynccontextmanager
+async def open_daemon(
+    settings: Settings,
+    leaving: asyncio.Event,
+    trainer: contextlib.AbstractAsyncContextManager[Trainer] | None = None,
+    come: Come = enter,
+) -> AsyncIterator["Daemon"]:
+    """Found, join or resume a run, whose peers can reach this one when the daemon is yielded; then it is to `train`.
+
+    Needs `local.hold_state_dir`. `leaving` makes it leave. Without a `trainer`, worker processes train; `come` says how
+    it comes to its run.
+    """
+    config = settings.peer
+    key = config.state_dir / IDENTITY_FILE
+    identity = Identity.load_or_create(key)
+    book = AddressBook(config.state_dir / "address_book.json")
+    known = [address for addresses in book.peers().values() for address in addresses]
+    admission = open_admission(config, identity, saved_spec(config.state_dir))
+    async with trainer or open_workers(config) as workers, open_way(config, key, known, admission) as network:
+        note_temporary(config.state_dir / NOTE, [*workers.temporary, *network.temporary])
+        entry = await come(settings, identity, network, book, admission.key if admission else None)
+        advised = entry.advised(settings)
+        workers.configure(advised.peer)
+        workers.check(entry.spec)
+        facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
+        daemon = Daemon(facts, entry, network, workers, book, leaving)
+        workers.on_event = daemon.lookout.on_worker_event
+        async with open_http(config, daemon.shown(), daemon.actions()) as url:
+            await daemon.found()
+            entry.save(config.state_dir)  # from here on the state directory is this run's
+            write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
+            await daemon.open(url)
+            announce_daemon(config.state_dir, url, identity.peer_id)
+            yield daemon
 
 
 class Daemon:
     """One peer of one run: the rooms that it consists of, and their order in time."""
 
     def __init__(
-        self,
-        facts: Facts,
-        entry: Entry,
-        network: Network,
-        workers: Workers,
-        book: AddressBook,
-        leaving: asyncio.Event,
+        self, facts: Facts, entry: Entry, network: Network, workers: Trainer, book: AddressBook, leaving: asyncio.Event
     ) -> None:
-        config, spec, strategy, library = facts.config, facts.spec, facts.strategy, entry.library
         self.entry, self.network, self.workers = entry, network, workers
-        traffic, folder = Traffic(config.up_mbit, config.down_mbit), config.state_dir / "blocks"
-        states, shards = self._stub(State), self._stub(Shards)
-        membership = Membership(network, spec.run_id, facts.clock, book)
-        roll = self._stub(Roll)
-        membership.ask = lambda peer: ask_roll(roll(peer))
-        store = BlockStore(folder, spec, strategy, states, shards, traffic, rules_of(facts, membership))
-        privacy = Privacy.of(config.clip_norm, config.noise, config.state_dir)
-        outlook = Outlook(facts, membership, store, entry.peers)
-        activity, session = Activity(leaving), Session(spec, facts.me, workers, store, privacy)
-        chronicle = Chronicle(config.state_dir)
-        newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
-        # Of experts' common trunk no moment is best for all of them.
-        best = None if strategy.kind == "experts" else config.state_dir / BEST
-        control = Control(activity, session)
-        examiner = Examiner(activity, session, chronicle, facts.clock.now, best, control.pause)
-        self.offers = Offers(traffic, facts.me)
-        exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
-        membership.excluded, membership.took_part = exclusions.at, store.took_part
-        home = config.state_dir
-        speaker = Speaker(facts, store, library, activity.declines, activity.takes_part)
-        asker = Asker(facts, library, speaker, outlook, self._stub(Answers))
-        recorded = chronicle, Timeline(home), Learning(home), asker, Prompts(home, config.prompts, library, asker.ask)
-        outward = (
-            Trackers(config.outlets, config.state_dir),
-            Publisher(config, facts.me, store, library, chronicle),
-        )
-        seen = *recorded, Looker(home), traffic, newcomers, examiner, exclusions, *outward, Place()
-        self.parts = Parts(
-            facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
-        )
-        library.on_bytes, library.leased, library.down_mbit = traffic.receiver("text"), outlook.leased, config.down_mbit
-        expects = newcomers.are_expected
-        stubs = self._stub(Offers), shards
-        swarm = Swarm(spec.run_id, network.identity, self.offers, *stubs, folder, expects, self._domains)
+        self.parts = parts = assemble(facts, entry, network, workers, book, leaving)
+        spec, membership, store, activity = facts.spec, parts.membership, parts.store, parts.activity
+        stubs, expects = (self._stub(Offers), self._stub(Shards)), parts.newcomers.are_expected
+        swarm = Swarm(spec.run_id, network.identity, parts.offers, *stubs, store.folder, expects, self._domains)
         self.crowds = Crowds(facts, network, membership, store.replicas, self._takes_part, self._addresses)
-        self.rounds = Rounds(facts, activity, session, swarm, membership, self.crowds, self._on_round_end)
-        turns = Turns(facts, activity, membership, outlook, session, library)
-        self.changes = Changes(self.parts, swarm, self.rounds, turns, self._is_alone, self.offers.forget)
-        self.announcer = Announcer(self.parts, self.crowds, self.rounds.held, self.rounds.strides)
-        self.keeper = Keeper(facts, membership, store, outlook, states)
-        self.lookout, self.duties = Lookout(self.parts, self._stub_of_all(Describe)), Duties(chronicle, activity.watch)
+        self.rounds = Rounds(facts, activity, parts.session, swarm, membership, self.crowds, self._on_round_end)
+        turns = Turns(facts, activity, membership, parts.outlook, parts.session, parts.library)
+        self.changes = Changes(parts, swarm, self.rounds, turns, self._is_alone, parts.offers.forget)
+        self.announcer = Announcer(parts, self.crowds, self.rounds.held, self.rounds.strides)
+        self.keeper = Keeper(facts, membership, store, parts.outlook, self._stub(State))
+        self.lookout = Lookout(parts, caller(network, Describe))
+        self.duties = Duties(parts.chronicle, activity.watch)
 
     async def found(self) -> None:
         """Store the state with which the run begins, if this peer has founded it: nobody else has it."""
         facts, store = self.parts.facts, self.parts.store
         if self.entry.is_founder and store.load(COMMON) is None:
-            first = await asyncio.to_thread(initial_state, facts.spec, facts.strategy, facts.config.init_from)
+            first = self.entry.first
+            if first is None:
+                first = await asyncio.to_thread(initial_state, facts.spec, facts.strategy, facts.config.init_from)
             await store.put(first)
 
     async def open(self, url: str) -> None:
@@ -222,7 +189,7 @@ class Daemon:
             Shards(self._lookup, parts.traffic, parts.newcomers.fetched, self._cause_of), spec.run_id
         )
         await self.network.serve(State(parts.store), spec.run_id)
-        await self.network.serve(self.offers, spec.run_id)
+        await self.network.serve(parts.offers, spec.run_id)
         await self.network.serve(Roll(parts.membership.signed_records), spec.run_id)
         if parts.facts.config.answers:
             await self.network.serve(Answers(parts.asker.speaker), spec.run_id)
@@ -357,13 +324,5 @@ class Daemon:
     def _cause_of(self, content_id: str) -> Cause:
         return "text" if self.parts.store.lookup(content_id) is None else "states"
 
-    def _is_member(self, peer_id: str) -> bool:
-        admission = self.parts.admission
-        is_guest = admission is not None and not admission.allows(peer_id, "train")  # reads, and is never one
-        return is_guest or peer_id in self.parts.membership.members(self.parts.facts.clock.tick())
-
-    def _stub_of_all(self, service: Any) -> Callable[[str], Any]:
-        return lambda peer_id: self.network.stub(service, peer_id)
-
     def _stub(self, service: Any) -> Callable[[str], Any]:
-        return lambda peer_id: self.network.stub(service, peer_id, self.entry.spec.run_id)
+        return caller(self.network, service, self.entry.spec.run_id)

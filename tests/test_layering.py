@@ -18,6 +18,7 @@ FLOORS = [
     ["peer.member", "peer.answers", "peer.publish", "peer.simulate"],
     ["peer.daemon", "peer.doctor", "peer.visit", "peer.chaos"],
     ["peer.commands"],
+    ["shoal"],
 ]
 LAYERS = [layer for floor in FLOORS for layer in floor]
 HALL = "peer"  # the files of peer/ itself that are no layer: the entry, and how a process ends
@@ -28,6 +29,7 @@ FOREIGN = {
     "dht": {"torch", "transformers"},
     "protocols": {"transformers"},
     "peer": {"hivemind"},
+    "shoal": {"hivemind"},
     "peer.train": {"asyncio", "uvloop"},
     "peer.corpus": {"asyncio", "uvloop"},
     "peer.fused": {"asyncio", "uvloop"},
@@ -109,7 +111,7 @@ def test_transformers_is_imported_only_where_it_is_used(layer: str) -> None:
 
 def test_no_file_imports_itself_in_a_circle() -> None:
     """Nor for the type checker alone: what needs to know of each other so much is one room."""
-    files = [file for top in ("configs", "dht", "protocols", "peer") for file in sources(top)]
+    files = [file for top in ("configs", "dht", "protocols", "peer", "shoal") for file in sources(top)]
     modules = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
     graph = {
         module: {

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from configs.errors import ConfigError, DataError, ShoalError, UsageError
+from configs.errors import ShoalError, UsageError
 from configs.files import is_full
 from configs.outlets import read_target
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
 from peer.commands import admission, answers, logs, models, publishing
+from peer.commands.beginning import RUN_FILE, check_start, founds
 from peer.commands.options import (
     Base,
     Config,
@@ -47,7 +48,6 @@ app = typer.Typer(
 PEER, SWARM = "This machine's peer", "Look and try"
 
 _UserMistake: type[Any] = typer.BadParameter.__bases__[0]  # click's UsageError, whichever click typer brings
-RUN_FILE = "run.json"  # of a state directory that has been in a run
 
 
 @app.callback(invoke_without_command=True)
@@ -268,38 +268,13 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
 
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items() if value != []}
     settings = recall(load(config, **given))
+    check_start(settings)
     own = settings.peer
-    is_founding = not own.initial_peers and not (own.state_dir / RUN_FILE).exists()
-    if is_founding and settings.run is None:
-        raise ConfigError("nothing to found: give a preset, such as `shoal start --config tiny`, or join by an address")
-    if own.data is not None and not (own.data / "corpus.json").is_file():
-        raise DataError(_no_corpus(settings))
-    if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
-        raise UsageError("adapters are trained on a pretrained model: name a Hugging Face model with --init-from DIR")
-    if is_founding and own.init_from is not None:
-        if not (own.init_from / "config.json").is_file():
-            raise DataError(f"{own.init_from} is no Hugging Face model: there is no config.json")
-        if own.data is None:
-            raise UsageError(
-                f"--init-from needs text in that model's tokens: shoal prepare SOURCE --out DIR --tokenizer "
-                f"{own.init_from}, then give it with --data DIR"
-            )
-    if own.private and own.data is None:
-        remedy = "" if "private" in settings.given_by else ", or say --no-private: it was said at an earlier start"
-        raise UsageError(f"--private needs the data that shall stay here; give it with --data{remedy}")
-    if own.outlets:
-        from peer.track.trackers import check_installed
-
-        check_installed(own.outlets)
+    is_founding = founds(settings)
     logs.configure(own.log_level)
     _say_kept(settings)
     if is_founding and settings.wants_pretrained:
         log.info("%s", FROM_NOTHING)
-    if own.initial_peers:
-        from dht.addresses import parse_address
-
-        for address in own.initial_peers:
-            parse_address(address)
     note = own.state_dir / NOTE
     with local.hold_state_dir(own.state_dir), remove_noted(note):  # before the imports, which take seconds
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once; the daemon has its own handler
@@ -330,18 +305,6 @@ FROM_NOTHING = (
     "this run begins with random weights: so small a model learns what answers look like, not much of what they say; "
     "with --init-from MODEL-DIR this preset tunes a pretrained model instead"
 )
-
-
-def _no_corpus(settings: "Settings") -> str:
-    from configs.kept import MACHINE_FILE
-
-    own = settings.peer
-    if "data" in settings.given_by:
-        return f"{own.data} is not a prepared corpus (it has no corpus.json); make one with: shoal prepare"
-    return (
-        f"{own.state_dir / MACHINE_FILE} keeps {own.data} as this machine's data, but there is no prepared corpus any "
-        "more (no corpus.json); bring it back, give another with --data, or delete that line of the file"
-    )
 
 
 def _say_kept(settings: "Settings") -> None:

@@ -1,6 +1,5 @@
 """The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,19 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from configs.errors import DataError, UsageError
-from configs.outlets import is_remote, read_target
+from configs.outlets import read_target
 from configs.text import printable
+from peer.commands.beginning import check_fuse
 from peer.commands.options import MODEL, Device, Invitation, Json, ModelDir, StateDir, check_model, home_of
 from peer.commands.publishing import push_fused
 
 if TYPE_CHECKING:
-    from configs.corpus import CorpusInfo, TaskFormat
+    from configs.corpus import CorpusInfo
     from peer.corpus.prepare import Plan
-    from peer.member.invited import Home
 
 DEFAULT_CONTEXT = 128  # tokens
-
-Report = Callable[[str, int, int], None]  # as in terminal.py
 
 app = typer.Typer()
 
@@ -97,7 +94,9 @@ def prepare(
         plan = replace(plan, prompt=prompt_format.replace("\\n", "\n"))
     with TemporaryDirectory() as folder:
         if like is not None:
-            plan = _alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
+            from peer.visit.likeness import alike
+
+            plan = alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
         with terminal.progress() as report:
             corpus = preparing.prepare(sources, out, plan, Columns(text_column, domain_column), report)
     if as_json:
@@ -141,18 +140,8 @@ def fuse(
     """Build the whole model from the blocks that a swarm holds."""
     if bool(tune_tokens) != (data is not None):
         raise UsageError("a tune needs both --tune-tokens and --data")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} already exists and is not empty; choose another directory")
+    check_fuse(sources, out)
     target = None if push is None else read_target(push)
-    from dht.addresses import is_address
-
-    for source in sources:
-        if is_remote(source):
-            read_target(source)
-        elif not is_address(source) and not Path(source).is_dir():
-            raise UsageError(
-                f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
-            )
     import peer.visit.gather
     from peer.corpus.data import open_corpus
 
@@ -184,38 +173,26 @@ def evaluate(
     from peer.corpus.data import open_corpus
 
     corpus = open_corpus(data)
-    _check_tokenizer(model, data, corpus.info.tokenizer_sha256)
-    tasks = [domain for domain in corpus.info.domains if domain.task is not None]
-    if metrics and not tasks:
-        raise DataError(
-            f"{data} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input and target"
-        )
     if base is not None:
         check_model(base)
         if not metrics:
             raise UsageError("--base is scored by its answers; give --metrics, too")
+    from peer.fused.on_corpus import answer_tasks, check_has_tasks, check_tokenizer, foretell
+
+    check_tokenizer(model, data, corpus.info.tokenizer_sha256)
+    if metrics:
+        check_has_tasks(corpus)
     from peer.commands import terminal
-    from peer.corpus import examples
-    from peer.fused import evaluate as evaluating
     from peer.fused.routed import RoutedModel
 
-    heldout = {domain.name: examples.heldout_tokens(corpus, domain, limit) for domain in corpus.info.domains}
     scored, of_base = {}, {}
     with terminal.progress() as report:
         loaded = RoutedModel.load(model, device)
-        _check_format(data, corpus.info.task_format, loaded.task)
-        result = evaluating.evaluate(loaded, heldout, max_tokens=max_tokens, progress=report)
+        result = foretell(loaded, corpus, max_tokens, limit, report)
         if metrics:
-            from peer.fused import scores  # rouge-score and sacrebleu take a second
-
-            encoder = examples.corpus_encoder(corpus)
-            held = {domain.name: examples.heldout_examples(corpus, domain, limit) for domain in tasks}
-            for name, own in held.items():
-                scored[name] = scores.score_task(loaded, encoder, own, _of(name, report))
+            scored = answer_tasks(loaded, corpus, limit, report)
             if base is not None:
-                loaded = RoutedModel.load(base, device)
-                for name, own in held.items():
-                    of_base[name] = scores.score_task(loaded, encoder, own, _of(f"{name}, base", report))
+                of_base = answer_tasks(RoutedModel.load(base, device), corpus, limit, report, ", base")
     if as_json:
         import json
 
@@ -268,20 +245,6 @@ def generate(
         terminal.show_segments(generation.segments())
 
 
-def _alike(like: str, plan: "Plan", folder: Path, context_length: int | None, home: "Home") -> "Plan":
-    """Return the plan with the tokens and domains of a run or corpus; its tokenizer is written into `folder`.
-
-    `context_length` is what was given, and goes over the run's.
-    """
-    from peer.visit.likeness import likeness_of
-
-    likeness = likeness_of(like, home)
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_bytes(likeness.tokenizer_json)
-    length = context_length or likeness.context_length or plan.context_length
-    return replace(plan, known=likeness.counts, tokenizer=tokenizer, context_length=length)
-
-
 def _show_corpus(corpus: "CorpusInfo", out: Path, plan: "Plan") -> None:
     """Print what each domain holds, and what tells it from the others if it was found in the text."""
     words: dict[str, list[str]] = {}
@@ -323,27 +286,3 @@ def _way_to_ask(form: str, out: Path) -> str:
     if form == "peft":
         return f"{out / 'README.md'} says how PEFT loads it"
     return f'try it with: shoal generate {out} "Once upon a time"'
-
-
-def _of(domain: str, report: Report) -> Report:
-    return lambda stage, done, total: report(f"{domain}: {stage}", done, total)
-
-
-def _check_format(data: Path, form: "TaskFormat | None", trained: "TaskFormat | None") -> None:
-    """Raise DataError if the examples of `data` would ask a model otherwise than it was trained."""
-    if form is None or trained is None or (form.prompt, form.chat) == (trained.prompt, trained.chat):
-        return
-    raise DataError(
-        f"{data} was prepared with {form.option}; prepare it again as the model was trained, with {trained.option}"
-    )
-
-
-def _check_tokenizer(model: Path, data: Path, expected_sha256: str) -> None:
-    """Raise DataError if the tokens of `data` would mean something else to `model`."""
-    import hashlib
-
-    tokenizer = model / "tokenizer.json"
-    if tokenizer.is_file() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != expected_sha256:
-        raise DataError(
-            f"{data} was prepared with another tokenizer than {model}'s; use --tokenizer {tokenizer} to prepare"
-        )

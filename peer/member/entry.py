@@ -33,6 +33,7 @@ from dht.records import DomainRecord, open_record, sign_record
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
 from peer.member.library import Library, match, tokenizer_from
 from peer.train.origin import keep_files, read_files
+from peer.train.outer import OuterState
 from peer.train.pretrained import (
     check_tokenizer,
     copy_base,
@@ -68,6 +69,7 @@ class Entry:
     is_founder: bool  # nobody else has the initial state
     clock: str = ""  # why a tick is as long as it is, if it was chosen here and now
     hints: Hints = NO_HINTS  # what the run's founder suggests to everybody's machine; passed on to those who join
+    first: OuterState | None = None  # the state with which it begins, where neither seed nor files make it
 
     def save(self, state_dir: Path) -> None:
         """Make `state_dir` this run's. Raises StateError."""

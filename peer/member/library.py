@@ -308,7 +308,7 @@ class Library:
 
     async def fetch_first(self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str]) -> None:
         """Fetch just enough to begin: one shard. Raises NetworkError if `sub_model` has no text that can be had."""
-        if self.sources(strategy, sub_model):
+        if self.sources(strategy, sub_model) or self.spec.model.module is not None:  # which reads what it likes
             return
         wanted = self.wanted(strategy, sub_model, me)
         if not wanted:

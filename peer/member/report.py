@@ -29,6 +29,7 @@ from peer.member.vitals import Looker
 from peer.publish.publisher import Publisher
 from peer.track.feed import Trackers
 from peer.train.partition import COMMON
+from protocols.offers import Offers
 from protocols.sealing import Mark
 from protocols.traffic import Traffic
 
@@ -58,6 +59,7 @@ class Parts:
     outlook: Outlook
     session: Session
     library: Library
+    offers: Offers
     chronicle: Chronicle
     timeline: Timeline
     learning: Learning

@@ -21,7 +21,7 @@ from peer.train.outer import OuterState, unwritten
 from peer.train.partition import Layout, Strategy
 from peer.train.private import Privacy
 from peer.workers.progress import Progress
-from peer.workers.supervisor import Workers
+from peer.workers.trainer import Trainer
 from protocols.offers import SealedRound
 
 PAUSE_S = 5.0  # for the end of a step, when a sub-model is put away
@@ -40,7 +40,7 @@ class Session:
     """Trains one sub-model at a time. `lock` orders everything that touches the two shared buffers."""
 
     def __init__(
-        self, spec: RunSpec, me: str, workers: Workers, store: BlockStore, privacy: Privacy | None = None
+        self, spec: RunSpec, me: str, workers: Trainer, store: BlockStore, privacy: Privacy | None = None
     ) -> None:
         self.sub_model = ""
         self.replicas: dict[str, Replica] = store.replicas

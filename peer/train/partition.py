@@ -85,6 +85,8 @@ class Layout:
 
 def parameter_shapes(spec: ModelSpec) -> Shapes:
     """List names and shapes of a model's parameters in the order of `named_parameters()`; a tied weight once."""
+    if spec.module is not None:
+        return [("module", (spec.module.values,))]
     if spec.config is not None:
         from peer.train.family import shapes as shapes_of  # with Transformers, which takes seconds
 

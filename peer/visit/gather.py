@@ -17,7 +17,7 @@ from torch import Tensor
 from configs.corpus import DomainInfo, common_format
 from configs.errors import DataError, NetworkError, StateError, UsageError
 from configs.outlets import is_remote, read_target
-from configs.run import RunSpec
+from configs.run import RunSpec, check_is_of_text
 from peer.block.store import BlockStore
 from peer.corpus.data import BLOBS, Corpus, read_counts
 from peer.fused.card import Format
@@ -54,8 +54,8 @@ def fuse_from(
     format: Format,
     sub_model: str | None = None,
     tune_on: tuple[Corpus, int] | None = None,
-) -> None:
-    """Gather the blocks of a run and fuse them into `out`.
+) -> Parts:
+    """Gather the blocks of a run and fuse them into `out`; return them.
 
     `sub_model` is the only one that is taken; a Mixtral is tuned on so many tokens of a corpus, which has the run's
     tokenizer.
@@ -66,6 +66,7 @@ def fuse_from(
         path = tune_on[0].path
         raise DataError(f"{path} was prepared with another tokenizer than the run's; prepare it with the run's")
     fuse(parts, out, format, sub_model, tuning=None if tune_on is None else Tuning.on(*tune_on))
+    return parts
 
 
 def gather(sources: Sources) -> Parts:
@@ -116,6 +117,7 @@ def _from_folders(folders: Sequence[Path], base: Path | None, best: bool) -> Par
     spec = next(spec for spec in specs.values() if spec is not None)
     if len({s.run_id for s in specs.values() if s is not None}) > 1:
         raise UsageError("these state directories belong to different runs")
+    check_is_of_text(spec)
     newest: dict[str, OuterState] = {}
     damaged: dict[str, StateError] = {}
     for folder in folders:

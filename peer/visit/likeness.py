@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from configs.corpus import DomainInfo
 from configs.errors import DataError
 from dht.addresses import is_address
-from peer.corpus.data import open_corpus
+from peer.corpus.data import TOKENIZER_FILE, open_corpus
+from peer.corpus.prepare import Plan
 from peer.member.invited import Home
 from peer.visit.visit import open_visit
 
@@ -37,6 +38,18 @@ def likeness_of(source: str, home: Home | None = None) -> Likeness:
         return Likeness(corpus.tokenizer_json(), None, corpus.all_counts())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_of_run(source, home))
+
+
+def alike(source: str, plan: Plan, folder: Path, context_length: int | None, home: Home | None = None) -> Plan:
+    """Return a plan with the tokens and domains of a run or corpus; its tokenizer is written into `folder`.
+
+    `context_length` is what was given, and goes over the run's. Raises as `likeness_of`.
+    """
+    likeness = likeness_of(source, home)
+    tokenizer = folder / TOKENIZER_FILE
+    tokenizer.write_bytes(likeness.tokenizer_json)
+    length = context_length or likeness.context_length or plan.context_length
+    return replace(plan, known=likeness.counts, tokenizer=tokenizer, context_length=length)
 
 
 async def _of_run(address: str, home: Home | None) -> Likeness:

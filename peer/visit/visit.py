@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from configs.corpus import DomainInfo
 from configs.errors import NetworkError, UsageError
-from configs.run import RunSpec
+from configs.run import RunSpec, check_is_of_text
 from dht.addresses import addresses_of
 from dht.identity import Identity
 from dht.network import Network, open_network
@@ -65,6 +65,7 @@ async def open_visit(
         async with open_network(key, admission=admission) as network:
             reached = await network.connect(addresses)
             description = await describe(network.stub(Describe, reached[0]), expected_run_id=run_id)
+            check_is_of_text(description.spec)
             await _meet(network, description.members)
             spec, peers = description.spec, [*reached, *sorted(await network.connected() - set(reached))]
             domains = read_domains(description.domains, spec)

@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -33,18 +34,19 @@ END_S = 10.0  # seconds that a killed process has to end, after which it is left
 def preload() -> list[Path]:
     """Start the fork server, which imports what workers need; returns at once its temporary folders.
 
-    For the main thread.
-
     Workers are forked from this clean, single-threaded process: the first step comes a tenth of a second after
     a start. Call it before the daemon's own imports, so that both import side by side.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(MODULES)
-    # A Ctrl-C reaches the whole process group; the fork server ends with the daemon, never by itself.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    if threading.current_thread() is threading.main_thread():
+        # A Ctrl-C reaches the whole process group; the fork server ends with the daemon, never by itself.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+    else:  # where nothing can be said about signals
         forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, handler)
     return [Path(get_temp_dir())]
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from configs.errors import DeviceError, ShoalError
 from configs.machine import PeerConfig
-from configs.run import RunSpec
+from configs.run import RunSpec, check_is_of_text
 from peer.train.launch import Setup, check_base_precision, check_devices, devices_of, shared
 from peer.train.ledger import TokenLedger
 from peer.train.messages import (
@@ -130,7 +130,11 @@ class Workers:
         self._restarts = Restarts(config.micro_batch)
 
     def check(self, spec: RunSpec) -> None:
-        """Raise DeviceError, before anything is allocated, if a device is missing or the run's model is too large."""
+        """Raise DeviceError, before anything is allocated, if a device is missing or the run's model is too large.
+
+        Raises UsageError if the run has no language model.
+        """
+        check_is_of_text(spec)
         from peer.train.memory import check_host
 
         devices = devices_of(self._config)

@@ -9,8 +9,9 @@ import pytest
 
 from configs.corpus import TaskFormat
 from configs.errors import DataError
-from peer.commands.models import _check_format, _check_tokenizer, _way_to_train
+from peer.commands.models import _way_to_train
 from peer.commands.options import check_model
+from peer.fused.on_corpus import check_format, check_tokenizer
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
@@ -25,14 +26,14 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_data_with_another_tokenizer_or_prompt_format(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     with pytest.raises(DataError, match="--tokenizer"):
-        _check_tokenizer(tmp_path, Path("data"), "0" * 64)
+        check_tokenizer(tmp_path, Path("data"), "0" * 64)
     forms = [TaskFormat(prompt=prompt, window=8) for prompt in ("Q: {input}", "{input}")]
     forms.append(TaskFormat(prompt="{input}", window=8, chat="plain"))
     for mine, trained, option in ((0, 1, "--prompt-format '{input}'"), (1, 2, "--chat-format plain")):
         with pytest.raises(DataError, match=f"as the model was trained, with {re.escape(option)}"):
-            _check_format(Path("data"), forms[mine], forms[trained])
-    _check_format(Path("data"), forms[0], forms[0])
-    _check_format(Path("data"), None, forms[0])
+            check_format(Path("data"), forms[mine], forms[trained])
+    check_format(Path("data"), forms[0], forms[0])
+    check_format(Path("data"), None, forms[0])
 
 
 @pytest.mark.parametrize(

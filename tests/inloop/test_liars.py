@@ -80,7 +80,7 @@ def lie(monkeypatch: pytest.MonkeyPatch, attack: str, liar: str) -> None:
 def serve_one(member: Member, chosen: str) -> None:
     """Let a member answer one other alone where its own offers are asked for."""
     assert member.daemon is not None
-    offers = member.daemon.offers
+    offers = member.daemon.parts.offers
     served = offers.rpc_offer
 
     async def rpc_offer(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -162,7 +162,7 @@ def boast(member: Member, honest_marks: int) -> dict[str, memoryview]:
     """
     assert member.daemon is not None
     daemon = member.daemon
-    publish, lookup = daemon.offers.publish, daemon.parts.store.lookup
+    publish, lookup = daemon.parts.offers.publish, daemon.parts.store.lookup
     served: dict[str, memoryview] = {}
 
     async def boasted(block: str, round_: int, marks: Any, state_bytes: int, named: Any = None) -> Any:
@@ -172,7 +172,7 @@ def boast(member: Member, honest_marks: int) -> dict[str, memoryview]:
         claimed = [*behind, Mark(poisoned.version, poisoned.digest)]
         return await publish(block, round_, claimed, len(poisoned.blob), named)
 
-    daemon.offers.publish = boasted  # type: ignore[method-assign,assignment]
+    daemon.parts.offers.publish = boasted  # type: ignore[method-assign,assignment]
     daemon.parts.store.lookup = lambda digest: served.get(digest) or lookup(digest)  # type: ignore[method-assign]
     return served
 

@@ -225,7 +225,7 @@ def test_who_offers_and_gives_no_list_gets_no_voice(
         for member in swarm.members[2:]:
             swarm.start_one(member, is_known=False)
             assert member.daemon is not None
-            monkeypatch.setattr(member.daemon.offers, "_list", lambda request: None)
+            monkeypatch.setattr(member.daemon.parts.offers, "_list", lambda request: None)
         await swarm.until(20)
         before = [version(member) for member in swarm.members[:2]]
         await swarm.until(40.9)

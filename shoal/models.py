@@ -1,0 +1,254 @@
+"""Text to a corpus, blocks to a model, a model to text and scores: what the commands of these names do, as functions.
+
+Each returns what it has made, and may be called where an event loop runs, as in a notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+
+if TYPE_CHECKING:
+    from configs.corpus import ChatFormat
+    from peer.corpus.data import Corpus
+    from peer.fused.evaluate import Evaluation
+    from peer.fused.generate import Segment
+    from peer.fused.routed import RoutedModel
+    from peer.fused.scores import TaskScores
+    from peer.member.invited import Home
+
+Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how much)
+T = TypeVar("T")
+
+
+class Preparing(TypedDict, total=False):
+    """How `prepare` makes a corpus; the fields of `peer.corpus.prepare.Plan`, where each is explained."""
+
+    vocab_size: int | None
+    tokenizer: Path | None
+    context_length: int
+    prompt: str
+    chat: ChatFormat | None
+    heldout_share: float
+    shard_tokens: int
+    is_private: bool
+    counts_noise: float | None
+    domains: int | None
+
+
+class Fusing(TypedDict, total=False):
+    """How `fuse` makes a model."""
+
+    format: Literal["routed", "mixtral", "llama", "peft", "gguf"]  # "routed" unless said otherwise
+    sub_model: str | None  # take only this one
+    base: Path | None  # a copy of the pretrained model that the run began with: it need not be downloaded
+    best: bool  # the states whose held-out loss was best, which only state directories have
+    tune_on: tuple[Corpus, int] | None  # tokens of a corpus that a fused Mixtral is trained on
+    state_dir: Path | None  # has the invitation to a closed run
+
+
+class Drawing(TypedDict, total=False):
+    """How `generate` draws tokens; the fields of `peer.fused.sampling.Sampling`, where each is explained."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    no_repeat_ngram: int
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A model that `fuse` has written."""
+
+    path: Path
+    format: str
+    run_id: str
+    run_name: str
+    tokens: Mapping[str, int]  # block → tokens that the swarm has put into it
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in memory: what a swarm has trained, or any causal LM of Transformers."""
+
+    path: Path
+    routed: RoutedModel  # its sub-models, and the router between them
+
+    @property
+    def sub_models(self) -> tuple[str, ...]:
+        """The names of its sub-models."""
+        return tuple(info.name for info in self.routed.sub_models)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model has written."""
+
+    text: str
+    has_ended: bool  # by itself; else it was cut at `max_tokens`
+    segments: Sequence[Segment]  # the prompt and the text, cut where another sub-model speaks
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a model does on the held-out part of a corpus."""
+
+    foretelling: Evaluation
+    answering: Mapping[str, TaskScores] = field(default_factory=dict)  # task → scores, where they were asked for
+
+    @property
+    def perplexities(self) -> dict[str, float]:
+        """The perplexity in each domain."""
+        return self.foretelling.perplexities
+
+
+def prepare(
+    sources: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    like: str | Path | None = None,
+    text_column: str = "text",
+    domain_column: str | None = None,
+    progress: Progress | None = None,
+    **plan: Unpack[Preparing],
+) -> Corpus:
+    """Turn text, JSON lines or Parquet files, or folders of them, into a corpus at `out`, and open it.
+
+    `like` is a run's address or another corpus, whose tokenizer and domains are taken. Raises DataError, StateError,
+    and NetworkError if nobody answers there.
+    """
+    from peer.corpus.data import open_corpus
+    from peer.corpus.documents import Columns
+    from peer.corpus.prepare import Plan
+    from peer.corpus.prepare import prepare as prepared
+
+    chosen = Plan(**plan)
+    with TemporaryDirectory() as folder:
+        if like is not None:
+            from peer.visit.likeness import alike
+
+            length = plan.get("context_length")
+            chosen = _aside(lambda: alike(str(like), chosen, Path(folder), length, _home(None)))
+        prepared(_paths(sources), Path(out), chosen, Columns(text_column, domain_column), progress)
+    return open_corpus(Path(out))
+
+
+def fuse(sources: str | Path | Iterable[str | Path], out: str | Path, **how: Unpack[Fusing]) -> Fused:
+    """Build one model from the blocks of a run, and write it to `out`.
+
+    `sources` are the address of a live peer, or state directories, whose peers need not be running. Raises UsageError,
+    NetworkError, DataError, StateError.
+    """
+    from peer.commands.beginning import check_fuse
+
+    places, path = [str(each) for each in _listed(sources)], Path(out)
+    check_fuse(places, path)
+    from peer.visit.gather import Sources, fuse_from
+
+    form = how.get("format", "routed")
+    home = _home(how.get("state_dir"))
+    gathered = Sources(places, how.get("base"), how.get("best", False), home)
+    parts = _aside(lambda: fuse_from(gathered, path, form, how.get("sub_model"), how.get("tune_on")))
+    tokens = {block: sum(ages.values()) for block, ages in parts.ages.items()}
+    return Fused(path, form, parts.spec.run_id, parts.spec.name, tokens)
+
+
+def load_model(path: str | Path | Fused, device: str = "cpu") -> Model:
+    """Read what `fuse` wrote, or a Hugging Face directory; runs no code from it. Raises DataError."""
+    from peer.commands.options import check_model
+
+    folder = path.path if isinstance(path, Fused) else Path(path)
+    check_model(folder)
+    from peer.fused.routed import RoutedModel
+
+    return Model(folder, RoutedModel.load(folder, device))
+
+
+def generate(
+    model: Model,
+    prompt: str,
+    *,
+    task: bool | None = None,
+    heard: Callable[[str], object] = lambda piece: None,
+    **how: Unpack[Drawing],
+) -> Answer:
+    """Let a model go on from a prompt, or answer it if it was trained on a task (or as `task` says).
+
+    `heard` is called with each piece as soon as it is there. Raises DataError, ConfigError.
+    """
+    from pydantic import ValidationError
+
+    from configs.errors import ConfigError
+    from configs.load import describe
+    from peer.fused.generate import Generation, task_prompt
+    from peer.fused.sampling import Sampling
+
+    try:
+        sampling = Sampling(**how)
+    except ValidationError as error:
+        raise ConfigError(describe(error, "generate")) from None
+    is_task = model.routed.task is not None if task is None else task
+    read = task_prompt(model.routed, prompt) if is_task else prompt
+    generation, pieces = Generation(model.routed, read, sampling), []
+    for piece in generation:
+        pieces.append(piece)
+        heard(piece)
+    return Answer("".join(pieces), generation.has_ended, generation.segments())
+
+
+def evaluate(
+    model: Model,
+    corpus: Corpus | str | Path,
+    *,
+    max_tokens: int | None = None,
+    metrics: bool = False,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score a model on the held-out part of each domain of a corpus; of tasks the targets count.
+
+    `max_tokens` are read of each domain, `limit` examples of each task. With `metrics` the model answers the tasks, and
+    the answers are scored. Raises DataError: another tokenizer or prompt format, no task to answer.
+    """
+    from peer.corpus.data import Corpus, open_corpus
+    from peer.fused.on_corpus import answer_tasks, check_has_tasks, check_tokenizer, foretell
+
+    opened = corpus if isinstance(corpus, Corpus) else open_corpus(Path(corpus))
+    check_tokenizer(model.path, opened.path, opened.info.tokenizer_sha256)
+    if metrics:
+        check_has_tasks(opened)
+    foretold = foretell(model.routed, opened, max_tokens, limit, progress)
+    return Scores(foretold, answer_tasks(model.routed, opened, limit, progress) if metrics else {})
+
+
+def _listed(sources: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)
+
+
+def _paths(sources: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return files and folders that are there. Raises DataError."""
+    from configs.errors import DataError
+
+    paths = [Path(each) for each in _listed(sources)]
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"there is nothing at {path}; give text files or folders of them")
+    return paths
+
+
+def _home(state_dir: Path | None) -> Home:
+    from peer.commands.options import home_of
+
+    return home_of(state_dir, None)
+
+
+def _aside(work: Callable[[], T]) -> T:
+    """Do in a thread what brings its own event loop: the caller's may be running."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
