@@ -22,6 +22,7 @@ from peer.member.report import Parts, status_of
 from peer.member.rounds import RoundEnd
 from peer.member.turns import TURN_TICKS
 from peer.member.vitals import LEAST_MEMORY_BYTES, needed_disk_bytes
+from peer.member.watch import FREE_S
 from peer.train.partition import COMMON
 from peer.workers.supervisor import Event
 from protocols.sealing import UNHEARD, UNNAMED
@@ -29,6 +30,7 @@ from protocols.sealing import UNHEARD, UNNAMED
 log = logging.getLogger(__name__)
 
 KEPT_TROUBLES = 20
+STUCK = f"it is ended and begun anew after {FREE_S / 60:.0f} min; sooner if you leave and start again"
 MOST_SHARDS = 256  # of a domain, of which it is told how many peers train on them
 
 
@@ -129,7 +131,7 @@ class Lookout:
             ("twin", "all rounds of this peer", twin, ": ", True),
             ("held-out-rises", "the model that this peer trains", rise, ". ", False),
             ("invitation", "this peer: it is left out when its invitation ends", ending, ": ", False),
-            *(("stuck", "what is under way", text, ", waits", True) for text in parts.activity.watch.present),
+            *(("stuck", "what is under way", f"{text}; {STUCK}", "; ", True) for text in parts.activity.watch.present),
             *(("outlet", "what leaves this machine; training goes on", text, "; ", False) for text in self._outward()),
             *(("excluded", "that peer", text, ": ", False) for text in parts.exclusions.told(tick)),
         ]

@@ -57,7 +57,9 @@ class FakeLibrary:
     """Text is not what these swarms are about: there is always some."""
 
     def __init__(self, num_domains: int) -> None:
-        self.domains = [SimpleNamespace(name=f"d{n}", tokens=1 << 40, shards=()) for n in range(num_domains)]
+        self.domains = [
+            SimpleNamespace(name=f"d{n}", tokens=1 << 40, shards=(), heldout="") for n in range(num_domains)
+        ]
         self.tokenizer_id, self.tokenizer_json = "0" * 64, b"{}"
         self.on_bytes: Any = None
         self.leased: Any = dict
@@ -76,6 +78,9 @@ class FakeLibrary:
 
     def heldout_sources(self, strategy: Strategy, sub_model: str) -> dict[str, Any]:
         return {}
+
+    def path(self, blob: object) -> None:
+        return None
 
     def trains(self, strategy: Strategy, sub_model: str) -> list[Any]:
         return self.domains

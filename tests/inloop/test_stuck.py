@@ -47,7 +47,7 @@ def test_a_round_that_waits_for_ever_is_said_and_ended(
         daemon.parts.activity.watch._now = asyncio.get_running_loop().time
         await swarm.until(STUCK_AT + 8)
         [alarm] = [each for each in daemon.lookout.status().warnings if "under way" in each]
-        assert f"{COMMON}, round {STUCK_AT}: " in alarm and alarm.endswith("waits for its worker's snapshot")
+        assert f"{COMMON}, round {STUCK_AT}: " in alarm and "waits for its worker's snapshot; it is ended" in alarm
         await swarm.until(STUCK_AT + 25.9)
         assert not [each for each in daemon.lookout.status().warnings if "under way" in each]
         assert any("ended, and begun anew" in event for event in daemon.lookout.status().events)
