@@ -59,6 +59,7 @@ from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
+from peer.member.unseen import check_understood
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
 from peer.workers.supervisor import Event, Workers, open_workers
@@ -212,7 +213,14 @@ class Daemon:
             await self.network.serve(Answers(speaker), spec.run_id)
         await self.network.open_dht(self.entry.peers, spec.run_id, spec.rounds.tick_seconds)
         await parts.membership.refresh()
+        self._check_understood()
         parts.place.url, parts.place.addresses = url, await self.network.addresses()
+
+    def _check_understood(self) -> None:
+        """Raise ProtocolError if this peer has come back as a version that none of the others understands."""
+        facts, membership = self.parts.facts, self.parts.membership
+        apart = {peer: why for peer, why in membership.apart().items() if membership.knows(peer)}
+        check_understood(apart, set(membership.known_members(facts.clock.tick())) - {facts.me})
 
     async def train(self, has_begun: Callable[[], object], on_tick: OnTick = lambda status: None) -> None:
         """Take a sub-model, say that it `has_begun`, and train it, tick by tick, until told to leave."""

@@ -16,6 +16,7 @@ from status_example import PEERS, example
 from benchmarks.patience import HANG_S
 from configs.errors import StateError
 from configs.machine import PeerConfig
+from configs.protocol import PROTOCOL_VERSION
 from peer import __version__
 from peer.commands.main import main
 from peer.http.local import announce_daemon, hold_state_dir
@@ -172,7 +173,7 @@ def test_without_a_daemon_the_code_is_1(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"shoal {__version__}\n"
+    assert capsys.readouterr().out == f"shoal {__version__}\nprotocol {PROTOCOL_VERSION}\n"
     for arguments in ([], ["--help"]):
         assert main(arguments) == 0
         shown = capsys.readouterr().out
@@ -283,4 +284,4 @@ def test_a_closed_pipe_is_no_bug(tmp_path: Path) -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    assert run("--version").stdout == f"shoal {__version__}\n"
+    assert run("--version").stdout == f"shoal {__version__}\nprotocol {PROTOCOL_VERSION}\n"
