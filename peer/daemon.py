@@ -55,11 +55,10 @@ from peer.member.invited import IDENTITY_FILE, end_of_invitation, open_admission
 from peer.member.keeper import Keeper, rules_of
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
-from peer.member.report import Parts, Place, greeting, status_of
+from peer.member.report import Parts, Place, greeting, status_of, vitals_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
-from peer.member.unseen import check_understood
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
 from peer.workers.supervisor import Event, Workers, open_workers
@@ -121,7 +120,8 @@ async def live(settings: Settings) -> None:
             facts = Facts.of(entry.spec, advised.peer, len(entry.library.domains), network.peer_id)
             daemon = Daemon(facts, entry, network, workers, book, leaving)
             workers.on_event = daemon.on_worker_event
-            async with open_http(config, daemon.status, daemon.actions()) as url:
+            get_vitals = partial(vitals_of, daemon.parts, workers, lambda: daemon.company.present)
+            async with open_http(config, daemon.status, daemon.actions(), get_vitals) as url:
                 await daemon.found()
                 entry.save(config.state_dir)  # from here on the state directory is this run's
                 write_json(config.state_dir / MACHINE_FILE, to_keep(settings))
@@ -213,14 +213,8 @@ class Daemon:
             await self.network.serve(Answers(speaker), spec.run_id)
         await self.network.open_dht(self.entry.peers, spec.run_id, spec.rounds.tick_seconds)
         await parts.membership.refresh()
-        self._check_understood()
+        parts.outlook.check_understood()
         parts.place.url, parts.place.addresses = url, await self.network.addresses()
-
-    def _check_understood(self) -> None:
-        """Raise ProtocolError if this peer has come back as a version that none of the others understands."""
-        facts, membership = self.parts.facts, self.parts.membership
-        apart = {peer: why for peer, why in membership.apart().items() if membership.knows(peer)}
-        check_understood(apart, set(membership.known_members(facts.clock.tick())) - {facts.me})
 
     async def train(self, has_begun: Callable[[], object], on_tick: OnTick = lambda status: None) -> None:
         """Take a sub-model, say that it `has_begun`, and train it, tick by tick, until told to leave."""
@@ -248,6 +242,7 @@ class Daemon:
                 on_tick(self.status())
                 self._keep_up(tick, tasks)
                 self.changes.consider(tick, tasks)
+                parts.place.taken_tick = tick
             await self._go()
             raise Left
 

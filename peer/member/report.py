@@ -1,8 +1,11 @@
 """The status: what there is to show of a peer and its swarm, as pure functions of the member's parts."""
 
+import asyncio
+import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from configs.protocol import PROTOCOL_VERSION
 from dht.admission import Admission
@@ -10,6 +13,7 @@ from dht.membership import Member, Membership
 from dht.records import Report
 from peer import __version__
 from peer.block.store import BlockStore
+from peer.http.health import Vitals
 from peer.http.status import BlockStatus, DigestMark, MemberStatus, PeerStatus, Status
 from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
@@ -23,10 +27,12 @@ from peer.member.outlook import Outlook
 from peer.member.session import Session
 from peer.member.unseen import Trace, why_unseen
 from peer.train.partition import COMMON
+from peer.workers.supervisor import Workers
 from protocols.sealing import Mark
 from protocols.traffic import Traffic
 
 SHOWN_DIGESTS = 5  # the last ones of each block that a record carries
+SAVED_VALUE_BYTES = 16  # of the disk for each parameter: the new state and what is owed, beside the old ones
 INVITATION = "INVITATION"  # stands in the join line of a closed run for what `shoal invite` puts there
 SILENT = "silent"  # the state of a peer whose record was not renewed in time: it died, or cannot be reached
 
@@ -37,6 +43,7 @@ class Place:
 
     addresses: list[str] = field(default_factory=list)
     url: str = ""
+    taken_tick: int = 0  # the last one that the daemon has gone through
     started_at: float = field(default_factory=time.time)
 
 
@@ -98,6 +105,28 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
         held_out=chronicle.held_out,
         events=list(chronicle.events),
     )
+
+
+async def vitals_of(parts: Parts, workers: Workers, rounds_trouble: Callable[[], str]) -> Vitals:
+    """Return what a peer's health depends on beside its status; `rounds_trouble` says why it trains alone, if so."""
+    values = sum(replica.state.phi.numel() for replica in parts.session.replicas.values())
+    troubles = rounds_trouble(), *parts.activity.watch.present, parts.facts.clock.warning()
+    return Vitals(
+        taken_tick=parts.place.taken_tick,
+        is_worker_up=workers.is_up,
+        silent_s=workers.silent_s,
+        step_s=workers.progress.usual_step_s,
+        free_bytes=await asyncio.to_thread(_free_bytes, parts.facts.config.state_dir),
+        needed_bytes=SAVED_VALUE_BYTES * values,
+        troubles=tuple(text for text in troubles if text),
+    )
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 def report_of(parts: Parts) -> Report:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from status_example import PEERS, example
+from status_example import PEERS, example, vitals
 
 from benchmarks.patience import HANG_S
 from configs.errors import StateError
@@ -55,7 +55,7 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
             asked.append("revocations")
 
         with hold_state_dir(state_dir):
-            async with open_http(PeerConfig(), example, Actions(leave, pause, resume, revocations)) as url:
+            async with open_http(PeerConfig(), example, Actions(leave, pause, resume, revocations), vitals) as url:
                 announce_daemon(state_dir, url, PEERS[0])
                 ends.append((asyncio.get_running_loop(), leaving))
                 ready.set()
