@@ -44,7 +44,7 @@ class Looks:
     relays: tuple[str, ...] = ()  # through whom it is reached; empty: it can be dialled
     clock_s: float = 0.0  # by which its clock is ahead
     is_closed: bool = False  # its run is closed, and knows nobody
-    protocol: int = 0  # that it speaks; 0: this one's
+    protocol: int = 0  # the only one that it speaks; 0: this one's
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Describe(describe.Describe):  # of this name: a service is known by that o
     async def rpc_describe(self, request: DescribeRequest, context: Any) -> RunDescription:
         answer = await super().rpc_describe(request, context)
         update: dict[str, Any] = {"now": answer.now + self._looks.clock_s}
-        return answer.model_copy(update=update | ({"protocol": self._looks.protocol} if self._looks.protocol else {}))
+        protocol = self._looks.protocol
+        return answer.model_copy(update=update | ({"protocol": protocol, "oldest": protocol} if protocol else {}))
 
 
 def _admission(identity: Identity) -> Admission:

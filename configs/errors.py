@@ -37,6 +37,10 @@ class PeerError(ShoalError):
     """A peer sent something that is not allowed. Ends that exchange, never the daemon."""
 
 
+class ProtocolError(PeerError):
+    """A peer, or a run, is of a protocol that this version does not speak: says which of the two is to be updated."""
+
+
 class StateError(ShoalError):
     """The state directory cannot be used: locked, of another run, damaged, or its disk is full."""
 

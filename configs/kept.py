@@ -16,7 +16,9 @@ from configs.load import Settings, describe
 from configs.machine import PeerConfig
 
 MACHINE_FILE = "machine.json"
-FOR_ONE_START = frozenset({"state_dir", "initial_peers", "run_id", "init_from", "base", "closed", "invitation"})
+FOR_ONE_START = frozenset(
+    {"state_dir", "initial_peers", "run_id", "init_from", "base", "closed", "invitation", "status_token"}
+)
 KEYS = PeerConfig.model_fields.keys() - FOR_ONE_START
 REMEDY = "correct it, or delete it and give this machine's settings anew"
 

@@ -38,6 +38,8 @@ class PeerConfig(Frozen):
     use_relay: bool = True  # be reached through a relay when behind a NAT
     status_host: str = "127.0.0.1"
     status_port: Port = 0
+    # Who brings it as a bearer may also act from another machine, or from a container's host; empty: nobody may.
+    status_token: Annotated[str, Field(max_length=256, pattern=r"^([!-~]{16,})?$")] = ""
     allowed_hosts: tuple[str, ...] = ()  # names, beside localhost and IP addresses, under which the status page answers
     up_mbit: Annotated[float | None, Field(gt=0)] = None  # cap on what this peer sends, in Mbit/s; None: no cap
     down_mbit: Annotated[float | None, Field(gt=0)] = None  # and on what it fetches

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from configs.errors import UsageError
 from configs.names import Count, Digest, Positive, Share, WallSeconds
+from configs.protocol import PROTOCOL_VERSION, Protocol, check_need
 
-PROTOCOL_VERSION = 1
 MAX_CONFIG_CHARS, MAX_DEPTH = 16_384, 6  # of a model's own configuration
 
 
@@ -277,7 +277,7 @@ class RunSpec(RunPlan):
     """What every peer of a run agrees on. Peers compare `run_id`; nobody edits a spec."""
 
     rounds: RoundSpec
-    protocol: Annotated[int, Field(ge=1, le=2**16)] = PROTOCOL_VERSION
+    protocol: Protocol = PROTOCOL_VERSION  # that it was founded in: who speaks only earlier ones cannot take part
     genesis: WallSeconds  # at tick 0
     tokenizer_sha256: Digest
     end_of_text: Count  # the token after each document
@@ -288,6 +288,15 @@ class RunSpec(RunPlan):
     origin: Annotated[OriginSpec | None, Field(exclude_if=lambda value: value is None)] = None  # that model's own words
     # The public half of the key that signs invitations, of a closed run. Left out when there is none, too.
     admission: Annotated[Digest | None, Field(exclude_if=lambda value: value is None)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_a_known_protocol(cls, values: Any) -> Any:
+        """Look at the protocol first: one that is too new explains whatever else is not known here."""
+        needed = values.get("protocol") if isinstance(values, dict) else None
+        if type(needed) is int:
+            check_need(needed, "the run")
+        return values
 
     @model_validator(mode="after")
     def _has_what_is_adapted(self) -> Self:

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, field, replace
 
 from configs.clock import Clock
-from configs.errors import NetworkError, PeerError, StateError
+from configs.errors import NetworkError, PeerError, ProtocolError, StateError
 from dht.acquaintances import MAX_ON_TRIAL, Acquaintances
 from dht.address_book import AddressBook
 from dht.addresses import addresses_of
+from dht.apart import Apart
 from dht.credible import believable
 from dht.network import Network
-from dht.records import MemberRecord, member_key, open_entry, open_envelope, open_record, sign_record
+from dht.records import MemberRecord, member_key, open_entry, open_record, sign_record, signer_of
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +157,7 @@ class Membership:
         self._records: dict[str, bytes] = {}  # the last of others, as they were signed
         self._twin_tick: int | None = None  # at which somebody else's record with this peer's identity was seen last
         self._acquaintances = Acquaintances(network.peer_id)
+        self._apart = Apart()
         network.knows = self.knows  # whose records its node keeps, when it cannot keep all
         self.took_part: Callable[[], Collection[str]] = frozenset  # who is in the state of a block here
         self.ask: Callable[[str], Awaitable[Sequence[bytes]]] | None = None  # a member for the records that it has
@@ -230,7 +232,7 @@ class Membership:
         due = self._acquaintances.in_turn(late, tick)[:MAX_ASKED]
         answers = await asyncio.gather(*map(ask, due), return_exceptions=True)
         told = [data for answer in answers if not isinstance(answer, BaseException) for data in answer]
-        return [self._read_safely(signer, data) for data in told if (signer := _signer(data))]
+        return [self._read_safely(signer, data) for data in told if (signer := signer_of(data))]
 
     def signed_records(self) -> list[bytes]:
         """Return the signed records of the members that are known, for who asks: this peer's own first."""
@@ -269,6 +271,10 @@ class Membership:
     def has_twin(self) -> bool:
         """Whether another process has written records with this peer's identity lately."""
         return self._twin_tick is not None and self._clock.tick() < self._twin_tick + HOLD_TICKS
+
+    def apart(self) -> dict[str, str]:
+        """Return the peers of the run that speak other protocols, and why that keeps them and this one apart."""
+        return self._apart.since(self._clock.now() - MemberRecord.lifetime_s(self._clock.tick_seconds))
 
     def link(self, peer_id: str) -> tuple[str, str]:
         """Return how a peer was connected at the last look, if it was, and why it could not be dialled, if so."""
@@ -333,7 +339,10 @@ class Membership:
             record, _, issued = open_entry(peer_id, data, "member", MemberRecord, member_key(self._run_id), latest)
         except PeerError as error:
             log.debug("a member record was refused: %s", error)
+            if isinstance(error, ProtocolError):
+                self._apart.note(peer_id, data, str(error), latest)
             return False
+        self._apart.understood(peer_id, issued)
         known = self._members.get(peer_id)
         if known is None and not self._makes_room(peer_id):
             return False
@@ -366,11 +375,3 @@ class Membership:
             del self._members[peer_id]
             self._records.pop(peer_id, None)
             self._believed = None
-
-
-def _signer(data: bytes) -> str:
-    """Return who has signed a record, by its own word; nothing if it is none."""
-    try:
-        return open_envelope(data).peer_id
-    except PeerError:
-        return ""

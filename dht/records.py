@@ -13,8 +13,17 @@ import msgpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.corpus import MAX_DOMAINS, DomainInfo
-from configs.errors import PeerError
+from configs.errors import PeerError, ProtocolError
 from configs.names import MAX_ADDRESSES, Address, BlockName, Count, Digest, DomainName, PeerId, RunId, WallSeconds
+from configs.protocol import (
+    FIRST_PROTOCOL,
+    OLDEST_PROTOCOL,
+    PROTOCOL_VERSION,
+    Oldest,
+    Protocol,
+    Spoken,
+    check_need,
+)
 from dht.identity import MAX_PUBLIC_KEY_BYTES, MAX_SIGNATURE_BYTES, Identity, verify
 
 log = logging.getLogger(__name__)
@@ -34,14 +43,21 @@ Holders = Annotated[float, Field(ge=1, le=2**32)]  # of a block, by a peer's est
 
 
 class Record(BaseModel):
-    """What is common to all records: strict, immutable, and named by a key in the DHT."""
+    """What is common to all records: strict, immutable, and named by a key in the DHT.
+
+    Which protocol a record is of is said when it is signed. What the first does not say is left out, so that a record
+    has the same bytes as before there was a second; `configs/protocol.py` says who can read it.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_bytes: ClassVar[int] = MAX_RECORD_BYTES
     lifetime_ticks: ClassVar[int]  # in the DHT, from its issue on, at least MIN_LIFETIME_S
+    is_lasting: ClassVar[bool] = False  # it is read long after its writer may speak another protocol
 
     run_id: RunId
+    protocol: Protocol = FIRST_PROTOCOL
+    oldest: Oldest = FIRST_PROTOCOL
 
     @property
     def key(self) -> str:
@@ -79,11 +95,20 @@ class Report(BaseModel):
     ] = {}
 
 
-class MemberRecord(Record):
-    """One peer: where it is, which blocks it holds from when until when, and what it stores for others."""
+class MemberPlace(Record):
+    """What nodes of every version look at in a member's record."""
 
     max_bytes: ClassVar[int] = 16 << 10
     lifetime_ticks: ClassVar[int] = 10
+
+    @property
+    def key(self) -> str:
+        """Where the members of a run are listed, each under its peer id."""
+        return member_key(self.run_id)
+
+
+class MemberRecord(MemberPlace):
+    """One peer: where it is, which blocks it holds from when until when, and what it stores for others."""
 
     addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []  # multiaddrs with /p2p/ID
     holdings: Annotated[dict[BlockName, tuple[Count, Count]], Field(max_length=64)] = {}  # (from_tick, until_tick)
@@ -97,14 +122,9 @@ class MemberRecord(Record):
     report: Report = Report()
     is_leaving: bool = False
 
-    @property
-    def key(self) -> str:
-        """Where the members of a run are listed, each under its peer id."""
-        return member_key(self.run_id)
 
-
-class GroupRecord(Record):
-    """«At this tick I shall exchange this block in this bucket.» What a bucket is stands in `protocols/grouping.py`."""
+class GroupPlace(Record):
+    """What nodes of every version look at in the record of a bucket."""
 
     max_bytes: ClassVar[int] = 8 << 10
     lifetime_ticks: ClassVar[int] = 4
@@ -112,8 +132,6 @@ class GroupRecord(Record):
     block: BlockName
     tick: Count
     prefix: Annotated[str, Field(max_length=64, pattern=r"^[01]*$")]  # bits with which the draws of the bucket begin
-    holders: Holders
-    addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []
 
     @property
     def key(self) -> str:
@@ -121,13 +139,18 @@ class GroupRecord(Record):
         return group_key(self.run_id, self.block, self.tick, self.prefix)
 
 
-class ExclusionRecord(Record):
-    """«These have signed two offers for one round»: both signed headers of each, which prove it to anybody."""
+class GroupRecord(GroupPlace):
+    """«At this tick I shall exchange this block in this bucket.» What a bucket is stands in `protocols/grouping.py`."""
+
+    holders: Holders
+    addresses: Annotated[list[Address], Field(max_length=MAX_ADDRESSES)] = []
+
+
+class ExclusionPlace(Record):
+    """What nodes of every version look at in a record of exclusions."""
 
     max_bytes: ClassVar[int] = 48 << 10
     lifetime_ticks: ClassVar[int] = 10
-
-    proofs: Annotated[list[Annotated[tuple[Envelope, Envelope], Field(strict=False)]], Field(max_length=MAX_PROOFS)]
 
     @property
     def key(self) -> str:
@@ -135,8 +158,16 @@ class ExclusionRecord(Record):
         return exclusion_key(self.run_id)
 
 
+class ExclusionRecord(ExclusionPlace):
+    """«These have signed two offers for one round»: both signed headers of each, which prove it to anybody."""
+
+    proofs: Annotated[list[Annotated[tuple[Envelope, Envelope], Field(strict=False)]], Field(max_length=MAX_PROOFS)]
+
+
 class DomainRecord(Record):
     """One domain of the corpus, which sub-model `index` trains. It is told by peers, and never in the DHT."""
+
+    is_lasting: ClassVar[bool] = True
 
     index: Annotated[int, Field(ge=0, lt=MAX_DOMAINS)]
     domain: DomainInfo
@@ -161,6 +192,7 @@ class Signed(BaseModel):
 
 
 R = TypeVar("R", bound=Record)
+M = TypeVar("M", bound=BaseModel)
 
 
 class Opened(NamedTuple, Generic[R]):
@@ -197,6 +229,7 @@ def sign_record(identity: Identity, kind: Kind, record: Record, now: float | Non
     Raises ValueError when the record is larger than its kind may be: the writer must shorten it.
     """
     issued = time.time() if now is None else float(now)
+    record = record.model_copy(update={"protocol": PROTOCOL_VERSION, "oldest": OLDEST_PROTOCOL})
     payload = record.model_dump_json(exclude_defaults=True).encode()
     signature = identity.sign(_signed_bytes(kind, identity.peer_id, payload, issued))
     signed = Signed(
@@ -216,21 +249,26 @@ def sign_record(identity: Identity, kind: Kind, record: Record, now: float | Non
 def open_record(data: bytes, kind: Kind, model: type[R]) -> Opened[R]:
     """Check size, form and signature of a record of `kind`, and return it with its signer and time of issue.
 
-    Raises PeerError, and nothing else, whatever the bytes are. A pure function: it asks no clock.
+    Raises PeerError, and nothing else, whatever the bytes are; a ProtocolError where its signer is of a protocol that
+    this version does not understand: that it was signed by that peer, at that time, is true then. A pure function: it
+    asks no clock.
     """
-    signed = open_envelope(data)
-    if signed.kind != kind:
-        raise PeerError(f"a {signed.kind} record stands where a {kind} record should")
-    if len(data) > model.max_bytes:
-        raise PeerError(f"a {kind} record of {len(data)} bytes exceeds {model.max_bytes}")
-    content = _signed_bytes(signed.kind, signed.peer_id, signed.payload, signed.issued)
-    if not verify(signed.peer_id, signed.public_key, content, signed.signature):
-        raise PeerError(f"a {kind} record bears a wrong signature of {signed.peer_id}")
-    try:
-        record = model.model_validate_json(signed.payload)
-    except ValidationError as error:
-        raise PeerError(f"a {kind} record of {signed.peer_id} is malformed: {_first(error)}") from None
-    return Opened(record, signed.peer_id, signed.issued)
+    signed = _verified(data, kind, model.max_bytes)
+    spoken = _read(signed, Spoken)
+    if model.is_lasting:
+        check_need(spoken.oldest, f"a {kind} record of {signed.peer_id}")
+    elif reason := spoken.why_apart(f"peer {signed.peer_id}"):
+        raise ProtocolError(reason)
+    return Opened(_read(signed, model, spoken.unknown_fields), signed.peer_id, signed.issued)
+
+
+def open_place(data: bytes, kind: Kind, model: type[R]) -> Opened[R]:
+    """Check of a record what nodes of every version check alike: size, signature, and what its key follows from.
+
+    Raises PeerError. What else it says is for those to judge who read it.
+    """
+    signed = _verified(data, kind, model.max_bytes)
+    return Opened(_read(signed, model, "ignore"), signed.peer_id, signed.issued)
 
 
 def open_entry(peer_id: str, data: bytes, kind: Kind, model: type[R], key: str, latest: float) -> Opened[R]:
@@ -272,6 +310,34 @@ def open_envelope(data: bytes) -> Signed:
         return Signed.model_validate(fields)
     except ValidationError as error:
         raise PeerError(f"a record is malformed: {_first(error)}") from None
+
+
+def signer_of(data: bytes) -> str:
+    """Return who has signed a record, by its own word; nothing if it is none."""
+    try:
+        return open_envelope(data).peer_id
+    except PeerError:
+        return ""
+
+
+def _verified(data: bytes, kind: Kind, max_bytes: int) -> Signed:
+    """Return the envelope of a record of `kind` whose size and signature are right. Raises PeerError."""
+    signed = open_envelope(data)
+    if signed.kind != kind:
+        raise PeerError(f"a {signed.kind} record stands where a {kind} record should")
+    if len(data) > max_bytes:
+        raise PeerError(f"a {kind} record of {len(data)} bytes exceeds {max_bytes}")
+    content = _signed_bytes(signed.kind, signed.peer_id, signed.payload, signed.issued)
+    if not verify(signed.peer_id, signed.public_key, content, signed.signature):
+        raise PeerError(f"a {kind} record bears a wrong signature of {signed.peer_id}")
+    return signed
+
+
+def _read(signed: Signed, model: type[M], extra: Literal["ignore"] | None = None) -> M:
+    try:
+        return model.model_validate_json(signed.payload, extra=extra)
+    except ValidationError as error:
+        raise PeerError(f"a {signed.kind} record of {signed.peer_id} is malformed: {_first(error)}") from None
 
 
 def _signed_bytes(kind: str, peer_id: str, payload: bytes, issued: float) -> bytes:

@@ -1,7 +1,8 @@
 """Which records a DHT node stores and returns: only ours, each under its signer's own subkey.
 
-A reader drops a whole dictionary for one entry that its validator refuses, so nodes must never disagree: the answer is
-a pure function of the record, without a clock, a view or a version. Too old and too new is `membership.py`'s to judge.
+A reader drops a whole dictionary for one entry that its validator refuses, so nodes must never disagree, of whatever
+version they are: the answer is a pure function of the envelope and of the fields from which the key follows, without a
+clock, a view or a version. What else a record says, in which protocol and of what time, those judge who read it.
 
 Hivemind decodes before it asks a validator, and decodes extensions that lie in one another by calling itself: some
 thousand of them, in 18 kB, overflow the stack and end the process. Importing this module bounds that.
@@ -19,21 +20,21 @@ from hivemind.utils import MSGPackSerializer
 from configs.errors import PeerError
 from dht.admission import MAX_VALUE_BYTES, unvouched
 from dht.records import (
-    ExclusionRecord,
-    GroupRecord,
+    ExclusionPlace,
+    GroupPlace,
     Kind,
-    MemberRecord,
+    MemberPlace,
     Opened,
     Record,
     open_envelope,
-    open_record,
+    open_place,
 )
 
 log = logging.getLogger(__name__)
 
 MAX_NESTED = 4  # extensions in one another; the DHT's dictionaries are one, with none in it
 
-MODELS: dict[Kind, type[Any]] = {"member": MemberRecord, "group": GroupRecord, "exclusion": ExclusionRecord}
+PLACES: dict[Kind, type[Any]] = {"member": MemberPlace, "group": GroupPlace, "exclusion": ExclusionPlace}
 # What is remembered of checked entries: of each place (a key and a subkey) the newest and the one before, which
 # other nodes may still tell. Bounded by their number alone, a long run would keep thousands that nobody repeats.
 KEPT_OF_PLACE, KEPT_PLACES = 2, 4096
@@ -67,7 +68,7 @@ def check(
     tick_s: float,
     admission: str | None = None,
 ) -> Opened[Record]:
-    """Return the record that an entry of the DHT of a run holds, of one closed by `admission` if that is given.
+    """Return the place of the record that an entry of a run's DHT holds; the run is closed by `admission`, if given.
 
     Each node on the way repeats the same entries, so the last ones of each place are remembered, as they were checked.
 
@@ -101,9 +102,9 @@ def _checked(
         if invited != owner:
             raise PeerError(f"the record of {owner[:64]} comes with the invitation of {invited}")
     kind = open_envelope(data).kind
-    if kind not in MODELS:
+    if kind not in PLACES:
         raise PeerError(f"a {kind} record has no place in the DHT")
-    opened: Opened[Any] = open_record(data, kind, MODELS[kind])
+    opened: Opened[Any] = open_place(data, kind, PLACES[kind])
     if opened.peer_id != owner:
         raise PeerError(f"{opened.peer_id} wrote under the subkey of {owner[:64]}")
     if opened.record.run_id != run_id:

@@ -195,6 +195,7 @@ class Daemon:
             await self.network.serve(Answers(parts.asker.speaker), spec.run_id)
         await self.network.open_dht(self.entry.peers, spec.run_id, spec.rounds.tick_seconds)
         await parts.membership.refresh()
+        parts.outlook.check_understood()
         parts.place.url, parts.place.addresses = url, await self.network.addresses()
 
     async def train(self, has_begun: Callable[[], object], on_tick: OnTick = lambda status: None) -> None:
@@ -223,6 +224,7 @@ class Daemon:
                 on_tick(self.lookout.status())
                 self._keep_up(tick, tasks)
                 self.changes.consider(tick, tasks)
+                parts.place.taken_tick = tick
             await self._go()
             raise Left
 

@@ -13,14 +13,15 @@ from typing import Annotated, Any, ClassVar
 
 from hivemind.p2p import P2PContext
 from hivemind.p2p.servicer import ServicerBase
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from configs.clock import MAX_SKEW_S
 from configs.corpus import MAX_DOMAINS
 from configs.errors import NetworkError, PeerError, RefusedError, UsageError
 from configs.machine import NO_HINTS, Hints
 from configs.names import MAX_ADDRESSES, Address, Digest, Label, WallSeconds
-from configs.run import PROTOCOL_VERSION, RunSpec
+from configs.protocol import Spoken
+from configs.run import RunSpec
 from protocols.wire import Message, call, printable
 
 CALL_S = 15.0
@@ -31,7 +32,6 @@ MAX_TOKENIZER_BYTES = 64 << 20
 class DescribeRequest(Message):
     """«Which run is this?» Peers of every version answer it, so that they can say what divides them."""
 
-    model_config = ConfigDict(extra="ignore")
     is_for_any_protocol: ClassVar[bool] = True
 
     knows_hints: bool = False  # who does not say so would refuse an answer that has them
@@ -92,7 +92,8 @@ class Describe(ServicerBase):  # type: ignore[misc]
         members: Callable[[], Mapping[str, Sequence[str]]],
         version: str,
         hints: Hints = NO_HINTS,
-        on_asked: Callable[[str], object] = lambda peer_id: None,  # a peer may be about to join
+        # A peer may be about to join, or would like to: then why it and this one do not understand each other.
+        on_asked: Callable[[str, str], object] = lambda peer_id, apart: None,
     ) -> None:
         self._spec = spec
         self._tokenizer = tokenizer
@@ -106,7 +107,9 @@ class Describe(ServicerBase):  # type: ignore[misc]
     async def rpc_describe(self, request: DescribeRequest, context: P2PContext) -> RunDescription:
         """Answer with the run as it is now."""
         if not request.is_brief:
-            self._on_asked(str(context.remote_id))
+            peer_id = str(context.remote_id)
+            spoken = Spoken(protocol=request.protocol, oldest=request.oldest)
+            self._on_asked(peer_id, spoken.why_apart(f"peer {peer_id}, which asks to join,"))
         members = [] if request.is_brief else list(self._members().items())[:MAX_NAMED]
         return RunDescription(
             spec=self._spec.model_dump_json().encode(),
@@ -134,7 +137,8 @@ async def describe(
     """Ask a peer which run it belongs to, through a stub of `Describe`.
 
     Raises UsageError (another run than expected: names both), NetworkError (no answer, or the clocks differ by more
-    than 3 s: says by how much), PeerError (another protocol version: names both; or nonsense).
+    than 3 s: says by how much), ProtocolError (another protocol: names both, and who is to be updated), PeerError
+    (nonsense).
     """
     deadline = asyncio.get_running_loop().time() + timeout_s
     while True:
@@ -182,17 +186,11 @@ async def clock_offset(stub: Any, timeout_s: float = CALL_S, now: Callable[[], f
 
 def _checked_spec(data: bytes) -> RunSpec:
     try:
-        spec = RunSpec.model_validate_json(data)
+        return RunSpec.model_validate_json(data)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = printable(".".join(str(part) for part in problem["loc"]))
         raise PeerError(f"the peer's run spec is not valid: {where}: {problem['msg']}") from None
-    if spec.protocol != PROTOCOL_VERSION:
-        raise PeerError(
-            f"run {spec.run_id} uses protocol version {spec.protocol}, this shoal speaks {PROTOCOL_VERSION}; "
-            "install the version of shoal that the run was founded with"
-        )
-    return spec
 
 
 def _check_clock(offset_s: float, uncertainty_s: float, now: float) -> None:

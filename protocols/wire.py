@@ -27,8 +27,8 @@ from hivemind.proto.p2pd_pb2 import RPCError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from configs.content import Buffer
-from configs.errors import NetworkError, PeerError, RefusedError
-from configs.run import PROTOCOL_VERSION
+from configs.errors import NetworkError, PeerError, ProtocolError, RefusedError
+from configs.protocol import OLDEST_PROTOCOL, PROTOCOL_VERSION, Oldest, Protocol, Spoken
 from dht.gate import refusal
 from dht.p2pd import FAILURES
 
@@ -41,6 +41,9 @@ LINGER_S = 120.0  # that a sender waits at most for the reader to close
 class Message(BaseModel):
     """One thing that a peer says to another: typed, immutable, bounded, and nothing unknown in it.
 
+    Which protocols understand each other, and that unknown fields of a later one are passed over, `configs/protocol.py`
+    says.
+
     Values have exactly the annotated type. msgpack knows no tuples: annotate a pair that travels as
     `Annotated[tuple[int, str], Field(strict=False)]`.
     """
@@ -48,9 +51,10 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_bytes: ClassVar[int] = MAX_MESSAGE_BYTES  # at most 3 MiB: p2pd refuses 4 MiB
-    is_for_any_protocol: ClassVar[bool] = False  # for the message by which peers find out their versions
+    is_for_any_protocol: ClassVar[bool] = False  # for the messages by which peers find out their versions
 
-    protocol: int = PROTOCOL_VERSION
+    protocol: Protocol = PROTOCOL_VERSION
+    oldest: Oldest = OLDEST_PROTOCOL  # that its writer still speaks
 
     def SerializeToString(self) -> bytes:
         """Return the message as msgpack. Raises ValueError if it is longer than any peer would accept."""
@@ -71,14 +75,11 @@ class Message(BaseModel):
             raise PeerError(f"{name} is not msgpack") from None
         if not isinstance(fields, dict):
             raise PeerError(f"{name} is not a map")
-        version = fields.get("protocol")
-        if version != PROTOCOL_VERSION and not cls.is_for_any_protocol:
-            raise PeerError(
-                f"{name} is of protocol version {printable(version)}, this peer speaks {PROTOCOL_VERSION}; "
-                "install the same version of shoal on both"
-            )
         try:
-            return cls.model_validate(fields)
+            spoken = Spoken.model_validate(fields)
+            if not cls.is_for_any_protocol and (reason := spoken.why_apart("the other peer")):
+                raise ProtocolError(reason)
+            return cls.model_validate(fields, extra="ignore" if cls.is_for_any_protocol else spoken.unknown_fields)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = printable(".".join(str(part) for part in problem["loc"]))

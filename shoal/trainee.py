@@ -131,6 +131,16 @@ class Trainee:
         self._began = self._told_at = 0.0  # the step under way; the last one that was told
         self._told_tokens = 0
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it trains, or could: what trains is the caller's own program."""
+        return True
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a step was told of; none while the caller's loop is not in the midst of one."""
+        return time.monotonic() - self._told_at if self._is_held else 0.0
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
         """Hold nothing: what trains is the caller's."""

@@ -2,6 +2,7 @@
 
 import math
 
+from peer.http.health import Pulse
 from peer.http.status import BlockStatus, DigestMark, PeerStatus, Status
 
 STARTED = 1_700_000_000.0 - 780
@@ -65,3 +66,8 @@ def example(index: int = 0) -> Status:
             "worker restarted: out of memory",
         ],
     )
+
+
+async def pulse() -> Pulse:
+    """Return the pulse of a peer that is well."""
+    return Pulse(taken_tick=412, is_worker_up=True, silent_s=0.2, step_s=0.1, free_bytes=1 << 40, needed_bytes=1 << 20)

@@ -33,9 +33,10 @@ FILES = {
     "domains": "domains.bin",
     "counters": "peer.json",
 }
-# A peer of another protocol: the same program, which believes that it is of another version.
+# A peer of another protocol: the same program, which believes that it is of a later one, and speaks no other.
 OTHER_VERSION = (
-    "import sys, configs.run as run; run.PROTOCOL_VERSION += 1; from peer.__main__ import main; sys.exit(main())"
+    "import sys, configs.protocol as protocol; protocol.PROTOCOL_VERSION += 1; "
+    "protocol.OLDEST_PROTOCOL = protocol.PROTOCOL_VERSION; from peer.__main__ import main; sys.exit(main())"
 )
 
 

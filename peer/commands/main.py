@@ -53,11 +53,16 @@ _UserMistake: type[Any] = typer.BadParameter.__bases__[0]  # click's UsageError,
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and the protocol.", is_eager=True)
+    ] = False,
 ) -> None:
     logs.configure("warning")
     if version:
+        from configs.protocol import OLDEST_PROTOCOL, PROTOCOL_VERSION, Spoken
+
         print(f"shoal {__version__}")
+        print(f"protocol {Spoken(protocol=PROTOCOL_VERSION, oldest=OLDEST_PROTOCOL)}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())

@@ -9,7 +9,7 @@ from typing import TypeVar
 from configs.clock import since_boot
 from configs.errors import NetworkError
 from configs.machine import PeerConfig
-from configs.run import PROTOCOL_VERSION
+from configs.protocol import PROTOCOL_VERSION
 from peer import __version__
 from peer.doctor import machine as look
 from peer.doctor.facts import Daemon, Facts, Machine, Measured, Outside, Unknown

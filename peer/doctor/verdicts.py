@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from configs.clock import MAX_SKEW_S
+from configs.protocol import UPDATE
 from configs.run import RunSpec
 from dht.addresses import is_internet
 from dht.streams import DESCRIPTORS, MAX_STREAMS
@@ -76,11 +77,8 @@ def versions(machine: Machine, outside: Outside) -> Check:
     found = outside.description
     if isinstance(found, Unknown):
         if isinstance(found, OtherVersion):
-            return Check("versions", "no", f"{own}; {found.why}", "install the version that the run was founded with")
+            return Check("versions", "no", f"{own}; {found.why}", f"update the older of the two: {UPDATE}")
         return Check("versions", "not checked", f"{own}; {found.why or _why(outside)}")
-    if found.spec.protocol != machine.protocol:
-        said = f"{own}; the run uses protocol {found.spec.protocol}"
-        return Check("versions", "no", said, "install the version of shoal that the run was founded with")
     return Check("versions", "yes", f"{own}; the peer has {found.version}")
 
 

@@ -53,7 +53,10 @@ PATHS = (
         method="GET", path="/share", gives="what this machine gives and takes; null: not known yet", model="Share"
     ),
     Documented(method="GET", path="/metrics", gives="the status as Prometheus metrics, as text"),
-    Documented(method="GET", path="/health", gives="whether the daemon is well"),
+    Documented(method="GET", path="/live", gives="that the daemon answers; a restart is the remedy where it does not"),
+    Documented(
+        method="GET", path="/health", gives="whether the peer does what it is there for; 503 if not", model="Health"
+    ),
     Documented(method="GET", path="/paths", gives="this table", model="Paths"),
     Documented(
         method="POST",

@@ -63,6 +63,7 @@ class PeerStatus(BaseModel):
     bytes_in: int = 0
     bytes_out: int = 0
     seen_tick: int = 0
+    protocol: int = 0  # that it speaks; 0: that is not known
     link: str = ""  # how this daemon is connected with it: direct, relayed, or not at all
     why: str = ""  # it is not seen, or cannot be talked to, as far as that is known; nothing where all is well
     digests: dict[str, list[DigestMark]] = {}  # block → the last five
@@ -84,6 +85,7 @@ class Status(BaseModel):
     """Everything that `shoal status --json` prints."""
 
     version: str
+    protocol: int = 0  # that this version of shoal speaks
     peer_id: str
     run_id: str
     run_name: str

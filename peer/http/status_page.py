@@ -1,8 +1,8 @@
 """The daemon's HTTP server: the page, its figures as JSON, metrics, and the few things that this machine may ask of it.
 
 How a server listens, and whom it answers at all, is `server.py`'s; every path stands in `paths.py`. Actions are taken
-only as JSON (which no foreign page can send), only from this machine, and never from another site. Looking never
-changes anything.
+only as JSON (which no foreign page can send), only from this machine or with the daemon's token, and never from another
+site. Looking never changes anything.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hmac import compare_digest
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp
 from configs.errors import ShoalError
 from configs.machine import PeerConfig
 from peer.http import metrics
+from peer.http.health import Pulse, health_of
 from peer.http.history import AnswersHistory, Curves, Rounds, Share
 from peer.http.page_files import INDEX, PageFile, index, load_page
 from peer.http.paths import PATHS, Handler, Paths, routes_of
@@ -57,6 +59,7 @@ class Shown:
     """
 
     status: Callable[[], Status]
+    pulse: Callable[[], Awaitable[Pulse]]
     curves: Callable[[], Curves] = Curves
     rounds: Callable[[str | None, int | None, int], Rounds] = lambda block, before, limit: Rounds(rounds=[])
     answers: Callable[[], AnswersHistory] = AnswersHistory
@@ -80,7 +83,7 @@ async def open_http(config: PeerConfig, shown: Shown, actions: Actions) -> Async
         "add it to peer.allowed_hosts",
     )
     stream = Stream(shown.status)
-    app = _application(shown, actions, stream)
+    app = _application(shown, actions, stream, config.status_token)
     async with open_server(app, place, bind(place), config.allowed_hosts) as url:
         try:
             yield url
@@ -88,7 +91,7 @@ async def open_http(config: PeerConfig, shown: Shown, actions: Actions) -> Async
             stream.close()
 
 
-def _application(shown: Shown, actions: Actions, stream: Stream) -> Starlette:
+def _application(shown: Shown, actions: Actions, stream: Stream, token: str) -> Starlette:
     files = load_page()
     playground = None if shown.ask is None else Playground(shown.ask)
 
@@ -98,9 +101,12 @@ def _application(shown: Shown, actions: Actions, stream: Stream) -> Starlette:
     async def scrape(request: Request) -> Response:
         return Response(metrics.render(shown.status()), headers={"Content-Type": metrics.CONTENT_TYPE})
 
+    async def live(request: Request) -> Response:
+        return JSONResponse({"is_live": True})
+
     async def health(request: Request) -> Response:
-        snapshot = shown.status()
-        return JSONResponse({"is_healthy": True, "state": snapshot.state, "tick": snapshot.tick})
+        found = health_of(shown.status(), await shown.pulse())
+        return JSONResponse(found.model_dump(), status_code=200 if found.is_healthy else 503)
 
     async def stream_of(request: Request) -> ASGIApp:
         return stream.answer
@@ -114,7 +120,7 @@ def _application(shown: Shown, actions: Actions, stream: Stream) -> Starlette:
         )
 
     async def ask(request: Request) -> Response:
-        if (reason := _reason_against(request)) is not None:
+        if (reason := _reason_against(request, token)) is not None:
             return refuse(403, reason)
         if playground is None:
             return refuse(409, "this peer asks nobody; ask from a terminal: shoal ask ADDR PROMPT")
@@ -131,12 +137,13 @@ def _application(shown: Shown, actions: Actions, stream: Stream) -> Starlette:
         ("GET", "/answers"): _giving(shown.answers),
         ("GET", "/share"): share,
         ("GET", "/metrics"): scrape,
+        ("GET", "/live"): live,
         ("GET", "/health"): health,
         ("GET", "/paths"): _giving(lambda: Paths(paths=list(PATHS))),
         ("POST", "/ask"): ask,
     }
     for name in ("leave", "pause", "resume", "revocations"):
-        handlers["POST", f"/{name}"] = _acting(name, getattr(actions, name))
+        handlers["POST", f"/{name}"] = _acting(name, getattr(actions, name), token)
     page = [Route(f"/{name}", _sending(file)) for name, file in files.items() if name != INDEX]
     return Starlette(routes=[*routes_of(handlers), *page])
 
@@ -181,9 +188,9 @@ def _rounds_at(shown: Shown) -> Handler:
     return rounds_at
 
 
-def _acting(name: str, action: Action) -> Handler:
+def _acting(name: str, action: Action, token: str) -> Handler:
     async def act(request: Request) -> Response:
-        if (reason := _reason_against(request)) is not None:
+        if (reason := _reason_against(request, token)) is not None:
             return refuse(403, reason)
         log.info("asked for: %s", name)
         try:
@@ -206,13 +213,22 @@ def _whole(text: str | None, most: int) -> int | None:
     return number if 1 <= (number := int(text)) <= most else None
 
 
-def _reason_against(request: Request) -> str | None:
+def _reason_against(request: Request, token: str) -> str | None:
     """Say why an action is refused, or return None."""
     client = request.client.host if request.client else ""
-    if not is_loopback(client):
-        return "actions are taken only from the daemon's own machine; run the command there"
+    if not is_loopback(client) and not _has_token(request, token):
+        return (
+            "actions are taken only from the daemon's own machine, or with its token (peer.status_token); run the "
+            "command there"
+        )
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         return "an action is sent as application/json"
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return "another site may not ask for this"
     return None
+
+
+def _has_token(request: Request, token: str) -> bool:
+    """Return whether the request brings the daemon's token, if there is one."""
+    scheme, _, said = request.headers.get("authorization", "").partition(" ")
+    return bool(token) and scheme.lower() == "bearer" and compare_digest(said.encode(), token.encode())

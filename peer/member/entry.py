@@ -15,6 +15,7 @@ from configs.errors import (
     DataError,
     NetworkError,
     PeerError,
+    ProtocolError,
     RefusedError,
     ShoalError,
     StateError,
@@ -25,11 +26,13 @@ from configs.kept import spell
 from configs.load import Settings
 from configs.machine import NO_HINTS, Hints, PeerConfig
 from configs.run import AdapterSpec, ModelSpec, OriginSpec, RunPlan, RunSpec
+from configs.state_format import check_format, write_format
 from dht.address_book import AddressBook
 from dht.admission import HOW_TO_JOIN
 from dht.identity import Identity
 from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
+from peer import __version__
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
 from peer.member.library import Library, match, tokenizer_from
 from peer.train.origin import keep_files, read_files
@@ -73,6 +76,7 @@ class Entry:
 
     def save(self, state_dir: Path) -> None:
         """Make `state_dir` this run's. Raises StateError."""
+        write_format(state_dir, __version__)
         write_file(state_dir / RUN_FILE, self.spec.model_dump_json(indent=1).encode())
         framed = b"".join(len(record).to_bytes(4, "big") + record for record in self.domain_records)
         write_file(state_dir / DOMAINS_FILE, framed)
@@ -332,8 +336,12 @@ def read_domains(records: Sequence[bytes], spec: RunSpec) -> list[DomainInfo]:
 
 
 def saved_spec(state_dir: Path) -> RunSpec | None:
-    """Return the run that a state directory belongs to, or None. Raises StateError if it is damaged."""
-    return read_model(state_dir / RUN_FILE, RunSpec, OF_NO_RUN)
+    """Return the run that a state directory belongs to, or None. Raises StateError: damaged, or of a later version."""
+    check_format(state_dir)
+    try:
+        return read_model(state_dir / RUN_FILE, RunSpec, OF_NO_RUN)
+    except ProtocolError as error:
+        raise StateError(f"{state_dir / RUN_FILE}: {error}") from None
 
 
 def saved_records(state_dir: Path) -> tuple[bytes, ...]:

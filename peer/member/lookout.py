@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dht.membership import TWIN
+from peer.http.health import Pulse
 from peer.http.status import Coverage, Finding, Status
 from peer.member import clocks, diagnosis
 from peer.member.clocks import Clocks
@@ -21,7 +22,7 @@ from peer.member.invited import end_of_invitation
 from peer.member.report import Parts, status_of
 from peer.member.rounds import RoundEnd
 from peer.member.turns import TURN_TICKS
-from peer.member.vitals import LEAST_MEMORY_BYTES, needed_disk_bytes
+from peer.member.vitals import LEAST_MEMORY_BYTES, STATE_VALUES, free_of, needed_disk_bytes
 from peer.member.watch import FREE_S
 from peer.train.partition import COMMON
 from peer.workers.supervisor import Event
@@ -95,6 +96,22 @@ class Lookout:
         findings = self.findings()
         status = status_of(self._parts, [finding.line() for finding in findings])
         return status.model_copy(update={"findings": findings, "coverage": self._coverage()})
+
+    async def pulse(self) -> Pulse:
+        """Return what this peer's health depends on beside its status."""
+        parts = self._parts
+        values = sum(replica.state.phi.numel() for replica in parts.session.replicas.values())
+        alone = self.company.present
+        troubles = alone.line() if alone else "", *parts.activity.watch.present, parts.facts.clock.warning()
+        return Pulse(
+            taken_tick=parts.place.taken_tick,
+            is_worker_up=parts.session.workers.is_up,
+            silent_s=parts.session.workers.silent_s,
+            step_s=parts.session.progress.usual_step_s,
+            free_bytes=await asyncio.to_thread(free_of, parts.facts.config.state_dir),
+            needed_bytes=STATE_VALUES * values,
+            troubles=tuple(text for text in troubles if text),
+        )
 
     def findings(self) -> list[Finding]:
         """Return what is wrong, the severe things first."""

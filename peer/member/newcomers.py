@@ -3,8 +3,11 @@
 A step without others leaves no offer by which a newcomer could follow: it would download the whole state once more.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 ARRIVE_S = 30.0  # from a newcomer's last question until it counts in the groups; on a busy core it starts that slowly
 ARRIVE_TICKS = 4  # the same where ticks are long: its record is written at one and acts two later
@@ -20,10 +23,16 @@ class Newcomers:
     def __init__(self, now: Callable[[], float], tick_s: float, is_member: Callable[[str], bool]) -> None:
         self._now, self._is_member = now, is_member
         self._arrive_s = max(ARRIVE_S, ARRIVE_TICKS * tick_s)
+        self._told: list[str] = []  # why peers could not join: each is said once
         self._until: OrderedDict[str, float] = OrderedDict()  # newcomer → when it is waited for no more
 
-    def asked(self, peer_id: str) -> None:
-        """Note that a peer has asked for the run."""
+    def asked(self, peer_id: str, apart: str = "") -> None:
+        """Note that a peer has asked for the run, or, if it is `apart` and cannot join, say why."""
+        if apart:
+            if apart not in self._told:
+                log.warning("%s", apart)
+                self._told = [*self._told, apart][-MAX_EXPECTED:]
+            return
         self._until[peer_id] = self._now() + self._arrive_s
         self._until.move_to_end(peer_id)
         if len(self._until) > MAX_EXPECTED:

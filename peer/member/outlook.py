@@ -7,6 +7,7 @@ from dht.addresses import distance
 from dht.membership import ACT_TICKS, Membership
 from peer.block.store import BlockStore
 from peer.member.facts import Facts
+from peer.member.unseen import check_understood
 from peer.train.inner import Schedule
 from peer.train.partition import COMMON, TRUNK
 
@@ -39,6 +40,12 @@ class Outlook:
         """Return where the members are, for those who join: those first of whom there is more than a record."""
         known = sorted(self._membership.known().items(), key=lambda item: not self._membership.knows(item[0]))
         return {peer: list(m.record.addresses) for peer, m in known if not m.record.is_leaving}
+
+    def check_understood(self) -> None:
+        """Raise ProtocolError, with the remedy, if this peer is of a version that none of the others understands."""
+        apart = {peer: why for peer, why in self._membership.apart().items() if self._membership.knows(peer)}
+        understood = {*self._membership.known_members(self._facts.clock.tick())} - {self._facts.me}
+        check_understood(apart, understood)
 
     def acting_tick(self) -> int:
         """Return the tick at which what is published now will act."""

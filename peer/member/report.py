@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from configs.protocol import PROTOCOL_VERSION
 from dht.admission import Admission
 from dht.membership import Member, Membership
 from dht.records import Report
@@ -34,6 +35,7 @@ from protocols.sealing import Mark
 from protocols.traffic import Traffic
 
 SHOWN_DIGESTS = 5  # the last ones of each block that a record carries
+SAVED_VALUE_BYTES = 16  # of the disk for each parameter: the new state and what is owed, beside the old ones
 INVITATION = "INVITATION"  # stands in the join line of a closed run for what `shoal invite` puts there
 SILENT = "silent"  # the state of a peer whose record was not renewed in time: it died, or cannot be reached
 
@@ -44,6 +46,7 @@ class Place:
 
     addresses: list[str] = field(default_factory=list)
     url: str = ""
+    taken_tick: int = 0  # the last one that the daemon has gone through
     started_at: float = field(default_factory=time.time)
 
 
@@ -90,6 +93,7 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
     peers = _peers(parts, tick)
     return Status(
         version=__version__,
+        protocol=PROTOCOL_VERSION,
         peer_id=facts.me,
         run_id=facts.spec.run_id,
         run_name=facts.spec.name,
@@ -206,17 +210,22 @@ def greeting(parts: Parts, clock: str) -> list[str]:
 
 
 def _peers(parts: Parts, tick: int) -> list[PeerStatus]:
-    me, present = parts.facts.me, parts.membership.members(tick)
+    me, present, apart = parts.facts.me, parts.membership.members(tick), parts.membership.apart()
     others = []
     for peer, member in sorted(parts.membership.known().items()):
         if peer == me or member.record.is_leaving:
             continue
         is_present, (link, failure) = peer in present, parts.membership.link(peer)
         silent_s = parts.facts.clock.now() - member.issued
-        why = why_unseen(Trace(is_present, bool(link), bool(member.record.addresses), silent_s, failure))
+        trace = Trace(is_present, bool(link), bool(member.record.addresses), silent_s, failure, apart.get(peer, ""))
+        why = why_unseen(trace)
         shown = peer_status(peer, member.record.report, member.issued_tick, is_present=is_present)
-        others.append(shown.model_copy(update={"why": why, "link": link}))
-    return [peer_status(me, report_of(parts), tick), *others]
+        protocol = member.record.protocol if peer not in apart else 0
+        others.append(shown.model_copy(update={"why": why, "link": link, "protocol": protocol}))
+    own = peer_status(me, report_of(parts), tick).model_copy(update={"protocol": PROTOCOL_VERSION})
+    unread = [PeerStatus(peer_id=peer, state=SILENT, why=why) for peer, why in sorted(apart.items())]
+    shown_already = {each.peer_id for each in others}
+    return [own, *others, *(each for each in unread if each.peer_id not in shown_already)]
 
 
 def _block(parts: Parts, block: str, tick: int) -> BlockStatus:

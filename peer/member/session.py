@@ -44,7 +44,7 @@ class Session:
     ) -> None:
         self.sub_model = ""
         self.replicas: dict[str, Replica] = store.replicas
-        self._spec, self._me, self._workers, self._store = spec, me, workers, store
+        self._spec, self._me, self.workers, self._store = spec, me, workers, store
         self.privacy = privacy
         self._strategy = Strategy.of(spec.strategy, 1)
         self._library: Library | None = None
@@ -75,22 +75,22 @@ class Session:
             self._domain = library.domain_name(strategy.domain(sub_model))
             for block in self._layout.blocks:
                 replica = self.replicas[block]
-                await unbroken(self._put, self._workers.anchor, block, replica.state.phi)
+                await unbroken(self._put, self.workers.anchor, block, replica.state.phi)
                 self._before[block] = max(replica.tokens, replica.state.ages.get(self._me, 0))
             sources = library.sources(strategy, sub_model)
-            await self._workers.load(strategy, sub_model, sources, self._ages(self._layout.blocks))
+            await self.workers.load(strategy, sub_model, sources, self._ages(self._layout.blocks))
             if not self._is_paused:
-                await self._workers.resume()
+                await self.workers.resume()
 
     @property
     def progress(self) -> Progress:
         """How the training goes."""
-        return self._workers.progress
+        return self.workers.progress
 
     async def refresh_sources(self) -> None:
         """Sample from all the text that lies here by now."""
         if self._library is not None and self.sub_model:
-            await self._workers.set_sources(self._library.sources(self._strategy, self.sub_model))
+            await self.workers.set_sources(self._library.sources(self._strategy, self.sub_model))
 
     async def take_snapshots(self, blocks: Sequence[str]) -> Snapshots:
         """Copy θ of `blocks` out at their round's end; the worker goes on at once."""
@@ -106,11 +106,11 @@ class Session:
         async with self._lock:
             if block not in self._layout.blocks or block not in self.replicas:
                 return
-            has_snapshot = is_step and snapshots.epoch == self._workers.epoch
+            has_snapshot = is_step and snapshots.epoch == self.workers.epoch
             base = snapshots.thetas[block] if has_snapshot else before.phi
-            await unbroken(self._put, self._workers.snapshot, block, base)
-            await unbroken(self._put, self._workers.anchor, block, self.replicas[block].state.phi)
-            await self._workers.apply(self._ages([block]))
+            await unbroken(self._put, self.workers.snapshot, block, base)
+            await unbroken(self._put, self.workers.anchor, block, self.replicas[block].state.phi)
+            await self.workers.apply(self._ages([block]))
 
     async def held_out_losses(self) -> dict[str, float]:
         """Return the loss on held-out text of each domain of the sub-model, as far as it lies here; training waits."""
@@ -121,7 +121,7 @@ class Session:
         if not held_out:
             return {}
         windows = inner.batch_tokens // self._spec.model.context_length
-        losses = await self._workers.score(list(held_out.values()), windows)
+        losses = await self.workers.score(list(held_out.values()), windows)
         return dict(zip(held_out, losses, strict=True)) if self.sub_model == sub_model else {}
 
     def states(self) -> list[OuterState]:
@@ -132,13 +132,13 @@ class Session:
         """Stop training until `resume`, also that of sub-models to come; the state stays where it is."""
         self._is_paused = True
         if self.sub_model:
-            await self._workers.pause()
+            await self.workers.pause()
 
     async def resume(self) -> None:
         """Go on training."""
         self._is_paused = False
         if self.sub_model:
-            await self._workers.resume()
+            await self.workers.resume()
 
     async def stop(self) -> None:
         """Stop training; what was learnt since the last round goes into the residuals, to be sent later.
@@ -151,13 +151,13 @@ class Session:
             self._is_put_off = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_S):
-                    await self._workers.pause()
+                    await self.workers.pause()
             snapshots = await self._take(self._layout.blocks)
             for block in self._layout.blocks:
                 work = snapshots.works[block]
                 await unbroken(self.replicas[block].put_off, work.theta, work.tokens)
                 # A rank that dies while all is put away comes back with this work.
-                await unbroken(self._put, self._workers.anchor, block, snapshots.thetas[block])
+                await unbroken(self._put, self.workers.anchor, block, snapshots.thetas[block])
 
     async def save(self, replica: Replica) -> None:
         """Store a replica's state."""
@@ -174,8 +174,8 @@ class Session:
             del self.replicas[block]
 
     async def _take(self, blocks: Sequence[str]) -> Snapshots:
-        snapshot = await self._workers.take_snapshot()
-        epoch = self._workers.epoch
+        snapshot = await self.workers.take_snapshot()
+        epoch = self.workers.epoch
         thetas = await asyncio.to_thread(lambda: {block: self._read(block) for block in blocks})
         released = await asyncio.to_thread(self._released, thetas)
         works = {
@@ -191,7 +191,7 @@ class Session:
 
     def _read(self, block: str) -> Tensor:
         """Copy a block out of the snapshot. In a thread: the loop has others to answer."""
-        return unwritten(self._layout.block_size(block)).copy_(self._workers.snapshot[self._layout.span(block)])
+        return unwritten(self._layout.block_size(block)).copy_(self.workers.snapshot[self._layout.span(block)])
 
     def _put(self, flat: Tensor, block: str, values: Tensor) -> None:
         """Copy a block into one of the shared buffers. In a thread, as above."""

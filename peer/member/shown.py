@@ -22,6 +22,7 @@ def shown_of(parts: Parts, lookout: Lookout, dht_bytes: Callable[[], tuple[int, 
 
     return Shown(
         status=lookout.status,
+        pulse=lookout.pulse,
         curves=lambda: parts.learning.curves,
         rounds=parts.timeline.rounds,
         answers=lambda: parts.prompts.history,

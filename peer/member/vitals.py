@@ -56,11 +56,16 @@ class Looker:
         disk_bytes = self.vitals.disk_bytes
         if self._looked_s >= self._walked_s + FOLDER_S:
             self._walked_s, disk_bytes = self._looked_s, size_of(self._state_dir)
-        free = None
-        with suppress(OSError):
-            found = os.statvfs(self._state_dir)
-            free = found.f_bavail * found.f_frsize
-        self.vitals = Vitals(free, disk_bytes, free_bytes(torch.device("cpu")), memory_of_family())
+        self.vitals = Vitals(free_of(self._state_dir), disk_bytes, free_bytes(torch.device("cpu")), memory_of_family())
+
+
+def free_of(folder: Path) -> int | None:
+    """Return what is free on the disk of a folder; None if it cannot be looked at."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def size_of(folder: Path) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -118,6 +119,17 @@ class Workers:
         self._is_paused = False
         self._ledger = TokenLedger()  # of rank 0, by what it tells
         self._supervision: asyncio.Task[None] | None = None
+        self._stepped_at = time.monotonic()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the ranks answer, as far as is known: they have begun, and none has ended since."""
+        return self._ready.is_set() and self._failure is None
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a step was told of, or training was begun."""
+        return time.monotonic() - self._stepped_at
 
     @property
     def temporary(self) -> list[Path]:
@@ -167,7 +179,7 @@ class Workers:
 
         `position`: inner steps of the data to leave out; None goes on from where this peer is. Raises DataError.
         """
-        self._ledger = TokenLedger()
+        self._ledger, self._stepped_at = TokenLedger(), time.monotonic()
         begun_at = self.progress.position if position is None else position
         self.progress = replace(self.progress, tokens=0, position=begun_at)
         loaded = self._loaded = Load(
@@ -218,7 +230,7 @@ class Workers:
 
     async def resume(self) -> None:
         """Go on training."""
-        self._is_paused = False
+        self._is_paused, self._stepped_at = False, time.monotonic()
         await self._ask(Resume())
 
     async def close(self) -> None:
@@ -322,7 +334,7 @@ class Workers:
             await ask_all(ranks, Pause(), self._patience_s)
         if self._loaded is None:
             return
-        place = self._place(self._loaded.place.ages)
+        place, self._stepped_at = self._place(self._loaded.place.ages), time.monotonic()
         self._loaded = self._loaded.model_copy(update={"place": place})
         try:
             await ask_all(ranks, self._loaded, self._patience_s)
@@ -346,7 +358,7 @@ class Workers:
                 rank.answered(message)
             case Stepped():
                 self._ledger.trained(message.tokens - self._ledger.tokens)
-                self.progress = self.progress.stepped(message)
+                self.progress, self._stepped_at = self.progress.stepped(message), time.monotonic()
             case Ready():
                 self.micro_batch = message.micro_batch
                 rank.ready.set()

@@ -33,6 +33,14 @@ class Trainer(Protocol):
     on_event: Callable[[Event], None]
 
     @property
+    def is_up(self) -> bool:
+        """Whether it trains, or could, as far as is known."""
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a step was told of, or training was begun."""
+
+    @property
     def temporary(self) -> list[Path]:
         """The folders that are removed in the end, but by nobody if this process is killed."""
 

@@ -16,10 +16,11 @@ from status_example import PEERS, example
 from benchmarks.patience import HANG_S
 from configs.errors import StateError
 from configs.machine import PeerConfig
+from configs.protocol import PROTOCOL_VERSION
 from peer import __version__
 from peer.commands.main import main
 from peer.http.local import announce_daemon, hold_state_dir
-from peer.http.status_page import Actions, open_http
+from peer.http.status_page import Actions, Shown, open_http
 
 SHOAL = [sys.executable, "-m", "peer"]
 ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
@@ -54,7 +55,9 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
             asked.append("revocations")
 
         with hold_state_dir(state_dir):
-            async with open_http(PeerConfig(), example, Actions(leave, pause, resume, revocations)) as url:
+            async with open_http(
+                PeerConfig(), Shown(example, pulse), Actions(leave, pause, resume, revocations)
+            ) as url:
                 announce_daemon(state_dir, url, PEERS[0])
                 ends.append((asyncio.get_running_loop(), leaving))
                 ready.set()
@@ -172,7 +175,7 @@ def test_without_a_daemon_the_code_is_1(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"shoal {__version__}\n"
+    assert capsys.readouterr().out == f"shoal {__version__}\nprotocol {PROTOCOL_VERSION}\n"
     for arguments in ([], ["--help"]):
         assert main(arguments) == 0
         shown = capsys.readouterr().out
@@ -283,4 +286,4 @@ def test_a_closed_pipe_is_no_bug(tmp_path: Path) -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    assert run("--version").stdout == f"shoal {__version__}\n"
+    assert run("--version").stdout == f"shoal {__version__}\nprotocol {PROTOCOL_VERSION}\n"

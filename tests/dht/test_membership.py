@@ -341,6 +341,43 @@ def test_a_record_from_the_future_is_not_believed(
     uvloop.run(main())
 
 
+def test_a_member_of_another_protocol_counts_for_nothing_and_is_named_until_it_is_updated(
+    identity_paths: list[Path], run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        ahead_s = [0.0]
+        clock = Clock(time.time() - 100.0, 1.0, lambda: time.time() + ahead_s[0])
+        async with (
+            open_network(identity_paths[0], host="127.0.0.1") as one,
+            open_network(identity_paths[1], host="127.0.0.1") as two,
+        ):
+            await one.open_dht([], run_id, TICK_S)
+            await two.open_dht(await two.connect(await one.addresses()), run_id, TICK_S)
+            here, there = (Membership(n, run_id, clock, AddressBook(tmp_path / n.peer_id)) for n in (one, two))
+
+            async def publish(protocol: int, oldest: int) -> None:
+                with monkeypatch.context() as patch:
+                    patch.setattr("dht.records.PROTOCOL_VERSION", protocol)
+                    patch.setattr("dht.records.OLDEST_PROTOCOL", oldest)
+                    assert await there.publish(MemberRecord(run_id=run_id, holdings={"model": (0, 1000)}))
+                await here.refresh()
+
+            await publish(3, 3)
+            said = f"peer {two.peer_id} speaks protocol 3, this peer speaks 1: update this one"
+            assert here.apart()[two.peer_id].startswith(said)
+            tick = clock.tick() + ACT_TICKS
+            assert here.record(two.peer_id) is None and here.view("model", tick) == ()
+            await publish(3, 1)
+            assert here.apart() == {} and here.record(two.peer_id) is not None
+            assert here.view("model", tick) == (two.peer_id,)
+            await publish(3, 3)
+            assert two.peer_id in here.apart()
+            ahead_s[0] = MemberRecord.lifetime_s(1.0) + 1.0
+            assert here.apart() == {}  # it is gone
+
+    uvloop.run(main())
+
+
 def test_peers_that_have_lost_each_other_as_neighbours_meet_again_over_the_connection_that_is_left(
     identity_paths: list[Path], run_id: str, tmp_path: Path
 ) -> None:

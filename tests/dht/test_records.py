@@ -1,16 +1,19 @@
 import random
+from collections.abc import Callable
 
 import msgpack
 import pytest
 from pydantic import ValidationError
 
 from configs.corpus import DomainInfo, ShardInfo
-from configs.errors import PeerError
+from configs.errors import PeerError, ProtocolError
+from configs.protocol import PROTOCOL_VERSION
 from dht.identity import Identity
 from dht.records import (
     DomainRecord,
     GroupRecord,
     MemberRecord,
+    Record,
     Report,
     group_key,
     member_key,
@@ -76,6 +79,57 @@ def test_any_changed_byte_is_noticed(identities: list[Identity], run_id: str) ->
         changed[at] ^= 1
         with pytest.raises(PeerError):
             open_record(bytes(changed), "member", MemberRecord)
+
+
+@pytest.fixture
+def sign(monkeypatch: pytest.MonkeyPatch, identities: list[Identity], run_id: str) -> Callable[..., bytes]:
+    """Return what signs a member's record as another version of Shoal does, with `more` in it."""
+
+    def sign(protocol: int, oldest: int, model: type[Record] = MemberRecord, **more: object) -> bytes:
+        class Later(model):  # type: ignore[valid-type,misc]
+            a_new_key: dict[str, int] | None = None
+
+        with monkeypatch.context() as patch:
+            patch.setattr("dht.records.PROTOCOL_VERSION", protocol)
+            patch.setattr("dht.records.OLDEST_PROTOCOL", oldest)
+            kind = "member" if model is MemberRecord else "domain"
+            fields = more if model is MemberRecord else domain(run_id).model_dump() | more
+            return sign_record(identities[0], kind, Later(**{"run_id": run_id, **fields}), 5.0)
+
+    return sign
+
+
+def test_what_a_later_protocol_adds_to_a_record_is_passed_over_and_nothing_else(sign: Callable[..., bytes]) -> None:
+    def opened(*version: int, **more: object) -> MemberRecord:
+        return open_record(sign(*version, **more), "member", MemberRecord).record
+
+    assert opened(PROTOCOL_VERSION + 1, 1, sub_model="m", a_new_key={"x": 1}).sub_model == "m"
+    assert opened(PROTOCOL_VERSION + 1, PROTOCOL_VERSION).protocol == PROTOCOL_VERSION + 1
+    with pytest.raises(PeerError, match="a_new_key: Extra inputs"):
+        opened(PROTOCOL_VERSION, 1, a_new_key={"x": 1})
+    with pytest.raises(ProtocolError, match=r"speaks protocol 2 to 3, this peer speaks 1: update this one"):
+        opened(PROTOCOL_VERSION + 2, PROTOCOL_VERSION + 1)
+    with pytest.raises(PeerError, match="oldest 2 is later than protocol 1"):
+        opened(1, 2)
+
+
+def test_what_an_earlier_protocol_says_is_read_as_long_as_it_is_spoken(
+    sign: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, lasting = sign(1, 1), sign(1, 1, DomainRecord)
+    monkeypatch.setattr("configs.protocol.PROTOCOL_VERSION", 3)
+    assert open_record(old, "member", MemberRecord).record.protocol == 1
+    monkeypatch.setattr("configs.protocol.OLDEST_PROTOCOL", 2)
+    with pytest.raises(ProtocolError, match=r"speaks protocol 1, this peer speaks 2 to 3: update that one"):
+        open_record(old, "member", MemberRecord)
+    assert open_record(lasting, "domain", DomainRecord)  # nobody needs to talk to who wrote it
+    with pytest.raises(ProtocolError, match=r"speaks protocol 3, .* needs 4: pip install -U shoal"):
+        open_record(sign(4, 4, DomainRecord), "domain", DomainRecord)
+
+
+def test_a_record_of_the_first_protocol_has_the_bytes_it_always_had(identities: list[Identity], run_id: str) -> None:
+    signed = open_envelope(sign_record(identities[0], "member", member(run_id, sub_model="m"), 5.0))
+    assert signed.payload == f'{{"run_id":"{run_id}","sub_model":"m"}}'.encode()
 
 
 def test_a_record_of_another_kind_or_signer_is_refused(identities: list[Identity], run_id: str) -> None:

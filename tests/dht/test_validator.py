@@ -6,16 +6,19 @@ from hivemind.dht.validation import DHTRecord
 from hivemind.utils import MSGPackSerializer
 
 from configs.corpus import DomainInfo, ShardInfo
+from configs.errors import PeerError
 from dht import validator
 from dht.identity import Identity
 from dht.records import (
     MIN_LIFETIME_S,
     DomainRecord,
     GroupRecord,
+    MemberPlace,
     MemberRecord,
     domain_key,
     member_key,
     open_envelope,
+    open_record,
     sign_record,
 )
 from dht.validator import RecordValidator
@@ -43,6 +46,26 @@ def entry(identity: Identity, run_id: str, **changes: object) -> DHTRecord:
 
 def test_good_records_are_accepted_whatever_the_clock_says(identities: list[Identity], run_id: str) -> None:
     assert RecordValidator(run_id, TICK_S).validate(entry(identities[0], run_id))  # NOW is long ago
+
+
+def test_nodes_of_all_versions_accept_the_same_records(
+    identities: list[Identity], run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in them but for what the key follows from: whether they can be read is not a node's question."""
+
+    class Strange(MemberPlace):
+        a_new_key: int = 0
+        holdings: str = ""
+
+    for version in ((1, 1), (2, 1), (9, 9)):
+        with monkeypatch.context() as patch:
+            patch.setattr("dht.records.PROTOCOL_VERSION", version[0])
+            patch.setattr("dht.records.OLDEST_PROTOCOL", version[1])
+            strange = Strange(run_id=run_id, a_new_key=1, holdings="everything")
+            value = sign_record(identities[0], "member", strange, NOW)
+        assert RecordValidator(run_id, TICK_S).validate(entry(identities[0], run_id, value=value))
+        with pytest.raises(PeerError):
+            open_record(value, "member", MemberRecord)
 
 
 def test_a_regular_value_is_refused(identities: list[Identity], run_id: str) -> None:

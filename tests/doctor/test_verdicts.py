@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from configs.run import PROTOCOL_VERSION, RunSpec
+from configs.protocol import PROTOCOL_VERSION
+from configs.run import RunSpec
 from dht.relays import WIDE_BYTES, Terms
 from peer.doctor.facts import (
     Daemon,
@@ -185,7 +186,6 @@ def test_the_case_is_named(well: Facts, answer: ReachAnswer, terms: Any, case: s
         ("run", {"run_id": Unknown("it belongs to none")}, True),
         ("run", {"run_id": "f" * 32}, False),
         ("run", {"run_id": Unknown("run.json is damaged", is_fault=True)}, False),
-        ("versions", {"protocol": PROTOCOL_VERSION + 1}, False),
     ],
 )
 def test_what_is_wrong_with_a_machine(well: Facts, name: str, change: dict[str, Any], is_right: bool) -> None:

@@ -3,15 +3,17 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
-from status_example import example
+from status_example import example, pulse
 
 from benchmarks.patience import HANG_S
 from configs.errors import NetworkError, StateError
 from configs.machine import PeerConfig
 from peer.http.server import MAX_CONNECTIONS
 from peer.http.status import Status
-from peer.http.status_page import Actions, Shown, open_http
+from peer.http.status_page import Actions, Shown, _application, open_http
+from peer.http.stream import Stream
 
+TOKEN = "a-token-of-24-characters"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -42,7 +44,7 @@ def with_server(
     async def main() -> None:
         actions = Actions(asked.leave, asked.pause, asked.resume, asked.revocations)
         async with (
-            open_http(PeerConfig(**config), Shown(example), actions) as url,
+            open_http(PeerConfig(**config), Shown(example, pulse), actions) as url,
             httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client,
         ):
             await check(client, url)
@@ -59,7 +61,10 @@ def test_serves_status_metrics_and_health() -> None:
         metrics = await client.get(f"{url}/metrics")
         assert metrics.headers["content-type"].startswith("text/plain")
         assert 'shoal_block_holders{block="trunk"} 3.0' in metrics.text
-        assert (await client.get(f"{url}/health")).json() == {"is_healthy": True, "state": "training", "tick": 412}
+        healthy = await client.get(f"{url}/health")
+        assert healthy.status_code == 200
+        assert healthy.json() == {"is_healthy": True, "reasons": [], "state": "training", "tick": 412}
+        assert (await client.get(f"{url}/live")).json() == {"is_live": True}
         assert (await client.get(url, follow_redirects=True)).json()["run_name"] == "tiny"
         assert (await client.get(f"{url}/nothing")).status_code == 404
 
@@ -132,6 +137,34 @@ def test_only_known_host_names_are_answered(host: str, code: int) -> None:
     with_server(check, allowed_hosts=("seed.example",))
 
 
+@pytest.mark.parametrize(
+    ("client", "header", "code"),
+    [
+        ("172.17.0.1", None, 403),  # as a container's published port looks from inside
+        ("172.17.0.1", "Bearer wrong-wrong-wrong-wrong", 403),
+        ("172.17.0.1", f"Bearer {TOKEN}", 200),
+        ("172.17.0.1", TOKEN, 403),
+        ("127.0.0.1", None, 200),
+    ],
+)
+def test_from_elsewhere_actions_need_the_token(client: str, header: str | None, code: int) -> None:
+    asked = Asked()
+    actions = Actions(asked.leave, asked.pause, asked.resume, asked.revocations)
+    headers = JSON if header is None else {**JSON, "Authorization": header}
+    shown = Shown(example, pulse)
+
+    async def main() -> None:
+        for token, expected in ((TOKEN, code), ("", 200 if client == "127.0.0.1" else 403)):
+            transport = httpx.ASGITransport(_application(shown, actions, Stream(example), token), client=(client, 4321))
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as page:
+                answer = await page.post("/pause", content="{}", headers=headers)
+                assert answer.status_code == expected, answer.text
+                assert expected == 200 or "peer.status_token" in answer.json()["error"]
+                assert (await page.get("/status")).status_code == 200
+
+    asyncio.run(main())
+
+
 def test_who_only_holds_connections_open_makes_room_for_who_asks() -> None:
     """A page that answers its owner although somebody fills it with silence, and with halves of requests."""
 
@@ -159,7 +192,7 @@ def test_a_taken_port_is_named() -> None:
         with pytest.raises(NetworkError, match=f"port {port} is taken; choose another --status-port"):
             async with open_http(
                 PeerConfig(status_port=port),
-                Shown(example),
+                Shown(example, pulse),
                 Actions(asked.leave, asked.pause, asked.resume, asked.revocations),
             ):
                 pass

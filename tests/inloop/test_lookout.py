@@ -10,6 +10,7 @@ from swarm import GENESIS, InLoopSwarm, Member
 
 from configs.run import RunSpec
 from dht.identity import Identity
+from peer.http.health import health_of
 from peer.http.status import Finding
 from peer.http.view import view
 from peer.member.clocks import COMPARE_S
@@ -80,6 +81,8 @@ def test_a_member_shows_what_it_gives_and_what_it_has_seen(
         shown = shown_of(parts, daemon.lookout, lambda: (3, 4))
         assert await shown.share() == share_of(parts, (3, 4))
         assert shown.rounds(COMMON, None, 5).rounds and shown.curves().training
+        health = health_of(shown.status(), await shown.pulse())
+        assert health.is_healthy and not health.reasons, health.reasons
         seen = view(shown.status(), GENESIS + BEGUN + 15)
         assert len(seen.dots) == 2 and seen.sectors[0].group and not seen.sectors[0].gap
         assert [each.holders for each in seen.coverage] == [[] for _ in parts.library.domains]

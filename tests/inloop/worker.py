@@ -20,6 +20,7 @@ class FakeWorkers:
     def __init__(self, step_s: float, batch_tokens: int, direction: Callable[[int], torch.Tensor]) -> None:
         self.progress = Progress()
         self.epoch = 0
+        self.is_up, self.silent_s = True, 0.0
         self.step_s = step_s
         self._batch, self._direction = batch_tokens, direction
         self._is_paused = False

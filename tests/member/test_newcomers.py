@@ -28,6 +28,15 @@ def test_who_has_asked_is_expected_for_a_while(tick_s: float, arrive_s: float) -
     assert not newcomers.are_expected()
 
 
+def test_who_cannot_join_is_named_once_and_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    newcomers = Newcomers(Times(), 1.0, lambda peer_id: False)
+    for _ in range(3):
+        newcomers.asked("a", "peer a speaks protocol 3")
+    newcomers.asked("b", "peer b speaks protocol 3")
+    assert not newcomers.are_expected()
+    assert caplog.messages == ["peer a speaks protocol 3", "peer b speaks protocol 3"]
+
+
 def test_nobody_waits_for_who_fetches_without_having_asked() -> None:
     time = Times()
     newcomers = Newcomers(time, 1.0, lambda peer_id: False)

@@ -1,6 +1,7 @@
 """A damaged state directory starts all the same if others have what was in it; else one line says what is wrong."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +11,14 @@ import pytest
 from hivemind.p2p import P2PDaemonError
 
 from configs.errors import NetworkError, StateError
+from configs.files import write_json
 from configs.load import Settings, load
 from configs.machine import PeerConfig
+from configs.protocol import PROTOCOL_VERSION
+from configs.state_format import FORMAT_FILE, STATE_FORMAT
 from dht.address_book import AddressBook
 from dht.identity import Identity
+from peer import __version__
 from peer.corpus.data import BLOBS, TOKENIZER_FILE
 from peer.corpus.prepare import Plan, prepare_texts
 from peer.member.chronicle import FILE, Chronicle
@@ -170,6 +175,25 @@ def test_a_tokenizer_that_vanishes_is_one_line(tmp_path: Path, again: Callable[[
     (tmp_path / "mine" / "corpus" / TOKENIZER_FILE).unlink()
     with pytest.raises(StateError, match="is missing; start again"):
         _ = library.tokenizer_json
+
+
+def test_what_an_earlier_version_has_written_is_read_and_what_a_later_one_has_is_left_alone(
+    tmp_path: Path, again: Callable[[bool], Entry]
+) -> None:
+    folder = tmp_path / "mine"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert json.loads((folder / FORMAT_FILE).read_bytes()) == {"format": STATE_FORMAT, "shoal": __version__}
+    write_json(folder / FORMAT_FILE, {"format": STATE_FORMAT + 1, "shoal": "9.0"})
+    with pytest.raises(StateError, match=r"written by shoal 9\.0 in format 2; .*pip install -U shoal"):
+        again(True)
+    del before[folder / FORMAT_FILE]
+    assert all(path.read_bytes() == data for path, data in before.items())
+    (folder / FORMAT_FILE).unlink()  # the first version wrote none
+    assert again(True).library.has_tokenizer
+    run = json.loads((folder / RUN_FILE).read_bytes())
+    write_json(folder / RUN_FILE, {**run, "protocol": PROTOCOL_VERSION + 1, "a_new_key": 1})
+    with pytest.raises(StateError, match=rf"{RUN_FILE}: .*the run needs {PROTOCOL_VERSION + 1}: pip install -U shoal"):
+        again(True)
 
 
 @pytest.mark.parametrize(

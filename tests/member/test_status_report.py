@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from dht.records import Report
+from configs.protocol import PROTOCOL_VERSION
+from dht.membership import Member
+from dht.records import MemberRecord, Report
+from peer.member import report
 from peer.member.report import SILENT, block_status, join_line, packed_digests, peer_status, state_of
 from protocols.sealing import Mark
 
@@ -35,6 +38,29 @@ def test_the_state_is_what_is_true_now(state: str, step_s: float | None, is_leav
     activity = SimpleNamespace(state=State(state), leaving=SimpleNamespace(is_set=lambda: is_leaving))
     parts: Any = SimpleNamespace(activity=activity, session=SimpleNamespace(progress=SimpleNamespace(step_s=step_s)))
     assert state_of(parts) == shown
+
+
+def test_a_peer_of_another_protocol_is_shown_with_the_reason_whether_it_was_known_before_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = MemberRecord(run_id="0" * 32)
+    known = {peer: Member(record, 90.0, 9, {}) for peer in ("a", "b")}
+    membership = SimpleNamespace(
+        members=lambda tick: ("a", "b"),
+        known=lambda: known,
+        apart=lambda: {"b": "b speaks protocol 3", "c": "c speaks protocol 4"},
+        link=lambda peer: ("direct", ""),
+    )
+    facts = SimpleNamespace(me="me", clock=SimpleNamespace(now=lambda: 100.0))
+    monkeypatch.setattr(report, "report_of", lambda parts: Report())
+    parts: Any = SimpleNamespace(facts=facts, membership=membership)
+    shown = [(peer.peer_id, peer.protocol, peer.why) for peer in report._peers(parts, 10)]
+    assert shown == [
+        ("me", PROTOCOL_VERSION, ""),
+        ("a", 1, ""),
+        ("b", 0, "b speaks protocol 3"),
+        ("c", 0, "c speaks protocol 4"),
+    ]
 
 
 def test_a_block_stands_where_the_newest_copy_is() -> None:

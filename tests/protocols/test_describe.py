@@ -113,8 +113,12 @@ def make_spec(**changes: Any) -> Callable[[], bytes]:
 
 
 HOSTILE: list[tuple[Callable[[], bytes], str]] = [
-    (lambda: packed(protocol=7, a_new_key=1), "version 7, this peer speaks 1"),
-    (make_spec(protocol=7), "protocol version 7, this shoal speaks 1"),
+    (lambda: packed(protocol=7, oldest=7, a_new_key=1), "speaks protocol 7, this peer speaks 1: update this one"),
+    (
+        lambda: packed(spec=SPEC.model_copy(update={"protocol": 7}).model_dump_json().encode()),
+        "this peer speaks protocol 1, the run needs 7: pip install -U shoal",
+    ),
+    (lambda: packed(spec=b'{"protocol": 7, "a_new_key": 1}'), "the run needs 7: pip install -U shoal"),
     (lambda: packed(spec=b"{}"), "run spec is not valid"),
     (lambda: packed(spec=b"["), "run spec is not valid"),
     (lambda: packed(spec=b"\xff\x00"), "run spec is not valid"),
@@ -151,15 +155,21 @@ def test_hostile_answers_are_peer_errors_in_one_line(open_peers: Any) -> None:
     uvloop.run(main())
 
 
-def test_a_newcomer_of_another_version_is_answered(open_peers: Any) -> None:
-    """So that it, not the peer, can say which versions differ."""
+def test_a_newcomer_of_another_version_is_answered_and_both_sides_know(open_peers: Any) -> None:
+    """So that it can say which versions differ; the peer that it has asked says so, too."""
+    asked: list[tuple[str, str]] = []
 
     async def main() -> None:
         async with open_peers(2) as (server, client):
-            await service().add_p2p_handlers(server)
-            request = Frame(msgpack.packb({"protocol": 99, "a_new_key": 1}))
-            answer = await Describe.get_stub(client, server.peer_id).rpc_describe(request)
-            assert answer.protocol == 1
+            told = Describe(SPEC, TOKENIZER, list, dict, "0.1", on_asked=lambda *question: asked.append(question))
+            await told.add_p2p_handlers(server)
+            for protocol, oldest in ((99, 98), (99, 1)):
+                request = Frame(msgpack.packb({"protocol": protocol, "oldest": oldest, "a_new_key": 1}))
+                answer = await Describe.get_stub(client, server.peer_id).rpc_describe(request)
+                assert answer.protocol == 1
+            (peer, apart), (_, joins) = asked
+            assert peer == str(client.peer_id) and joins == ""
+            assert f"{peer}, which asks to join, speaks protocol 98 to 99, this peer speaks 1: update this one" in apart
 
     uvloop.run(main())
 

@@ -13,8 +13,8 @@ from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
 from benchmarks.patience import HANG_S, patience
-from configs.errors import NetworkError, PeerError
-from configs.run import PROTOCOL_VERSION
+from configs.errors import NetworkError, PeerError, ProtocolError
+from configs.protocol import PROTOCOL_VERSION
 from protocols.wire import (
     FRAME_BYTES,
     MAX_MESSAGE_BYTES,
@@ -105,9 +105,30 @@ def test_random_bytes_are_peer_errors() -> None:
             assert "\n" not in str(error)
 
 
-def test_another_version_is_named_before_anything_else_is_looked_at() -> None:
-    with pytest.raises(PeerError, match=f"version 99, this peer speaks {PROTOCOL_VERSION}"):
-        Greeting.FromString(msgpack.packb({"protocol": 99, "a key of the future": 1}))
+def test_another_protocol_is_named_before_anything_else_is_looked_at() -> None:
+    said = f"speaks protocol 98 to 99, this peer speaks {PROTOCOL_VERSION}: update this one.*pip install -U shoal"
+    with pytest.raises(ProtocolError, match=said):
+        Greeting.FromString(msgpack.packb({"protocol": 99, "oldest": 98, "a key of the future": 1}))
+    for none in ("2", 0, True, None, 2**20):
+        with pytest.raises(PeerError, match="protocol"):
+            Greeting.FromString(packed(protocol=none, name="ann"))
+    with pytest.raises(PeerError, match="oldest 3 is later than protocol 2"):
+        Greeting.FromString(packed(protocol=2, oldest=3, name="ann"))
+
+
+def test_what_a_later_protocol_adds_is_passed_over_and_nothing_else() -> None:
+    later = PROTOCOL_VERSION + 1
+    plain = Greeting(name="ann").model_dump()
+    heard = Greeting.FromString(packed(**{**plain, "protocol": later, "a_new_key": {"deep": [1]}}))
+    assert heard == Greeting(name="ann", protocol=later)
+    for fields in ({"a_new_key": 1}, {"protocol": later, "name": 7}, {"protocol": later, "name": None}):
+        with pytest.raises(PeerError):
+            Greeting.FromString(packed(**{**plain, **fields}))
+
+
+def test_a_message_of_the_first_protocol_has_the_bytes_it_always_had() -> None:
+    assert msgpack.unpackb(Message().SerializeToString()) == {"protocol": 1}
+    assert msgpack.unpackb(Message(protocol=3, oldest=2).SerializeToString()) == {"protocol": 3, "oldest": 2}
 
 
 def test_messages_and_frames_are_bounded_on_both_sides() -> None:

@@ -68,9 +68,10 @@ def test_a_clock_that_is_off(founder: Daemon, tmp_path: Path, monkeypatch: pytes
 
 
 def test_another_version(founder: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocols.wire.PROTOCOL_VERSION", 2)
+    monkeypatch.setattr("configs.protocol.PROTOCOL_VERSION", 2)
+    monkeypatch.setattr("configs.protocol.OLDEST_PROTOCOL", 2)
     said = mistake("join", founder.address, "--state-dir", str(tmp_path / "s"))
-    assert "version 1" in said and "2" in said
+    assert "speaks protocol 1, this peer speaks 2: update that one (pip install -U shoal)" in said
 
 
 @pytest.mark.parametrize("flag", ["--port", "--status-port"])
