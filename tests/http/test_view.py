@@ -1,0 +1,62 @@
+import time
+
+from status_example import PEERS, example
+
+from peer.http.status import DigestMark, Finding
+from peer.http.view import agreement, ending, newest_digest, tally, view
+
+NOW = time.mktime((2026, 12, 1, 9, 0, 0, 0, 0, -1))
+
+
+def test_a_view_has_every_peer_and_block() -> None:
+    shown = view(example(), NOW)
+    assert [dot.peer_id for dot in shown.dots] == list(PEERS)
+    assert [dot.is_me for dot in shown.dots] == [True, False, False]
+    assert {dot.role for dot in shown.dots} == {"holder"}
+    assert [sector.gap for sector in shown.sectors] == [""] * 4
+    assert shown.progress.share == 2_410_000 / 4_000_000
+
+
+def test_the_worst_fate_of_a_peer_counts() -> None:
+    status = example()
+    status.blocks[0].fates = {PEERS[0]: "sealed", PEERS[1]: "late"}
+    status.blocks[1].fates = {PEERS[0]: "left out", PEERS[1]: "sealed"}
+    assert [dot.fate for dot in view(status, NOW).dots] == ["left out", "late", ""]
+
+
+def test_a_peer_with_other_bits_than_the_majority_stands_out() -> None:
+    status = example()
+    assert [dot.agrees for dot in view(status, NOW).dots] == [True, True, True]
+    status.peers[1].digests["trunk"][-1] = DigestMark(version=72, digest="ff" * 32)
+    assert [dot.agrees for dot in view(status, NOW).dots] == [True, False, True]
+
+
+def test_a_peer_votes_once_for_a_version() -> None:
+    """However often it names one: who stuffs the ballot does not become the majority."""
+    status = example()
+    status.peers[1].digests["trunk"] = [DigestMark(version=72, digest="ff" * 32)] * 5
+    votes = tally(status.peers)
+    assert sorted(votes["trunk", 72].values()) == [1, 2]
+    assert [agreement(peer, votes) for peer in status.peers] == [True, False, True]
+
+
+def test_with_nothing_in_common_there_is_nothing_to_compare() -> None:
+    status = example()
+    for peer in status.peers:
+        del peer.digests["trunk"]
+    assert [dot.agrees for dot in view(status, NOW).dots] == [None] * 3
+    assert newest_digest(status.peers[0], {"expert.0": 1}) == "72:0a0a0a"
+    status.peers[0].digests = {}
+    assert view(status, NOW).dots[0].digest == ""
+
+
+def test_an_end_has_its_date_where_the_hour_alone_would_mislead() -> None:
+    assert ending(3 * 3600, NOW) == "done in 3.0 h, at 12:00"
+    assert ending(13.25 * 86_400, NOW) == "done in 13.2 days, on 14 December at 15:00"
+    assert ending(40 * 86_400, NOW) == "done in 40.0 days, on 10 January 2027 at 09:00"
+
+
+def test_findings_are_passed_on_as_they_are() -> None:
+    status = example()
+    status.findings = [Finding(code="clock", affects="rounds", cause="the clock is off", cure="set it", is_severe=True)]
+    assert view(status, NOW).findings == status.findings
