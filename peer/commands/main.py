@@ -17,7 +17,7 @@ from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
-from peer.commands import admission, answers, logs, models
+from peer.commands import admission, answers, logs, models, replay
 from peer.commands.options import (
     Base,
     Config,
@@ -220,6 +220,7 @@ def chaos(
     raise typer.Exit(peer.commands.chaos.run(schedule, config=config, data=data, as_json=as_json))
 
 
+app.add_typer(replay.app)
 app.add_typer(admission.app)
 app.add_typer(models.app)
 app.add_typer(answers.app)

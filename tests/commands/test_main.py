@@ -19,7 +19,7 @@ from configs.machine import PeerConfig
 from peer import __version__
 from peer.commands.main import main
 from peer.http.local import announce_daemon, hold_state_dir
-from peer.http.status_page import Actions, open_http
+from peer.http.status_page import Actions, Shown, open_http
 
 SHOAL = [sys.executable, "-m", "peer"]
 ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
@@ -54,7 +54,7 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
             asked.append("revocations")
 
         with hold_state_dir(state_dir):
-            async with open_http(PeerConfig(), example, Actions(leave, pause, resume, revocations)) as url:
+            async with open_http(PeerConfig(), Shown(example), Actions(leave, pause, resume, revocations)) as url:
                 announce_daemon(state_dir, url, PEERS[0])
                 ends.append((asyncio.get_running_loop(), leaving))
                 ready.set()
