@@ -98,7 +98,7 @@ class PageHistory:
     def answers(self) -> AnswersHistory:
         prompts = []
         for at, domain in enumerate(self.domains):
-            words = WORDS[domain].split()
+            words = WORDS.get(domain, WORDS["python"]).split()
             answers = [
                 Answered(
                     at=self.began - 3_600 + 240 * k,
