@@ -203,6 +203,22 @@ def test_curves_change_with_what_is_asked_and_stand_in_a_table(stage: Stage) -> 
     stage.on_page(check)
 
 
+def test_a_new_view_leaves_the_charts_as_they_are(stage: Stage) -> None:
+    """One that was enlarged stays so, and nothing is drawn anew for figures that are the same."""
+
+    async def check(page: Page, seen: Seen) -> None:
+        await expect(page.locator("#learning .uplot")).to_have_count(4)
+        await expect(page.get_by_role("img", name="Learning rate. ")).to_be_visible()
+        before = await page.locator("#learning .uplot").first.element_handle()
+        assert before is not None
+        tick = page.locator("dl div", has_text="Tick").locator("dd").first
+        for _ in range(2):
+            await expect(tick).not_to_have_text(await tick.inner_text())
+        assert await before.evaluate("chart => chart.isConnected")
+
+    stage.on_page(check)
+
+
 def test_answers_go_back_in_time_and_say_who_wrote_them(stage: Stage) -> None:
     async def check(page: Page, seen: Seen) -> None:
         answers = page.locator("#answers")
