@@ -125,7 +125,14 @@ class PageSwarm:
         return Actions(leave, pause, resume, revocations)
 
     def shown(self) -> Shown:
-        return Shown(self.status, self.history.curves, self.rounds, self.history.answers, self.share, self.ask)
+        return Shown(
+            status=self.status,
+            curves=self.history.curves,
+            rounds=self.rounds,
+            answers=self.history.answers,
+            share=self.share,
+            ask=self.ask,
+        )
 
     def _ailment(self, index: int, tick: int) -> str:
         if self.is_well or index == 0:
