@@ -8,7 +8,6 @@ nobody trains, shards without a holder. With `--well` nothing does. Each tick ch
 
 import argparse
 import asyncio
-import hashlib
 import math
 import random
 import signal
@@ -18,22 +17,12 @@ from dataclasses import dataclass, field
 
 import uvloop
 
+from benchmarks.page_history import START_TICK, WORDS, PageHistory, loss_at
 from configs.errors import StateError
 from configs.machine import PeerConfig
 from peer import __version__
-from peer.http.history import (
-    Answered,
-    AnswersHistory,
-    Curves,
-    Device,
-    Part,
-    Piece,
-    Point,
-    PromptHistory,
-    RoundRecord,
-    Rounds,
-    Share,
-)
+from peer.http.health import Pulse
+from peer.http.history import Piece, Rounds, Share
 from peer.http.playground import Prompt
 from peer.http.status import BlockStatus, Coverage, DigestMark, Finding, PeerStatus, Status
 from peer.http.status_page import Actions, Shown, open_http
@@ -41,17 +30,6 @@ from peer.http.status_page import Actions, Shown, open_http
 DOMAINS = ("python", "docs", "cpp", "law", "medicine", "news", "poetry", "recipes")
 RUN_ID = "0123456789abcdef" * 2
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-PHASES = (("snapshot", 0.02), ("offer", 0.35), ("gathered", 1.6), ("sealed", 2.1), ("stepped", 2.4), ("applied", 2.6))
-WORDS = {
-    "python": "def read(path): with open(path) as file: return file.read()",
-    "docs": "The function returns the number of bytes that were read from the stream",
-    "cpp": "template <typename T> class Tensor { public: T* data() const; };",
-    "law": "the party of the first part shall indemnify and hold harmless the other",
-    "medicine": "the patient presented with a fever and was treated with fluids for two days",
-    "news": "the council said on Monday that the bridge would open again before winter",
-    "poetry": "and the slow river keeps the light of all the evenings it has seen",
-    "recipes": "stir the onions in butter until they are soft and then add the flour",
-}
 
 
 @dataclass
@@ -76,14 +54,11 @@ class PageSwarm:
         trained = names if self.is_well or count < 3 else names[:-1]  # the last one has nobody
         self.homes = [trained[k % len(trained)] for k in range(self.peers)]
         self.speeds = [chance.lognormvariate(6.8, 0.5) for _ in self.ids]
-        self.start_tick = 1000
+        self.history = PageHistory(self.ids, self.homes, self.sub_models, self.began, self.tick_seconds, self.is_well)
 
     @property
     def tick(self) -> int:
-        return self.start_tick + int((time.time() - self.began) / self.tick_seconds)
-
-    def tokens_at(self, tick: int) -> int:
-        return 2_400 * self.peers * tick
+        return START_TICK + int((time.time() - self.began) / self.tick_seconds)
 
     def status(self) -> Status:
         tick = self.tick
@@ -104,100 +79,34 @@ class PageSwarm:
             sub_models=self.sub_models,
             blocks=self._blocks(tick),
             peers=[self._peer(k, tick) for k in range(self.peers)],
-            age=self.tokens_at(tick),
-            total_tokens=self.tokens_at(4 * self.start_tick),
+            age=self.history.tokens_at(tick),
+            total_tokens=self.history.tokens_at(4 * START_TICK),
             eta_s=400_000.0,
             findings=[] if self.is_well else self._findings(),
             why="paused by you; go on with: shoal resume" if self.is_paused else "",
             coverage=self._coverage(),
             skipped={} if self.is_well else {"no offer is held by more than half": 3},
-            losses=[(self.tokens_at(k * 5), _loss(k / 200, 0) + 0.04 * math.sin(k * 1.7)) for k in range(200)],
+            losses=[
+                (self.history.tokens_at(k * 5), loss_at(k / 200, 0) + 0.04 * math.sin(k * 1.7)) for k in range(200)
+            ],
             held_out={
-                name: [(self.tokens_at(k * 10), _loss(k / 100, at)) for k in range(100)]
+                name: [(self.history.tokens_at(k * 10), loss_at(k / 100, at)) for k in range(100)]
                 for at, name in enumerate(self.domains)
             },
             events=[f"14:0{k}:12 {self.ids[k % self.peers][-6:]} joined" for k in range(5)],
         )
 
     def rounds(self, block: str | None, before: int | None, limit: int) -> Rounds:
-        newest = min(before - 1 if before is not None else self.tick - 1, self.tick - 1)
-        first = self.start_tick - 400
-        found: list[RoundRecord] = []
-        for tick in range(newest, first, -1):
-            for name in self._names():
-                if block in (None, name) and (tick + len(name)) % 2 == 0:
-                    found.append(self._round(name, tick))
-            if len(found) >= limit:
-                break
-        found = found[:limit]
-        return Rounds(rounds=found, older=found[-1].tick if found and found[-1].tick > first + 1 else None)
-
-    def curves(self) -> Curves:
-        def points(shift: int, scale: float = 1.0) -> list[Point]:
-            return [
-                Point(tokens=self.tokens_at(k * 5), at=self.began - 200 + k, value=scale * _loss(k / 200, shift))
-                for k in range(200)
-            ]
-
-        held_out = {
-            name: {domain: points(abs(a - b) + 1) for b, domain in enumerate(self.domains)}
-            for a, name in enumerate(self.sub_models)
-        }
-        rate = [
-            Point(tokens=p.tokens, at=p.at, value=3e-4 * min(1, (k + 1) / 20) * (1 - k / 260))
-            for k, p in enumerate(points(0))
-        ]
-        norm = [
-            Point(tokens=p.tokens, at=p.at, value=0.6 + 0.3 * math.sin(k / 3) ** 2 + 3 / (k + 2))
-            for k, p in enumerate(points(0))
-        ]
-        run = {domain: points(at) for at, domain in enumerate(self.domains)}
-        return Curves(held_out=held_out, run=run, training=points(0, 0.98), learning_rate=rate, gradient_norm=norm)
-
-    def answers(self) -> AnswersHistory:
-        prompts = []
-        for at, domain in enumerate(self.domains):
-            words = WORDS[domain].split()
-            answers = [
-                Answered(
-                    at=self.began - 3_600 + 240 * k,
-                    tick=600 + 25 * k,
-                    age=self.tokens_at(600 + 25 * k),
-                    pieces=self._pieces(words, right=(k + 1) / 14, seed=k + 100 * at),
-                )
-                for k in range(14)
-            ]
-            prompts.append(PromptHistory(prompt=" ".join(words[:3]), domain=domain, answers=answers))
-        return AnswersHistory(prompts=prompts)
+        return self.history.rounds(self.tick, block, before, limit)
 
     async def share(self) -> Share:
-        out = {"offers": 812_000_000, "states": 240_000_000, "text": 31_000_000, "help": 4_200_000, "dht": 9_100_000}
-        return Share(
-            tokens=self.tokens_at(self.tick) // self.peers,
-            rounds=self.tick - 40,
-            share_of_tokens=1 / self.peers,
-            bytes_in={name: round(1.3 * size) for name, size in out.items()},
-            bytes_out=out,
-            up_mbit=20.0,
-            down_mbit=None,
-            memory_bytes=2_400_000_000,
-            memory_free_bytes=9_100_000_000,
-            disk_bytes=3_600_000_000,
-            disk_free_bytes=81_000_000_000,
-            devices=[Device(name="cuda:0", memory_used_bytes=6_200_000_000, memory_total_bytes=12_884_901_888)],
-            step_s=0.32,
-            advice=[]
-            if self.is_well
-            else [
-                "your link sends 4 Mbit/s and a round's offers need 6: raise --up-mbit, or join a run with longer ticks"
-            ],
-        )
+        return self.history.share(self.tick)
 
     async def ask(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
         if prompt.prompt.startswith("fail"):
             raise StateError("no peer of expert.2 answers; ask again when one is there")
         words = WORDS[self.domains[0]].split()
-        for piece in self._pieces(words, right=0.9, seed=len(prompt.prompt)):
+        for piece in self.history.pieces(words, right=0.9, seed=len(prompt.prompt)):
             await asyncio.sleep(0.05)
             yield piece
 
@@ -216,11 +125,20 @@ class PageSwarm:
 
         return Actions(leave, pause, resume, revocations)
 
-    def shown(self) -> Shown:
-        return Shown(self.status, self.curves, self.rounds, self.answers, self.share, self.ask)
+    async def pulse(self) -> Pulse:
+        tick = self.status().tick
+        return Pulse(tick, is_worker_up=True, silent_s=0.0, step_s=1.0, free_bytes=1 << 40, needed_bytes=0)
 
-    def _names(self) -> list[str]:
-        return [*(["trunk"] if len(self.sub_models) > 1 else []), *self.sub_models]
+    def shown(self) -> Shown:
+        return Shown(
+            status=self.status,
+            pulse=self.pulse,
+            curves=self.history.curves,
+            rounds=self.rounds,
+            answers=self.history.answers,
+            share=self.share,
+            ask=self.ask,
+        )
 
     def _ailment(self, index: int, tick: int) -> str:
         if self.is_well or index == 0:
@@ -230,8 +148,8 @@ class PageSwarm:
         )
 
     def _blocks(self, tick: int) -> list[BlockStatus]:
-        holders: dict[str, list[str]] = {name: [] for name in self._names()}
-        keepers: dict[str, list[str]] = {name: [] for name in self._names()}
+        holders: dict[str, list[str]] = {name: [] for name in self.history.blocks}
+        keepers: dict[str, list[str]] = {name: [] for name in self.history.blocks}
         for k, peer in enumerate(self.ids):
             if self._ailment(k, tick) != "keeper":
                 holders[self.homes[k]].append(peer)
@@ -247,7 +165,7 @@ class PageSwarm:
                 block=name,
                 holders=holders[name],
                 keepers=keepers[name],
-                age=self.tokens_at(tick) // len(self._names()),
+                age=self.history.tokens_at(tick) // len(self.history.blocks),
                 version=tick // 2,
                 last_round=tick - 1,
                 round_ticks=2,
@@ -256,7 +174,7 @@ class PageSwarm:
                 group=group if name in ("trunk", self.homes[0]) else [],
                 fates=fates if name in ("trunk", self.homes[0]) else {},
             )
-            for name in self._names()
+            for name in self.history.blocks
         ]
 
     def _peer(self, index: int, tick: int) -> PeerStatus:
@@ -265,7 +183,7 @@ class PageSwarm:
         marks = [
             DigestMark(version=v, digest=f"{v * 7919 % 2**32:08x}" * 8) for v in range(tick // 2 - 4, tick // 2 + 1)
         ]
-        shared = [] if is_keeper else [name for name in ("trunk", home) if name in self._names()]
+        shared = [] if is_keeper else [name for name in ("trunk", home) if name in self.history.blocks]
         return PeerStatus(
             peer_id=self.ids[index],
             sub_model="" if is_keeper else home,
@@ -329,67 +247,6 @@ class PageSwarm:
                 is_severe=True,
             ),
         ]
-
-    def _round(self, block: str, tick: int) -> RoundRecord:
-        chance = random.Random(f"{block}{tick}")
-        is_skipped = not self.is_well and chance.random() < 0.06
-        members = [k for k in range(self.peers) if block in ("trunk", self.homes[k])][:8] or [0]
-        parts = []
-        for k in members:
-            fate = (
-                "sealed"
-                if self.is_well or k == 0 or chance.random() > 0.08
-                else chance.choice(["late", "absent", "left out"])
-            )
-            why = {
-                "late": "its offer came 0.8 s after the cut",
-                "absent": "nothing was heard of it",
-                "left out": "its list named an offer that nobody else had",
-            }
-            offered = None if fate == "absent" else 3.4 if fate == "late" else 0.3 + chance.random()
-            parts.append(
-                Part(
-                    peer=self.ids[k],
-                    fate=fate,
-                    offer_s=offered,
-                    list_s=None if fate != "sealed" else 1.6 + chance.random() / 3,
-                    size_bytes=0 if fate == "absent" else 610_000 + chance.randrange(9_000),
-                    tokens=2_400 * tick,
-                    why=why.get(fate, ""),
-                )
-            )
-        sealed = sum(part.fate == "sealed" for part in parts)
-        phases = dict(PHASES[:3] if is_skipped else PHASES)
-        return RoundRecord(
-            block=block,
-            tick=tick,
-            at=self.began + (tick - self.start_tick) * self.tick_seconds,
-            length_s=2 * self.tick_seconds * 3,
-            cut_s=3.0,
-            outcome="skipped: no offer is held by more than half" if is_skipped else f"sealed {sealed} of {len(parts)}",
-            cause="no offer is held by more than half" if is_skipped else "",
-            is_step=not is_skipped,
-            version=tick // 2,
-            age=self.tokens_at(tick),
-            digest="" if is_skipped else hashlib.sha256(f"{block}{tick}".encode()).hexdigest(),
-            phases=phases,
-            parts=parts,
-            bytes_in=sum(part.size_bytes for part in parts[1:]),
-            bytes_out=parts[0].size_bytes * (len(parts) - 1),
-        )
-
-    def _pieces(self, words: list[str], right: float, seed: int) -> list[Piece]:
-        chance, names = random.Random(seed), list(self.sub_models)
-        pieces = []
-        for word in words * 2:
-            is_right = chance.random() < right
-            text = word if is_right else chance.choice(["the", "of", "and", "a", "to"])
-            pieces.append(Piece(text=f" {text}", sub_model=names[0] if is_right else chance.choice(names)))
-        return pieces
-
-
-def _loss(done: float, shift: int) -> float:
-    return 3.0 + 0.08 * shift + (4.6 - 0.1 * shift) * math.exp(-4.5 * done)
 
 
 async def serve(swarm: PageSwarm, port: int) -> None:

@@ -18,7 +18,7 @@ from configs.files import is_full
 from configs.outlets import read_target
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
-from peer.commands import admission, answers, logs, models, publishing
+from peer.commands import admission, answers, logs, models, publishing, replay
 from peer.commands.beginning import RUN_FILE, check_start, founds
 from peer.commands.options import (
     Base,
@@ -232,6 +232,7 @@ def chaos(
     raise typer.Exit(peer.commands.chaos.run(schedule, config=config, data=data, as_json=as_json))
 
 
+app.add_typer(replay.app)
 app.add_typer(admission.app)
 app.add_typer(models.app)
 app.add_typer(publishing.app)

@@ -20,6 +20,7 @@ from configs.files import discard, write_json
 if TYPE_CHECKING:
     from urllib.error import HTTPError
 
+    from peer.http.history import Rounds
     from peer.http.status import Status
 
 DAEMON_FILE = "daemon.json"
@@ -107,6 +108,23 @@ def fetch_status(where: str | Path) -> "Status":
 
     try:
         return Status.model_validate_json(answer)
+    except ValidationError:
+        raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version") from None
+
+
+def fetch_rounds(where: str | Path, path: str) -> "Rounds":
+    """Return the rounds that the daemon at a state directory or URL remembers, at `path`: /rounds, and what it takes.
+
+    Raises as `fetch_status`; NetworkError with the daemon's reason where it has no such round.
+    """
+    url = url_of(where)
+    answer = _request(f"{url}{path}", timeout_s=TIMEOUT_S)
+    from pydantic import ValidationError
+
+    from peer.http.history import Rounds
+
+    try:
+        return Rounds.model_validate_json(answer)
     except ValidationError:
         raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version") from None
 

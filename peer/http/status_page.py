@@ -113,11 +113,7 @@ def _application(shown: Shown, actions: Actions, stream: Stream, token: str) -> 
 
     async def share(request: Request) -> Response:
         found = await shown.share()
-        return (
-            refuse(404, "what this machine gives is not known yet; ask again in a moment")
-            if found is None
-            else _json(found)
-        )
+        return JSONResponse(None) if found is None else _json(found)
 
     async def ask(request: Request) -> Response:
         if (reason := _reason_against(request, token)) is not None:

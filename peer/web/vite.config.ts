@@ -2,7 +2,7 @@ import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
 
 export default defineConfig({
-  plugins: [svelte()],
+  plugins: [svelte({ compilerOptions: { discloseVersion: false, runes: true } })],
   // Nothing inline: the page's policy allows no script, style or worker that is not a file of the daemon's.
   build: {
     outDir: "../http/page",

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from status_example import PEERS, example
+from status_example import PEERS, example, pulse
 
 from benchmarks.patience import HANG_S
 from configs.errors import StateError

@@ -1,12 +1,65 @@
 import time
 
-import pytest
 from status_example import PEERS, example
 
-from peer.http.status import BlockStatus, DigestMark, PeerStatus
-from peer.http.view import agreement, duration, ending, gap, newest_digest, view
+from peer.http.status import BlockStatus, DigestMark, Finding, PeerStatus
+from peer.http.view import agreement, duration, ending, gap, newest_digest, tally, view
 
-NOW = 1_700_000_000.0
+NOW = time.mktime((2026, 12, 1, 9, 0, 0, 0, 0, -1))
+
+
+def test_a_view_has_every_peer_and_block() -> None:
+    shown = view(example(), NOW)
+    assert [dot.peer_id for dot in shown.dots] == list(PEERS)
+    assert [dot.is_me for dot in shown.dots] == [True, False, False]
+    assert {dot.role for dot in shown.dots} == {"holder"}
+    assert [sector.gap for sector in shown.sectors] == [""] * 4
+    assert shown.progress.share == 2_410_000 / 4_000_000
+
+
+def test_the_worst_fate_of_a_peer_counts() -> None:
+    status = example()
+    status.blocks[0].fates = {PEERS[0]: "sealed", PEERS[1]: "late"}
+    status.blocks[1].fates = {PEERS[0]: "left out", PEERS[1]: "sealed"}
+    assert [dot.fate for dot in view(status, NOW).dots] == ["left out", "late", ""]
+
+
+def test_a_peer_with_other_bits_than_the_majority_stands_out() -> None:
+    status = example()
+    assert [dot.agrees for dot in view(status, NOW).dots] == [True, True, True]
+    status.peers[1].digests["trunk"][-1] = DigestMark(version=72, digest="ff" * 32)
+    assert [dot.agrees for dot in view(status, NOW).dots] == [True, False, True]
+
+
+def test_a_peer_votes_once_for_a_version() -> None:
+    """However often it names one: who stuffs the ballot does not become the majority."""
+    status = example()
+    status.peers[1].digests["trunk"] = [DigestMark(version=72, digest="ff" * 32)] * 5
+    votes = tally(status.peers)
+    assert sorted(votes["trunk", 72].values()) == [1, 2]
+    assert [agreement(peer, votes) for peer in status.peers] == [True, False, True]
+
+
+def test_with_nothing_in_common_there_is_nothing_to_compare() -> None:
+    status = example()
+    for peer in status.peers:
+        del peer.digests["trunk"]
+    assert [dot.agrees for dot in view(status, NOW).dots] == [None] * 3
+    assert newest_digest(status.peers[0], {"expert.0": 1}) == "72:0a0a0a"
+    status.peers[0].digests = {}
+    assert view(status, NOW).dots[0].digest == ""
+
+
+def test_an_end_has_its_date_where_the_hour_alone_would_mislead() -> None:
+    assert ending(3 * 3600, NOW) == "done in 3.0 h, at 12:00"
+    assert ending(13.25 * 86_400, NOW) == "done in 13.2 days, on 14 December at 15:00"
+    assert ending(40 * 86_400, NOW) == "done in 40.0 days, on 10 January 2027 at 09:00"
+
+
+def test_findings_are_passed_on_as_they_are() -> None:
+    status = example()
+    status.findings = [Finding(code="clock", affects="rounds", cause="the clock is off", cure="set it", is_severe=True)]
+    assert view(status, NOW).findings == status.findings
 
 
 def marked(peer: str, *marks: tuple[int, str]) -> PeerStatus:
@@ -16,44 +69,13 @@ def marked(peer: str, *marks: tuple[int, str]) -> PeerStatus:
 def test_agreement_compares_the_newest_common_version() -> None:
     one, two, three = marked("a", (7, "x"), (8, "y")), marked("b", (7, "x")), marked("c", (7, "z"))
     peers = [one, two, three]
-    assert [agreement(peer, peers) for peer in peers] == [True, True, False]
-    assert agreement(one, [one]) is None
-    assert agreement(marked("d", (9, "q")), [*peers, marked("d", (9, "q"))]) is None
-
-
-def test_the_newest_digest_is_of_the_block_that_most_share() -> None:
-    one = PeerStatus(
-        peer_id="a",
-        sub_model="expert.0",
-        digests={
-            "expert.0": [DigestMark(version=9, digest="f" * 64)],
-            "trunk": [DigestMark(version=7, digest="e" * 64)],
-        },
-    )
-    assert newest_digest(one, [one]) == "9:ffffff"
-    assert newest_digest(one, [one, marked("b", (7, "e" * 64))]) == "7:eeeeee"
-    assert newest_digest(PeerStatus(peer_id="c"), [one]) == ""
+    assert [agreement(peer, tally(peers)) for peer in peers] == [True, True, False]
+    assert agreement(one, tally([one])) is None
+    assert agreement(marked("d", (9, "q")), tally([*peers, marked("d", (9, "q"))])) is None
 
 
 def test_a_duration_has_one_unit() -> None:
     assert [duration(v) for v in (0, 45, 372, 9_000, 400_000)] == ["0 s", "45 s", "6 min", "2.5 h", "4.6 days"]
-
-
-def at(text: str) -> float:
-    return time.mktime(time.strptime(text, "%Y-%m-%d %H:%M"))
-
-
-@pytest.mark.parametrize(
-    ("now", "end", "said"),
-    [
-        ("2026-11-30 10:00", "2026-11-30 10:26", "done in 26 min, at 10:26"),
-        ("2026-11-30 23:50", "2026-12-01 00:10", "done in 20 min, on 1 December at 00:10"),
-        ("2026-11-30 10:00", "2026-12-13 10:26", "done in 13.0 days, on 13 December at 10:26"),
-        ("2026-11-30 10:00", "2027-01-02 10:00", "done in 33.0 days, on 2 January 2027 at 10:00"),
-    ],
-)
-def test_an_end_has_its_date_where_the_hour_would_mislead(now: str, end: str, said: str) -> None:
-    assert ending(at(end) - at(now), at(now)) == said
 
 
 def block(holders: int, keepers: int) -> BlockStatus:
@@ -67,18 +89,3 @@ def test_a_gap_is_a_block_that_nobody_trains_or_only_one_has() -> None:
     assert gap(block(1, 0), is_over=False) == "only one peer has it"
     assert gap(block(1, 1), is_over=False) == ""
     assert gap(block(2, 0), is_over=False) == ""
-
-
-def test_a_view_draws_what_the_status_says() -> None:
-    status = example()
-    status.blocks[0].fates = {PEERS[1]: "late", PEERS[2]: "sealed"}
-    seen = view(status, NOW)
-    assert seen.headline.phase == "sub-models parted" and seen.headline.up_s == 780.0
-    assert seen.progress.share == pytest.approx(0.6025) and seen.progress.ends.startswith("done in 6 min")
-    assert [dot.is_me for dot in seen.dots] == [True, False, False]
-    assert [dot.fate for dot in seen.dots] == ["", "late", "sealed"]
-    assert [dot.role for dot in seen.dots] == ["holder"] * 3
-    assert [sector.block for sector in seen.sectors] == ["trunk", "expert.0", "expert.1", "expert.2"]
-    assert seen.sectors[1].domain == "python" and seen.sectors[1].round_s == 4.0
-    over = view(status.model_copy(update={"phase": "done"}), NOW)
-    assert not over.progress.ends and over.progress.ends_at is None

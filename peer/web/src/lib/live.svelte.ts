@@ -27,6 +27,11 @@ class Live {
 
   open(): void {
     setInterval(() => (this.nowMs = Date.now()), 1000);
+    // The first view, while the worker is still starting.
+    void fetch("/view").then(async (answer) => {
+      const data = await answer.text();
+      if (answer.ok && !this.view) this.take({ kind: "view", data });
+    }, () => undefined);
     const take = (news: News) => this.take(news);
     if (typeof SharedWorker === "undefined") return read(take);
     new BroadcastChannel("shoal").onmessage = (event) => take(event.data);
