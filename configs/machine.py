@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from configs.limits import Limits
 from configs.names import Positive
 from configs.run import Frozen
 
@@ -22,8 +23,8 @@ def default_state_dir() -> Path:
     return Path(base) / "shoal"
 
 
-class PeerConfig(Frozen):
-    """One daemon on one machine."""
+class PeerConfig(Limits):
+    """One daemon on one machine; the limits of what it may take are `configs/limits.py`'s."""
 
     state_dir: Path = Field(default_factory=default_state_dir)
     initial_peers: tuple[str, ...] = ()  # multiaddrs of peers to join by; empty founds a run
@@ -37,8 +38,6 @@ class PeerConfig(Frozen):
     status_host: str = "127.0.0.1"
     status_port: Port = 0
     allowed_hosts: tuple[str, ...] = ()  # names, beside localhost and IP addresses, under which the status page answers
-    up_mbit: Annotated[float | None, Field(gt=0)] = None  # cap on what this peer sends, in Mbit/s; None: no cap
-    down_mbit: Annotated[float | None, Field(gt=0)] = None  # and on what it fetches
     devices: tuple[str, ...] = ()  # such as "cuda:0"; empty: all GPUs, or the CPU
     precision: Precision = "auto"  # auto: bfloat16 autocast on GPUs
     base_precision: BasePrecision = "own"  # of the frozen model under adapters; nf4: four bits, by bitsandbytes
@@ -58,6 +57,11 @@ class PeerConfig(Frozen):
     keep_ticks: Positive = 8  # between two refreshes of what a keeper stores
     tensorboard: Path | None = None  # write curves here
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def limits(self) -> Limits:
+        """What this machine's peer may take, as it was told at the start."""
+        return Limits(**{key: getattr(self, key) for key in Limits.model_fields})
 
     @model_validator(mode="after")
     def _noise_has_a_norm(self) -> Self:

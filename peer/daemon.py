@@ -32,7 +32,7 @@ from peer import __version__
 from peer.answers.speaker import Speaker
 from peer.block.exchange import Swarm
 from peer.block.store import BlockStore, initial_state
-from peer.ending import first_cause, leave_on_signals
+from peer.ending import first_cause, in_time, leave_on_signals
 from peer.http.curves import open_curves
 from peer.http.local import announce_daemon
 from peer.http.status import Status
@@ -41,11 +41,14 @@ from peer.member.activity import Activity
 from peer.member.announcer import Announcer
 from peer.member.arrival import open_way
 from peer.member.best import FOLDER as BEST
+from peer.member.bounds import Bounds
 from peer.member.changes import Changes
 from peer.member.chronicle import Chronicle
 from peer.member.company import Company, circumstances
 from peer.member.control import Control
 from peer.member.crowds import Crowds
+from peer.member.departure import depart
+from peer.member.disk import Disk
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter, saved_spec
 from peer.member.examiner import Examiner, warning
@@ -55,10 +58,12 @@ from peer.member.invited import IDENTITY_FILE, end_of_invitation, open_admission
 from peer.member.keeper import Keeper, rules_of
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
+from peer.member.owner import Owner
 from peer.member.report import Parts, Place, greeting, status_of
 from peer.member.rounds import RoundEnd, Rounds
 from peer.member.session import Session
 from peer.member.turns import Turns
+from peer.train.launch import devices_of
 from peer.train.partition import COMMON
 from peer.train.private import Privacy
 from peer.workers.supervisor import Event, Workers, open_workers
@@ -77,8 +82,6 @@ log = logging.getLogger(__name__)
 OnTick = Callable[[Status], None]
 
 TIMER_S = 0.002  # how early a timer may fire
-FINISH_S = 12.0  # for the rounds under way, before their work is left for later
-HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
 
 
 class Left(Exception):
@@ -92,21 +95,21 @@ def run(settings: Settings) -> None:
     """
     keep_pages()
     gc.freeze()  # what was imported stays: looking through it for garbage took a tenth of a round's CPU time
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with in_time() as in_time_from, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(live(settings))
+            runner.run(live(settings, in_time_from))
         except asyncio.CancelledError:
             log.info("left before training began")
         except BaseExceptionGroup as group:
             raise first_cause(group) from None
 
 
-async def live(settings: Settings) -> None:
-    """Found, join or resume a run, and take part in it until told to leave."""
+async def live(settings: Settings, on_leaving: Callable[[], object] = lambda: None) -> None:
+    """Found, join or resume a run, and take part in it until told to leave; `on_leaving` is called when that begins."""
     config = settings.peer
     key = config.state_dir / IDENTITY_FILE
     leaving = asyncio.Event()
-    with leave_on_signals(leaving) as has_begun:
+    with leave_on_signals(leaving, on_leaving) as has_begun:
         identity = Identity.load_or_create(key)
         book = AddressBook(config.state_dir / "address_book.json")
         known = [address for addresses in book.peers().values() for address in addresses]
@@ -159,16 +162,22 @@ class Daemon:
         newcomers = Newcomers(facts.clock.now, spec.rounds.tick_seconds, self._is_member)
         # Of experts' common trunk no moment is best for all of them.
         best = None if strategy.kind == "experts" else config.state_dir / BEST
-        control = Control(activity, session)
+        disk = Disk(facts, membership, store, session, library)
+        bounds = Bounds(facts, traffic, workers, disk)
+        control = Control(activity, session, chronicle, bounds, Owner(devices_of(config)))
         examiner = Examiner(activity, session, chronicle, facts.clock.now, best, control.pause)
         self.offers = Offers(traffic)
         exclusions = Exclusions(network, spec.run_id, facts.clock, self.offers)
         membership.excluded, membership.took_part = exclusions.at, store.took_part
-        seen = chronicle, traffic, newcomers, examiner, exclusions, Place()
+        seen = chronicle, traffic, newcomers, examiner, exclusions, disk, Place()
         self.parts = Parts(
             facts, activity, control, membership, store, outlook, session, library, *seen, network.admission
         )
-        library.on_bytes, library.leased, library.down_mbit = traffic.received, outlook.leased, config.down_mbit
+        library.on_bytes, library.leased, library.down_mbit = (
+            traffic.received,
+            outlook.leased,
+            lambda: traffic.down_mbit,
+        )
         expects = newcomers.are_expected
         stubs = self._stub(Offers), shards
         swarm = Swarm(spec.run_id, network.identity, self.offers, *stubs, folder, expects, self._domains)
@@ -226,6 +235,7 @@ class Daemon:
         parts, clock = self.parts, self.parts.facts.clock
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.network.broken())
+            tasks.create_task(parts.control.heed())
             parts.activity.download()
             base = await parts.library.obtain_base(parts.outlook.nearest(parts.place.addresses))
             seed = parts.facts.data_seed
@@ -240,7 +250,7 @@ class Daemon:
                 on_tick(self.status())
                 self._keep_up(tick, tasks)
                 self.changes.consider(tick, tasks)
-            await self._go()
+            await depart(parts, self.rounds, self.changes, self.keeper, self.announcer)
             raise Left
 
     def _look(self, tick: int) -> None:
@@ -263,16 +273,18 @@ class Daemon:
             self.duties.begin("writing this peer's record", partial(self._renew, tick), tasks)
         if self.parts.examiner.is_due():
             self.duties.begin("scoring held-out text", self.parts.examiner.examine, tasks)
+        if self.parts.disk.is_due(tick):
+            self.duties.begin("keeping within the disk's limit", partial(self.parts.disk.keep_within, tick), tasks)
         if self.keeper.is_due(tick):
             self.duties.begin("keeping blocks for others", partial(self.keeper.keep, tick), tasks)
 
     async def _exclude(self, tick: int) -> None:
         parts = self.parts
         await parts.exclusions.keep_up(tick)
-        if (why := parts.exclusions.of_this_peer(tick)) and not parts.activity.is_paused:
+        if (why := parts.exclusions.of_this_peer(tick)) and not parts.activity.told:
             parts.chronicle.happened(f"paused by itself: {why}")
             log.error("%s; until then this peer pauses, for others leave it out", why)
-            await self.parts.control.pause()
+            await self.parts.control.pause(f"paused by itself: {why}")
 
     async def _renew(self, tick: int) -> None:
         place = self.parts.place  # a laptop that moves from one network to another has another address
@@ -290,31 +302,14 @@ class Daemon:
         twin = TWIN if parts.membership.has_twin else ""
         ending = end_of_invitation(parts.admission, parts.facts.clock.now()) if parts.admission else ""
         stuck, clock = parts.activity.watch.present, parts.facts.clock.warning()
-        warnings = self.company.present, *stuck, clock, twin, rise, ending, *left_out
+        warnings = self.company.present, *stuck, clock, twin, rise, ending, parts.disk.present, *left_out
         return status_of(self.parts, [text for text in warnings if text])
 
     def actions(self) -> Actions:
         """Return what this machine may ask."""
         control, admission, folder = self.parts.control, self.parts.admission, self.parts.facts.config.state_dir
-        return Actions(control.leave, control.pause, control.resume, partial(take_up_revocations, admission, folder))
-
-    # The end
-
-    async def _go(self) -> None:
-        """Finish the round, hand over what only this peer has, save, and write the leaving record."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FINISH_S):
-                await self.changes.settle()
-                await self.rounds.settle()
-        await self.rounds.drop()
-        self.parts.activity.leave()
-        await self.changes.put_away()
-        self.parts.chronicle.save()
-        tick = self.parts.facts.clock.tick()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S):
-                await self.keeper.hand_over(tick)
-                await self.announcer.publish(tick, is_leaving=True)
+        revoked, bounds = partial(take_up_revocations, admission, folder), control.bounds
+        return Actions(control.leave, control.pause, control.resume, revoked, bounds.told, bounds.change)
 
     # What the above stands on
 

@@ -17,7 +17,7 @@ from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
-from peer.commands import admission, answers, logs, models
+from peer.commands import admission, answers, limits, logs, models
 from peer.commands.options import (
     Base,
     Config,
@@ -150,8 +150,8 @@ def pause(state_dir: StateDir = None) -> None:
 @app.command(rich_help_panel=PEER)
 def resume(state_dir: StateDir = None) -> None:
     """Train again after `shoal pause`."""
-    local.post_action(place_of(state_dir), "resume")
-    print("training again")
+    note = local.post_action(place_of(state_dir), "resume")
+    print(f"training again{f', {note}' if note else ''}")
 
 
 @app.command(rich_help_panel=PEER)
@@ -221,6 +221,7 @@ def chaos(
 
 
 app.add_typer(admission.app)
+app.add_typer(limits.app)
 app.add_typer(models.app)
 app.add_typer(answers.app)
 

@@ -140,6 +140,7 @@ def _page(status: Status, curves: Sequence[Curve], title: Text, now: float, size
     curves = [curve for curve in curves if curve[1]][:4]
     join = _join_lines(status, width)
     warnings = [line for text in status.warnings[:MOST_WARNINGS] for line in _warning_lines(text, width)]
+    warnings += _warning_lines(status.paused, width) if status.paused else []
     unseen = _unseen_lines(status)
     unseen += [Text(f"left here: {clean(status.privacy)}", style=QUIET)] if status.privacy else []
     room = max(4, height - FIXED_LINES - LEAST_EVENTS - len(join) - len(curves) - len(warnings) - len(unseen))

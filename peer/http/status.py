@@ -63,6 +63,7 @@ class Status(BaseModel):
     strategy: str
     phase: str  # common, parted or done
     state: str
+    paused: str = ""  # why training rests, and when it goes on; empty: it does not
     tick: int
     tick_seconds: float
     started_at: float  # wall-clock seconds

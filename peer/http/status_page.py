@@ -8,13 +8,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from configs.errors import ShoalError
+from configs.errors import ConfigError, ShoalError
 from configs.machine import PeerConfig
 from peer.http import metrics
 from peer.http.server import Place, bind, is_loopback, open_server, refuse
@@ -22,7 +23,8 @@ from peer.http.status import Status
 
 log = logging.getLogger(__name__)
 
-Action = Callable[[], Awaitable[None]]
+Action = Callable[[], Awaitable[str | None]]  # what it returns is a line for whoever asked
+MAX_BODY_BYTES = 4096  # of what limits shall be
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,15 @@ class Actions:
     pause: Action
     resume: Action
     revocations: Action  # read the list in the state directory again, and pass it on
+    limits: Callable[[], dict[str, dict[str, Any]]]  # each with its value, its unit, its default and what it means
+    limit: Callable[[bytes], Awaitable[None]]  # change those that a JSON object names
 
 
 @asynccontextmanager
 async def open_http(config: PeerConfig, get_status: Callable[[], Status], actions: Actions) -> AsyncIterator[str]:
     """Serve on `status_host`:`status_port` until the block ends; yields the URL, with the port that was found.
 
-    Answers GET /status, /metrics, /health and POST /leave, /pause, /resume, /revocations.
+    Answers GET /status, /metrics, /health, /limits and POST /leave, /pause, /resume, /revocations, /limits.
     Raises NetworkError: the port is taken, or the host is not this machine's. Closing waits 2 s for answers.
     """
     place = Place(
@@ -75,12 +79,31 @@ def _application(get_status: Callable[[], Status], actions: Actions) -> Starlett
                 return refuse(403, reason)
             log.info("asked for: %s", name)
             try:
-                await action()
+                note = await action()
             except ShoalError as error:
                 return refuse(409, str(error))
-            return JSONResponse({"done": name})
+            return JSONResponse({"done": name, **({"note": note} if note else {})})
 
         return act
+
+    async def limits(request: Request) -> Response:
+        return JSONResponse(actions.limits())
+
+    async def limit(request: Request) -> Response:
+        if (reason := _reason_against(request)) is not None:
+            return refuse(403, reason)
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                return refuse(413, f"limits are an object of at most {MAX_BODY_BYTES} bytes")
+        try:
+            await actions.limit(body)
+        except ConfigError as error:
+            return refuse(422, str(error))
+        except ShoalError as error:
+            return refuse(409, str(error))
+        return JSONResponse(actions.limits())
 
     asked = {name: getattr(actions, name) for name in ("leave", "pause", "resume", "revocations")}
     return Starlette(
@@ -89,6 +112,8 @@ def _application(get_status: Callable[[], Status], actions: Actions) -> Starlett
             Route("/status", status),
             Route("/metrics", scrape),
             Route("/health", health),
+            Route("/limits", limits),
+            Route("/limits", limit, methods=["POST"]),
             *(Route(f"/{name}", handler(name, action), methods=["POST"]) for name, action in asked.items()),
         ]
     )
