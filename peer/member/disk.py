@@ -11,6 +11,7 @@ from pathlib import Path
 from configs.files import discard
 from configs.limits import GB
 from dht.membership import Membership
+from peer.block.room import Room
 from peer.block.store import BlockStore
 from peer.corpus.data import BLOBS
 from peer.member.facts import Facts
@@ -28,8 +29,7 @@ class Disk:
     ) -> None:
         self._facts, self._membership, self._store = facts, membership, store
         self._session, self._library = session, library
-        self.room = store.room = library.room
-        self.room.folder, self.room.disk_gb = facts.config.state_dir, facts.config.disk_gb
+        self.room = store.room = library.room = Room(facts.config.state_dir, facts.config.disk_gb)
         self.present = ""  # that the limit is too low, as long as it is
         self._looked_at = -1
 

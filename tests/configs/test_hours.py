@@ -58,7 +58,7 @@ def test_the_whole_day_never_changes() -> None:
     ("text", "says"),
     [
         ("", "is no span"),
-        ("22-7", "they look like 22:00-07:00"),
+        ("22-7", "write them like 22:00-07:00"),
         ("22:00-07:00,", "is no span"),
         ("25:00-07:00", "25:00 is no time of the day"),
         ("22:60-07:00", "22:60 is no time"),
