@@ -264,7 +264,7 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
     own = settings.peer
     is_founding = not own.initial_peers and not (own.state_dir / RUN_FILE).exists()
     if is_founding and settings.run is None:
-        raise ConfigError("nothing to found: give a preset, such as `shoal start --config tiny`, or join by an address")
+        raise ConfigError(_nothing_to_found(settings))
     if own.data is not None and not (own.data / "corpus.json").is_file():
         raise DataError(_no_corpus(settings))
     if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
@@ -282,8 +282,7 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
         raise UsageError(f"--private needs the data that shall stay here; give it with --data{remedy}")
     logs.configure(own.log_level)
     _say_kept(settings)
-    if is_founding and settings.wants_pretrained:
-        log.info("%s", FROM_NOTHING)
+    _say_of_run(settings, config, is_founding=is_founding)
     if own.initial_peers:
         from dht.addresses import parse_address
 
@@ -298,6 +297,29 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
         import peer.daemon
 
         peer.daemon.run(settings)
+
+
+def _nothing_to_found(settings: "Settings") -> str:
+    remedy = "give a preset, such as `shoal start --config tiny`, or join by an address"
+    if not settings.run_variables:
+        return f"nothing to found: {remedy}"
+    variables = ", ".join(settings.run_variables)
+    return f"{variables} in the environment changes the preset that a run is founded with, and none is given: {remedy}"
+
+
+def _say_of_run(settings: "Settings", config: str | None, *, is_founding: bool) -> None:
+    """Say what of the settings does not count for the run: by its strategy, or because it is there already."""
+    if is_founding:
+        if settings.left_out:
+            kind = settings.run.strategy.kind if settings.run is not None else ""
+            log.info("%s of %s is left out: strategy %s does not use it", ", ".join(settings.left_out), config, kind)
+        if settings.wants_pretrained:
+            log.info("%s", FROM_NOTHING)
+        return
+    ignored = [*settings.run_variables, *([f"[run] of --config {config}"] if config and settings.run else [])]
+    if ignored:
+        level = logging.WARNING if settings.run_variables else logging.INFO
+        log.log(level, "a run never changes once it is founded: what %s says is ignored", " and ".join(ignored))
 
 
 FROM_NOTHING = (

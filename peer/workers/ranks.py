@@ -19,6 +19,7 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.temporary import take_short_folder
 from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, packed, unpacked
 from peer.train.launch import MODULES, Setup
 from peer.train.messages import Answer, Answered, Asked, Failed, Message, Refused, Request
@@ -36,8 +37,10 @@ def preload() -> list[Path]:
     For the main thread.
 
     Workers are forked from this clean, single-threaded process: the first step comes a tenth of a second after
-    a start. Call it before the daemon's own imports, so that both import side by side.
+    a start. Call it before the daemon's own imports, so that both import side by side. Raises UsageError: there is no
+    folder for its socket.
     """
+    take_short_folder()
     multiprocessing.get_context("forkserver").set_forkserver_preload(MODULES)
     # A Ctrl-C reaches the whole process group; the fork server ends with the daemon, never by itself.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)

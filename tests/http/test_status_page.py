@@ -129,7 +129,8 @@ def test_limits_are_shown_with_their_meaning_and_changed_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Content-Type": "text/plain"}, {**JSON, "Sec-Fetch-Site": "cross-site"}, {**JSON, "Host": "evil.example"}]
+    "headers",
+    [{"Content-Type": "text/plain"}, {**JSON, "Sec-Fetch-Site": "cross-site"}, {**JSON, "Host": "evil.example"}],
 )
 def test_a_foreign_page_cannot_change_the_limits(headers: dict[str, str]) -> None:
     asked = Asked()
