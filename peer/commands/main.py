@@ -17,7 +17,7 @@ from configs.errors import ConfigError, DataError, ShoalError, UsageError
 from configs.files import is_full
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
-from peer.commands import admission, answers, limits, logs, models
+from peer.commands import admission, answers, limits, logs, models, service
 from peer.commands.options import (
     Base,
     Config,
@@ -222,6 +222,7 @@ def chaos(
 
 app.add_typer(admission.app)
 app.add_typer(limits.app)
+app.add_typer(service.app)
 app.add_typer(models.app)
 app.add_typer(answers.app)
 
