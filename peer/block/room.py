@@ -12,6 +12,7 @@ class Room:
     def __init__(self, folder: Path | None = None, disk_gb: float | None = None) -> None:
         self.folder, self.disk_gb = folder, disk_gb
         self.used_bytes = 0  # at the last look, and what was let in since
+        self.is_known = False  # whether there was a look
 
     @property
     def over_bytes(self) -> int:
@@ -28,7 +29,7 @@ class Room:
     def look(self) -> None:
         """Find out how much is taken. Reads all names in the folder: in a thread."""
         if self.folder is not None:
-            self.used_bytes = disk_bytes(self.folder)
+            self.used_bytes, self.is_known = disk_bytes(self.folder), True
 
 
 def disk_bytes(folder: Path) -> int:

@@ -34,7 +34,7 @@ class Bounds:
     def told(self) -> dict[str, dict[str, Any]]:
         """Return each limit as it is now, and, where there is something to say, what is so at the moment."""
         said = dict(self.seen)
-        if self._disk.room.used_bytes:
+        if self._disk.room.is_known:
             said["disk_gb"] = self._disk.present or f"{self._disk.room.used_bytes / GB:.3g} GB are taken"
         return {key: {**each, "now": said.get(key, "")} for key, each in told(self.now).items()}
 

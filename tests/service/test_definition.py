@@ -49,16 +49,13 @@ def test_systemd_itself_finds_nothing_wrong(is_system: bool, folder: str, tmp_pa
     path = tmp_path / "shoal.service"
     path.write_text(unit(Peer(Path(sys.executable), place), is_system=is_system, version=version))
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    command = [
-        verify,
-        "--user" if not is_system else "--system",
-        "--man=no",
-        "--recursive-errors=no",
-        "verify",
-        str(path),
-    ]
+    scope = "--system" if is_system else "--user"
+    command = [verify, scope, "--man=no", "--recursive-errors=no", "verify", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr.strip()) == (0, "")
+    path.write_text(path.read_text().replace("Restart=on-failure", "Restart=on-a-whim\nRestrat=1"))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert "on-a-whim" in done.stderr and "Restrat" in done.stderr, "it would have been found"
 
 
 def test_the_launchd_job_is_started_again_unless_it_ended_in_peace() -> None:
