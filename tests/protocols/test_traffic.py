@@ -152,3 +152,33 @@ def test_streams_that_take_nothing_have_no_part() -> None:
             assert traffic.bytes_per_s_of(lane) == pytest.approx(1e6)
 
     run(main())
+
+
+def test_a_new_cap_counts_at_once_also_for_who_waits_by_the_old_one() -> None:
+    """Megabytes that would take hours go in a second, up and down; in lanes and out of them."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        traffic = Traffic(0.001, 0.001, loop.time)
+        with traffic.lane("a") as lane:
+            await lane.sent(100), await traffic.received(100)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(4):
+                    group.create_task(lane.sent(10_000))
+                    group.create_task(traffic.sent(10_000, "b"))
+                    group.create_task(traffic.received(10_000))
+                await asyncio.sleep(1.0)
+                began = loop.time()
+                traffic.change(8.0, 8.0)
+            assert loop.time() - began < 1.0
+            began = loop.time()
+            for _ in range(10):
+                await traffic.received(100_000)
+            assert loop.time() - began == pytest.approx(0.9, abs=0.05), "and the new one is kept"
+            began = loop.time()
+            traffic.change(None, None)
+            await lane.sent(10**9)
+            await traffic.received(10**9)
+            assert loop.time() == began, "without a cap nobody waits"
+
+    run(main())

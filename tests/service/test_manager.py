@@ -8,6 +8,7 @@ import pytest
 
 from configs.errors import StateError, UsageError
 from peer.commands.main import main
+from peer.commands.service import service
 from peer.service import manager
 from peer.service.definition import Peer
 from peer.service.manager import service_of
@@ -70,3 +71,11 @@ def test_on_macos_it_is_a_launchd_job_of_the_user(home: Path) -> None:
         service_of(peer, is_system=True, platform="darwin")
     with pytest.raises(UsageError, match="this is neither"):
         service_of(peer, is_system=False, platform="win32")
+
+
+def test_a_service_is_installed_asked_about_and_forgotten_by_commands() -> None:
+    assert {each.callback.__name__ for each in service.registered_commands if each.callback} == {
+        "install",
+        "uninstall",
+        "status",
+    }
