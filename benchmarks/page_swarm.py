@@ -14,11 +14,15 @@ import signal
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvloop
+from pydantic import ValidationError
 
 from benchmarks.page_history import START_TICK, WORDS, PageHistory, loss_at
-from configs.errors import StateError
+from configs.errors import ConfigError, StateError
+from configs.limits import Limits, told
+from configs.load import describe
 from configs.machine import PeerConfig
 from peer import __version__
 from peer.http.health import Pulse
@@ -41,6 +45,7 @@ class PageSwarm:
     is_well: bool = False
     began: float = field(default_factory=time.time)
     is_paused: bool = False
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         chance = random.Random(self.peers)
@@ -123,7 +128,16 @@ class PageSwarm:
         async def revocations() -> None:
             pass
 
-        return Actions(leave, pause, resume, revocations)
+        def limits() -> dict[str, dict[str, Any]]:
+            return {key: {**each, "now": ""} for key, each in told(self.limits).items()}
+
+        async def limit(body: bytes) -> None:
+            try:
+                self.limits = self.limits.changed(Limits.model_validate_json(body))
+            except ValidationError as error:
+                raise ConfigError(describe(error, "the limits")) from None
+
+        return Actions(leave, pause, resume, revocations, limits, limit)
 
     async def pulse(self) -> Pulse:
         tick = self.status().tick

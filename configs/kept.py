@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from configs.errors import StateError
-from configs.files import read_json
+from configs.files import read_json, write_json
+from configs.limits import Limits
 from configs.load import Settings, describe
 from configs.machine import PeerConfig
 
@@ -49,6 +50,12 @@ def with_kept(settings: Settings, kept: dict[str, Any]) -> Settings:
 def to_keep(settings: Settings) -> dict[str, Any]:
     """Return what the state directory shall keep, as JSON. What a later version keeps there is left as it is."""
     return {**settings.kept, **_as_json(settings.peer)}
+
+
+def keep_limits(state_dir: Path, change: Limits) -> None:
+    """Write the limits that were changed to what is kept: they hold at the next start, too. Raises StateError."""
+    path = state_dir / MACHINE_FILE
+    write_json(path, {**(read_json(path, REMEDY) or {}), **change.model_dump(exclude_unset=True)})
 
 
 def unknown_keys(settings: Settings) -> list[str]:

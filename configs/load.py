@@ -20,6 +20,7 @@ from pydantic_settings import (
 from configs.errors import ConfigError
 from configs.machine import NO_HINTS, Hints, PeerConfig
 from configs.run import Frozen, RunPlan
+from configs.unused import without_unused
 
 PRESETS = Path(__file__).parent
 FLAGS = {"devices": "--device"}  # that are not called as the key
@@ -37,10 +38,12 @@ class Settings(Frozen):
     given_by: dict[str, str] = Field(default_factory=dict)  # key of `peer` → what gave it now, such as "--port"
     kept: dict[str, Any] = Field(default_factory=dict)  # by the state directory, of earlier starts: `configs/kept.py`
     wants_pretrained: bool = False  # the preset says what it is with a pretrained model, and none was given
+    left_out: tuple[str, ...] = ()  # keys of the preset that the strategy does not use which the environment has chosen
+    run_variables: tuple[str, ...] = ()  # of the environment, that change the preset a run is founded with
 
 
-class Preset(BaseSettings):
-    """A preset as read, and the environment."""
+class Machine(BaseSettings):
+    """What a preset says of this machine, and the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix="SHOAL_",
@@ -49,7 +52,6 @@ class Preset(BaseSettings):
         frozen=True,
     )
 
-    run: RunPlan | None = None
     peer: PeerConfig = Field(default_factory=PeerConfig)
 
     @classmethod
@@ -63,6 +65,12 @@ class Preset(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the environment over the file; flags are merged by `load`, which calls this with the file's values."""
         return env_settings, init_settings
+
+
+class Preset(Machine):
+    """A preset as read, and the environment."""
+
+    run: RunPlan | None = None
 
 
 def preset_path(name: str) -> Path:
@@ -91,21 +99,17 @@ def load(config: str | None = None, **flags: Any) -> Settings:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
     given = {key: value for key, value in flags.items() if value is not None}
     tuned = values.pop("pretrained", None)
+    changes = tuple(sorted(name for name in os.environ if name.upper().startswith("SHOAL_RUN__")))
     try:
-        preset = Preset(**values)
+        environment = EnvSettingsSource(Preset)()
+        preset, left_out = _preset(values, environment)
         is_tuned = tuned is not None and (given.get("init_from") or preset.peer.init_from) is not None
         if tuned is not None:
-            as_tuned = _tuned(values, tuned, str(config))  # always, so that a mistake there is said at once
-            preset = as_tuned if is_tuned else preset
+            as_tuned = _tuned(values, tuned, environment, str(config))  # always: a mistake there is said at once
+            preset, left_out = as_tuned if is_tuned else (preset, left_out)
         peer = PeerConfig.model_validate({**preset.peer.model_dump(exclude_unset=True), **given})
-        variables = EnvSettingsSource(Preset)().get("peer", {})
+        variables = environment.get("peer", {})
     except ValidationError as error:
-        changes = sorted(name for name in os.environ if name.upper().startswith("SHOAL_RUN__"))
-        if changes and "run" not in values:
-            raise ConfigError(
-                f"{', '.join(changes)} in the environment changes the preset that a run is founded with, and none is "
-                "given; unset it to join a run or to go on with one, or add --config"
-            ) from None
         raise ConfigError(describe(error, config or "the environment or flags")) from None
     except SettingsError as error:
         raise ConfigError(f"the environment: {error}") from None
@@ -116,13 +120,30 @@ def load(config: str | None = None, **flags: Any) -> Settings:
         | {key: FLAGS.get(key, f"--{key.replace('_', '-')}") for key in given}
     )
     hints, wants = Hints.of(table), tuned is not None and not is_tuned
-    return Settings(run=preset.run, peer=peer, hints=hints, given_by=given_by, wants_pretrained=wants)
+    told = {"hints": hints, "given_by": given_by, "wants_pretrained": wants}
+    return Settings(run=preset.run, peer=peer, left_out=tuple(left_out), run_variables=changes, **told)
 
 
-def _tuned(values: dict[str, Any], tuned: Any, config: str) -> Preset:
+def _preset(values: dict[str, Any], environment: dict[str, Any]) -> tuple[Preset, list[str]]:
+    """Return a preset under the environment, and which of its keys that makes useless. Raises ValidationError.
+
+    Without a `[run]` what the environment says of one founds nothing: it is left to those who ask for a run to say so.
+    """
+    run = values.get("run")
+    if run is None:
+        try:
+            return Preset(**values), []
+        except ValidationError:
+            return Preset.model_construct(run=None, peer=Machine(**values).peer), []
+    said = environment.get("run")
+    kept, left_out = without_unused(run, said) if isinstance(run, dict) and isinstance(said, dict) else (run, [])
+    return Preset(**{**values, "run": kept}), left_out
+
+
+def _tuned(values: dict[str, Any], tuned: Any, environment: dict[str, Any], config: str) -> tuple[Preset, list[str]]:
     """Return a preset with its table `pretrained` over its `run`. Raises ConfigError, which names both."""
     try:
-        return Preset(**{**values, "run": _over(values.get("run"), tuned)})
+        return _preset({**values, "run": _over(values.get("run"), tuned)}, environment)
     except ValidationError as error:
         raise ConfigError(describe(error, f"{config}, with its [pretrained] over its [run]")) from None
 

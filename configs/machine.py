@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from configs.errors import UsageError
+from configs.limits import Limits
 from configs.names import Positive
 from configs.outlets import Outlet, read_every, read_outlet, read_target
 from configs.run import Frozen
@@ -24,8 +25,8 @@ def default_state_dir() -> Path:
     return Path(base) / "shoal"
 
 
-class PeerConfig(Frozen):
-    """One daemon on one machine."""
+class PeerConfig(Limits):
+    """One daemon on one machine; the limits of what it may take are `configs/limits.py`'s."""
 
     state_dir: Path = Field(default_factory=default_state_dir)
     initial_peers: tuple[str, ...] = ()  # multiaddrs of peers to join by; empty founds a run
@@ -41,8 +42,6 @@ class PeerConfig(Frozen):
     # Who brings it as a bearer may also act from another machine, or from a container's host; empty: nobody may.
     status_token: Annotated[str, Field(max_length=256, pattern=r"^([!-~]{16,})?$")] = ""
     allowed_hosts: tuple[str, ...] = ()  # names, beside localhost and IP addresses, under which the status page answers
-    up_mbit: Annotated[float | None, Field(gt=0)] = None  # cap on what this peer sends, in Mbit/s; None: no cap
-    down_mbit: Annotated[float | None, Field(gt=0)] = None  # and on what it fetches
     devices: tuple[str, ...] = ()  # such as "cuda:0"; empty: all GPUs, or the CPU
     precision: Precision = "auto"  # auto: bfloat16 autocast on GPUs
     base_precision: BasePrecision = "own"  # of the frozen model under adapters; nf4: four bits, by bitsandbytes
@@ -67,6 +66,11 @@ class PeerConfig(Frozen):
     publish: str | None = None  # push checkpoints there: a folder, s3://BUCKET/PREFIX, hf://USER/REPO
     publish_every: str = "30 minutes"  # or as in "20 rounds"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def limits(self) -> Limits:
+        """What this machine's peer may take, as it was told at the start."""
+        return Limits(**{key: getattr(self, key) for key in Limits.model_fields})
 
     @model_validator(mode="after")
     def _noise_has_a_norm(self) -> Self:

@@ -31,7 +31,7 @@ from dht.network import Network
 from peer import __version__
 from peer.block.exchange import Swarm
 from peer.block.store import initial_state
-from peer.ending import first_cause, leave_on_signals
+from peer.ending import first_cause, in_time, leave_on_signals
 from peer.http.local import announce_daemon
 from peer.http.status import Status
 from peer.http.status_page import Actions, Shown, open_http
@@ -40,6 +40,7 @@ from peer.member.arrival import open_way
 from peer.member.assembly import assemble, caller
 from peer.member.changes import Changes
 from peer.member.crowds import Crowds
+from peer.member.departure import depart
 from peer.member.duties import Duties
 from peer.member.entry import Entry, enter, saved_spec
 from peer.member.facts import Facts
@@ -68,8 +69,6 @@ OnTick = Callable[[Status], None]
 Come = Callable[[Settings, Identity, Network, AddressBook, str | None], Awaitable[Entry]]
 
 TIMER_S = 0.002  # how early a timer may fire
-FINISH_S = 12.0  # for the rounds under way, before their work is left for later
-HAND_OVER_S = 20.0  # for the others to fetch what only this peer has, before it goes all the same
 
 
 class Left(Exception):
@@ -83,20 +82,20 @@ def run(settings: Settings) -> None:
     """
     keep_pages()
     gc.freeze()  # what was imported stays: looking through it for garbage took a tenth of a round's CPU time
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with in_time() as in_time_from, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(live(settings))
+            runner.run(live(settings, in_time_from))
         except asyncio.CancelledError:
             log.info("left before training began")
         except BaseExceptionGroup as group:
             raise first_cause(group) from None
 
 
-async def live(settings: Settings) -> None:
-    """Found, join or resume a run, and take part in it until told to leave."""
+async def live(settings: Settings, on_leaving: Callable[[], object] = lambda: None) -> None:
+    """Found, join or resume a run, and take part in it until told to leave; `on_leaving` is called when that begins."""
     config = settings.peer
     leaving = asyncio.Event()
-    with leave_on_signals(leaving) as has_begun:
+    with leave_on_signals(leaving, on_leaving) as has_begun:
         async with open_daemon(settings, leaving) as daemon:
             print("\n".join(greeting(daemon.parts, daemon.entry.clock)), flush=True)
             with daemon.parts.trackers as trackers:
@@ -210,6 +209,7 @@ class Daemon:
         parts, clock = self.parts, self.parts.facts.clock
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.network.broken())
+            tasks.create_task(parts.control.heed())
             parts.activity.download()
             base = await parts.library.obtain_base(parts.outlook.nearest(parts.place.addresses))
             seed = parts.facts.data_seed
@@ -225,7 +225,7 @@ class Daemon:
                 self._keep_up(tick, tasks)
                 self.changes.consider(tick, tasks)
                 parts.place.taken_tick = tick
-            await self._go()
+            await depart(parts, self.rounds, self.changes, self.keeper, self.announcer)
             raise Left
 
     def _keep_up(self, tick: int, tasks: asyncio.TaskGroup) -> None:
@@ -237,6 +237,8 @@ class Daemon:
             self.duties.begin("writing this peer's record", partial(self._renew, tick), tasks)
         if self.parts.examiner.is_due():
             self.duties.begin("scoring held-out text", self.parts.examiner.examine, tasks)
+        if self.parts.disk.is_due(tick):
+            self.duties.begin("keeping within the disk's limit", partial(self.parts.disk.keep_within, tick), tasks)
         if self.parts.prompts.is_due(self.parts.facts.clock.now()) and self.parts.activity.takes_part():
             self.duties.begin("asking the fixed prompts", self.lookout.ask_prompts, tasks)
         if self.parts.looker.is_due():
@@ -250,10 +252,10 @@ class Daemon:
     async def _exclude(self, tick: int) -> None:
         parts = self.parts
         await parts.exclusions.keep_up(tick)
-        if (why := parts.exclusions.of_this_peer(tick)) and not parts.activity.is_paused:
+        if (why := parts.exclusions.of_this_peer(tick)) and not parts.activity.told:
             parts.chronicle.happened(f"paused by itself: {why}")
             log.error("%s; until then this peer pauses, for others leave it out", why)
-            await self.parts.control.pause()
+            await self.parts.control.pause(f"paused by itself: {why}")
 
     async def _renew(self, tick: int) -> None:
         place = self.parts.place  # a laptop that moves from one network to another has another address
@@ -271,25 +273,8 @@ class Daemon:
     def actions(self) -> Actions:
         """Return what this machine may ask."""
         control, admission, folder = self.parts.control, self.parts.admission, self.parts.facts.config.state_dir
-        return Actions(control.leave, control.pause, control.resume, partial(take_up_revocations, admission, folder))
-
-    # The end
-
-    async def _go(self) -> None:
-        """Finish the round, hand over what only this peer has, save, and write the leaving record."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FINISH_S):
-                await self.changes.settle()
-                await self.rounds.settle()
-        await self.rounds.drop()
-        self.parts.activity.leave()
-        await self.changes.put_away()
-        self.parts.save()
-        tick = self.parts.facts.clock.tick()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S):
-                await self.keeper.hand_over(tick)
-                await self.announcer.publish(tick, is_leaving=True)
+        revoked, bounds = partial(take_up_revocations, admission, folder), control.bounds
+        return Actions(control.leave, control.pause, control.resume, revoked, bounds.told, bounds.change)
 
     # What the above stands on
 

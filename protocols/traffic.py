@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count as counter
@@ -20,9 +20,10 @@ class Pace:
     """Lets bytes through at a rate. Who is ahead of it waits; several that share one are served in turn."""
 
     def __init__(self, mbit: float | None, now: Callable[[], float] = time.monotonic) -> None:
-        self.bytes_per_s = None if mbit is None else mbit * 1e6 / 8
         self._now = now
+        self._changed = asyncio.Event()
         self._free_at = 0.0  # when all that was let through has gone at the rate
+        self.change(mbit)
 
     def book(self, count: int) -> float:
         """Let `count` bytes through, and return how many seconds to wait before they go."""
@@ -32,6 +33,13 @@ class Pace:
         self._free_at = max(self._free_at, now - BURST_S) + count / self.bytes_per_s
         return max(0.0, self._free_at - count / self.bytes_per_s - now)
 
+    def change(self, mbit: float | None) -> None:
+        """Go on at another rate; who waits by the old one waits no longer."""
+        self.bytes_per_s = None if mbit is None else mbit * 1e6 / 8
+        self._free_at = 0.0
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     def behind_s(self) -> float:
         """Return how many seconds it takes until more may go."""
         return 0.0 if self.bytes_per_s is None else max(0.0, self._free_at - self._now())
@@ -39,7 +47,9 @@ class Pace:
     async def wait(self, count: int) -> None:
         """Wait until `count` bytes may go."""
         if delay_s := self.book(count):
-            await asyncio.sleep(delay_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._changed.wait()
 
 
 class Line:
@@ -54,7 +64,13 @@ class Line:
         self._order = counter()
         self._start = 0.0  # virtual, in bytes: of what went last
         self._ends: dict[str, float] = {}  # peer → the virtual end of what it has asked for
-        self._is_timed = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def changed(self) -> None:
+        """Let go what may go at the line's new rate."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._serve_again()
 
     async def wait(self, size_bytes: int, peer: str) -> None:
         """Wait until so many bytes to a peer may go."""
@@ -69,10 +85,9 @@ class Line:
 
     def _serve(self) -> None:
         """Let go what may go now, and come back when the next may."""
-        while self._waiting and not self._is_timed:
+        while self._waiting and self._timer is None:
             if (delay_s := self._pace.behind_s()) > 0:
-                self._is_timed = True
-                asyncio.get_running_loop().call_later(delay_s, self._serve_again)
+                self._timer = asyncio.get_running_loop().call_later(delay_s, self._serve_again)
                 return
             self._start, _, size_bytes, turn = heappop(self._waiting)
             if not turn.done():  # who was cancelled takes nothing
@@ -82,7 +97,7 @@ class Line:
             self._ends.clear()
 
     def _serve_again(self) -> None:
-        self._is_timed = False
+        self._timer = None
         self._serve()
 
 
@@ -103,11 +118,20 @@ class Traffic:
         self.bytes_out = 0
         self.causes_in: Counter[Cause] = Counter()
         self.causes_out: Counter[Cause] = Counter()
-        self.down_mbit = down_mbit
-        self.up, self.down = Pace(None if up_mbit is None else UP_SHARE * up_mbit, now), Pace(down_mbit, now)
         self.now = now
+        self.up, self.down = Pace(None, now), Pace(None, now)
         self._line = Line(self.up)
         self._lanes: list[Lane] = []  # that are open
+        self.change(up_mbit, down_mbit)
+
+    def change(self, up_mbit: float | None, down_mbit: float | None) -> None:
+        """Hold what goes from now on to these caps; what waits for the old ones goes when the new ones let it."""
+        self.down_mbit = down_mbit
+        self.up.change(None if up_mbit is None else UP_SHARE * up_mbit)
+        self.down.change(down_mbit)
+        for lane in self._lanes:
+            lane.changed()
+        self._line.changed()
 
     async def received(self, count: int, cause: Cause) -> None:
         """Count what came in. Who reads no further meanwhile slows the sender down."""
@@ -157,6 +181,10 @@ class Lane:
         self._traffic, self.peer, self._cause = traffic, peer, cause
         self._pace = Pace(None, traffic.now)
         self.asked_at = asked_at  # when it last had something to send; infinite while it has
+
+    def changed(self) -> None:
+        """Wait no longer by the old part: the new one is looked up at the next send."""
+        self._pace.change(None)
 
     async def sent(self, count: int) -> None:
         """Count what is about to go out, and wait until it may."""

@@ -189,6 +189,9 @@ class Trainee:
     def configure(self, config: PeerConfig) -> None:
         """Take nothing: devices and precision are the caller's."""
 
+    def limit(self, memory_gb: float | None) -> None:
+        """Do nothing: the memory is the caller's program's."""
+
     def check(self, spec: RunSpec) -> None:
         """Raise UsageError if the run is not of this module."""
         own, its = self.parameters.spec.module, spec.model.module

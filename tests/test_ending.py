@@ -3,6 +3,9 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -48,3 +51,41 @@ def test_a_signal_asks_to_leave_and_ends_what_has_not_begun(
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(main())
         assert seen == ["cancelled"]
+
+
+HANGS = """
+import threading, time
+from peer.ending import in_time
+with in_time(most_s=1.5) as begin:
+    begin()
+    print("leaving", flush=True)
+    time.sleep({seconds})
+print("left", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(600, "leaving\n"), (0, "leaving\nleft\n")])
+def test_what_hangs_while_leaving_is_ended(seconds: int, said: str) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS.format(seconds=seconds)], capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (0, said)
+    assert ("leaving took longer than 1.5 s" in done.stderr) is (seconds > 0)
+    assert time.monotonic() - began < 200
+
+
+def test_whoever_asks_to_leave_is_heard() -> None:
+    begun: list[str] = []
+
+    async def main() -> None:
+        leaving = asyncio.Event()
+        with leave_on_signals(leaving, lambda: begun.append("begun")) as has_begun:
+            has_begun()
+            await asyncio.sleep(0)
+            assert not begun
+            leaving.set()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert begun == ["begun"]

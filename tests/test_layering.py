@@ -16,7 +16,7 @@ FLOORS = [
     ["protocols", "peer.train"],
     ["peer.block", "peer.workers", "peer.fused"],
     ["peer.member", "peer.answers", "peer.publish", "peer.simulate"],
-    ["peer.daemon", "peer.doctor", "peer.visit", "peer.chaos"],
+    ["peer.daemon", "peer.doctor", "peer.visit", "peer.chaos", "peer.service"],
     ["peer.commands"],
     ["shoal"],
 ]

@@ -19,6 +19,7 @@ from configs.files import discard, disk_errors, make_folder, put_in_place, write
 from configs.run import RunSpec
 from peer.block.keeping import KeepRules, vouched
 from peer.block.replica import Replica
+from peer.block.room import Room
 from peer.block.saved import Facts, facts_of, load_facts, load_state
 from peer.block.spot_check import UnlikeError, drawn, look
 from peer.block.threads import unbroken
@@ -32,6 +33,7 @@ from protocols.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
+PRIVATE = ("residual", "offered")  # files of a block beside its state that only who trains it has
 PIN_S = 60.0  # that a state stays after somebody has asked for a piece of it
 MAX_PINNED = 4
 
@@ -64,6 +66,7 @@ class BlockStore:
         self._strategy = strategy
         self._state_stub, self._shards_stub = state_stub, shards_stub
         self._traffic, self._rules = traffic or Traffic(), rules
+        self.room = Room()  # for what is kept for others
         self._chance = random.SystemRandom()  # what a liar cannot foresee
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # block → one write at a time
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # digest → one download
@@ -168,8 +171,23 @@ class BlockStore:
 
         What a try that failed has left on disk is taken up by the next one. Raises as `keep`.
         """
-        if state.block not in self.replicas and state.version > self.versions().get(state.block, -1):
-            await self._download(state, peers)
+        if state.block in self.replicas or state.version <= self.versions().get(state.block, -1):
+            return
+        if not self.room.takes(state.size_bytes if state.block not in self.stored else 0):
+            raise PeerError(f"the owner of this machine lets it keep no more than {self.room.disk_gb:g} GB")
+        await self._download(state, peers)
+
+    def kept(self) -> list[str]:
+        """Return the blocks that lie here for others alone: none of this peer's work lies beside their states."""
+        own = {block for block in self.stored for kind in PRIVATE if (self.folder / f"{block}.{kind}").exists()}
+        return sorted(self.stored.keys() - self.replicas.keys() - own - {COMMON})
+
+    async def give_up(self, block: str) -> None:
+        """Keep a block no longer."""
+        async with self._writing[block]:
+            if self.stored.pop(block, None) is not None:
+                for path in (*self.folder.glob(f"{block}.*"), *self.folder.glob(f".{block}.*")):
+                    await asyncio.to_thread(discard, path)
 
     async def newest(self, block: str, peers: Sequence[str]) -> tuple[BlockState, list[str]] | None:
         """Ask `peers` where `block` stands; return the newest state with the peers that have it, or None.

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.errors import ShoalError
+from configs.temporary import take_short_folder
 from peer.chaos.links import Peer, enter_place
 from peer.chaos.machine import MARK, Disk, command_of, name_of, parent_of, tree
 from peer.http.local import fetch_status
@@ -84,6 +85,7 @@ class Daemon:
         self.name, self.place, self.disk, self.port = name, place, disk, port
         self.folder = folder
         self.state_dir = folder / name / "state"
+        take_short_folder()
         self.temporary = Path(tempfile.gettempdir()) / f"shoal-{os.getpid()}-{name}"  # short, for a socket's path
         self.program = [sys.executable, "-m", "peer"]
         self.environment: dict[str, str] = {}

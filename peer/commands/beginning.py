@@ -25,7 +25,7 @@ def check_start(settings: Settings) -> None:
     own = settings.peer
     is_founding = founds(settings)
     if is_founding and settings.run is None:
-        raise ConfigError("nothing to found: give a preset, such as `shoal start --config tiny`, or join by an address")
+        raise ConfigError(_nothing_to_found(settings))
     if own.data is not None and not (own.data / "corpus.json").is_file():
         raise DataError(_no_corpus(settings))
     if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
@@ -65,6 +65,14 @@ def check_fuse(sources: Sequence[str], out: Path) -> None:
             raise UsageError(
                 f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
             )
+
+
+def _nothing_to_found(settings: Settings) -> str:
+    remedy = "give a preset, such as `shoal start --config tiny`, or join by an address"
+    if not settings.run_variables:
+        return f"nothing to found: {remedy}"
+    variables = ", ".join(settings.run_variables)
+    return f"{variables} in the environment changes the preset that a run is founded with, and none is given: {remedy}"
 
 
 def _no_corpus(settings: Settings) -> str:

@@ -18,7 +18,7 @@ from configs.files import is_full
 from configs.outlets import read_target
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
-from peer.commands import admission, answers, logs, models, publishing, replay
+from peer.commands import admission, answers, limits, logs, models, publishing, replay, service
 from peer.commands.beginning import RUN_FILE, check_start, founds
 from peer.commands.options import (
     Base,
@@ -162,8 +162,8 @@ def pause(state_dir: StateDir = None) -> None:
 @app.command(rich_help_panel=PEER)
 def resume(state_dir: StateDir = None) -> None:
     """Train again after `shoal pause`."""
-    local.post_action(place_of(state_dir), "resume")
-    print("training again")
+    note = local.post_action(place_of(state_dir), "resume")
+    print(f"training again{f', {note}' if note else ''}")
 
 
 @app.command(rich_help_panel=PEER)
@@ -234,6 +234,8 @@ def chaos(
 
 app.add_typer(replay.app)
 app.add_typer(admission.app)
+app.add_typer(limits.app)
+app.add_typer(service.app)
 app.add_typer(models.app)
 app.add_typer(publishing.app)
 app.add_typer(answers.app)
@@ -279,8 +281,7 @@ def _run_daemon(config: str | None, **flags: Any) -> None:
     is_founding = founds(settings)
     logs.configure(own.log_level)
     _say_kept(settings)
-    if is_founding and settings.wants_pretrained:
-        log.info("%s", FROM_NOTHING)
+    _say_of_run(settings, config, is_founding=is_founding)
     note = own.state_dir / NOTE
     with local.hold_state_dir(own.state_dir), remove_noted(note):  # before the imports, which take seconds
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once; the daemon has its own handler
@@ -305,6 +306,21 @@ def _restore(target: str, state_dir: Path | None) -> None:
     print(
         f"restored run {checkpoint.run_id} ({checkpoint.run_name}) from {source}: {checkpoint.age:,} tokens", flush=True
     )
+
+
+def _say_of_run(settings: "Settings", config: str | None, *, is_founding: bool) -> None:
+    """Say what of the settings does not count for the run: by its strategy, or because it is there already."""
+    if is_founding:
+        if settings.left_out:
+            kind = settings.run.strategy.kind if settings.run is not None else ""
+            log.info("%s of %s is left out: strategy %s does not use it", ", ".join(settings.left_out), config, kind)
+        if settings.wants_pretrained:
+            log.info("%s", FROM_NOTHING)
+        return
+    ignored = [*settings.run_variables, *([f"[run] of --config {config}"] if config and settings.run else [])]
+    if ignored:
+        level = logging.WARNING if settings.run_variables else logging.INFO
+        log.log(level, "a run never changes once it is founded: what %s says is ignored", " and ".join(ignored))
 
 
 FROM_NOTHING = (

@@ -4,7 +4,7 @@ None means: not given, so that what the preset says counts, or what the state di
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,6 +40,33 @@ UpMbit = Annotated[
 ]
 DownMbit = Annotated[
     float | None, typer.Option("--down-mbit", help="Fetch no faster than this, in Mbit/s.", min=0.01, metavar="N")
+]
+DiskGb = Annotated[
+    float | None,
+    typer.Option("--disk-gb", help="Let the state directory take no more than this.", min=0.001, metavar="N"),
+]
+MemoryGb = Annotated[
+    float | None, typer.Option("--memory-gb", help="Let a worker take no more memory.", min=0.001, metavar="N")
+]
+Hours = Annotated[
+    str | None, typer.Option("--hours", help="Train only then, such as 22:00-07:00,12:00-13:00.", metavar="SPANS")
+]
+PauseOnBattery = Annotated[
+    bool | None, typer.Option("--pause-on-battery/--no-pause-on-battery", help="Train only on mains power.")
+]
+PauseOnGpuUse = Annotated[
+    bool | None,
+    typer.Option("--pause-on-gpu-use/--no-pause-on-gpu-use", help="Rest while another program uses the GPU."),
+]
+PauseAboveCpu = Annotated[
+    float | None,
+    typer.Option(
+        "--pause-above-cpu",
+        help="Rest while others use more of all cores, such as 0.5.",
+        min=0.01,
+        max=0.99,
+        metavar="X",
+    ),
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")]
 InitFrom = Annotated[
@@ -87,6 +114,18 @@ ModelDir = Annotated[
 
 MODEL = "Data and models"  # where `--help` lists the commands that work without a daemon
 
+# What the owner may also change while the daemon runs (configs/limits.py), in the order in which `--help` shows them.
+LIMIT_OPTIONS: dict[str, Any] = {
+    "up_mbit": UpMbit,
+    "down_mbit": DownMbit,
+    "disk_gb": DiskGb,
+    "memory_gb": MemoryGb,
+    "hours": Hours,
+    "pause_on_battery": PauseOnBattery,
+    "pause_on_gpu_use": PauseOnGpuUse,
+    "pause_above_cpu": PauseAboveCpu,
+}
+
 # Those of a daemon, by the setting of `PeerConfig` that each gives, in the order in which `--help` shows them.
 PEER_OPTIONS: dict[str, Any] = {
     "data": Data,
@@ -97,8 +136,7 @@ PEER_OPTIONS: dict[str, Any] = {
     "announce": Announce,
     "status_host": StatusHost,
     "status_port": StatusPort,
-    "up_mbit": UpMbit,
-    "down_mbit": DownMbit,
+    **LIMIT_OPTIONS,
     "devices": Devices,
     "threads": Threads,
     "micro_batch": MicroBatch,
@@ -113,13 +151,18 @@ PEER_OPTIONS: dict[str, Any] = {
 
 def takes_peer_options(command: Callable[..., None]) -> Callable[..., None]:
     """Let typer see `PEER_OPTIONS` where `command` has its `**settings`, and give them to it there."""
+    return takes(PEER_OPTIONS, command)
+
+
+def takes(options: Mapping[str, Any], command: Callable[..., None]) -> Callable[..., None]:
+    """Let typer see these options, by their names, where `command` has its keyword arguments."""
     signature = inspect.signature(command)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    options = [
+    added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in PEER_OPTIONS.items()
+        for name, option in options.items()
     ]
-    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    command.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
     return command
 
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from configs.errors import ShoalError
+from configs.temporary import take_short_folder
 from peer.http.local import fetch_status
 from peer.http.status import Status
 
@@ -67,6 +68,7 @@ class Process:
         self.url = ""  # of the process before
         self._child = None
         # Not in the state directory: the path of a socket may have only 104 characters.
+        take_short_folder()
         self._temporary = self._temporary or tempfile.mkdtemp(prefix="shoal-")
         with (self.state_dir.parent / f"{self.name}.log").open("ab") as log:
             self._child = await asyncio.create_subprocess_exec(

@@ -8,10 +8,10 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from configs.errors import NetworkError, StateError, UsageError
@@ -129,12 +129,33 @@ def fetch_rounds(where: str | Path, path: str) -> "Rounds":
         raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version") from None
 
 
-def post_action(where: str | Path, action: str) -> None:
-    """Ask the daemon at a state directory or URL to `leave`, `pause` or `resume`; return when it does.
+def post_action(where: str | Path, action: str) -> str:
+    """Ask the daemon at a state directory or URL to `leave`, `pause` or `resume`; return, when it does, what it notes.
 
     Raises as `fetch_status`.
     """
-    _request(f"{url_of(where)}/{action}", timeout_s=ACTION_S, body=b"{}")
+    answer = _read(_request(f"{url_of(where)}/{action}", timeout_s=ACTION_S, body=b"{}"), where)
+    return str(answer.get("note", ""))
+
+
+def fetch_limits(where: str | Path) -> dict[str, Any]:
+    """Return the limits of the daemon at a state directory or URL. Raises as `fetch_status`."""
+    return _read(_request(f"{url_of(where)}/limits", timeout_s=TIMEOUT_S), where)
+
+
+def change_limits(where: str | Path, change: Mapping[str, Any]) -> dict[str, Any]:
+    """Change limits of a running daemon, None takes one away; return all of them. Raises as `fetch_status`."""
+    return _read(_request(f"{url_of(where)}/limits", timeout_s=ACTION_S, body=json.dumps(change).encode()), where)
+
+
+def _read(answer: bytes, where: str | Path) -> dict[str, Any]:
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise NetworkError(f"what answers for {where} is not a Shoal daemon of this version")
+    return found
 
 
 def _request(url: str, timeout_s: float, body: bytes | None = None) -> bytes:

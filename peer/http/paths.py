@@ -57,6 +57,7 @@ PATHS = (
     Documented(
         method="GET", path="/health", gives="whether the peer does what it is there for; 503 if not", model="Health"
     ),
+    Documented(method="GET", path="/limits", gives="the limits: each with value, unit, default and meaning"),
     Documented(method="GET", path="/paths", gives="this table", model="Paths"),
     Documented(
         method="POST",
@@ -65,6 +66,7 @@ PATHS = (
         '{"end"} or {"error"}',
         model="Piece",
     ),
+    Documented(method="POST", path="/limits", gives="changes the limits that a JSON object names; answers as GET"),
     Documented(method="POST", path="/pause", gives="stops training; the peer goes on serving"),
     Documented(method="POST", path="/resume", gives="trains again"),
     Documented(method="POST", path="/leave", gives="hands over, saves, and ends the daemon"),

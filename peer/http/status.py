@@ -107,7 +107,7 @@ class Status(BaseModel):
     dht_records: int = 0  # that this peer keeps for the DHT
     warnings: list[str] = []  # what is wrong, why, and what helps; most of the time nothing
     findings: list[Finding] = []  # the same, in its parts
-    why: str = ""  # this peer does not train, and when it goes on; empty: it trains, or has nothing to train
+    why: str = ""  # training rests, and when it goes on; empty: it does not
     coverage: list[Coverage] = []
     skipped: dict[str, int] = {}  # cause → rounds of this peer that came to nothing, since its daemon began
     faults: dict[str, int] = {}  # kind → errors that nobody foresaw; the log has the first of each

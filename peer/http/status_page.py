@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hmac import compare_digest
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from configs.errors import ShoalError
+from configs.errors import ConfigError, ShoalError
 from configs.machine import PeerConfig
 from peer.http import metrics
 from peer.http.health import Pulse, health_of
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 DEFAULT_ROUNDS, MAX_ROUNDS = 100, 500  # in one answer
 MAX_TICK = 1 << 62
 
-Action = Callable[[], Awaitable[None]]
+Action = Callable[[], Awaitable[str | None]]  # what it returns is a line for whoever asked
+MAX_BODY_BYTES = 4096  # of what limits shall be
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Actions:
     pause: Action
     resume: Action
     revocations: Action  # read the list in the state directory again, and pass it on
+    limits: Callable[[], dict[str, dict[str, Any]]]  # each with its value, its unit, its default and what it means
+    limit: Callable[[bytes], Awaitable[None]]  # change those that a JSON object names
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,25 @@ def _application(shown: Shown, actions: Actions, stream: Stream, token: str) -> 
             return refuse(409, "this peer asks nobody; ask from a terminal: shoal ask ADDR PROMPT")
         return await playground.answer(request)
 
+    async def limits(request: Request) -> Response:
+        return JSONResponse(actions.limits())
+
+    async def limit(request: Request) -> Response:
+        if (reason := _reason_against(request, token)) is not None:
+            return refuse(403, reason)
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                return refuse(413, f"limits are an object of at most {MAX_BODY_BYTES} bytes")
+        try:
+            await actions.limit(body)
+        except ConfigError as error:
+            return refuse(422, str(error))
+        except ShoalError as error:
+            return refuse(409, str(error))
+        return JSONResponse(actions.limits())
+
     handlers: dict[tuple[str, str], Handler] = {
         ("GET", "/"): root,
         ("GET", "/status"): _giving(shown.status),
@@ -136,6 +159,8 @@ def _application(shown: Shown, actions: Actions, stream: Stream, token: str) -> 
         ("GET", "/live"): live,
         ("GET", "/health"): health,
         ("GET", "/paths"): _giving(lambda: Paths(paths=list(PATHS))),
+        ("GET", "/limits"): limits,
+        ("POST", "/limits"): limit,
         ("POST", "/ask"): ask,
     }
     for name in ("leave", "pause", "resume", "revocations"):
@@ -190,10 +215,10 @@ def _acting(name: str, action: Action, token: str) -> Handler:
             return refuse(403, reason)
         log.info("asked for: %s", name)
         try:
-            await action()
+            note = await action()
         except ShoalError as error:
             return refuse(409, str(error))
-        return JSONResponse({"done": name})
+        return JSONResponse({"done": name, **({"note": note} if note else {})})
 
     return act
 

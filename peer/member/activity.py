@@ -4,7 +4,8 @@
     training, paused, serving → changing → training, paused or serving
     anything → leaving
 
-A pause is the user's word and holds until it is taken back: whatever begins meanwhile begins paused.
+A pause is the user's word and holds until it is taken back: whatever begins meanwhile begins paused. A rule that the
+owner of the machine has set (hours, battery, …) pauses as well, and takes back its own pause alone.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ from enum import StrEnum
 
 from configs.errors import UsageError
 from peer.member.watch import Watch
+
+BY_OWNER = "paused by the owner of this machine"
 
 
 class State(StrEnum):
@@ -41,16 +44,30 @@ class Activity:
 
     def __init__(self, leaving: asyncio.Event) -> None:
         self.state = State.STARTING
-        self.is_paused = False  # by the user
+        self.told = ""  # why training rests until somebody says otherwise
+        self.rule = ""  # why it rests for as long as a rule wants it
         self.leaving = leaving  # set as soon as somebody asks this peer to leave
         self.watch = Watch()  # of what is under way
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether training rests, or would if it had begun."""
+        return bool(self.told or self.rule)
+
+    def why_paused(self) -> str:
+        """Say in one line why training rests and when it goes on; nothing if it does not."""
+        if self.state in (State.SERVING, State.LEAVING):
+            return ""
+        if self.told:
+            return f"{self.told}; goes on with `shoal resume`"
+        return f"paused by itself: {self.rule}, or with `shoal resume`" if self.rule else ""
 
     def download(self) -> None:
         """Begin to fetch what the first sub-model needs."""
         self._enter(State.DOWNLOADING)
 
     def train(self) -> None:
-        """Begin to train a sub-model, or to wait with it until the user's pause is over."""
+        """Begin to train a sub-model, or to wait with it until a pause is over."""
         self._enter(State.PAUSED if self.is_paused else State.TRAINING)
 
     def serve(self) -> None:
@@ -61,19 +78,22 @@ class Activity:
         """Put the present sub-model away, for another or for none."""
         self._enter(State.CHANGING)
 
-    def pause(self) -> None:
-        """Stop training by the user's wish. Raises UsageError if this peer leaves."""
+    def pause(self, why: str = BY_OWNER) -> None:
+        """Stop training until `resume`. Raises UsageError if this peer leaves."""
         self._refuse_if_leaving("pause")
-        self.is_paused = True
-        if self.state is State.TRAINING:
-            self._enter(State.PAUSED)
+        self.told = why
+        self._rest_or_train()
 
     def resume(self) -> None:
-        """Take the user's pause back. Raises UsageError if this peer leaves."""
+        """Take every pause back, a rule's too. Raises UsageError if this peer leaves."""
         self._refuse_if_leaving("resume")
-        self.is_paused = False
-        if self.state is State.PAUSED:
-            self._enter(State.TRAINING)
+        self.told = self.rule = ""
+        self._rest_or_train()
+
+    def rest(self, rule: str) -> None:
+        """Stop training as long as a rule wants it, for this reason; without a reason it wants nothing any more."""
+        self.rule = rule
+        self._rest_or_train()
 
     def leave(self) -> None:
         """Begin to leave; `leaving` asks for it, and what is under way may end before."""
@@ -88,6 +108,12 @@ class Activity:
         if self.leaving.is_set():
             return "it is leaving"
         return "it is paused" if self.is_paused else ""
+
+    def _rest_or_train(self) -> None:
+        if self.is_paused and self.state is State.TRAINING:
+            self._enter(State.PAUSED)
+        elif not self.is_paused and self.state is State.PAUSED:
+            self._enter(State.TRAINING)
 
     def _refuse_if_leaving(self, what: str) -> None:
         if self.leaving.is_set():

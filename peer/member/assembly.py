@@ -14,8 +14,10 @@ from peer.answers.speaker import Speaker
 from peer.block.store import BlockStore
 from peer.member.activity import Activity
 from peer.member.best import FOLDER as BEST
+from peer.member.bounds import Bounds
 from peer.member.chronicle import Chronicle
 from peer.member.control import Control
+from peer.member.disk import Disk
 from peer.member.entry import Entry
 from peer.member.examiner import Examiner
 from peer.member.exclusions import Exclusions
@@ -24,6 +26,7 @@ from peer.member.keeper import rules_of
 from peer.member.learning import Learning
 from peer.member.newcomers import Newcomers
 from peer.member.outlook import Outlook
+from peer.member.owner import Owner
 from peer.member.prompts import Prompts
 from peer.member.report import Parts, Place
 from peer.member.session import Session
@@ -31,6 +34,7 @@ from peer.member.timeline import Timeline
 from peer.member.vitals import Looker
 from peer.publish.publisher import Publisher
 from peer.track.feed import Trackers
+from peer.train.launch import devices_of
 from peer.train.private import Privacy
 from peer.workers.trainer import Trainer
 from protocols.answer import Answers
@@ -58,7 +62,8 @@ def assemble(
     rules = rules_of(facts, membership)
     store = BlockStore(home / "blocks", spec, facts.strategy, call(State), call(Shards), traffic, rules)
     outlook = Outlook(facts, membership, store, entry.peers)
-    library.on_bytes, library.leased, library.down_mbit = traffic.receiver("text"), outlook.leased, config.down_mbit
+    library.on_bytes, library.leased = traffic.receiver("text"), outlook.leased
+    library.down_mbit = lambda: traffic.down_mbit
 
     def is_member(peer_id: str) -> bool:
         admission = network.admission
@@ -67,7 +72,9 @@ def assemble(
 
     activity, privacy = Activity(leaving), Privacy.of(config.clip_norm, config.noise, home)
     session = Session(spec, facts.me, workers, store, privacy)
-    control, chronicle = Control(activity, session), Chronicle(home)
+    chronicle, disk = Chronicle(home), Disk(facts, membership, store, session, library)
+    bounds = Bounds(facts, traffic, workers, disk)
+    control = Control(activity, session, chronicle, bounds, Owner(devices_of(config)))
     offers = Offers(traffic, facts.me)
     exclusions = Exclusions(network, spec.run_id, facts.clock, offers)
     membership.excluded, membership.took_part = exclusions.at, store.took_part
@@ -93,6 +100,7 @@ def assemble(
         asker=asker,
         prompts=Prompts(home, config.prompts, library, asker.ask),
         looker=Looker(home),
+        disk=disk,
         trackers=Trackers(config.outlets, home),
         publisher=Publisher(config, facts.me, store, library, chronicle),
         place=Place(),

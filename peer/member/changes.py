@@ -50,10 +50,17 @@ class Changes:
         if self._under_way is not None:
             await self._under_way
 
-    async def put_away(self) -> None:
-        """Stop training, keep what was learnt, and let go of all blocks; they stay stored."""
+    async def put_away(self, until: float) -> None:
+        """Stop training, keep what was learnt, and let go of all blocks; they stay stored.
+
+        A worker that does not answer is waited for until then, by the loop's clock.
+        """
         session = self._parts.session
-        await session.stop()
+        try:
+            async with asyncio.timeout_at(until):
+                await session.stop()
+        except TimeoutError:
+            log.warning("the worker does not answer: what it has learnt since its last round is lost")
         blocks = list(session.replicas)
         await self._finish_alone(blocks)
         await session.drop(blocks)

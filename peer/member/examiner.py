@@ -34,9 +34,9 @@ class Examiner:
         chronicle: Chronicle,
         now: Callable[[], float],
         folder: Path | None,
-        pause: Callable[[], Awaitable[None]],
+        pause: Callable[[str], Awaitable[None]],
     ) -> None:
-        """`now` tells seconds; the best states are kept in `folder`, if any; `pause` is done when it is over."""
+        """`now` tells seconds; the best states are kept in `folder`, if any; `pause` is told why when it is over."""
         self._activity, self._session, self._chronicle, self._now = activity, session, chronicle, now
         self.folder, self._pause = folder, pause
         self.last: tuple[str, Mapping[str, float]] = "", {}  # sub-model and losses of the last look
@@ -62,10 +62,10 @@ class Examiner:
         if self.folder is not None:
             await asyncio.to_thread(keep_best, self.folder, sub_model, losses, self._session.states())
         if is_over(self._chronicle.held_out) and not self._activity.is_paused:
-            why = f"{warning(self._chronicle.held_out, self.folder)}; go on all the same with `shoal resume`"
-            self._chronicle.happened(f"paused by itself: {why}")
-            log.warning("paused by itself: %s", why)
-            await self._pause()
+            why = f"paused by itself: {warning(self._chronicle.held_out, self.folder)}"
+            self._chronicle.happened(f"{why}; go on all the same with `shoal resume`")
+            log.warning("%s; go on all the same with `shoal resume`", why)
+            await self._pause(why)
             self._chronicle.held_out.clear()  # who resumes has as many looks again
 
 

@@ -23,6 +23,7 @@ from configs.files import discard, make_folder, read_bytes, write_file
 from configs.run import RunSpec
 from dht.leases import choose_shards
 from dht.records import MAX_SCORED
+from peer.block.room import Room
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source, token_dtype
 from peer.corpus.packing import packed_examples
 from peer.corpus.tokenizer import open_tokenizer
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 3600.0  # at most, until what could not be had is asked for again
 MAX_DOUBLINGS = 10  # of the time until then: `RETRY_S` is reached before
+NO_ROOM_S = 60.0  # until it is looked again whether the disk's limit lets more text come
 FIRST_TRIES = 8  # shards that are asked for one after the other where one is enough to begin
 MAX_LOCAL_SHARDS = 32  # of one domain that one peer fetches
 PIECE_BYTES = 1 << 20  # of a file that is read through
@@ -62,7 +64,8 @@ class Library:
         self.corpus = corpus
         self._shards_stub = shards_stub
         self.on_bytes: OnBytes | None = None  # of what is fetched
-        self.down_mbit: float | None = None  # the cap behind which it is fetched
+        self.down_mbit: Callable[[], float | None] = lambda: None  # the cap behind which it is fetched
+        self.room = Room()  # for text beyond what this peer needs to begin
         self.leased: Callable[[], Mapping[str, int]] = dict  # content id → other peers that train on that shard
         # What adapters are trained on; every peer has it.
         self.base = (
@@ -213,7 +216,7 @@ class Library:
                         blob.content_id,
                         blob.size_bytes,
                         self.folder / BLOBS / blob.content_id,
-                        deadline_s=keep_seconds(blob.size_bytes, self.down_mbit),
+                        deadline_s=keep_seconds(blob.size_bytes, self.down_mbit()),
                         on_bytes=self.on_bytes,
                     )
 
@@ -271,6 +274,9 @@ class Library:
             if begun != self._background:
                 return
             blob = blobs[index]
+            if not self.room.takes(blob.size_bytes):
+                heapq.heappush(queue, (time.monotonic() + NO_ROOM_S, index, tries))
+                continue
             try:
                 await self.fetch([blob], peers())
             except StateError:

@@ -149,6 +149,7 @@ class Lookout:
             ("held-out-rises", "the model that this peer trains", rise, ". ", False),
             ("invitation", "this peer: it is left out when its invitation ends", ending, ": ", False),
             *(("stuck", "what is under way", f"{text}; {STUCK}", "; ", True) for text in parts.activity.watch.present),
+            ("disk-limit", "what is kept for others", parts.disk.present, "; ", False),
             *(("outlet", "what leaves this machine; training goes on", text, "; ", False) for text in self._outward()),
             *(("excluded", "that peer", text, ": ", False) for text in parts.exclusions.told(tick)),
         ]

@@ -15,6 +15,7 @@ from peer.http.status import BlockStatus, DigestMark, MemberStatus, PeerStatus, 
 from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
 from peer.member.control import Control
+from peer.member.disk import Disk
 from peer.member.examiner import Examiner
 from peer.member.exclusions import Exclusions
 from peer.member.facts import Facts
@@ -75,6 +76,7 @@ class Parts:
     exclusions: Exclusions
     trackers: Trackers
     publisher: Publisher
+    disk: Disk
     place: Place
     admission: Admission | None = None  # of a closed run
 
@@ -100,6 +102,7 @@ def status_of(parts: Parts, warnings: Sequence[str] = ()) -> Status:
         strategy=facts.spec.strategy.kind,
         phase=outlook.phase(),
         state=state_of(parts),
+        why=parts.activity.why_paused(),
         tick=tick,
         tick_seconds=facts.spec.rounds.tick_seconds,
         started_at=place.started_at,

@@ -1,12 +1,14 @@
 """A rank's device: opened when its process starts, and what the errors are that come from it."""
 
 import os
+import resource
 import sys
 from typing import Literal
 
 import torch
 
 from configs.errors import DeviceError
+from configs.limits import GB
 from peer.train.launch import Setup, missing_device
 from peer.train.neighbours import fair_threads
 
@@ -27,7 +29,22 @@ def open_device(setup: Setup) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
+    if setup.memory_gb is not None:
+        _limit(device, int(setup.memory_gb * GB))
     return device
+
+
+def _limit(device: torch.device, most_bytes: int) -> None:
+    """Let this process take no more memory: what asks for more fails, as if there were none, and nothing else does.
+
+    Of the machine's memory only what is private counts; shared buffers and mapped files are the daemon's. (macOS
+    keeps no such limit: there only the micro-batch is chosen by it.)
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most_bytes / total), device)
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
 
 def kind_of(error: Exception) -> Literal["memory", "device", "other"]:

@@ -35,6 +35,7 @@ class Setup:
     threads: int
     precision: Precision
     micro_batch: int
+    memory_gb: float | None = None  # the most that the rank may take; None: what is free
     base: Path | None = None  # the blob of the frozen model, if adapters are trained
     base_precision: BasePrecision = "own"
 
@@ -59,6 +60,7 @@ class Setup:
             threads=config.threads,
             precision=config.precision,
             micro_batch=micro_batch,
+            memory_gb=config.memory_gb,
             base=base,
             base_precision=config.base_precision,
         )

@@ -2,12 +2,14 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from configs.errors import DeviceError
+from configs.limits import GB
 from configs.machine import BasePrecision
 from configs.run import ModelSpec
 from peer.train.adapters import base_bytes, base_dtype
@@ -16,6 +18,7 @@ from peer.train.partition import Shapes, adapted_modules, parameter_shapes, trai
 
 ANSWER_VALUES = 5  # float32, for each parameter: the states read from disk, the model, what it is assembled from
 USABLE = 0.85  # share of the free memory that is planned with; the rest is for fragments and for what was not counted
+WORKER_BYTES = GB // 2  # private memory of a worker on the CPU before it has a model: 0.47 GB were measured
 NF4_BYTES = 0.516  # of a value in four bits, with the scales of its block, themselves in eight bits
 HOST_VALUES = 16  # float32, for each parameter: two states, two shared buffers, θ at a cut, residual, offers in a round
 
@@ -77,6 +80,34 @@ def check_host(
             f"and {_gb(usable)} of {_gb(free)} free memory can be used; free some, or choose a run with a smaller "
             f"model: {_fitting(spec, need, usable)}"
         )
+
+
+def check_limit(
+    spec: ModelSpec, memory_gb: float | None, devices: Sequence[str], base_precision: BasePrecision = "own"
+) -> None:
+    """Raise DeviceError if a worker with so little memory could not train this run's model at all.
+
+    On the CPU what a worker is without a model counts as well.
+    """
+    if memory_gb is None:
+        return
+    model = state_bytes(spec, len(devices), base_precision) // len(devices) + activation_bytes(spec, 1)
+    need = math.ceil(model / USABLE) + (WORKER_BYTES if "cpu" in devices else 0)
+    if need > memory_gb * GB:
+        raise DeviceError(
+            f"memory_gb {memory_gb:g} is too little: a worker of this run needs {_gb(need)} even for one sequence at a "
+            "time; allow it that much, or choose a run with a smaller model"
+        )
+
+
+def limited_bytes(device: torch.device, memory_gb: float | None, free: int) -> int:
+    """Return what of the `free` bytes of `device` this process may still take, by the limit of a worker."""
+    if memory_gb is None:
+        return free
+    own = (
+        0 if device.type == "cuda" else 1024 * _numbers(Path("/proc/self/status")).get("VmData:", WORKER_BYTES // 1024)
+    )
+    return max(0, min(free, int(memory_gb * GB) - own))
 
 
 def can_answer(spec: ModelSpec, free: int | None = None) -> bool:

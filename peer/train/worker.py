@@ -34,7 +34,7 @@ from peer.train.frozen import take_base
 from peer.train.inner import RAMP_STEPS, Inner, Schedule, Watch
 from peer.train.launch import Setup
 from peer.train.ledger import TokenLedger
-from peer.train.memory import fit, free_bytes
+from peer.train.memory import fit, free_bytes, limited_bytes
 from peer.train.messages import (
     Answer,
     Answered,
@@ -95,11 +95,12 @@ class Worker:
         self._batch = plan.inner.batch_tokens // plan.model.context_length  # sequences in one inner step
         self._batch_tokens = self._batch * plan.model.context_length
         sharing = sum(device == setup.devices[setup.rank] for device in setup.devices)  # ranks on this device
+        free = free_bytes(self._ranks.device) // sharing
         self._fit = fit(
             plan.model,
             ranks=self._ranks.count,
             rows=math.ceil(self._batch / self._ranks.count),
-            free=int(self._ranks.least(free_bytes(self._ranks.device) // sharing)),
+            free=int(self._ranks.least(limited_bytes(self._ranks.device, setup.memory_gb, free))),
             micro_batch=setup.micro_batch,
             base_precision=setup.base_precision,
         )
@@ -254,6 +255,8 @@ class Worker:
 
     def _on_pause(self, _: Pause) -> Done:
         self._is_paused = True
+        if self._ranks.device.type == "cuda":
+            torch.cuda.empty_cache()  # whoever the pause is for needs what a step has left behind
         return Done()
 
     def _on_resume(self, _: Resume) -> Done:

@@ -20,6 +20,7 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.temporary import take_short_folder
 from peer.train.channel import MAX_MESSAGE_BYTES, PREFIX_BYTES, packed, unpacked
 from peer.train.launch import MODULES, Setup
 from peer.train.messages import Answer, Answered, Asked, Failed, Message, Refused, Request
@@ -35,8 +36,10 @@ def preload() -> list[Path]:
     """Start the fork server, which imports what workers need; returns at once its temporary folders.
 
     Workers are forked from this clean, single-threaded process: the first step comes a tenth of a second after
-    a start. Call it before the daemon's own imports, so that both import side by side.
+    a start. Call it before the daemon's own imports, so that both import side by side. Raises UsageError: there is no
+    folder for its socket.
     """
+    take_short_folder()
     multiprocessing.get_context("forkserver").set_forkserver_preload(MODULES)
     if threading.current_thread() is threading.main_thread():
         # A Ctrl-C reaches the whole process group; the fork server ends with the daemon, never by itself.

@@ -147,12 +147,20 @@ class Workers:
         Raises UsageError if the run has no language model.
         """
         check_is_of_text(spec)
-        from peer.train.memory import check_host
+        from peer.train.memory import check_host, check_limit
 
         devices = devices_of(self._config)
         check_devices(devices)
         check_base_precision(self._config, spec.model)
         check_host(spec.model, is_training="cpu" in devices, base_precision=self._config.base_precision)
+        check_limit(spec.model, self._config.memory_gb, devices, self._config.base_precision)
+
+    def limit(self, memory_gb: float | None) -> None:
+        """Let no worker take more memory: those that run start again, and lose what was learnt since the last round."""
+        self._config = self._config.model_copy(update={"memory_gb": memory_gb})
+        self._restarts = Restarts(self._config.micro_batch)
+        for rank in self._ranks:
+            rank.give_up("its limit of memory was changed")
 
     async def start(self, spec: RunSpec, seed: int, base: Path | None = None) -> None:
         """Start the ranks, for a run. `seed` orders the data: give every peer its own. `base`: what adapters are on.
@@ -303,7 +311,10 @@ class Workers:
         self._generation += 1
         kills = out_of_memory_kills()
         setup = replace(
-            setup, rendezvous=str(self._folder / str(self._generation)), micro_batch=self._restarts.micro_batch
+            setup,
+            rendezvous=str(self._folder / str(self._generation)),
+            micro_batch=self._restarts.micro_batch,
+            memory_gb=self._config.memory_gb,
         )
         dead: list[Rank] = []
         async with open_ranks(setup, self.snapshot, self.anchor) as ranks:

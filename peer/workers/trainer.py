@@ -50,6 +50,9 @@ class Trainer(Protocol):
     def check(self, spec: RunSpec) -> None:
         """Raise ShoalError if this cannot train that run, before anything is allocated."""
 
+    def limit(self, memory_gb: float | None) -> None:
+        """Take no more memory than this, from the next start of what trains on; None: no limit of its own."""
+
     async def start(self, spec: RunSpec, seed: int, base: Path | None = None) -> None:
         """Get ready to train, for a run."""
 

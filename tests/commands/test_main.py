@@ -9,12 +9,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from status_example import PEERS, example, pulse
 
 from benchmarks.patience import HANG_S
 from configs.errors import StateError
+from configs.limits import Limits, told
 from configs.machine import PeerConfig
 from configs.protocol import PROTOCOL_VERSION
 from peer import __version__
@@ -36,6 +38,7 @@ HEAVY = ("torch", "transformers", "hivemind", "uvicorn", "starlette")
 def daemon(state_dir: Path) -> Iterator[list[str]]:
     """Answer for a daemon in a thread: the real lock, file and server, and a list of what was asked."""
     asked: list[str] = []
+    bounds = [Limits(up_mbit=5)]
     ready = threading.Event()
 
     async def live() -> None:
@@ -51,12 +54,18 @@ def daemon(state_dir: Path) -> Iterator[list[str]]:
         async def resume() -> None:
             raise StateError("it trains already")
 
+        def limits() -> dict[str, dict[str, Any]]:
+            return {name: {**each, "now": "seen" if name == "hours" else ""} for name, each in told(bounds[-1]).items()}
+
+        async def limit(body: bytes) -> None:
+            bounds.append(bounds[-1].changed(Limits.model_validate_json(body)))
+
         async def revocations() -> None:
             asked.append("revocations")
 
         with hold_state_dir(state_dir):
             async with open_http(
-                PeerConfig(), Shown(example, pulse), Actions(leave, pause, resume, revocations)
+                PeerConfig(), Shown(example, pulse), Actions(leave, pause, resume, revocations, limits, limit)
             ) as url:
                 announce_daemon(state_dir, url, PEERS[0])
                 ends.append((asyncio.get_running_loop(), leaving))
@@ -162,13 +171,31 @@ def test_a_run_s_settings_without_a_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SHOAL_RUN__ROUNDS__TICK_SECONDS", "5")
-    assert main(["join", ADDRESS, "--state-dir", str(tmp_path)]) == 2
+    assert main(["start", "--state-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("shoal: SHOAL_RUN__ROUNDS__TICK_SECONDS in the environment") and "unset it" in said
+    assert said.startswith("shoal: SHOAL_RUN__ROUNDS__TICK_SECONDS in the environment") and "--config tiny" in said
+
+
+def test_limits_are_shown_and_changed_by_their_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with daemon(tmp_path):
+        assert main(["limits", "--state-dir", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "up_mbit          5.0 Mbit/s"
+        assert lines[1].strip() == "This peer sends offers, states and text no faster than this."
+        change = ["--no-up-mbit", "--down-mbit", "20", "--hours", "22:00-07:00", "--pause-on-battery", "--json"]
+        assert main(["limits", *change, "--state-dir", str(tmp_path)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        values = {name: each["value"] for name, each in found.items() if each["value"] != each["default"]}
+        assert values == {"down_mbit": 20, "hours": "22:00-07:00", "pause_on_battery": True}
+        assert main(["limits", "--no-pause-on-battery", "--state-dir", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        assert "hours            22:00-07:00 local time (seen)" in said and "pause_on_battery no" in said
+        assert main(["limits", "--up-mbit", "3", "--no-up-mbit", "--state-dir", str(tmp_path)]) == 2
+        assert "--up-mbit and --no-up-mbit say different things" in capsys.readouterr().err
 
 
 def test_without_a_daemon_the_code_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("status", "leave", "pause", "resume"):
+    for command in ("status", "leave", "pause", "resume", "limits"):
         assert main([command, "--state-dir", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith(f"shoal: no daemon runs in {tmp_path}")
 

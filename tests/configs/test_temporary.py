@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import StateError
-from configs.temporary import note_temporary, remove_noted
+from configs.errors import StateError, UsageError
+from configs.temporary import MOST_BYTES, note_temporary, remove_noted, take_short_folder
 
 GONE = 2**22 + 1  # no process has so high a number
 
@@ -69,3 +69,28 @@ def test_a_damaged_note_is_passed_over(place: Path, damage: str) -> None:
     with remove_noted(place / "note"):
         pass
     assert not (place / "note").exists()
+
+
+def test_sockets_get_a_short_folder_and_children_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("t" * 150)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(long))
+    assert tempfile.gettempdir() == str(long)
+    take_short_folder()
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == "/tmp"
+    take_short_folder()
+    assert tempfile.gettempdir() == "/tmp"
+
+
+def test_a_folder_that_is_short_enough_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "t" * (MOST_BYTES - 1))
+    take_short_folder()
+    assert tempfile.tempdir == "/" + "t" * (MOST_BYTES - 1)
+
+
+def test_where_nothing_short_can_be_written_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "t" * MOST_BYTES)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match=f"set TMPDIR to a folder whose path has at most {MOST_BYTES} bytes"):
+        take_short_folder()

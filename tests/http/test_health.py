@@ -91,7 +91,7 @@ def test_an_unhealthy_peer_is_alive() -> None:
         def status() -> Status:
             return STATUS
 
-        actions = Actions(nothing, nothing, nothing, nothing)
+        actions = Actions(nothing, nothing, nothing, nothing, dict, lambda body: nothing())
         async with (
             open_http(PeerConfig(), Shown(status, ill), actions) as url,
             httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client,

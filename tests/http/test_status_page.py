@@ -1,12 +1,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from status_example import example, pulse
 
 from benchmarks.patience import HANG_S
-from configs.errors import NetworkError, StateError
+from configs.errors import ConfigError, NetworkError, StateError
+from configs.limits import Limits, told
+from configs.load import describe
 from configs.machine import PeerConfig
 from peer.http.server import MAX_CONNECTIONS
 from peer.http.status import Status
@@ -22,6 +26,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.limits_now = Limits(up_mbit=5)
 
     async def leave(self) -> None:
         self.names.append("leave")
@@ -35,6 +40,19 @@ class Asked:
     async def resume(self) -> None:
         raise StateError("nothing to resume; it trains already")
 
+    def limits(self) -> dict[str, dict[str, Any]]:
+        return told(self.limits_now)
+
+    async def limit(self, body: bytes) -> None:
+        self.names.append("limits")
+        try:
+            self.limits_now = self.limits_now.changed(Limits.model_validate_json(body))
+        except ValidationError as error:
+            raise ConfigError(describe(error, "the limits")) from None
+
+    def actions(self) -> Actions:
+        return Actions(self.leave, self.pause, self.resume, self.revocations, self.limits, self.limit)
+
 
 def with_server(
     check: Callable[[httpx.AsyncClient, str], Awaitable[None]], asked: Asked | None = None, **config: object
@@ -42,9 +60,8 @@ def with_server(
     asked = asked or Asked()
 
     async def main() -> None:
-        actions = Actions(asked.leave, asked.pause, asked.resume, asked.revocations)
         async with (
-            open_http(PeerConfig(**config), Shown(example, pulse), actions) as url,
+            open_http(PeerConfig(**config), Shown(example, pulse), asked.actions()) as url,
             httpx.AsyncClient(trust_env=False, timeout=HANG_S) as client,
         ):
             await check(client, url)
@@ -83,6 +100,51 @@ def test_actions_reach_the_daemon_and_refusals_say_why() -> None:
 
     with_server(check, asked)
     assert asked.names == ["pause", "leave"]
+
+
+def test_limits_are_shown_with_their_meaning_and_changed_by_name() -> None:
+    asked = Asked()
+
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        shown = (await client.get(f"{url}/limits")).json()
+        assert set(shown) == set(Limits.model_fields)
+        assert shown["up_mbit"] == {
+            "value": 5.0,
+            "unit": "Mbit/s",
+            "default": None,
+            "meaning": "This peer sends offers, states and text no faster than this.",
+        }
+        assert all(each["meaning"].endswith(".") for each in shown.values())
+        changed = (await client.post(f"{url}/limits", json={"up_mbit": None, "hours": "22:00-07:00"})).json()
+        assert (changed["up_mbit"]["value"], changed["hours"]["value"]) == (None, "22:00-07:00")
+        for body, code, says in [
+            (b'{"up_mbit": 0}', 422, "up_mbit = 0: Input should be greater than 0"),
+            (b'{"upload": 1}', 422, "upload: no such key"),
+            (b'{"hours": "22-7"}', 422, "hours = '22-7': '22-7' is no span of hours"),
+            (b'{"port": 1}', 422, "port: no such key"),
+            (b"[]", 422, "the limits"),
+            (b"nonsense", 422, "the limits"),
+            (b" " * 5000, 413, "at most 4096 bytes"),
+        ]:
+            refused = await client.post(f"{url}/limits", content=body, headers=JSON)
+            assert refused.status_code == code and says in refused.json()["error"], refused.text
+        assert (await client.get(f"{url}/limits")).json() == changed
+
+    with_server(check, asked)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Type": "text/plain"}, {**JSON, "Sec-Fetch-Site": "cross-site"}, {**JSON, "Host": "evil.example"}],
+)
+def test_a_foreign_page_cannot_change_the_limits(headers: dict[str, str]) -> None:
+    asked = Asked()
+
+    async def check(client: httpx.AsyncClient, url: str) -> None:
+        assert (await client.post(f"{url}/limits", content=b"{}", headers=headers)).status_code == 403
+
+    with_server(check, asked)
+    assert asked.names == []
 
 
 @pytest.mark.parametrize(
@@ -149,7 +211,7 @@ def test_only_known_host_names_are_answered(host: str, code: int) -> None:
 )
 def test_from_elsewhere_actions_need_the_token(client: str, header: str | None, code: int) -> None:
     asked = Asked()
-    actions = Actions(asked.leave, asked.pause, asked.resume, asked.revocations)
+    actions = asked.actions()
     headers = JSON if header is None else {**JSON, "Authorization": header}
     shown = Shown(example, pulse)
 
@@ -193,7 +255,7 @@ def test_a_taken_port_is_named() -> None:
             async with open_http(
                 PeerConfig(status_port=port),
                 Shown(example, pulse),
-                Actions(asked.leave, asked.pause, asked.resume, asked.revocations),
+                asked.actions(),
             ):
                 pass
 

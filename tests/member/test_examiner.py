@@ -43,7 +43,8 @@ class World:
             new_state(COMMON, values, None, version=1, round_=1, ages={SWARM: self.chronicle.tokens}, is_final=False)
         ]
 
-    async def pause(self) -> None:
+    async def pause(self, why: str) -> None:
+        assert why.startswith("paused by itself: the held-out loss rises")
         self.pauses += 1
         self.activity.is_paused = True
 

@@ -167,3 +167,33 @@ def test_bytes_are_counted_by_what_they_go_for() -> None:
     traffic = asyncio.run(count())
     assert traffic.causes_in == {"text": 5, "offers": 7} and traffic.bytes_in == 12
     assert traffic.causes_out == {"help": 7} and traffic.bytes_out == 7
+
+
+def test_a_new_cap_counts_at_once_also_for_who_waits_by_the_old_one() -> None:
+    """Megabytes that would take hours go in a second, up and down; in lanes and out of them."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        traffic = Traffic(0.001, 0.001, loop.time)
+        with traffic.lane("a", "offers") as lane:
+            await lane.sent(100), await traffic.received(100, "text")
+            async with asyncio.TaskGroup() as group:
+                for _ in range(4):
+                    group.create_task(lane.sent(10_000))
+                    group.create_task(traffic.sent(10_000, "offers", "b"))
+                    group.create_task(traffic.received(10_000, "text"))
+                await asyncio.sleep(1.0)
+                began = loop.time()
+                traffic.change(8.0, 8.0)
+            assert loop.time() - began < 1.0
+            began = loop.time()
+            for _ in range(10):
+                await traffic.received(100_000, "text")
+            assert loop.time() - began == pytest.approx(0.9, abs=0.05), "and the new one is kept"
+            began = loop.time()
+            traffic.change(None, None)
+            await lane.sent(10**9)
+            await traffic.received(10**9, "text")
+            assert loop.time() == began, "without a cap nobody waits"
+
+    run(main())
