@@ -88,7 +88,7 @@ def load(config: str | None = None, **flags: Any) -> Settings:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+            raise ConfigError(f"{path} is not valid TOML: {error}; mend that line") from None
     given = {key: value for key, value in flags.items() if value is not None}
     tuned = values.pop("pretrained", None)
     try:
@@ -108,7 +108,7 @@ def load(config: str | None = None, **flags: Any) -> Settings:
             ) from None
         raise ConfigError(describe(error, config or "the environment or flags")) from None
     except SettingsError as error:
-        raise ConfigError(f"the environment: {error}") from None
+        raise ConfigError(f"the environment: {error}; set the variable right, or unset it") from None
     table = values.get("peer", {})
     given_by = (
         {key: f"{config}'s {key}" for key in table}

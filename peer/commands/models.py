@@ -132,7 +132,7 @@ def fuse(
 ) -> None:
     """Build the whole model from the blocks that a swarm holds."""
     if bool(tune_tokens) != (data is not None):
-        raise UsageError("a tune needs both --tune-tokens and --data")
+        raise UsageError("a tune needs both: give --tune-tokens and --data, or neither")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and is not empty; choose another directory")
     from dht.addresses import is_address
@@ -140,7 +140,7 @@ def fuse(
     for source in sources:
         if not is_address(source) and not Path(source).is_dir():
             raise UsageError(
-                f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
+                f"'{source}' is neither a directory nor an address; give one such as /ip4/203.0.113.7/tcp/4000/p2p/…"
             )
     import peer.visit.gather
     from peer.corpus.data import open_corpus

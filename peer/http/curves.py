@@ -31,7 +31,7 @@ def open_curves(folder: Path | None) -> Iterator[Record]:
         folder.mkdir(parents=True, exist_ok=True)
         writer = SummaryWriter(str(folder))
     except OSError as error:
-        raise StateError(f"--tensorboard {folder} cannot be written: {error.strerror}") from None
+        raise StateError(f"--tensorboard {folder} cannot be written: {error.strerror}; choose another place") from None
 
     def record(status: Status) -> None:
         if not status.peers:
