@@ -25,7 +25,7 @@ def default_state_dir() -> Path:
 class PeerConfig(Frozen):
     """One daemon on one machine."""
 
-    state_dir: Path = Field(default_factory=default_state_dir)
+    state_dir: Path = Field(default_factory=default_state_dir)  # $XDG_STATE_HOME/shoal, or ~/.local/state/shoal
     initial_peers: tuple[str, ...] = ()  # multiaddrs of peers to join by; empty founds a run
     run_id: str | None = None  # refuse any other run; None trusts the first peer
     host: str = "0.0.0.0"  # the address that libp2p listens on
@@ -34,8 +34,8 @@ class PeerConfig(Frozen):
     closed: bool = False  # found a run that only those join who are invited
     invitation: str | None = None  # to a closed run, as `shoal invite` prints it
     use_relay: bool = True  # be reached through a relay when behind a NAT
-    status_host: str = "127.0.0.1"
-    status_port: Port = 0
+    status_host: str = "127.0.0.1"  # where the status page listens
+    status_port: Port = 0  # of the status page; 0: any free port
     allowed_hosts: tuple[str, ...] = ()  # names, beside localhost and IP addresses, under which the status page answers
     up_mbit: Annotated[float | None, Field(gt=0)] = None  # cap on what this peer sends, in Mbit/s; None: no cap
     down_mbit: Annotated[float | None, Field(gt=0)] = None  # and on what it fetches
@@ -51,13 +51,13 @@ class PeerConfig(Frozen):
     # What this peer has learnt in a round is scaled down to this norm before it leaves, with noise of so many times the
     # norm in each value; None: as it is.
     clip_norm: Annotated[float | None, Field(gt=0)] = None
-    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # in each value, in clip_norm
     sub_model: str | None = None  # take this one instead of the one with the fewest holders
     answers: bool = True  # let others ask the sub-models that lie here (shoal ask)
     copies: Annotated[int, Field(ge=1, le=32)] = 3  # peers that store each block
     keep_ticks: Positive = 8  # between two refreshes of what a keeper stores
     tensorboard: Path | None = None  # write curves here
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # and what is worse
 
     @model_validator(mode="after")
     def _noise_has_a_norm(self) -> Self:

@@ -26,6 +26,7 @@ class Call:
     file: File
     node: ast.Call
     around: tuple[ast.AST, ...]
+    statement: ast.stmt
 
 
 def packages() -> list[str]:
@@ -56,14 +57,15 @@ def files() -> tuple[File, ...]:
 def calls(file: File) -> Iterator[Call]:
     """Yield each call in `file`."""
 
-    def visit(node: ast.AST, around: tuple[ast.AST, ...]) -> Iterator[Call]:
+    def visit(node: ast.AST, around: tuple[ast.AST, ...], statement: ast.stmt) -> Iterator[Call]:
         if isinstance(node, ast.Call):
-            yield Call(file, node, around)
+            yield Call(file, node, around, statement)
         inner = (*around, node) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else around
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, inner)
+            yield from visit(child, inner, child if isinstance(child, ast.stmt) else statement)
 
-    yield from visit(file.tree, ())
+    for statement in file.tree.body:
+        yield from visit(statement, (), statement)
 
 
 def texts(node: ast.AST, call: Call) -> list[str]:
@@ -99,12 +101,16 @@ def _assigned(name: str, call: Call) -> list[str]:
     """Return the texts that the innermost function gives a local name, if it gives it nothing else."""
     if not call.around:
         return []
-    given = [
-        node.value
+    assignments = [
+        node
         for node in ast.walk(call.around[-1])
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]
     ]
-    if not given or not all(isinstance(value, ast.Constant | ast.JoinedStr | ast.IfExp) for value in given):
+    before = max((each for each in assignments if each.lineno < call.statement.lineno), key=_line, default=None)
+    if before is not None and before.col_offset == call.statement.col_offset:  # side by side: no other one counts
+        assignments = [before]
+    given = [each.value for each in assignments]
+    if not given or not all(map(_is_text, given)):
         return []
     return [text for value in given for text in texts(value, call)]
 
@@ -113,10 +119,20 @@ def _returned(name: str, call: Call) -> list[str]:
     """Return the texts that a function of the same file returns, if it returns nothing else."""
     functions = [node for node in call.file.tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     values = [node.value for found in functions for node in ast.walk(found) if isinstance(node, ast.Return)]
-    if not values or not all(isinstance(value, ast.Constant | ast.JoinedStr | ast.IfExp) for value in values):
+    if not values or not all(value is not None and _is_text(value) for value in values):
         return []
-    inside = Call(call.file, call.node, (functions[0],))
+    inside = Call(call.file, call.node, (functions[0],), call.statement)
     return [text for value in values if value is not None for text in texts(value, inside)]
+
+
+def _is_text(node: ast.expr) -> bool:
+    if isinstance(node, ast.IfExp):
+        return _is_text(node.body) and _is_text(node.orelse)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _line(node: ast.stmt) -> int:
+    return node.lineno
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
