@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: `make docs`. Nothing in it is fetched from anywhere, when it is built or when it is read."""
+"""How Sphinx builds the site: `make docs`. Nothing in it is fetched from another machine."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ sys.path.insert(0, str(HERE.parent))
 from docs.generate import commands, errors, log_lines, metrics, settings  # noqa: E402
 from peer import __version__  # noqa: E402
 
-# Made anew at each build and never committed: so they cannot be out of date, and no change of a message needs two files.
+# Made anew at each build and never committed: so they cannot be out of date, and a changed message changes one file.
 GENERATED = {"errors": errors, "log-lines": log_lines, "config": settings, "metrics": metrics, "commands": commands}
 
 project = "Shoal"
@@ -42,7 +42,7 @@ def write_pages(app: Sphinx) -> None:
 
 
 def leave_out_missing(app: Sphinx, page: str, source: list[str]) -> None:
-    """Take pages that are not there out of the table of contents: a part of the project may come with its page later."""
+    """Take pages that are not there out of the table of contents: what they are about may come later."""
     if page == "index":
         lines = source[0].splitlines()
         is_missing = [line.startswith("guide/") and not (HERE / f"{line}.md").exists() for line in lines]

@@ -55,8 +55,8 @@ def _messages(call: Call) -> Iterator[str]:
 def _page() -> Iterator[str]:
     yield "# Lines in the log\n"
     yield "The daemon logs to stderr, one line at a time: time, level, module, message. At INFO it says each round and"
-    yield "each change of state; what is listed here is all that it says at WARNING and ERROR. Words in `{braces}` differ"
-    yield "from case to case. A line that says `please report it` comes with a traceback the first time; the daemon goes on."
+    yield "each change of state; what is listed here is all that it says at WARNING and ERROR. Words in `{braces}`"
+    yield "differ from case to case. What nobody foresaw comes with a traceback the first time; the daemon goes on."
     yield "\n| line in the log | cause | remedy |\n| --- | --- | --- |"
     for line in sorted(lines(), key=lambda each: (each.path, each.message)):
         row = rows()[line.path][line.message]

@@ -49,7 +49,7 @@ def _metric(name: str, kind: str, what: str, node: ast.Call) -> Metric:
 def _page() -> Iterator[str]:
     yield "# Every metric\n"
     yield "A daemon answers at `/metrics` of its status page, in Prometheus' text format. Nothing is counted for a"
-    yield "scrape: it is made from the status of that moment. [Which are worth an alert](../operations.md#looking-at-it)."
+    yield "scrape: it is made from the status of that moment. [Which to watch](../operations.md#looking-at-it)."
     yield f"This page is made of `{SOURCE}`.\n\n| metric | kind | labels | what |\n| --- | --- | --- | --- |"
     for metric in metrics():
         labels = ", ".join(f"`{label}`" for label in metric.labels)
