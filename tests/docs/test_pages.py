@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from status_example import example
 
 from configs.machine import PeerConfig
 from docs.generate import commands, errors, log_lines, metrics, settings
 from peer.http.metrics import render
-from status_example import example
 
 
 def test_each_error_says_what_to_do_and_stands_on_the_page() -> None:
