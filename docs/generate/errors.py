@@ -17,11 +17,11 @@ TREE = "ShoalError"
 _VERBS = (
     "add ask begin check choose convert delete enlarge fetch fill found free fuse give install join leave lower make"
     " mend move name paste prepare prune put raise remove rename repair restore run say see send separate set shorten"
-    " start take train try turn unset update use wait write end invite bring allow pip revoke"
+    " start take train try turn unset update use wait write end invite bring allow pip revoke open look push login"
 )
 _CLAUSE = re.compile(r"(?:^|[;:,(.?]\s*|\b(?:or|and|then|please)\s+)(\w+)")
 # So is what the right form is.
-_RIGHT_FORM = re.compile(r"\bmust\b|looks? like|needs (?:both|files|the port)|docs/\w+\.md shows")
+_RIGHT_FORM = re.compile(r"\bmust\b|looks? like|needs (?:both|files|the port|s3:)|; there are |docs/\w+\.md shows")
 
 
 @dataclass(frozen=True)

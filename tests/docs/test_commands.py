@@ -59,17 +59,17 @@ def test_a_block_with_a_test_of_its_own_is_read_by_that(block: Block) -> None:
 @pytest.mark.swarm
 @pytest.mark.timeout(900)
 @pytest.mark.xdist_group("docs")
-@pytest.mark.parametrize("page", QUICK, ids=name)
-def test_the_commands_of_a_page(page: Path, model: Path) -> None:
-    play([block for block in STORIES[page] if not block.is_long], model)
+@pytest.mark.parametrize("document", QUICK, ids=name)
+def test_the_commands_of_a_page(document: Path, model: Path) -> None:
+    play([block for block in STORIES[document] if not block.is_long], model)
 
 
 @pytest.mark.long
 @pytest.mark.swarm
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("page", LONG, ids=name)
-def test_the_commands_of_a_page_that_take_longer(page: Path, model: Path) -> None:
-    play(STORIES[page], model)
+@pytest.mark.parametrize("document", LONG, ids=name)
+def test_the_commands_of_a_page_that_take_longer(document: Path, model: Path) -> None:
+    play(STORIES[document], model)
 
 
 def play(story: list[Block], model: Path) -> None:
