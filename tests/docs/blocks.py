@@ -23,7 +23,8 @@ COMMENT = re.compile(r"<!-- (.+?) -->", re.DOTALL)
 # What a block may lack here, as the beginning of its reason; another one has to be argued for in this line.
 REASONS = (
     "needs an engine for containers", "needs a GPU", "needs a model from a hub", "needs a second machine",
-    "needs an account", "needs a cluster", "needs a service manager", "another program's", "installs", "it is the suite",
+    "needs an account", "needs a cluster", "needs a service manager", "another program's",
+    "installs", "it is the suite",
 )  # fmt: skip
 
 

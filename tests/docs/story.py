@@ -23,7 +23,7 @@ from pathlib import Path
 
 from blocks import ROOT, Block
 
-START_S, COMMAND_S, LEAVE_S, DRAWN_S = 400.0, 900.0, 90.0, 60.0
+START_S, COMMAND_S, LEAVE_S, DRAWN_S = 400.0, 1500.0, 90.0, 60.0  # a demo has ten minutes to take on a slow machine
 FOREGROUND = re.compile(r"^(?:\w+=\S+ )*shoal (start|join|serve)\b")
 READY = {"start": "ready", "join": "ready", "serve": "http://"}
 ADDRESS = r"/ip4/(?:203\.0\.113\.7|…)/tcp/4001/p2p/Qm(?:…|\.\.\.)|\bADDR\b"
