@@ -59,7 +59,7 @@ class Running:
         self._out = machine.home / f"{len(machine.running)}.out"
         with self.log.open("wb") as log, self._out.open("wb"):
             self.process = subprocess.Popen(
-                ["bash", "-c", f"exec {_without_comment(command)}"],
+                ["bash", "-c", f"exec env {_without_comment(command)}"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
                 cwd=machine.work, env=machine.environment, start_new_session=True,
             )  # fmt: skip
@@ -264,7 +264,7 @@ def _finish(command: str, machine: Machine, folder: Path, allowed: tuple[int, ..
 def _watch(command: str, machine: Machine) -> None:
     """Let a command draw on a terminal until something is drawn, then press Ctrl-C."""
     ours, theirs = pty.openpty()
-    shell = ["bash", "-c", f"exec {_without_comment(command)}"]
+    shell = ["bash", "-c", f"exec env {_without_comment(command)}"]
     process = subprocess.Popen(
         shell, cwd=machine.work, env=machine.environment | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
     )
