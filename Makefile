@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 VENV := .venv
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-long test-benchmarks chaos lint tools picture
+.PHONY: install demo test test-long test-benchmarks chaos lint docs tools picture
 
 install: $(STAMP)
 
@@ -51,6 +51,11 @@ lint: install
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+# The documentation as a site, in build/docs; from scratch, so that a warning is never passed over.
+docs: install
+	rm -rf build/docs
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 # The picture in the README, from a real run of two minutes.
 picture: install

@@ -96,7 +96,7 @@ def load(config: str | None = None, **flags: Any) -> Settings:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+            raise ConfigError(f"{path} is not valid TOML: {error}; mend that line") from None
     given = {key: value for key, value in flags.items() if value is not None}
     tuned = values.pop("pretrained", None)
     changes = tuple(sorted(name for name in os.environ if name.upper().startswith("SHOAL_RUN__")))
@@ -112,7 +112,7 @@ def load(config: str | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         raise ConfigError(describe(error, config or "the environment or flags")) from None
     except SettingsError as error:
-        raise ConfigError(f"the environment: {error}") from None
+        raise ConfigError(f"the environment: {error}; set the variable right, or unset it") from None
     table = values.get("peer", {})
     given_by = (
         {key: f"{config}'s {key}" for key in table}

@@ -28,7 +28,7 @@ def default_state_dir() -> Path:
 class PeerConfig(Limits):
     """One daemon on one machine; the limits of what it may take are `configs/limits.py`'s."""
 
-    state_dir: Path = Field(default_factory=default_state_dir)
+    state_dir: Path = Field(default_factory=default_state_dir)  # $XDG_STATE_HOME/shoal, or ~/.local/state/shoal
     initial_peers: tuple[str, ...] = ()  # multiaddrs of peers to join by; empty founds a run
     run_id: str | None = None  # refuse any other run; None trusts the first peer
     host: str = "0.0.0.0"  # the address that libp2p listens on
@@ -37,8 +37,8 @@ class PeerConfig(Limits):
     closed: bool = False  # found a run that only those join who are invited
     invitation: str | None = None  # to a closed run, as `shoal invite` prints it
     use_relay: bool = True  # be reached through a relay when behind a NAT
-    status_host: str = "127.0.0.1"
-    status_port: Port = 0
+    status_host: str = "127.0.0.1"  # where the status page listens
+    status_port: Port = 0  # of the status page; 0: any free port
     # Who brings it as a bearer may also act from another machine, or from a container's host; empty: nobody may.
     status_token: Annotated[str, Field(max_length=256, pattern=r"^([!-~]{16,})?$")] = ""
     allowed_hosts: tuple[str, ...] = ()  # names, beside localhost and IP addresses, under which the status page answers
@@ -54,7 +54,7 @@ class PeerConfig(Limits):
     # What this peer has learnt in a round is scaled down to this norm before it leaves, with noise of so many times the
     # norm in each value; None: as it is.
     clip_norm: Annotated[float | None, Field(gt=0)] = None
-    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # in each value, in clip_norm
     sub_model: str | None = None  # take this one instead of the one with the fewest holders
     # Asked of the swarm every five minutes, to see how its answers change; none: beginnings of held-out text.
     prompts: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=500)], ...], Field(max_length=4)] = ()
@@ -65,7 +65,7 @@ class PeerConfig(Limits):
     track: tuple[str, ...] = ()  # send curves there: tensorboard:DIR, wandb:PROJECT, mlflow:URI, otel:ENDPOINT
     publish: str | None = None  # push checkpoints there: a folder, s3://BUCKET/PREFIX, hf://USER/REPO
     publish_every: str = "30 minutes"  # or as in "20 rounds"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # and what is worse
 
     @property
     def limits(self) -> Limits:

@@ -29,8 +29,8 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 class AdapterSpec(Frozen):
     """LoRA (2106.09685) on every matrix of every layer: W + alpha / rank · B·A, of which only A and B are trained."""
 
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    alpha: Annotated[int, Field(ge=1, le=65_536)] = 32
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16  # columns of B and rows of A
+    alpha: Annotated[int, Field(ge=1, le=65_536)] = 32  # what B·A is multiplied with, times rank
     # In what the frozen model is kept and sent: the founder's own. Left out when it is float32, as `initial_id` below.
     base_dtype: Annotated[Dtype, Field(exclude_if=lambda value: value == "float32")] = "float32"
 
@@ -58,16 +58,16 @@ class ModuleSpec(Frozen):
 class ModelSpec(Frozen):
     """One sub-model: a Hugging Face Llama, or another causal LM of Transformers by its own `config`."""
 
-    vocab_size: Annotated[int, Field(ge=258, le=262_144)]
-    hidden_size: Annotated[int, Field(ge=8, le=16_384)]
-    num_layers: Annotated[int, Field(ge=1, le=256)]
-    num_heads: Annotated[int, Field(ge=1, le=256)]
-    num_kv_heads: Annotated[int, Field(ge=1, le=256)]
-    mlp_size: Annotated[int, Field(ge=8, le=65_536)]
-    context_length: Annotated[int, Field(ge=8, le=131_072)]  # tokens
-    rope_theta: Annotated[float, Field(gt=1)] = 10_000.0
-    rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    tie_embeddings: bool = True
+    vocab_size: Annotated[int, Field(ge=258, le=262_144)]  # tokens that the model knows; as the corpus was prepared
+    hidden_size: Annotated[int, Field(ge=8, le=16_384)]  # width; a multiple of num_heads
+    num_layers: Annotated[int, Field(ge=1, le=256)]  # of attention and MLP
+    num_heads: Annotated[int, Field(ge=1, le=256)]  # of attention; a multiple of num_kv_heads
+    num_kv_heads: Annotated[int, Field(ge=1, le=256)]  # heads of keys and values, each for several of the others
+    mlp_size: Annotated[int, Field(ge=8, le=65_536)]  # width inside of an MLP
+    context_length: Annotated[int, Field(ge=8, le=131_072)]  # tokens in a training window
+    rope_theta: Annotated[float, Field(gt=1)] = 10_000.0  # base of the rotary positions
+    rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5  # keeps a norm from dividing by nothing
+    tie_embeddings: bool = True  # the head is the embedding
     # What is trained of it; None: all. Left out when None, as `initial_id` below.
     adapter: Annotated[AdapterSpec | None, Field(exclude_if=lambda value: value is None)] = None
     # Of anything but a plain Llama: its own config.json, canonical (peer/train/family.py). Left out when None, too.
@@ -110,7 +110,7 @@ class ModelSpec(Frozen):
 class StrategySpec(Frozen):
     """Which blocks make up which sub-model."""
 
-    kind: Literal["replicas", "experts", "branches", "adapters"]
+    kind: Literal["replicas", "experts", "branches", "adapters"]  # docs/guide/strategies.md says which to choose
     common_tokens: Count = 0  # age at which the common phase ends and sub-models part
     # Of replicas: blocks whose rounds take turns, after the common phase. One is left out of what is written.
     parts: Annotated[int, Field(ge=1, le=8, exclude_if=lambda value: value == 1)] = 1
@@ -134,13 +134,13 @@ class InnerSpec(Frozen):
     steps. Its updates have the size of AdamW's (2502.16982, 2.2), so one rate serves both.
     """
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
-    betas: tuple[Share, Share] = (0.9, 0.95)
-    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon for the layers' matrices of a model from random values
+    learning_rate: Annotated[float, Field(gt=0, le=1)]  # the highest, after the warm-up
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1  # times the rate, of every matrix in each step
+    betas: tuple[Share, Share] = (0.9, 0.95)  # of AdamW's two running means
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0  # the largest norm of a gradient
     batch_tokens: Positive  # tokens in one inner step of one peer
-    warmup_tokens: Count = 0
+    warmup_tokens: Count = 0  # of a block's age, in which the rate rises from nothing
     min_rate_share: Share = 0.1  # of learning_rate, at the end of the schedule
 
 
@@ -161,9 +161,9 @@ class OuterSpec(Frozen):
     Without `alpha` or `mu` the codec's own are taken and become a part of the spec.
     """
 
-    codec: Literal["float32", "bfloat16", "int8", "int4", "sparse"] = "int4"
-    alpha: Annotated[float, Field(gt=0, le=2, validate_default=True)] = OF_THE_CODEC
-    mu: Annotated[float, Field(ge=0, lt=1, validate_default=True)] = OF_THE_CODEC
+    codec: Literal["float32", "bfloat16", "int8", "int4", "sparse"] = "int4"  # how offers are compressed
+    alpha: Annotated[float, Field(gt=0, le=2, validate_default=True)] = OF_THE_CODEC  # outer rate; None: the codec's
+    mu: Annotated[float, Field(ge=0, lt=1, validate_default=True)] = OF_THE_CODEC  # outer momentum; None: the codec's
     # Of complete groups of five or more: the weighted mean of the offers, or one that a hostile fifth does not turn
     # (peer/train/robust.py). Left out of what is written when it is the mean, so that older runs keep their ids.
     combine: Annotated[Literal["mean", "robust"], Field(exclude_if=lambda value: value == "mean")] = "mean"
@@ -188,11 +188,11 @@ class RoundPlan(Frozen):
     last_ticks: Positive = 8  # the longest round, a power of two
     double_tokens: Positive  # h doubles when the age reaches 1, 3, 7, … times this
     cut_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2  # of a round, after which gathering ends
-    group_size: Annotated[int, Field(ge=2, le=64)] = 8
+    group_size: Annotated[int, Field(ge=2, le=64)] = 8  # holders that exchange; of more, random groups of this size
     # In random groups: the anchor is sent in so many fragments, in turn (a power of two), and one peer's anchor pulls
     # by at most pull_clip times the pseudo-gradient.
     fragments: Annotated[int, Field(ge=1, le=1024)] = 32
-    pull_clip: Annotated[float, Field(gt=0, le=1e6)] = 8.0
+    pull_clip: Annotated[float, Field(gt=0, le=1e6)] = 8.0  # see fragments
     max_tokens: Positive = 2**32  # cap on what one offer may add to a block's age
     tick_steps: Annotated[float, Field(gt=0, le=1e6)] = 4.0  # inner steps of the founder in a tick
 
@@ -222,8 +222,8 @@ class RoundSpec(RoundPlan):
 class RunPlan(Frozen):
     """What a preset says of a run."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")] = "shoal"
-    seed: Count = 0
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")] = "shoal"  # shown, no more
+    seed: Count = 0  # of the first parameters and of what is drawn
     total_tokens: Positive  # of the whole swarm, after which peers stop training and go on serving
     model: ModelSpec
     strategy: StrategySpec

@@ -163,7 +163,10 @@ class Network:
             if peer_id not in reached
         ]
         if not reached:
-            raise NetworkError("cannot reach the swarm; " + "; ".join(failures or ["no address was given"]))
+            raise NetworkError(
+                "cannot reach the swarm; "
+                + "; ".join(failures or ["no address was given; name one of a peer that runs"])
+            )
         for failure in failures:
             log.warning("cannot reach %s", failure)
         return reached
@@ -252,7 +255,10 @@ class Network:
             async with asyncio.timeout(DHT_S):
                 found = await self.node.get(key, latest=True)
         except TimeoutError:
-            raise NetworkError(f"the DHT did not answer within {DHT_S:.0f} s; are other peers reachable?") from None
+            raise NetworkError(
+                f"the DHT did not answer within {DHT_S:.0f} s; "
+                "see with `shoal doctor` whether other peers can be reached"
+            ) from None
         if found is None or not isinstance(found.value, dict):
             return {}
         values = {subkey: entry.value for subkey, entry in found.value.items()}

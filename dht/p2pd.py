@@ -192,7 +192,10 @@ def check_port(host: str, port: int) -> int:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise NetworkError(f"port {port} is taken; end the program that uses it, or choose another") from None
-            raise NetworkError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+            raise NetworkError(
+                f"cannot listen on {host} port {port}: {error.strerror}; "
+                "choose another --port, or --host of this machine"
+            ) from None
         return int(probe.getsockname()[1]) if host == "::" else port
 
 

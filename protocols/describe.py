@@ -152,7 +152,8 @@ async def describe(
             is_starting = NOT_SERVED in str(error)  # libp2p answers before the daemon above it does
             if not is_starting or asyncio.get_running_loop().time() + STARTING_S > deadline:
                 raise NetworkError(
-                    f"the peer was reached but cannot describe its run ({error}); is it a shoal peer?"
+                    f"the peer was reached but cannot describe its run ({error}); "
+                    "check the address: is it a Shoal peer of this version?"
                 ) from None
         await asyncio.sleep(STARTING_S)
     answered = now()

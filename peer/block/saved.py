@@ -81,7 +81,7 @@ def read_block_facts(folder: Path, block: str) -> Facts | None:
     path = folder / f"{block}.json"
     facts = read_model(path, Facts, "it is made anew from the state beside it")
     if facts is not None and facts.block != block:
-        raise StateError(f"{path} is of block {facts.block}; it is made anew from the state beside it")
+        raise StateError(f"{path} is of block {facts.block}; leave it: it is made anew from the state beside it")
     return facts
 
 

@@ -141,7 +141,7 @@ class Links:
     def _set(self, index: int) -> None:
         words = [str(index), str(self._sides[index]), *self._links[index].words()]
         if self._say(" ".join(words)) != "set":
-            raise ShoalError("the relay of the links has ended")
+            raise ShoalError("the relay of the links has ended; run the schedule again")
 
     def _say(self, line: str) -> str:
         assert self._owner.stdin is not None and self._owner.stdout is not None

@@ -32,10 +32,12 @@ def check_start(settings: Settings) -> None:
         raise UsageError("adapters are trained on a pretrained model: name a Hugging Face model with --init-from DIR")
     if is_founding and own.init_from is not None:
         if not (own.init_from / "config.json").is_file():
-            raise DataError(f"{own.init_from} is no Hugging Face model: there is no config.json")
+            raise DataError(
+                f"{own.init_from} is no Hugging Face model: there is no config.json; name the directory that has it"
+            )
         if own.data is None:
             raise UsageError(
-                f"--init-from needs text in that model's tokens: shoal prepare SOURCE --out DIR --tokenizer "
+                f"--init-from needs text in that model's tokens: run shoal prepare SOURCE --out DIR --tokenizer "
                 f"{own.init_from}, then give it with --data DIR"
             )
     if own.private and own.data is None:
@@ -63,7 +65,7 @@ def check_fuse(sources: Sequence[str], out: Path) -> None:
             read_target(source)
         elif not is_address(source) and not Path(source).is_dir():
             raise UsageError(
-                f"'{source}' is neither a directory nor an address such as /ip4/203.0.113.7/tcp/4000/p2p/…"
+                f"'{source}' is neither a directory nor an address; give one such as /ip4/203.0.113.7/tcp/4000/p2p/…"
             )
 
 

@@ -93,5 +93,5 @@ def _names() -> str:
 def _preset(config: str) -> Path:
     path = Path(config) if config.endswith(".toml") else PRESETS / f"{config}.toml"
     if not path.is_file():
-        raise UsageError(f"there is no preset {config}")
+        raise UsageError(f"there is no preset {config}; give tiny, small, or the path of a TOML file")
     return path

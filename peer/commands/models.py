@@ -139,7 +139,7 @@ def fuse(
 ) -> None:
     """Build the whole model from the blocks that a swarm holds."""
     if bool(tune_tokens) != (data is not None):
-        raise UsageError("a tune needs both --tune-tokens and --data")
+        raise UsageError("a tune needs both: give --tune-tokens and --data, or neither")
     check_fuse(sources, out)
     target = None if push is None else read_target(push)
     import peer.visit.gather

@@ -171,7 +171,9 @@ def check_model(model: Path) -> None:
     if not model.is_dir():
         raise DataError(f"no model directory at {model}; `shoal fuse` writes one")
     if not (model / "shoal.json").exists() and not (model / "config.json").exists():
-        raise DataError(f"{model} holds no model: there is neither shoal.json nor config.json")
+        raise DataError(
+            f"{model} holds no model: there is neither shoal.json nor config.json; name what `shoal fuse` wrote"
+        )
 
 
 def place_of(state_dir: Path | None) -> Path:

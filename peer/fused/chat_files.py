@@ -25,7 +25,7 @@ def template_of(folder: Path) -> str | None:
         own = folder / TEMPLATE_FILE
         found = own.read_text(encoding="utf-8") if own.is_file() else said.get("chat_template")
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: the chat template cannot be read ({error})") from None
+        raise DataError(f"{folder}: the chat template cannot be read ({error}); mend or remove it") from None
     if isinstance(found, list):  # several, by name
         found = next((each.get("template") for each in found if each.get("name") == "default"), None)
     return found if isinstance(found, str) else None

@@ -72,13 +72,13 @@ def evaluate(
     started = time.monotonic()
     routed = model if isinstance(model, RoutedModel) else RoutedModel.load(model)
     if not heldout:
-        raise DataError("there is nothing to evaluate on: the corpus has no held-out tokens")
+        raise DataError("there is nothing to evaluate on: the corpus has no held-out tokens; prepare it again")
     losses: dict[str, float] = {}
     counted: dict[str, int] = {}
     alone: dict[str, dict[str, float]] = {info.name: {} for info in routed.sub_models}
     for domain, tokens in heldout.items():
         if len(tokens) == 0:
-            raise DataError(f"domain '{domain}' has no held-out tokens")
+            raise DataError(f"domain '{domain}' has no held-out tokens; prepare it again")
         documents = split_documents(tokens[:max_tokens], routed.end_of_text)
         step = None if progress is None else _of_domain(progress, domain)
         log_likelihoods = routed.log_likelihoods([unmarked(document) for document in documents], step)

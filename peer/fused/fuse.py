@@ -46,7 +46,7 @@ def fuse(
         raise UsageError(f"{out} already exists and is not empty; choose another directory")
     known = (*parts.strategy.sub_models, COMMON)
     if sub_model is not None and sub_model not in known:
-        raise UsageError(f"this run has no sub-model '{sub_model}'; it has {', '.join(known)}")
+        raise UsageError(f"this run has no sub-model '{sub_model}'; name one of {', '.join(known)}")
     names = parts.sub_models if sub_model is None else (sub_model,)
     _check_form(format, names, parts.spec.model.adapter is not None, tuning is not None)
     models = {} if format == "peft" else {name: build_sub_model(parts, name) for name in names}

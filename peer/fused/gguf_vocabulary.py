@@ -34,7 +34,9 @@ def write_vocabulary(writer: GGUFWriter, folder: Path, size: int) -> None:
     found = json.loads(raw)
     model = found["model"]
     if model.get("type") != "BPE":
-        raise DataError(f"llama.cpp is given tokenizers of kind BPE only, and this is {model.get('type')}")
+        raise DataError(
+            f"llama.cpp is given tokenizers of kind BPE only, and this is {model.get('type')}; choose another format"
+        )
     ids = {**model["vocab"], **{each["content"]: each["id"] for each in found.get("added_tokens") or ()}}
     names = {token: name for name, token in ids.items()}
     added = {each["id"]: each for each in found.get("added_tokens") or ()}

@@ -94,7 +94,7 @@ def named_parameters(run: RunSpec, strategy: Strategy, found: Mapping[str, Tenso
         if blocks[block].numel() != layout.block_size(block):
             raise DataError(
                 f"block '{block}' has {blocks[block].numel()} values instead of {layout.block_size(block)}: "
-                "it belongs to another run"
+                "it belongs to another run; fuse from peers of one run"
             )
     return strategy.assemble(name, blocks, spec)
 

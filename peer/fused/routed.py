@@ -141,7 +141,7 @@ class RoutedModel:
             if info.name == name:
                 router = replace(self.router, counts=self.router.counts[index : index + 1])
                 return replace(self, sub_models=(info,), models=(self.models[index],), router=router)
-        raise DataError(f"no sub-model '{name}'; there are {', '.join(info.name for info in self.sub_models)}")
+        raise DataError(f"no sub-model '{name}'; name one of {', '.join(info.name for info in self.sub_models)}")
 
     def log_likelihoods(self, documents: Sequence[np.ndarray], progress: Progress | None = None) -> list[Array]:
         """Return what each sub-model alone thinks of each token, (K, T) for each document of T tokens.
@@ -203,7 +203,7 @@ def load_causal_lm(path: Path, device: str = "cpu") -> Any:
     Raises DataError: the directory is missing, damaged, or lacks weights that the architecture needs.
     """
     if not (path / "config.json").is_file():
-        raise DataError(f"{path} holds no model: there is no config.json")
+        raise DataError(f"{path} holds no model: there is no config.json; name what `shoal fuse` wrote")
     try:
         with quiet_transformers():
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
@@ -216,11 +216,14 @@ def load_causal_lm(path: Path, device: str = "cpu") -> Any:
             )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path} cannot be loaded: {reason}") from None
+        raise DataError(f"{path} cannot be loaded: {reason}; fuse again, or take another copy") from None
     # Transformers fills what it does not find with noise and only warns.
     if report["missing_keys"] or report["mismatched_keys"]:
         lost = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
-        raise DataError(f"{path} is damaged: {len(lost)} tensors are missing or misshapen, such as {lost[0]}")
+        raise DataError(
+            f"{path} is damaged: {len(lost)} tensors are missing or misshapen, such as {lost[0]}; "
+            "fuse again, or take another copy"
+        )
     return model.to(device).eval()
 
 
@@ -260,11 +263,11 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {error}; fuse again") from None
     try:
         return open_tokenizer(raw)
     except DataError as error:
-        raise DataError(f"{path} is not a tokenizer: {error}") from None
+        raise DataError(f"{path} is not a tokenizer: {error}; fuse again") from None
 
 
 def _read_task(folder: Path) -> TaskFormat | None:
@@ -273,4 +276,4 @@ def _read_task(folder: Path) -> TaskFormat | None:
 
 def _check_end_of_text(path: Path, end_of_text: object, vocab_size: int) -> None:
     if not isinstance(end_of_text, int) or not 0 <= end_of_text < vocab_size:
-        raise DataError(f"{path}: the model names no end-of-text token (eos_token_id in config.json)")
+        raise DataError(f"{path}: the model names no end-of-text token; set eos_token_id in its config.json")

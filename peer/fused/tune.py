@@ -46,7 +46,10 @@ class Tuning:
     def sampler(self, domain: str, spec: RunSpec) -> Sampler:
         """Return what draws windows of one domain. Raises DataError if there is no such text."""
         if domain not in self.sources:
-            raise DataError(f"the text to tune on has no domain '{domain}'; it has {', '.join(self.sources)}")
+            raise DataError(
+                f"the text to tune on has no domain '{domain}'; give --data that has it; "
+                f"this has {', '.join(self.sources)}"
+            )
         return Sampler(self.sources[domain], spec.model.context_length, spec.seed)
 
     def texts(self, domain: str, spec: RunSpec) -> Tensor:

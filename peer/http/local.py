@@ -109,7 +109,10 @@ def fetch_status(where: str | Path) -> "Status":
     try:
         return Status.model_validate_json(answer)
     except ValidationError:
-        raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version") from None
+        raise NetworkError(
+            f"what answers at {url} is not a Shoal daemon of this version; "
+            "check the address, or install one version on both"
+        ) from None
 
 
 def fetch_rounds(where: str | Path, path: str) -> "Rounds":
@@ -174,17 +177,20 @@ def _request(url: str, timeout_s: float, body: bytes | None = None) -> bytes:
         raise NetworkError(_refusal(error, place)) from None
     except TimeoutError:
         raise NetworkError(
-            f"the daemon at {place} did not answer within {timeout_s:g} s; it may be overloaded"
+            f"the daemon at {place} did not answer within {timeout_s:g} s; "
+            "it may be overloaded: try again, or see its log"
         ) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise NetworkError(f"{place} did not answer within {timeout_s:g} s; is the address right?") from None
+            raise NetworkError(f"{place} did not answer within {timeout_s:g} s; check the address") from None
         if isinstance(error.reason, ConnectionRefusedError):
-            raise NetworkError(f"no daemon answers at {place}; it is gone or was never there") from None
-        raise NetworkError(f"cannot reach {place}: {getattr(error.reason, 'strerror', None) or error.reason}") from None
+            raise NetworkError(f"no daemon answers at {place}; check the address, or start it again") from None
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise NetworkError(f"cannot reach {place}: {reason}; check the address") from None
     except (OSError, ValueError) as error:  # cut off in mid-answer, or not HTTP at all
         raise NetworkError(
-            f"the connection to {place} broke ({type(error).__name__}); the daemon may be gone"
+            f"the connection to {place} broke ({type(error).__name__}); "
+            "the daemon may be gone: see its log, and start it again"
         ) from None
 
 
@@ -193,7 +199,7 @@ def _refusal(error: "HTTPError", place: str) -> str:
     try:
         reason = json.loads(error.read(1 << 16))["error"]
     except (OSError, ValueError, LookupError, TypeError):
-        return f"{place} answered {error.code} {error.reason}; it may not be a Shoal daemon"
+        return f"{place} answered {error.code} {error.reason}; it may not be a Shoal daemon: check the address"
     return f"the daemon at {place} refuses: {reason}"
 
 
@@ -213,7 +219,7 @@ def holds(state_dir: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise StateError(f"the state directory {state_dir} cannot be read: {error.strerror}") from None
+        raise StateError(f"the state directory {state_dir} cannot be read: {error.strerror}; see who owns it") from None
 
 
 def _read_daemon(state_dir: Path) -> LocalDaemon | None:

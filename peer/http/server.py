@@ -109,7 +109,7 @@ def bind(place: Place) -> socket.socket:
         elif error.errno == errno.EACCES:
             reason = f"port {port} needs more rights; choose a {place.port_option} above 1023"
         else:
-            reason = f"{error.strerror}; is {place.host_option} an address of this machine?"
+            reason = f"{error.strerror}; give {place.host_option} an address of this machine"
         raise NetworkError(f"{place.name} cannot listen on {host}: {reason}") from None
     return listening
 

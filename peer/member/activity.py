@@ -117,7 +117,7 @@ class Activity:
 
     def _refuse_if_leaving(self, what: str) -> None:
         if self.leaving.is_set():
-            raise UsageError(f"this peer is leaving: there is nothing to {what} any more")
+            raise UsageError(f"this peer is leaving: there is nothing to {what} any more; start it again first")
 
     def _enter(self, state: State) -> None:
         if self.state not in FROM[state]:

@@ -48,5 +48,5 @@ def restore(file: Path, state_dir: Path) -> str:
     for name, data in files.items():
         write_file(state_dir / name, data, mode=SECRET)
     if Identity.load_or_create(path).peer_id != peer_id:
-        raise DataError(f"{file} holds another identity than it says; is it damaged?")
+        raise DataError(f"{file} holds another identity than it says, so it is damaged; take another backup")
     return peer_id

@@ -153,8 +153,7 @@ def revoke_peers(state_dir: Path, peer_ids: Collection[str], tick_s: float) -> f
     key = _key(state_dir)
     if key is None:
         raise UsageError(
-            f"{state_dir} has no admission key: only where the run was founded can somebody be revoked, or where its "
-            "backup was restored"
+            f"{state_dir} has no admission key: revoke where the run was founded, or restore that peer's backup here"
         )
     before = _revocations(state_dir, public_half(key))
     now = time.time()

@@ -58,7 +58,7 @@ def canonical(config: Mapping[str, Any], where: str) -> str:
 
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise DataError(f"{where} is of {kind!r}; a run can begin with any causal LM that Transformers has")
+        raise DataError(f"{where} is of {kind!r}; take any causal LM that Transformers has")
     class_name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
     classes = [class_name] if isinstance(class_name, str) else list(class_name)
     if (said := config.get("architectures") or classes) and not set(said) & set(classes):
@@ -69,14 +69,16 @@ def canonical(config: Mapping[str, Any], where: str) -> str:
     try:
         full = CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict()
     except Exception as error:  # whatever a configuration class says of a value
-        raise DataError(f"{where}: {str(error).splitlines()[0][:200]}") from None
+        raise DataError(f"{where}: {str(error).splitlines()[0][:200]}; mend it, or take another model") from None
     kept = {key: value for key, value in full.items() if key not in DROPPED}
     try:
         text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where} cannot be written down ({error})") from None
+        raise DataError(f"{where} cannot be written down ({error}); take the plain model") from None
     if len(text) > MAX_CONFIG_CHARS:
-        raise DataError(f"{where} is too large: {len(text)} characters, and a run takes {MAX_CONFIG_CHARS}")
+        raise DataError(
+            f"{where} is too large: {len(text)} characters, and a run takes {MAX_CONFIG_CHARS}; take another model"
+        )
     return text
 
 
@@ -100,7 +102,7 @@ def _check_numbers(fields: Mapping[str, Any], where: str) -> None:
     for key, value in fields.items():
         most = MAX_MODULES if key.startswith("num_") or key in COUNTS else MAX_NUMBER
         if isinstance(value, int | float) and not -most <= value <= most:
-            raise DataError(f"{where} has {key} {value:g}, and at most {most:g} is allowed")
+            raise DataError(f"{where} has {key} {value:g}, and at most {most:g} is allowed; take another model")
 
 
 def build(text: str) -> PreTrainedModel:
@@ -141,7 +143,7 @@ def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     for name in LAYERS:
         if isinstance(found := getattr(model.base_model, name, None), nn.ModuleList):
             return found
-    raise DataError(f"no list of layers is known of {type(model).__name__}")
+    raise DataError(f"no list of layers is known of {type(model).__name__}; take another model")
 
 
 def head_of(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
@@ -173,12 +175,19 @@ def read_weights(folder: Path, text: str) -> Iterator[tuple[str, Tensor]]:
             output_loading_info=True,
         )
     except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError, pickle's own
-        raise DataError(f"{folder}: the weights cannot be read: {str(error).splitlines()[0][:300]}") from None
+        reason = str(error).splitlines()[0][:300]
+        raise DataError(f"{folder}: the weights cannot be read: {reason}; take another copy of the model") from None
     wrong = {key: info.get(key) for key in ("missing_keys", "mismatched_keys") if info.get(key)}
     for what, names in wrong.items():
-        raise DataError(f"{folder}: {len(names)} tensors are {what.split('_')[0]}, such as {min(map(str, names))}")
+        raise DataError(
+            f"{folder}: {len(names)} tensors are {what.split('_')[0]}, such as {min(map(str, names))}; "
+            "take another copy of the model"
+        )
     if spare := sorted(map(str, info.get("unexpected_keys") or ())):
-        raise DataError(f"{folder}: {len(spare)} tensors belong to no model of this kind, such as {spare[0]}")
+        raise DataError(
+            f"{folder}: {len(spare)} tensors belong to no model of this kind, such as {spare[0]}; "
+            "take the model without what was added to it"
+        )
     for name, parameter in model.named_parameters():
         yield name, parameter.detach()
 
@@ -191,4 +200,4 @@ def _empty(text: str) -> PreTrainedModel:
         raise
     except Exception as error:  # whatever a model's class says of numbers that do not fit together
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"no model can be made of this configuration ({reason})") from None
+        raise DataError(f"no model can be made of this configuration ({reason}); take another") from None

@@ -66,7 +66,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
         if data is None:
             continue
         if len(data) > MAX_FILE_BYTES:
-            raise DataError(f"{folder / name} has {len(data)} bytes, and at most {MAX_FILE_BYTES} are taken")
+            raise DataError(
+                f"{folder / name} has {len(data)} bytes, and at most {MAX_FILE_BYTES} are taken; shorten or remove it"
+            )
         found[name] = bytes(data)
     return found
 
@@ -86,7 +88,7 @@ def _dtype(folder: Path, config: Mapping[str, Any]) -> str:
                 names = file.keys()
                 found |= {DTYPES.get(file.get_slice(name).get_dtype(), "float32") for name in names}
         except (OSError, SafetensorError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from None
+            raise DataError(f"{path} cannot be read: {error}; take another copy of the model") from None
     return found.pop() if len(found) == 1 else "float32"
 
 

@@ -172,7 +172,7 @@ class Strategy:
         if sub_model == COMMON:
             return (COMMON,)
         if sub_model not in self.sub_models:
-            raise UsageError(f"no sub-model '{sub_model}'; this run has {', '.join((COMMON, *self.sub_models))}")
+            raise UsageError(f"no sub-model '{sub_model}'; name one of {', '.join((COMMON, *self.sub_models))}")
         if sub_model == REPLICA:
             return (REPLICA, *(f"{REPLICA}.{part}" for part in range(1, self.parts)))
         return (TRUNK, sub_model) if self.kind == "experts" else (sub_model,)

@@ -74,13 +74,13 @@ def _described(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> tuple[
     """
     rope = {key: config.get(key) or {} for key in ("rope_scaling", "rope_parameters")}
     if not all(isinstance(part, dict) for part in rope.values()):
-        raise DataError(f"{path}: rope_scaling and rope_parameters must be tables")
+        raise DataError(f"{path}: rope_scaling and rope_parameters must be tables; take the model as it was published")
     rotary = {**rope["rope_scaling"], **rope["rope_parameters"]}
     if not _is_plain(config, rotary):
         return _of_its_family(path, config, plan)
     lacking = [key for key in (*SIZES.values(), "max_position_embeddings") if key not in config]
     if lacking:
-        raise DataError(f"{path} does not say {', '.join(lacking)}")
+        raise DataError(f"{path} does not say {', '.join(lacking)}; add what is missing")
     try:
         spec = ModelSpec.model_validate(
             {own: config[key] for own, key in SIZES.items()}
@@ -137,7 +137,7 @@ def _of_its_family(path: Path, config: Mapping[str, Any], plan: ModelSpec) -> tu
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except AttributeError as error:
-        raise DataError(f"{path} does not say how large the model is ({error})") from None
+        raise DataError(f"{path} does not say how large the model is ({error}); take another") from None
     return spec, _longest(path, full.max_position_embeddings, spec)
 
 
@@ -162,7 +162,10 @@ def read_parameters(folder: Path, model: ModelSpec) -> Iterator[Tensor]:
         if model.tie_embeddings and HEAD in files:
             embedding, head = (_read_tensor(folder, files[name], name, shapes[0][1]) for name in (EMBEDDING, HEAD))
             if not torch.equal(embedding, head):
-                raise DataError(f"{folder}: {CONFIG} ties {HEAD} to {EMBEDDING}, but their values differ")
+                raise DataError(
+                    f"{folder}: {CONFIG} ties {HEAD} to {EMBEDDING}, but their values differ; "
+                    "set tie_word_embeddings to false there"
+                )
 
 
 def write_parameters(folder: Path, model: ModelSpec, blobs: Path) -> str:
@@ -191,7 +194,10 @@ def check_base(folder: Path, spec: RunSpec) -> None:
         raise DataError(f"this run began with no pretrained model, so {folder} is not its base; leave it out")
     if _tokenizer_sha256(folder) != spec.tokenizer_sha256:
         name = spec.origin.name or "a pretrained model"
-        raise DataError(f"{folder} is not what this run began with ({name}): its {TOKENIZER_FILE} is another")
+        raise DataError(
+            f"{folder} is not what this run began with ({name}): its {TOKENIZER_FILE} is another; "
+            "name a copy of that model, or leave --base out"
+        )
 
 
 def copy_base(folder: Path, spec: RunSpec, blobs: Path) -> None:
@@ -205,14 +211,17 @@ def copy_base(folder: Path, spec: RunSpec, blobs: Path) -> None:
     found = write_parameters(folder, spec.model, blobs)
     if found != spec.initial_id:
         discard(blobs / found)
-        raise DataError(f"{folder} is not what this run began with: its weights are others")
+        raise DataError(
+            f"{folder} is not what this run began with: its weights are others; "
+            "name a copy of that model, or leave --base out"
+        )
 
 
 def check_tokenizer(folder: Path, corpus: Corpus) -> None:
     """Raise DataError if the tokens of `corpus` mean something else to the model in `folder`."""
     found = _tokenizer_sha256(folder)
     if found is None:
-        raise DataError(f"{folder} has no {TOKENIZER_FILE}, so nothing says what its tokens mean")
+        raise DataError(f"{folder} has no {TOKENIZER_FILE}, so nothing says what its tokens mean; add it")
     if found != corpus.info.tokenizer_sha256:
         raise DataError(
             f"{corpus.path} was prepared with another tokenizer than that of {folder}; "
@@ -252,13 +261,15 @@ def _longest(path: Path, longest: Any, spec: ModelSpec) -> int:
 def _check_names(folder: Path, wanted: set[str], found: set[str], model: ModelSpec) -> None:
     if lost := sorted(wanted - found):
         is_head = lost == [HEAD]
-        hint = f": {CONFIG} says that it is not tied to the embeddings" if is_head else ""
+        hint = f": {CONFIG} says that it is not tied to the embeddings" if is_head else "; take another copy"
         raise DataError(f"{folder}: {len(lost)} tensors are missing, such as {lost[0]}{hint}")
     spare = {name for name in found - wanted if not name.endswith(FREQUENCIES)}
     if model.tie_embeddings:
         spare.discard(HEAD)
     if spare:
-        raise DataError(f"{folder}: {len(spare)} tensors belong to no plain Llama, such as {min(spare)}")
+        raise DataError(
+            f"{folder}: {len(spare)} tensors belong to no plain Llama, such as {min(spare)}; take the plain model"
+        )
 
 
 def _open_weights(folder: Path, stack: ExitStack) -> dict[str, Any]:
@@ -266,17 +277,17 @@ def _open_weights(folder: Path, stack: ExitStack) -> dict[str, Any]:
     names = [WEIGHTS]
     if not (folder / WEIGHTS).is_file():
         if not (folder / INDEX).is_file():
-            raise DataError(f"{folder} has no {WEIGHTS}, and weights are read from nothing else")
+            raise DataError(f"{folder} has no {WEIGHTS}, and weights are read from nothing else; convert it")
         placed = _read_json(folder / INDEX).get("weight_map")
         if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
-            raise DataError(f"{folder / INDEX} does not say which file each tensor is in")
+            raise DataError(f"{folder / INDEX} does not say which file each tensor is in; take another copy")
         names = sorted(set(placed.values()))
     files: dict[str, Any] = {}
     for name in names:
         try:
             file = stack.enter_context(safe_open(folder / Path(name).name, framework="pt"))
         except (OSError, SafetensorError) as error:
-            raise DataError(f"{folder / name} cannot be read: {error}") from None
+            raise DataError(f"{folder / name} cannot be read: {error}; take another copy") from None
         files.update(dict.fromkeys(file.keys(), file))
     return files
 
@@ -285,18 +296,20 @@ def _read_tensor(folder: Path, file: Any, name: str, shape: tuple[int, ...]) -> 
     try:
         tensor: Tensor = file.get_tensor(name)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{folder}: {name} cannot be read: {error}") from None
+        raise DataError(f"{folder}: {name} cannot be read: {error}; take another copy") from None
     return _checked(folder, name, tensor, shape)
 
 
 def _checked(folder: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tensor.dtype not in WIDENED:
-        raise DataError(f"{folder}: {name} is {tensor.dtype}; only float32, float16 and bfloat16 are taken")
+        raise DataError(f"{folder}: {name} is {tensor.dtype}; only float32, float16 and bfloat16 are taken: convert it")
     if tuple(tensor.shape) != shape:
-        raise DataError(f"{folder}: {name} has the shape {tuple(tensor.shape)}, and {CONFIG} makes it {shape}")
+        raise DataError(
+            f"{folder}: {name} has the shape {tuple(tensor.shape)}, and {CONFIG} makes it {shape}; take another copy"
+        )
     tensor = tensor.float()
     if not bool(torch.isfinite(tensor).all()):
-        raise DataError(f"{folder}: {name} holds values that are not finite")
+        raise DataError(f"{folder}: {name} holds values that are not finite; take another copy")
     return tensor
 
 

@@ -18,7 +18,7 @@ from configs.files import read_json, write_json
 
 PRIVACY_FILE = "privacy.json"
 DELTA = 1e-5  # the chance with which ε does not hold
-MISSING = "noise is accounted by dp-accounting: pip install 'shoal[privacy]'"
+MISSING = "noise is accounted by dp-accounting; say pip install 'shoal[privacy]'"
 
 
 def released(anchor: Tensor, theta: Tensor, clip_norm: float, noise: float, generator: torch.Generator) -> Tensor:

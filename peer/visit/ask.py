@@ -61,10 +61,10 @@ async def ask_swarm(address: str, run_id: str | None, question: Question, home: 
                 reasons.append(f"{choice.sub_model} of {choice.peer}: {error}")
                 continue
             if broken:
-                raise NetworkError(f"the answer broke off: {broken}")
+                raise NetworkError(f"the answer broke off: {broken}; ask again")
             return
         more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
-        raise NetworkError(f"nobody answers: {'; '.join(reasons[:MAX_REASONS])}{more}")
+        raise NetworkError(f"nobody answers: {'; '.join(reasons[:MAX_REASONS])}{more}; ask again later")
 
 
 async def _print_answer(run: Visit, choice: Choice, prompt: list[int], question: Question) -> str:

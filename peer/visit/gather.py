@@ -116,7 +116,7 @@ def _from_folders(folders: Sequence[Path], base: Path | None, best: bool) -> Par
         raise UsageError(f"{', '.join(strange)}: no run has been here; give a peer's --state-dir or its address")
     spec = next(spec for spec in specs.values() if spec is not None)
     if len({s.run_id for s in specs.values() if s is not None}) > 1:
-        raise UsageError("these state directories belong to different runs")
+        raise UsageError("these state directories belong to different runs; name those of one")
     check_is_of_text(spec)
     newest: dict[str, OuterState] = {}
     damaged: dict[str, StateError] = {}
@@ -142,7 +142,9 @@ def _from_folders(folders: Sequence[Path], base: Path | None, best: bool) -> Par
         paths = (library.path(domain.counts) for library in libraries)
         path = next((path for path in paths if path is not None), None)
         if path is None:
-            raise DataError(f"the token counts of domain {domain.name} are in none of these directories")
+            raise DataError(
+                f"the token counts of domain {domain.name} are in none of these directories; fuse from a running peer"
+            )
         counts[domain.name] = read_counts(path, spec.model.vocab_size)
     kept = next((files for folder in folders if (files := read_files(folder / FOLDER))), {})
     if base is not None:
@@ -201,7 +203,9 @@ def _base(libraries: Sequence[Library]) -> Tensor | None:
         if (base := library.frozen()) is not None:
             return base
     if libraries[0].base is not None:
-        raise DataError("the model that the adapters are trained on is in none of these directories")
+        raise DataError(
+            "the model that the adapters are trained on is in none of these directories; name it: --base DIR"
+        )
     return None
 
 
@@ -213,7 +217,7 @@ def _parts(
     domains: Sequence[DomainInfo],
 ) -> Parts:
     if not states:
-        raise DataError("no block was found: nothing has been trained there yet")
+        raise DataError("no block was found: nothing has been trained there yet; wait for its first round")
     blocks: dict[str, Tensor] = {block: state.phi for block, state in states.items()}
     for block, state in sorted(states.items()):
         log.info("%s: version %d, age %d", block, state.version, state.age)

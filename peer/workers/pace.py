@@ -89,7 +89,7 @@ async def _ask(rank: Rank) -> float:
                 raise DeviceError(reason)
             case Answered(answer=Measured(step_s=step_s)):
                 return step_s
-    raise DeviceError(f"{rank.name} ended while a step was measured")
+    raise DeviceError(f"{rank.name} ended while a step was measured; see its log, then start again")
 
 
 def _offer_seconds(codec: str, size: int) -> float:

@@ -353,7 +353,7 @@ def test_what_keeps_it_from_serving_is_one_line(
     assert f"the endpoint cannot listen on 127.0.0.1: port {taken} is taken; choose another --port" in complains(
         str(folder), "--port", taken
     )
-    assert "is --host an address of this machine?" in complains(str(folder), "--host", "203.0.113.7")
+    assert "give --host an address of this machine" in complains(str(folder), "--host", "203.0.113.7")
     assert "the model was not trained on a task" in complains(str(folder), "--port", "0", "--task")
     assert "no model directory" in complains(str(tmp_path / "nowhere"))
     damaged = shutil.copytree(folder, tmp_path / "damaged")

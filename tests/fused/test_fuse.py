@@ -146,7 +146,7 @@ def test_one_of_several_sub_models_is_a_llama_by_its_name(tokenizer_json: bytes,
     parts = parts_of("experts", tokenizer_json, EXPERTS)
     with pytest.raises(UsageError, match=r"name it with --sub-model \(expert.0, expert.1, expert.2\)"):
         fuse(parts, tmp_path / "fused", "llama")
-    with pytest.raises(UsageError, match=r"no sub-model 'expert.7'; it has expert.0, expert.1, expert.2, model"):
+    with pytest.raises(UsageError, match=r"no sub-model 'expert.7'; name one of expert.0, expert.1, expert.2, model"):
         fuse(parts, tmp_path / "fused", "llama", "expert.7")
     fuse(parts, tmp_path / "fused", "llama", "expert.1")
     tokens = torch.arange(1, 31)[None]

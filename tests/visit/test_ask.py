@@ -147,7 +147,11 @@ def test_the_next_best_answers_when_the_best_declines(
     ("peer", "says", "printed"),
     [
         (Peer([]), "none of the peers that can be reached has a sub-model yet", ""),
-        (Peer(BOTH, "it is busy"), r"nobody answers: branch\.1 of \w+: it is busy; branch\.0 of \w+: it is busy$", ""),
+        (
+            Peer(BOTH, "it is busy"),
+            r"nobody answers: branch\.1 of \w+: it is busy; branch\.0 of \w+: it is busy; ask again later$",
+            "",
+        ),
         (Peer(BOTH, AnswerPart(text=" wo"), "it failed"), "the answer broke off: it failed", " wo\n"),
     ],
 )

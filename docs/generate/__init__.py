@@ -1,0 +1,1 @@
+"""Makes the pages that follow from the source: errors, lines of the log, settings, metrics, commands."""
