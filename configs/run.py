@@ -51,8 +51,8 @@ class ModuleSpec(Frozen):
     Their names, shapes and order stand in a list of which the run's `tokenizer_sha256` is the hash: it has no tokens.
     """
 
-    values: Positive
-    parameters: Positive
+    values: Positive  # numbers in all parameters together
+    parameters: Positive  # tensors that are trained
 
 
 class ModelSpec(Frozen):

@@ -54,7 +54,7 @@ class Raised:
         """Where it stands on the page."""
         words = re.findall(r"[a-z0-9]+", self.message.lower())
         digest = hashlib.sha256(self.message.encode()).hexdigest()[:6]  # many begin alike
-        return "-".join([self.error.lower(), *words[:6], digest])
+        return "-".join([self.error.lower().strip("_"), *words[:6], digest])
 
 
 def names_remedy(message: str) -> bool:

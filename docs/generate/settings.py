@@ -55,7 +55,8 @@ def _keys(name: str, model: type[BaseModel]) -> Iterator[Key]:
             inner.append((f"{name}.{key}", sections[0]))
             continue
         default = "required" if field.is_required() else "" if field.default_factory else _shown(field.default)
-        yield Key(f"{name}.{key}", _type(schema["properties"][key]), default, comments.get(key, ""))
+        said = comments.get(key) or field.description or ""
+        yield Key(f"{name}.{key}", _type(schema["properties"][key]), default, said)
     for section, of in inner:
         yield from _keys(section, of)
 

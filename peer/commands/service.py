@@ -34,7 +34,7 @@ def install(
     from peer.service import manager
 
     if user and not system:
-        raise UsageError("--run-as is for --system: a user's service runs as that user")
+        raise UsageError("--run-as is for --system: a user's service runs as that user; leave it out")
     place = place_of(state_dir).absolute()
     found = _service(place, is_system=system, user=user or "")
     if dry_run:

@@ -27,6 +27,7 @@ DAEMON_FILE = "daemon.json"
 LOCK_FILE = "daemon.lock"
 MAX_ANSWER_BYTES = 16 << 20
 TIMEOUT_S = 5.0
+OTHER_DAEMON = "check the address, or install one version on both"
 ACTION_S = 600.0  # for a pause: the step that goes on ends first, and steps may be long
 
 
@@ -109,10 +110,7 @@ def fetch_status(where: str | Path) -> "Status":
     try:
         return Status.model_validate_json(answer)
     except ValidationError:
-        raise NetworkError(
-            f"what answers at {url} is not a Shoal daemon of this version; "
-            "check the address, or install one version on both"
-        ) from None
+        raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version; {OTHER_DAEMON}") from None
 
 
 def fetch_rounds(where: str | Path, path: str) -> "Rounds":
@@ -129,7 +127,7 @@ def fetch_rounds(where: str | Path, path: str) -> "Rounds":
     try:
         return Rounds.model_validate_json(answer)
     except ValidationError:
-        raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version") from None
+        raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version; {OTHER_DAEMON}") from None
 
 
 def post_action(where: str | Path, action: str) -> str:
@@ -157,7 +155,7 @@ def _read(answer: bytes, where: str | Path) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise NetworkError(f"what answers for {where} is not a Shoal daemon of this version")
+        raise NetworkError(f"what answers for {where} is not a Shoal daemon of this version; {OTHER_DAEMON}")
     return found
 
 

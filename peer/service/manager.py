@@ -16,6 +16,7 @@ from peer.service.definition import LABEL, NAME, STOP_S, Peer, plist, unit
 
 ASK_S = 30.0  # for an answer of a service manager; ending a peer takes longer
 RUN_FILE = "run.json"  # of a state directory that has been in a run
+BY_HAND = "install the service by hand: --dry-run prints what it is"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ def service_of(peer: Peer, *, is_system: bool, platform: str = sys.platform) -> 
             raise UsageError("on macOS a peer is a service of its user; leave out --system")
         return _launchd(peer)
     if platform != "linux":
-        raise UsageError("a service is written for systemd (Linux) or launchd (macOS), and this is neither")
+        raise UsageError(
+            "a service is written for systemd (Linux) or launchd (macOS), and this is neither; run `shoal start` by what "
+            "starts programs here"
+        )
     return _systemd(peer, is_system=is_system)
 
 
@@ -71,7 +75,7 @@ def uninstall(service: Service) -> bool:
     if not service.path.exists():
         return False
     if service.absent:
-        raise UsageError(f"{service.absent}; to forget the service delete {service.path}")
+        raise UsageError(f"{service.absent}; delete {service.path} to forget the service")
     stop, *rest = service.uninstall
     _ask(stop, STOP_S + ASK_S)
     discard(service.path)
@@ -145,13 +149,15 @@ def _ask(command: Sequence[str], timeout_s: float = ASK_S) -> None:
     done = _run(command, timeout_s)
     if done.returncode:
         said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-        raise ShoalError(f"`{' '.join(command)}` failed: {said}")
+        raise ShoalError(f"`{' '.join(command)}` failed: {said}; {BY_HAND}")
 
 
 def _run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except FileNotFoundError:
-        raise ShoalError(f"{command[0]} is not on this machine") from None
+        raise ShoalError(f"{command[0]} is not on this machine; {BY_HAND}") from None
     except subprocess.TimeoutExpired:
-        raise ShoalError(f"`{' '.join(command)}` did not end within {timeout_s:g} s") from None
+        raise ShoalError(
+            f"`{' '.join(command)}` did not end within {timeout_s:g} s; try again, or run it yourself"
+        ) from None

@@ -82,6 +82,6 @@ def test_each_command_is_documented() -> None:
     assert "### `shoal identity backup`" in page and "--context-length" in page
 
 
-@pytest.mark.parametrize("page", [errors.page, log_lines.page, settings.page, metrics.page, commands.page])
-def test_a_page_is_the_same_each_time(page: Callable[[], str]) -> None:
-    assert page() == page() and page().startswith(("# ", "\n# "))
+@pytest.mark.parametrize("made", [errors.page, log_lines.page, settings.page, metrics.page, commands.page])
+def test_a_page_is_the_same_each_time(made: Callable[[], str]) -> None:
+    assert made() == made() and made().startswith(("# ", "\n# "))
