@@ -40,8 +40,8 @@ def service_of(peer: Peer, *, is_system: bool, platform: str = sys.platform) -> 
         return _launchd(peer)
     if platform != "linux":
         raise UsageError(
-            "a service is written for systemd (Linux) or launchd (macOS), and this is neither; run `shoal start` by what "
-            "starts programs here"
+            "a service is written for systemd (Linux) or launchd (macOS), and this is neither; run `shoal start` by "
+            "what starts programs here"
         )
     return _systemd(peer, is_system=is_system)
 
