@@ -96,6 +96,11 @@ class Gate:
             self.dht_in += answer.ByteSize()
         return answer
 
+    @property
+    def dht_bytes(self) -> tuple[int, int]:
+        """How many bytes of the DHT's calls and answers have come in and gone out."""
+        return self.dht_in, self.dht_out
+
     def _let_in(self, context: P2PContext, right: Right | None) -> None:
         peer_id = context.remote_id.to_base58()
         if self._admission is None or right is None or self._admission.allows(peer_id, right):

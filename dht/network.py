@@ -106,7 +106,7 @@ class Network:
         self.peer_id = identity.peer_id
         self.p2p = p2p
         self.admission = admission
-        self._gate = Gate(p2p, admission)
+        self.gate = Gate(p2p, admission)
         self._presenting = None if admission is None else Presenting(p2p, admission)
         if admission is not None:
             admission.on_newer = lambda: self._spawn("pass on revocations", self._pass_on())
@@ -117,11 +117,6 @@ class Network:
         self._relayed = relayed  # addresses by which this peer is reached through another
         self.links: dict[str, Link] = {}  # peers that were connected at the last look, and how
         self.failures: dict[str, str] = {}  # peer id → why it could not be dialled, or greeted, the last time
-
-    @property
-    def dht_bytes(self) -> tuple[int, int]:
-        """How many bytes of the DHT's calls and answers have come in and gone out."""
-        return self._gate.dht_in, self._gate.dht_out
 
     @property
     def temporary(self) -> list[Path]:
@@ -210,7 +205,7 @@ class Network:
 
         Raises NetworkError when none of them will do: silent, unable to dial back, or by another clock.
         """
-        self._gate.limits.tick_s = tick_s
+        self.gate.limits.tick_s = tick_s
         self.node = await DHTNode.create(
             self.p2p,
             node_id=DHTID.generate(source=self.peer_id),

@@ -268,7 +268,7 @@ class Daemon:
 
     def shown(self) -> Shown:
         """Return what this machine may look at."""
-        return shown_of(self.parts, self.lookout, lambda: self.network.dht_bytes)
+        return shown_of(self.parts, self.lookout, lambda: self.network.gate.dht_bytes)
 
     def actions(self) -> Actions:
         """Return what this machine may ask."""

@@ -31,7 +31,7 @@ from peer.train.messages import Snapshot, Stepped
 from peer.train.outer import unwritten
 from peer.train.partition import Strategy
 from peer.workers.progress import Progress
-from peer.workers.supervisor import Event
+from peer.workers.trainer import Event
 from protocols.codecs import is_finite
 
 TOLD_S = 0.5  # between two steps whose progress is told

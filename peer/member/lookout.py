@@ -25,7 +25,7 @@ from peer.member.turns import TURN_TICKS
 from peer.member.vitals import LEAST_MEMORY_BYTES, STATE_VALUES, free_of, needed_disk_bytes
 from peer.member.watch import FREE_S
 from peer.train.partition import COMMON
-from peer.workers.supervisor import Event
+from peer.workers.trainer import Event
 from protocols.sealing import UNHEARD, UNNAMED
 
 log = logging.getLogger(__name__)

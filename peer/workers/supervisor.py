@@ -14,10 +14,10 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from configs.errors import DeviceError, ShoalError
 from configs.machine import PeerConfig
@@ -49,6 +49,7 @@ from peer.train.messages import (
 from peer.workers.progress import Progress
 from peer.workers.ranks import Rank, RankDiedError, ask_all, open_ranks, preload
 from peer.workers.restarts import Death, Restarts
+from peer.workers.trainer import Event
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,18 +62,6 @@ log = logging.getLogger(__name__)
 # Seconds that workers have for an answer: so many inner steps, since most requests wait for the end of one, but never
 # less than the least, and more while no step has ended and nobody knows how long one takes.
 ANSWER_STEPS, LEAST_ANSWER_S, FIRST_ANSWER_S = 10, 60.0, 600.0
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to the workers, and why.
-
-    `restarted`: all ranks begin again from the anchor. `diverged`: θ went back to the anchor. `stalled`: training
-    waits for other sources or another anchor. `failed`: there is no worker any more; every request raises.
-    """
-
-    kind: Literal["restarted", "diverged", "stalled", "failed"]
-    reason: str
 
 
 @asynccontextmanager

@@ -7,20 +7,32 @@ There are two: the worker processes (`supervisor.py`), and a training loop in th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from configs.machine import PeerConfig
 from configs.run import RunSpec
 from peer.train.messages import Snapshot
 from peer.workers.progress import Progress
-from peer.workers.supervisor import Event
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from peer.corpus.source import Source
     from peer.train.partition import Strategy
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the workers, and why.
+
+    `restarted`: all ranks begin again from the anchor. `diverged`: θ went back to the anchor. `stalled`: training
+    waits for other sources or another anchor. `failed`: there is no worker any more; every request raises.
+    """
+
+    kind: Literal["restarted", "diverged", "stalled", "failed"]
+    reason: str
 
 
 class Trainer(Protocol):

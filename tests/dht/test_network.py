@@ -119,11 +119,11 @@ def test_the_dht_s_bytes_are_counted_on_both_sides(identity_paths: list[Path], r
     async def main() -> None:
         async with swarm(identity_paths, run_id) as networks:
             one = networks[0]
-            before, now = [network.dht_bytes for network in networks], time.time()
+            before, now = [network.gate.dht_bytes for network in networks], time.time()
             data = sign_record(one.identity, "member", MemberRecord(run_id=run_id), now)
             assert await one.store(member_key(run_id), one.peer_id, data, now + 60)
             came, went = (
-                sum(n.dht_bytes[way] - old[way] for n, old in zip(networks, before, strict=True)) for way in (0, 1)
+                sum(n.gate.dht_bytes[way] - old[way] for n, old in zip(networks, before, strict=True)) for way in (0, 1)
             )
             assert went >= len(data) and came >= len(data)
 

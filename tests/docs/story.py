@@ -260,8 +260,7 @@ def _project(machine: Machine) -> Path:
     for name in filter(None, listed.decode().split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
-    for name in ("pyproject.toml", "constraints.txt"):  # older than the environment, which has what they ask for
-        os.utime(folder / name, (0, 0))
+        os.utime(folder / name, (0, 0))  # older than the environment, which has what they ask for
     (folder / ".venv").symlink_to(Path(sys.prefix).resolve())
     return folder
 

@@ -14,6 +14,7 @@ from peer.http.health import health_of
 from peer.http.status import Finding
 from peer.http.view import view
 from peer.member.clocks import COMPARE_S
+from peer.member.lookout import Lookout
 from peer.member.share import share_of
 from peer.member.shown import shown_of
 from peer.train.partition import COMMON
@@ -29,9 +30,13 @@ def spec(smallest_run: Callable[..., RunSpec]) -> RunSpec:
     return smallest_run(genesis=GENESIS, rounds={"tick_seconds": 1, "double_tokens": 10**9, "last_ticks": 1})
 
 
-def found(member: Member, code: str) -> list[Finding]:
+def lookout_of(member: Member) -> Lookout:
     assert member.daemon is not None and not member.errors, member.errors
-    return [finding for finding in member.daemon.lookout.findings() if finding.code == code]
+    return member.daemon.lookout
+
+
+def found(member: Member, code: str) -> list[Finding]:
+    return [finding for finding in lookout_of(member).findings() if finding.code == code]
 
 
 def play(main: Callable[[], object]) -> None:
@@ -54,7 +59,7 @@ def test_a_clock_that_goes_wrong_while_a_peer_runs_is_named(
         (clock,) = found(wrong, "clock")
         assert "s ahead of those of 2 of 2 others" in clock.cause and clock.is_severe and "NTP" in clock.cure
         assert not found(right, "clock"), "one of two that differs is the other's fault, as far as one can tell"
-        status = wrong.daemon.lookout.status()  # type: ignore[union-attr]
+        status = lookout_of(wrong).status()
         assert clock.line() in status.warnings and clock in status.findings
         wrong.clock_set_s = 0.0  # what the finding advises
         await swarm.until(BEGUN + 5 * COMPARE_S)

@@ -29,7 +29,8 @@ from peer.train import launch
 from peer.train.model import initial_parameters
 from peer.train.partition import COMMON, TRUNK, Strategy
 from peer.workers import supervisor
-from peer.workers.supervisor import Event, Workers, open_workers
+from peer.workers.supervisor import Workers, open_workers
+from peer.workers.trainer import Event
 
 STRATEGY = Strategy("experts", 2)
 SPEC = RunSpec(
