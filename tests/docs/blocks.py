@@ -3,6 +3,7 @@
 <!-- run -->                       the tests run it on the page's one machine
 <!-- run: long, on second -->      only `make test-long` does, on another machine of the page
 <!-- run: may fail -->             its exit code may be 1, which the page explains
+<!-- run: in a notebook -->        Python that is no file
 <!-- not run: REASON -->           nobody could here: the reason says why
 <!-- tested by tests/… -->         a test of its own runs these lines
 <!-- before: COMMAND -->           what the page takes for granted, run before the next block
