@@ -52,9 +52,10 @@ async def watch(folder: Path) -> Status:
 def is_well(status: Status) -> bool:
     """Say whether there is enough to see, and the trunk's last round was sealed by all."""
     trunk = next((block for block in status.blocks if block.block == "trunk"), None)
-    is_training = len(status.peers) == PEERS and all(peer.tokens_per_s > 0 for peer in status.peers)
+    speeds = [peer.tokens_per_s for peer in status.peers]
+    is_training = len(speeds) == PEERS and min(speeds) > max(speeds) / 2  # nobody is slow for a moment
     is_sealed = trunk is not None and trunk.outcome == f"sealed {PEERS} of {PEERS}"
-    return is_sealed and is_training and status.peers[0].rounds >= ROUNDS
+    return is_sealed and is_training and not status.warnings and status.peers[0].rounds >= ROUNDS
 
 
 async def has_grown(shown: Process) -> bool:

@@ -139,9 +139,9 @@ class Story:
         if block.language == "python":
             script = machine.home / "block.py"
             script.write_text(self._filled(block.text, machine))
-            # As in a notebook, a program from standard input is no file that the workers could import.
-            how = "python - <" if "in a notebook" in block.options else "python"
-            self._run(f"{how} {script}", machine, allowed)
+            # What runs in a notebook is no file that the workers could import.
+            how = f'python -c "$(cat {script})"' if "in a notebook" in block.options else f"python {script}"
+            self._run(how, machine, allowed)
             return
         for line in block.text.replace("\\\n", " ").splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
