@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from peer.http.status import BlockStatus, Coverage, Finding, MemberStatus, PeerStatus, Status
 
 DAY_S = 86_400.0
+COMMON = "model"  # once sub-models have parted nobody trains it, and nothing is amiss
 PHASES = {"common": "common phase", "parted": "sub-models parted", "done": "training done, serving"}
 SILENT = "silent"
 _version = attrgetter("version")
@@ -272,5 +273,5 @@ def _sector(status: Status, block: BlockStatus) -> Sector:
         outcome=block.outcome,
         agreement=block.agreement,
         group=block.group,
-        gap=gap(block, is_over=status.phase == "done"),
+        gap=gap(block, is_over=status.phase == "done" or (status.phase == "parted" and block.block == COMMON)),
     )

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FILE, OLD_FILE = "rounds.jsonl", "rounds.old.jsonl"
 MAX_FILE_BYTES = 2 << 20  # of one of the two
 KEPT = 1000  # records in memory, of all blocks
-MOST = 200  # that are given at once
+MOST = 500  # that are given at once, as the page and `shoal replay --last` may ask for
 MAX_WORDS = 300  # characters of a reason
 
 

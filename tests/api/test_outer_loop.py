@@ -1,4 +1,7 @@
-"""The three-line loop, in processes of its own on loopback: they join, agree bit for bit, are killed, are refused."""
+"""The three-line loop, in processes of its own on loopback: they join, agree bit for bit, are killed, are refused.
+
+They join as docs/guide/api.md says, by `initial_peers`.
+"""
 
 import os
 import sys

@@ -2,7 +2,7 @@
 
 A machine is a home directory. A command that does not end (a peer, a server) goes on in the background once it has
 said that it is ready. Later commands find it by what it printed, as a reader does who copies a line: ADDR, Qm…, 0123…,
-PEER_ID.
+PEER_ID, PORT, round 812. A bucket and a hub are those of the tests of publishing: servers on this machine.
 """
 
 import json
@@ -18,15 +18,21 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocks import ROOT, Block
+from stores import stores
 
 START_S, COMMAND_S, LEAVE_S, DRAWN_S = 400.0, 1500.0, 90.0, 60.0  # a demo has ten minutes to take on a slow machine
-FOREGROUND = re.compile(r"^(?:\w+=\S+ )*shoal (start|join|serve)\b")
-READY = {"start": "ready", "join": "ready", "serve": "http://"}
+ROUND_S, LOOK_S = 120.0, 0.5
+FOREGROUND = re.compile(r"^(?:\w+=\S+ )*(?:shoal (start|join|serve)|(tensorboard))\b")
+READY = {"start": "ready", "join": "ready", "serve": "http://", "tensorboard": "http://"}
+SERVERS = ("serve", "tensorboard")  # which run beside a peer
 ADDRESS = r"/ip4/(?:203\.0\.113\.7|…)/tcp/4001/p2p/Qm(?:…|\.\.\.)|\bADDR\b"
+PAGE = r"http://127\.0\.0\.1:(?:8080|PORT)\b"
 
 
 class BrokenPageError(AssertionError):
@@ -42,6 +48,7 @@ class Machine:
     environment: dict[str, str]
     port: int
     peer_id: str = ""
+    page: str = ""  # where its daemon's page is
     running: list["Running"] = field(default_factory=list)
 
     @property
@@ -53,17 +60,17 @@ class Machine:
 class Running:
     """A command in the background; its stdout is read until it is ready, and by nobody afterwards."""
 
-    def __init__(self, command: str, machine: Machine, ready: str) -> None:
-        self.command = command
+    def __init__(self, command: str, machine: Machine, kind: str) -> None:
+        self.command, self.kind = command, kind
         self.log = machine.home / f"{len(machine.running)}.log"
         self._out = machine.home / f"{len(machine.running)}.out"
         with self.log.open("wb") as log, self._out.open("wb"):
             self.process = subprocess.Popen(
-                ["bash", "-c", f"exec env {_without_comment(command)}"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                ["bash", "-c", f"exec env {_without_comment(command)}"], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT if kind == "tensorboard" else log,
                 cwd=machine.work, env=machine.environment, start_new_session=True,
             )  # fmt: skip
-        self.said = self._read_until(ready)
+        self.said = self._read_until(READY[kind])
 
     def _read_until(self, ready: str) -> str:
         """Return what it says until a line has `ready` in it."""
@@ -111,6 +118,7 @@ class Story:
         self.machines: dict[str, Machine] = {}
         self.model = model
         self.address = self.run_id = self.invitation = self.served = ""
+        self._servers = ExitStack()  # a bucket and a hub, once they are named
 
     def __enter__(self) -> "Story":
         return self
@@ -119,6 +127,7 @@ class Story:
         for machine in self.machines.values():
             for running in machine.running:
                 running.end()
+        self._servers.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def play(self, block: Block) -> None:
@@ -138,7 +147,7 @@ class Story:
 
     def _run(self, command: str, machine: Machine, allowed: tuple[int, ...]) -> None:
         if match := FOREGROUND.match(command):
-            self._begin(command, machine, match[1])
+            self._begin(command, machine, match[1] or match[2])
         elif "--watch" in command:
             _watch(command, machine)
         else:
@@ -148,15 +157,16 @@ class Story:
 
     def _begin(self, command: str, machine: Machine, kind: str) -> None:
         for running in machine.running:  # one peer for each state directory
-            if kind != "serve" and " serve " not in running.command:
+            if kind not in SERVERS and running.kind not in SERVERS:
                 running.end()
-        running = Running(command, machine, READY[kind])
+        running = Running(command, machine, kind)
         machine.running.append(running)
-        if kind == "serve":
+        if kind in SERVERS:
             found = re.search(r"http://[\d.:]+", running.said)
-            self.served = found[0] if found else ""
+            self.served = found[0] if found and kind == "serve" else self.served
             return
         machine.peer_id = _found(r"peer (\w+)", running.said)
+        machine.page = _found(r"status (\S+)", running.said)
         self.run_id = _found(r"run (\w{32})", running.said)
         if kind == "start" or not self.address:
             self.address = _found(r"listening on (\S+)", running.said)
@@ -168,7 +178,7 @@ class Story:
             self.invitation = _found(r"--invitation (\S+)", said)
         if re.search(r"shoal leave\b", command):
             for running in machine.running:
-                if " serve " not in running.command and (code := running.left()) != 0:
+                if running.kind not in SERVERS and (code := running.left()) != 0:
                     raise BrokenPageError(f"{running.command}: left with {code}\n{running.log.read_text()}")
 
     def _filled(self, text: str, machine: Machine) -> str:
@@ -181,7 +191,19 @@ class Story:
         text = text.replace("PEER_ID", guest).replace("MODEL-DIR", str(self.model)).replace("STATE-DIR", str(state_dir))
         text = re.sub(r"\b4001\b", str(machine.port), text)
         text = text.replace("http://127.0.0.1:8000", self.served) if self.served else text
-        return re.sub(r"--port 8000\b", "--port 0", text)
+        text = re.sub(PAGE, machine.page, text) if machine.page else text
+        if "--round 812" in text:
+            text = text.replace("--round 812", f"--round {_a_round(machine)}")
+        if re.search(r"(s3|hf)://", text):
+            text = self._published(text, machine)
+        return re.sub(r"--(port|status-port) (?:8000|8080)\b", r"--\1 0", text)
+
+    def _published(self, text: str, machine: Machine) -> str:
+        """Start what stands in for a bucket and a hub, and name them."""
+        if "AWS_ENDPOINT_URL_S3" not in machine.environment:
+            machine.environment |= self._servers.enter_context(stores())
+            machine.environment.pop("HF_HUB_OFFLINE", None)
+        return text.replace("s3://BUCKET", "s3://fish").replace("hf://USER/", "hf://me/")
 
     def _machine(self, name: str) -> Machine:
         return self.machines.get(name) or self._new_machine(name)
@@ -199,6 +221,7 @@ class Story:
         }  # fmt: skip
         machine = Machine(name, home, environment, _free_port())
         write_files(machine.work)
+        (home / ".curlrc").write_text("fail-with-body\n")  # a refusal is no answer
         self.machines[name] = machine
         return machine
 
@@ -253,11 +276,23 @@ def _finish(command: str, machine: Machine, folder: Path, allowed: tuple[int, ..
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BrokenPageError(f"{command}: did not end within {COMMAND_S:g} s\n{error.stderr}") from None
-    if done.returncode not in allowed or "Traceback" in done.stderr:
+    is_refused = command.startswith("curl") and '{"error"' in done.stdout
+    if done.returncode not in allowed or "Traceback" in done.stderr or is_refused:
         raise BrokenPageError(f"{command}: ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     pairs = (each.partition("=") for each in after.read_text().split("\0") if "=" in each)
     machine.environment = {name: value for name, _, value in pairs if name not in ("_", "SHLVL", "OLDPWD", "PWD")}
     return done.stdout
+
+
+def _a_round(machine: Machine) -> int:
+    """Wait until the machine's daemon remembers a round; return its tick."""
+    deadline = time.monotonic() + ROUND_S
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{machine.page}/rounds?limit=1", timeout=LOOK_S * 20) as answer:
+            if rounds := json.load(answer)["rounds"]:
+                return int(rounds[0]["tick"])
+        time.sleep(LOOK_S)
+    raise BrokenPageError(f"no round was remembered within {ROUND_S:g} s")
 
 
 def _watch(command: str, machine: Machine) -> None:

@@ -82,6 +82,14 @@ def block(holders: int, keepers: int) -> BlockStatus:
     return BlockStatus(block="b", holders=list(PEERS[:holders]), keepers=list(PEERS[3 - keepers :]) if keepers else [])
 
 
+def test_that_the_common_phase_is_over_is_no_gap() -> None:
+    common = BlockStatus(block="model", holders=[], keepers=list(PEERS))
+    parted = example().model_copy(update={"blocks": [common]})
+    assert [sector.gap for sector in view(parted, NOW).sectors] == [""]
+    before = parted.model_copy(update={"phase": "common"})
+    assert [sector.gap for sector in view(before, NOW).sectors] == ["nobody trains it now"]
+
+
 def test_a_gap_is_a_block_that_nobody_trains_or_only_one_has() -> None:
     assert gap(block(0, 0), is_over=False) == "nobody has it"
     assert gap(block(0, 2), is_over=False) == "nobody trains it now"

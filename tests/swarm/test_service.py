@@ -1,4 +1,7 @@
-"""A peer under a real systemd of a user, in namespaces of its own: started, killed, started again, gone for good."""
+"""A peer under a real systemd of a user, in namespaces of its own: started, killed, started again, gone for good.
+
+It runs the commands of docs/guide/control.md, "As a service".
+"""
 
 import os
 import shutil
