@@ -30,7 +30,7 @@ NARROW = Link(up_mbit=0.05)  # a way up that somebody else has filled
 LEFT_MIB = 100  # on the small disk
 DISK_MIB = 512
 HUNT_S = 5.0  # between two of the worker's deaths
-STEP_S = 9.0  # of a machine that is slow for its run
+STEP_S = 3.0  # of a machine that is slow for its run
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ async def disk_nearly_full(ward: Ward) -> AsyncIterator[None]:
     assert disk is not None
     found, filler = os.statvfs(disk.inside), disk.inside / "filler"
     with filler.open("wb") as file:
-        await asyncio.to_thread(
-            os.posix_fallocate, file.fileno(), 0, found.f_bavail * found.f_frsize - (LEFT_MIB << 20)
-        )
+        taken_bytes = found.f_bavail * found.f_frsize - (LEFT_MIB << 20)
+        await asyncio.to_thread(os.posix_fallocate, file.fileno(), 0, taken_bytes)
     yield
     filler.unlink()
 
@@ -200,9 +199,13 @@ HEALTHY = Setting(peers=2)
 AILMENTS = [
     Ailment("disk nearly full", "disk", r"100 MiB are free", r"free some", 1, HOUSE, disk_nearly_full),
     Ailment("clock set by 300 s", "clock", r"was set forward by 300 s", r"set it right", 2, HOUSE, clock_set),
-    Ailment("clock 6 s ahead", "clock", r"clock is \d\.\d s ahead of", r"set the clock", 2, HOUSE, clock_drifts),
+    Ailment(
+        "clock 6 s ahead", "clock", r"clock is \d\.\d s ahead of", r"NTP here, or set the clock", 2, HOUSE, clock_drifts
+    ),
     Ailment("worker hangs", "worker", r"taken no step for \d+ s", r"leave and start again", 2, HOUSE, worker_hangs),
-    Ailment("worker dies", "worker", r"ended \d+ times.*SIGKILL", r"leave and start again", 2, HOUSE, worker_dies),
+    Ailment(
+        "worker dies", "worker", r"ended \d+ times.*SIGKILL", r"stop that, then leave and start", 2, HOUSE, worker_dies
+    ),
     Ailment("peer cut off", "nobody-heard", r"none of the 2 other", r"shoal doctor", 2, HOUSE, cut_off),
     Ailment("slow link", "slow-link", r"too slow for these rounds", r"free it", 2, HOUSE, slow_link),
     Ailment("busy processor", "busy-processor", r"busy", r"end other programs", 2, HOUSE, busy_processor),
@@ -222,10 +225,10 @@ AILMENTS = [
         "too high a rate",
         "diverging",
         r"diverged \d+ times",
-        r"lower rate \(SHOAL_RUN__INNER__LEARNING_RATE",
+        r"lower rate than 1 \(SHOAL_RUN__INNER__LEARNING_RATE\), such as 0\.1",
         1,
-        Setting(peers=2, run={"SHOAL_RUN__INNER__LEARNING_RATE": "30"}),
-        cured=Setting(peers=2, run={"SHOAL_RUN__INNER__LEARNING_RATE": "0.003"}),
+        Setting(peers=2, run={"SHOAL_RUN__INNER__LEARNING_RATE": "1"}),
+        cured=Setting(peers=2, run={"SHOAL_RUN__INNER__LEARNING_RATE": "0.01"}),
     ),
     Ailment(
         "skewed text",

@@ -136,9 +136,9 @@ class Practice:
 
     async def _founded_ill(self, ailment: Ailment, ward: Ward, course: Course) -> None:
         assert ailment.cured is not None
-        await asyncio.gather(*[ward.start(0)])
-        began = time.monotonic()
+        await ward.start(0)
         await asyncio.gather(*(ward.start(index) for index in range(1, ailment.setting.peers)))
+        began = time.monotonic()  # whoever looks at a page looks at a peer that is there
         await self._named(ailment, ward, course, began)
         for daemon in ward.daemons:
             await daemon.close()
