@@ -9,6 +9,7 @@ nothing for as long as it took before. A swarm that nothing ails must stay silen
 import asyncio
 import json
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from playwright.async_api import Browser
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.ailing import AILMENTS, HOUSE, Ailment, Stage
+from benchmarks.ailing import AILMENTS, Ailment, Stage
 from benchmarks.browser import open_browser, open_page
 from benchmarks.ward import LOOK_S, Setting, Ward, open_ward
 from configs.errors import ShoalError
@@ -30,7 +31,7 @@ from peer.http.status import Finding
 NAMED_S = 180.0  # from the ailment's beginning until it must be named
 CURED_S = 300.0  # from the cure until all is well
 LEAST_CALM_S = 20.0  # of a run that was founded as the cure says, without the finding
-CONTROL_S = 60.0
+CONTROL, CONTROL_S, QUICK_CONTROL_S = "nothing: the control", 90.0, 20.0
 WELL_S = 60.0  # for a swarm to be well before it is made ill
 SHOWN_S = 15.0  # until the page shows what the status says
 QUICK = ("disk nearly full", "clock set by 300 s")
@@ -73,14 +74,19 @@ class Practice:
     def __init__(self, browser: Browser, folder: Path) -> None:
         self._browser, self._folder, self._wards = browser, folder, 0
 
-    async def treat_all(self, ailments: Sequence[Ailment]) -> list[Course]:
-        """Treat one after the other; those that share a setting share a swarm, as long as it gets well."""
+    async def treat_all(self, ailments: Sequence[Ailment], control_s: float = 0.0) -> list[Course]:
+        """Treat one after the other; those that share a setting share a swarm, as long as it gets well.
+
+        The first swarm is watched for `control_s` before anything is done to it: that is the control.
+        """
         courses: list[Course] = []
         waiting = list(ailments)
         while waiting:
             setting = waiting[0].setting
             async with AsyncExitStack() as stack:
                 ward = await stack.enter_async_context(self._open(setting))
+                if control_s and not courses:
+                    courses.append(await self._control(ward, control_s))
                 while waiting and waiting[0].setting == setting:
                     ailment = waiting.pop(0)
                     course = await self._treat(ailment, ward)
@@ -90,17 +96,17 @@ class Practice:
                         break
         return courses
 
-    async def control(self) -> Course:
-        """Watch a swarm that nothing ails."""
-        course, complaints = Course("nothing"), set[str]()
-        async with self._open(HOUSE) as ward:
-            await ward.settle()
-            until = time.monotonic() + CONTROL_S
-            while time.monotonic() < until:
-                for index in range(len(ward.daemons)):
-                    complaints |= {f"{each.code}: {each.line()}" for each in await ward.findings(index)}
-                await asyncio.sleep(LOOK_S)
-            if (text := await self._page(ward, 0)) and "Nothing is wrong" not in text:
+    async def _control(self, ward: Ward, seconds: float) -> Course:
+        """Watch a swarm that nothing ails: nobody must complain."""
+        course, complaints = Course(CONTROL), set[str]()
+        await ward.settle()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for index in range(len(ward.daemons)):
+                complaints |= {f"{each.code}: {each.line()}" for each in await ward.findings(index)}
+            await asyncio.sleep(LOOK_S)
+        for index in range(len(ward.daemons)):
+            if "Nothing is wrong" not in (text := await self._page(ward, index)):
                 complaints.add(f"the page: {text}")
         course.problem = "; ".join(sorted(complaints))
         print(_line(course), flush=True)
@@ -230,18 +236,15 @@ def table_of(courses: Sequence[Course]) -> Table:
 
 
 async def treat(names: Sequence[str] = (), *, is_quick: bool = False) -> list[Course]:
-    """Treat the ailments of these names, or all; first watch the control."""
+    """Treat the ailments of these names; without names all, after the control."""
     chosen = [each for each in AILMENTS if not names or each.name in names]
     if is_quick and not names:
         chosen = [each for each in AILMENTS if each.name in QUICK]
     with tempfile.TemporaryDirectory(prefix="shoal-ailing-") as folder:
         async with open_browser() as browser:
-            practice = Practice(browser, Path(folder))
-            courses = [] if names else [await practice.control()]
-            return [*courses, *await practice.treat_all(chosen)]
+            control_s = 0.0 if names else QUICK_CONTROL_S if is_quick else CONTROL_S
+            return await Practice(browser, Path(folder)).treat_all(chosen, control_s)
 
 
-if __name__ == "__main__":
-    import sys
-
+if __name__ == "__main__":  # some of them, by name
     asyncio.run(treat(sys.argv[1:]))
