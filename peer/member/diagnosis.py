@@ -85,7 +85,7 @@ def of_long_steps(step_s: float | None, round_s: float, stride: int, tick_s: flo
         code="long-steps",
         affects="the rounds of this run: they come later than it was founded for",
         cause=f"your steps take {step_s:.2g} s, the others' are as long, and a round should take {round_s:.2g} s: "
-        f"only every {stride}th is held",
+        f"only one in {stride} is held",
         cure=longer_ticks(step_s, tick_s),
     )
 
