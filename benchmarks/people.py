@@ -1,9 +1,9 @@
-"""What people see: what the page costs the daemon, how soon it is drawn, and that it keeps to itself.
+"""What people see: what the page costs the daemon, how soon it is drawn, that it keeps to itself, and what it names.
 
     python -m benchmarks.people [--row NAME …] [--quick] [--json FILE]
 
 The swarm is made up (`page_swarm`: 300 peers, a tick each second, every frame new); the server, the page and the
-browser are the real ones.
+browser are the real ones. `diagnosis` makes real swarms ill, one after the other (`diagnosis.py`): some 20 minutes.
 """
 
 import argparse
@@ -11,11 +11,12 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+from rich.table import Table
 
 from benchmarks.browser import (
     SCHEMES,
@@ -27,7 +28,8 @@ from benchmarks.browser import (
     open_page,
     violations,
 )
-from benchmarks.report import Bar, at_most, exit_with, finish, parser
+from benchmarks.diagnosis import CONTROL, table_of, treat
+from benchmarks.report import Bar, at_least, at_most, exit_with, finish, parser
 
 PEERS, READERS = 300, 20
 WARM_S = 5.0
@@ -39,6 +41,7 @@ class Row:
 
     bar: Bar
     raw: dict[str, Any]
+    table: Table | None = None
 
 
 async def dashboard_cpu(is_quick: bool) -> Row:
@@ -92,6 +95,17 @@ async def dashboard_foreign(is_quick: bool) -> Row:
     return Row(at_most("dashboard_foreign", what, len(foreign) + len(complaints) + len(unfit) + len(passed), 0), raw)
 
 
+async def diagnosis(is_quick: bool) -> Row:
+    """Make swarms ill; count those whose ailment and cure were named, and that got well by that cure."""
+    courses = await treat(is_quick=is_quick)
+    ailing = [course for course in courses if course.name != CONTROL]
+    is_silent = all(course.holds for course in courses if course.name == CONTROL)
+    count = sum(course.holds for course in ailing) if is_silent else 0
+    what = f"ailing swarms, of {len(ailing)}, whose cause and cure were named, and that the cure helped; 0: false alarm"
+    raw = {"courses": [asdict(course) for course in courses]}
+    return Row(at_least("diagnosis", what, count, len(ailing)), raw, table_of(courses))
+
+
 async def _read(url: str, counts: list[int], index: int) -> None:
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -107,6 +121,7 @@ ROWS: dict[str, Callable[[bool], Awaitable[Row]]] = {
     "dashboard_cpu": dashboard_cpu,
     "dashboard_ready": dashboard_ready,
     "dashboard_foreign": dashboard_foreign,
+    "diagnosis": diagnosis,
 }
 
 
@@ -121,9 +136,9 @@ def main() -> int:
         return [await ROWS[name](args.quick) for name in names]
 
     rows = asyncio.run(measure())
-    return finish(
-        args, [row.bar for row in rows], {"seeds": [PEERS], "raw": dict(zip(names, (r.raw for r in rows), strict=True))}
-    )
+    figures = {"seeds": [PEERS], "raw": dict(zip(names, (row.raw for row in rows), strict=True))}
+    table = next((row.table for row in rows if row.table is not None), None)
+    return finish(args, [row.bar for row in rows], figures, table=table)
 
 
 if __name__ == "__main__":
