@@ -21,7 +21,8 @@ from peer.http.page_files import FOLDER
 
 ROOT = Path(__file__).parent.parent
 READY_S, LEAVE_S = 600.0, 90.0
-# As README and `docs/guide/first-five-minutes.md` have them, but for the ports, which are free ones.
+DOTS = "#swarm svg g[transform^=translate]"  # a peer each
+# As README and `docs/guide/first-five-minutes.md` have it, but for the port, which is a free one.
 START = ["start", "--config", "tiny", "--status-port", "0"]
 
 
@@ -40,7 +41,7 @@ async def seconds_to_a_map() -> dict[str, float]:
                 async with _peer(clone, folder / "two", join) as two:
                     joined_s = time.monotonic() - began
                     async with open_page(browser, two["status"]) as (page, _):
-                        await page.wait_for_function("document.querySelectorAll('#swarm svg g[transform^=translate]').length > 1")
+                        await page.wait_for_function(f"document.querySelectorAll('{DOTS}').length > 1")
                         return {"founded_s": founded_s, "joined_s": joined_s, "drawn_s": time.monotonic() - began}
 
 
