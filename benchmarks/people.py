@@ -1,21 +1,25 @@
-"""What people see: what the page costs the daemon, how soon it is drawn, and that it keeps to itself.
+"""What people see: what the page costs the daemon, how soon it is drawn, that it keeps to itself, and what it names.
 
     python -m benchmarks.people [--row NAME …] [--quick] [--json FILE]
 
 The swarm is made up (`page_swarm`: 300 peers, a tick each second, every frame new); the server, the page and the
-browser are the real ones.
+browser are the real ones. `diagnosis` makes real swarms ill, one after the other (`diagnosis.py`): some 20 minutes.
+`first_five` begins with a clean clone (`newcomer.py`); `readme_runs` plays the commands of the documentation, some ten
+minutes. What the Python API costs a training loop is measured by `outer.py`.
 """
 
 import argparse
 import asyncio
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+from rich.table import Table
 
 from benchmarks.browser import (
     SCHEMES,
@@ -27,7 +31,9 @@ from benchmarks.browser import (
     open_page,
     violations,
 )
-from benchmarks.report import Bar, at_most, exit_with, finish, parser
+from benchmarks.diagnosis import CONTROL, table_of, treat
+from benchmarks.newcomer import ROOT, seconds_to_a_map
+from benchmarks.report import Bar, at_least, at_most, exit_with, finish, parser
 
 PEERS, READERS = 300, 20
 WARM_S = 5.0
@@ -39,6 +45,7 @@ class Row:
 
     bar: Bar
     raw: dict[str, Any]
+    table: Table | None = None
 
 
 async def dashboard_cpu(is_quick: bool) -> Row:
@@ -92,6 +99,51 @@ async def dashboard_foreign(is_quick: bool) -> Row:
     return Row(at_most("dashboard_foreign", what, len(foreign) + len(complaints) + len(unfit) + len(passed), 0), raw)
 
 
+async def diagnosis(is_quick: bool) -> Row:
+    """Make swarms ill; count those whose ailment and cure were named, and that got well by that cure."""
+    courses = await treat(is_quick=is_quick)
+    ailing = [course for course in courses if course.name != CONTROL]
+    is_silent = all(course.holds for course in courses if course.name == CONTROL)
+    count = sum(course.holds for course in ailing) if is_silent else 0
+    what = f"ailing swarms, of {len(ailing)}, whose cause and cure were named, and that the cure helped; 0: false alarm"
+    raw = {"courses": [asdict(course) for course in courses]}
+    return Row(at_least("diagnosis", what, count, len(ailing)), raw, table_of(courses))
+
+
+async def first_five(is_quick: bool) -> Row:
+    """From a clean clone to a drawn map of one's own swarm of two, by README's commands; what installs is left out."""
+    seconds = await seconds_to_a_map()
+    what = "s from a clean clone to a drawn map of two peers, install time aside"
+    return Row(at_most("first_five", what, seconds["drawn_s"], 120.0), seconds)
+
+
+async def readme_runs(is_quick: bool) -> Row:
+    """Play the commands of README and docs; the share of the blocks that ran, of those that could run anywhere here."""
+    sys.path.insert(0, str(ROOT / "tests" / "docs"))
+    from blocks import blocks, pages  # type: ignore[import-not-found]
+
+    could = [block for page in pages() for block in blocks(page) if not block.cannot_run]
+    run = [block for block in could if block.is_run or block.test is not None]
+    marks = "not long" if is_quick else "long or not long"
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", marks, str(ROOT / "tests" / "docs")]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    failed = [line for line in said.decode().splitlines() if line.startswith(("FAILED", "ERROR"))]
+    share = len(run) / len(could) if process.returncode == 0 else 0.0
+    raw = {"blocks": len(could), "run": len(run), "failed": failed}
+    return Row(at_least("readme_runs", f"of {len(could)} blocks of commands, that run as tests", share, 1.0), raw)
+
+
+async def errors_documented(is_quick: bool) -> Row:
+    """Count the errors of the source that name a remedy and stand on the page of errors, of all."""
+    from docs.generate import errors
+
+    page, found = errors.page(), errors.raised()
+    told = [each for each in found if each.has_remedy and f"({each.anchor})=" in page and each.message in page]
+    what = f"of {len(found)} errors, that have a remedy and a page"
+    return Row(at_least("errors_documented", what, len(told) / len(found), 1.0), {"errors": len(found)})
+
+
 async def _read(url: str, counts: list[int], index: int) -> None:
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -107,6 +159,10 @@ ROWS: dict[str, Callable[[bool], Awaitable[Row]]] = {
     "dashboard_cpu": dashboard_cpu,
     "dashboard_ready": dashboard_ready,
     "dashboard_foreign": dashboard_foreign,
+    "diagnosis": diagnosis,
+    "first_five": first_five,
+    "readme_runs": readme_runs,
+    "errors_documented": errors_documented,
 }
 
 
@@ -121,9 +177,9 @@ def main() -> int:
         return [await ROWS[name](args.quick) for name in names]
 
     rows = asyncio.run(measure())
-    return finish(
-        args, [row.bar for row in rows], {"seeds": [PEERS], "raw": dict(zip(names, (r.raw for r in rows), strict=True))}
-    )
+    figures = {"seeds": [PEERS], "raw": dict(zip(names, (row.raw for row in rows), strict=True))}
+    table = next((row.table for row in rows if row.table is not None), None)
+    return finish(args, [row.bar for row in rows], figures, table=table)
 
 
 if __name__ == "__main__":

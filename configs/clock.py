@@ -77,7 +77,8 @@ class Clock:
             return ""
         return (
             f"this machine's clock was set {'forward' if jump_s > 0 else 'back'} by {abs(jump_s):,.0f} s; ticks go on "
-            "by the old time, as they do elsewhere. If the new time is the right one, leave and start again"
+            "by the old time, as they do elsewhere. If the old one was right, set it right (turn on NTP); else leave "
+            "and start again"
         )
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from peer.http.status import Status
 
 STEPPING = ("training", "paused", "serving")  # the states of a peer whose worker is there
 LOOK_S = 0.3  # between two looks at one that begins
+CALL_S = 10.0  # for a connection
 END_S = 90.0  # for a daemon that was told to leave
 ROUND = re.compile(
     r" peer\.member\.rounds: (\S+) round (\d+): (.*); version (\d+), age (\d+), digest (\w+), loss (\S+), (-?[\d.]+) s"
@@ -196,6 +198,11 @@ class Daemon:
             return await asyncio.get_running_loop().run_in_executor(self._inside, fetch_status, self.url)
         except ShoalError:
             return None
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """Return a connection that is made from where it is. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._inside, socket.create_connection, (host, port), CALL_S)
 
     async def sample(self) -> None:
         """Take down a status, and where its p2pd has its sockets."""

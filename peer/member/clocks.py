@@ -18,7 +18,7 @@ from protocols.describe import Offset, clock_offset
 
 log = logging.getLogger(__name__)
 
-COMPARE_S = 60.0  # between two looks
+COMPARE_S = 20.0  # between two looks
 ASKED = 3  # peers at a look
 TIMEOUT_S = 10.0
 
@@ -51,12 +51,14 @@ class Clocks:
         self.offsets = [offset for offset in found if offset is not None]
 
 
-def verdict(offsets: Sequence[Offset]) -> Finding | None:
+def verdict(offsets: Sequence[Offset], cut_s: float) -> Finding | None:
     """Say that this machine's clock is off, by what most of those who were asked say; None if it is not.
 
-    A single one that differs proves nothing of who is wrong, and says so.
+    Off by more than the time until the cut, no offer of this peer is ever in time, and it hears those of the others too
+    late. A single one that differs proves nothing of who is wrong, and says so.
     """
-    off = [each for each in offsets if abs(each.offset_s) - each.uncertainty_s > MAX_SKEW_S]
+    most_s = min(MAX_SKEW_S, cut_s)
+    off = [each for each in offsets if abs(each.offset_s) - each.uncertainty_s > most_s]
     if not off or 2 * len(off) <= len(offsets):
         return None
     seconds = median(each.offset_s for each in off)
@@ -70,7 +72,7 @@ def verdict(offsets: Sequence[Offset]) -> Finding | None:
     return Finding(
         code="clock",
         affects="this peer's rounds",
-        cause=f"{cause}; at most {MAX_SKEW_S:g} s are allowed",
+        cause=f"{cause}; these rounds bear {most_s:.2g} s",
         cure=cure,
         is_severe=True,
     )

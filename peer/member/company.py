@@ -32,6 +32,7 @@ class Circumstances:
     step_s: float | None
     # Programs that wanted a core in the last minute; None where that is not known.
     load: float | None = field(default_factory=lambda: os.getloadavg()[0] if hasattr(os, "getloadavg") else None)
+    because: Finding | None = None  # what is known to be wrong here, and reason enough
     cores: Callable[[], float] = usable_cores  # asked only when something is wrong: it reads many files
 
 
@@ -90,6 +91,8 @@ class Company:
 
     def _cause(self, met: Circumstances) -> tuple[str, str, str]:
         """Return the code of what is wrong, why it is so, and what helps."""
+        if met.because is not None:
+            return met.because.code, met.because.cause, met.because.cure
         if met.step_s is not None and met.step_s > met.round_s:
             return (
                 "long-steps",
@@ -102,8 +105,11 @@ class Company:
             ready = "never" if self._last.offer_s is None else f"{self._last.offer_s:.2g} s after the tick"
             why = f"this machine's cores are busy, {met.load:.1f} programs want {met.cores():g}" if is_busy else "slow"
             cure = "end other programs" if is_busy else "rounds are being made longer"
-            code = "busy-processor" if is_busy else "late"
-            return code, f"the own offer is ready {ready}, the cut is after {self._last.cut_s:.2g} s ({why})", cure
+            return (
+                "busy-processor" if is_busy else "slow-machine",
+                f"the own offer is ready {ready}, the cut is after {self._last.cut_s:.2g} s ({why})",
+                cure,
+            )
         match Counter(self._failed).most_common(1):
             case [(cause, _)] if cause == UNHEARD:
                 hint = "; this machine's cores are busy, too" if is_busy else ""
@@ -117,15 +123,15 @@ class Company:
                 return (
                     "slow-link",
                     "offers do not arrive in time: a link is too slow for these rounds",
-                    "say `--up-mbit` where it is; rounds are being made longer",
+                    "free it, or say `--up-mbit` where it is; rounds are being made longer",
                 )
             case [(cause, _)] if cause == BEHIND:
                 return "behind", "the others' state could not be fetched", "the log says why"
         return "alone", "no round has ended yet", ""
 
 
-def circumstances(parts: Parts, tick: int) -> Circumstances | None:
-    """Return what the rounds of this peer meet at `tick`; None while it takes part in none."""
+def circumstances(parts: Parts, tick: int, because: Finding | None = None) -> Circumstances | None:
+    """Return what the rounds of this peer meet at `tick`, and why, if known; None while it takes part in none."""
     facts, membership, replicas = parts.facts, parts.membership, parts.session.replicas
     blocks = [block for block, replica in replicas.items() if not replica.state.is_final]
     if not blocks or not parts.activity.takes_part():
@@ -136,4 +142,5 @@ def circumstances(parts: Parts, tick: int) -> Circumstances | None:
         others=max(len(membership.view(block, tick)) - 1 for block in blocks),
         round_s=round_seconds(facts.spec, replicas[blocks[0]].state.age, stride),
         step_s=parts.session.progress.usual_step_s,
+        because=because,
     )

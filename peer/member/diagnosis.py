@@ -12,6 +12,10 @@ RETURNS, RETURNS_S = 2, 900.0  # returns to the anchor, likewise
 GAP_TURNS = 2.0  # turns of everybody through all sub-models, without anybody who trains one
 REPEATS = 16.0  # times that a text was read; beyond, it teaches next to nothing more (Muennighoff et al. 2023)
 SKEW = 20.0  # times that the largest domain is larger than the smallest
+SILENT_S, SILENT_STEPS = 30.0, 10.0  # without a step, both; who answers nothing is started again after twice that
+KILLED = (
+    "another program ends it, or the system does, for memory (dmesg says so): stop that, then leave and start again"
+)
 REPORT = "leave and start again; if it comes back, please report it with the log"
 
 
@@ -54,28 +58,68 @@ def of_lateness(records: Sequence[RoundRecord], me: str, step_s: float | None, t
     affects = f"this peer's work: {len(missed)} of its last {len(shared)} rounds went without it"
     if step_s is not None and step_s > last.length_s:
         cause = f"your steps take {step_s:.2g} s, the cut is after {last.cut_s:.2g} s"
-        cure = f"found the run with ticks of {max(2 * tick_s, 4 * step_s):.0f} s (SHOAL_RUN__ROUNDS__TICK_SECONDS)"
+        code, cure = "long-steps", longer_ticks(step_s, tick_s)
     elif ready_s is None or ready_s > last.cut_s:
         ready = "is not ready by the cut" if ready_s is None else f"is ready after {ready_s:.2g} s"
         cause = f"your offer {ready}, the cut is after {last.cut_s:.2g} s: this machine is too busy for these rounds"
+        code = "busy-processor"
         cure = "end other programs, or give the worker fewer threads (--threads); rounds are made longer by themselves"
     else:
         cause = (
             f"your offer of {_offer_bytes(last, me) / 1e6:.2g} MB is ready after {ready_s:.2g} s and does not reach "
             f"the others by the cut after {last.cut_s:.2g} s: the line is too slow for these rounds"
         )
-        cure = "say how fast it is with --up-mbit, free it, or found the run with longer ticks"
-    return Finding(code="late", affects=affects, cause=cause, cure=cure)
+        code = "slow-link"
+        cure = "free it, say how fast it is with --up-mbit, or found the run with longer ticks"
+    return Finding(code=code, affects=affects, cause=cause, cure=cure)
 
 
-def of_worker(troubles: Sequence[Trouble], now: float) -> list[Finding]:
-    """Say what the worker suffers from: it dies again and again, or what it learns comes to nothing."""
+def of_long_steps(step_s: float | None, round_s: float, stride: int, tick_s: float) -> Finding | None:
+    """Say that rounds are too short for the steps of everybody: of so many only one is held, the `stride`-th.
+
+    A single slow peer is no reason to say so: then the stride of the group is 1.
+    """
+    if step_s is None or stride < 2 or step_s <= round_s:
+        return None
+    return Finding(
+        code="long-steps",
+        affects="the rounds of this run: they come later than it was founded for",
+        cause=f"your steps take {step_s:.2g} s, the others' are as long, and a round should take {round_s:.2g} s: "
+        f"only one in {stride} is held",
+        cure=longer_ticks(step_s, tick_s),
+    )
+
+
+def longer_ticks(step_s: float, tick_s: float) -> str:
+    """Return how a run is founded whose rounds are long enough for steps of that length."""
+    return f"found the run with ticks of {max(2 * tick_s, 4 * step_s):.0f} s (SHOAL_RUN__ROUNDS__TICK_SECONDS)"
+
+
+def of_silent_worker(silent_s: float, step_s: float | None) -> Finding | None:
+    """Say that the worker, which should train, takes no step; how long the first one takes nobody knows."""
+    if step_s is None or silent_s < max(SILENT_S, SILENT_STEPS * step_s):
+        return None
+    return Finding(
+        code="worker",
+        affects="this peer's training, and its rounds",
+        cause=f"the worker has taken no step for {silent_s:.0f} s, and one takes {step_s:.2g} s: it hangs, was "
+        "stopped, or has no text",
+        cure="it is started again by itself if it does not answer; sooner if you leave and start again",
+        is_severe=True,
+    )
+
+
+def of_worker(troubles: Sequence[Trouble], now: float, rate: float) -> list[Finding]:
+    """Say what the worker suffers from: it dies again and again, or what it learns, at a `rate`, comes to nothing."""
     deaths = [each for each in troubles if each.kind == "restarted" and now - each.at < DEATHS_S]
     returns = [each for each in troubles if each.kind == "diverged" and now - each.at < RETURNS_S]
     found = []
     if len(deaths) >= DEATHS:
         is_memory = "memory" in deaths[-1].reason
-        cure = "give it less at a time with --micro-batch 1, or end other programs" if is_memory else REPORT
+        if is_memory:
+            cure = "give it less at a time with --micro-batch 1, or end other programs"
+        else:
+            cure = KILLED if "SIGKILL" in deaths[-1].reason else REPORT
         cause = f"the worker has ended {len(deaths)} times in {DEATHS_S / 60:.0f} min: {deaths[-1].reason}"
         found.append(Finding(code="worker", affects="this peer's training", cause=cause, cure=cure, is_severe=True))
     if len(returns) >= RETURNS:
@@ -84,7 +128,8 @@ def of_worker(troubles: Sequence[Trouble], now: float) -> list[Finding]:
                 code="diverging",
                 affects="this peer's training: what was learnt since the last round is lost each time",
                 cause=f"training has diverged {len(returns)} times in {RETURNS_S / 60:.0f} min: {returns[-1].reason}",
-                cure="found a run with a lower rate (SHOAL_RUN__INNER__LEARNING_RATE), or look for broken text",
+                cure=f"found a run with a lower rate than {rate:.2g} (SHOAL_RUN__INNER__LEARNING_RATE), such as "
+                f"{rate / 10:.1g}; or look for broken text",
                 is_severe=True,
             )
         )
@@ -139,7 +184,8 @@ def of_sub_models(sub_models: Sequence[SubModel]) -> list[Finding]:
                     code="little-text",
                     affects=affects,
                     cause=f"its text was read {each.repeats:.0f} times; more of the same teaches next to nothing",
-                    cure=f"bring more text of {each.domain} (shoal prepare … --like ADDR), or found with fewer tokens",
+                    cure=f"found a run with more text of {each.domain} (shoal prepare), or with fewer tokens "
+                    "(SHOAL_RUN__TOTAL_TOKENS); the text of this one is what it was founded with",
                 )
             )
     return found
@@ -156,7 +202,7 @@ def of_skew(tokens: Mapping[str, int]) -> Finding | None:
         code="skewed-text",
         affects=f"the sub-model of domain {least}",
         cause=f"{least} has {tokens[least]:,} tokens of text, {most} has {tokens[most]:,}",
-        cure=f"bring more text of {least}, or put small domains together (shoal prepare --domains K)",
+        cure=f"found a run with more text of {least}, or with small domains put together (shoal prepare --domains K)",
     )
 
 

@@ -5,12 +5,14 @@ It remembers what only time shows; what follows from all of it is decided in `di
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from dht.membership import TWIN
+from peer.block.timing import group_stride, round_seconds
 from peer.http.health import Pulse
 from peer.http.status import Coverage, Finding, Status
 from peer.member import clocks, diagnosis
@@ -57,7 +59,8 @@ class Lookout:
         for name in parts.facts.strategy.sub_models:
             if parts.membership.view(name, tick):
                 self._held_at[name] = tick
-        for news in (*parts.activity.watch.look(), self.company.see(circumstances(parts, tick))):
+        met = circumstances(parts, tick, next(iter(self._causes(tick)), None))
+        for news in (*parts.activity.watch.look(), self.company.see(met)):
             if news:
                 log.warning("%s", news)
                 parts.chronicle.happened(news)
@@ -122,12 +125,14 @@ class Lookout:
         known = [m for peer, m in parts.membership.known().items() if peer != me and not m.record.is_leaving]
         others = [peer for peer in parts.membership.members(tick) if peer != me]
         failures = {parts.membership.link(peer)[1] for peer in parts.membership.known() if peer != me} - {""}
+        alone, causes, tick_s = self.company.present, self._causes(tick), spec.rounds.tick_seconds
+        slow = diagnosis.of_lateness(records, me, step_s, tick_s) or self._of_long_steps(tick)
         found = [
-            self.company.present,
+            alone,
             *self._told(tick),
-            clocks.verdict(self.clocks.offsets),
-            diagnosis.of_lateness(records, me, step_s, spec.rounds.tick_seconds),
-            *diagnosis.of_worker(self._troubles, time.monotonic()),
+            *(each for each in causes if alone is None or each.code != alone.code),
+            None if alone is not None or causes else slow,
+            *diagnosis.of_worker(self._troubles, time.monotonic(), spec.inner.learning_rate),
             diagnosis.of_disk(vitals.disk_free_bytes, needed_disk_bytes(spec), str(parts.facts.config.state_dir)),
             diagnosis.of_memory(vitals.memory_free_bytes, LEAST_MEMORY_BYTES),
             *diagnosis.of_sub_models(self._sub_models(tick)),
@@ -135,6 +140,27 @@ class Lookout:
             diagnosis.of_silence(len(known), len(others), failures),
         ]
         return sorted((finding for finding in found if finding is not None), key=lambda each: not each.is_severe)
+
+    def _causes(self, tick: int) -> list[Finding]:
+        """Return what is wrong here that is reason enough for rounds which come to nothing."""
+        parts, step_s = self._parts, self._parts.session.progress.usual_step_s
+        lengths = [length for length, _ in self._rounds(tick)]
+        cut_s = parts.facts.spec.rounds.cut_share * min(lengths, default=math.inf)
+        silent_s = parts.session.workers.silent_s if parts.activity.takes_part() else 0.0
+        found = clocks.verdict(self.clocks.offsets, cut_s), diagnosis.of_silent_worker(silent_s, step_s)
+        return [each for each in found if each is not None]
+
+    def _of_long_steps(self, tick: int) -> Finding | None:
+        parts = self._parts
+        length_s, stride = max(self._rounds(tick), default=(math.inf, 1), key=lambda each: each[1])
+        tick_s = parts.facts.spec.rounds.tick_seconds
+        return diagnosis.of_long_steps(parts.session.progress.usual_step_s, length_s / stride, stride, tick_s)
+
+    def _rounds(self, tick: int) -> list[tuple[float, int]]:
+        """Return how long the rounds of each block of this peer are, in seconds, and their group's stride."""
+        spec, replicas, membership = self._parts.facts.spec, self._parts.session.replicas, self._parts.membership
+        strides = {block: group_stride(membership.strides(block, tick)) for block in replicas}
+        return [(round_seconds(spec, replicas[block].state.age, stride), stride) for block, stride in strides.items()]
 
     def _told(self, tick: int) -> list[Finding]:
         """Return what other rooms say in one line, in its parts."""

@@ -3,10 +3,14 @@
 import pytest
 
 from peer.block.stride import Trial
+from peer.http.status import Finding
 from peer.member.company import ALONE_ROUNDS, ALONE_S, BUSY_LOAD, Circumstances, Company
 from protocols.sealing import UNHEARD, UNNAMED
 
 SEALED, FAILED, LATE = Trial(0.1, 0.8, True), Trial(0.1, 0.8, False), Trial(1.9, 0.8, False)
+
+
+HANGS = Finding(code="worker", affects="training", cause="no step for 40 s", cure="leave")
 
 
 class Time:
@@ -26,8 +30,10 @@ def company(time: Time) -> Company:
     return Company(time)
 
 
-def met(others: int = 2, round_s: float = 2.0, step_s: float = 0.3, load: float = 0.0) -> Circumstances:
-    return Circumstances(others, round_s, step_s, load, cores=lambda: 2.0)
+def met(
+    others: int = 2, round_s: float = 2.0, step_s: float = 0.3, load: float = 0.0, because: Finding | None = None
+) -> Circumstances:
+    return Circumstances(others, round_s, step_s, load, because, cores=lambda: 2.0)
 
 
 def line(company: Company, circumstances: Circumstances) -> str:
@@ -72,6 +78,7 @@ def test_nobody_is_alone_without_others(company: Company, time: Time) -> None:
         (FAILED, UNNAMED, met(step_s=9.0, round_s=3.0), "SHOAL_RUN__ROUNDS__TICK_SECONDS=36"),
         (LATE, UNHEARD, met(load=2 * BUSY_LOAD + 0.1), "cores are busy, 2.6 programs want 2); end other programs"),
         (LATE, UNHEARD, met(load=2 * BUSY_LOAD), "ready 1.9 s after the tick, the cut is after 0.8 s"),
+        (LATE, UNHEARD, met(load=5, because=HANGS), "5 rounds: no step for 40 s; leave"),
         (FAILED, UNHEARD, met(), "the others were not heard"),
         (FAILED, UNHEARD, met(load=5), "this machine's cores are busy, too"),
         (FAILED, UNNAMED, met(), "offers do not arrive in time"),

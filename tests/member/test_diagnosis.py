@@ -11,13 +11,17 @@ from peer.member.diagnosis import (
     LATE_ROUNDS,
     REPEATS,
     RETURNS,
+    SILENT_S,
+    SILENT_STEPS,
     SKEW,
     SubModel,
     Trouble,
     of_disk,
     of_lateness,
+    of_long_steps,
     of_memory,
     of_silence,
+    of_silent_worker,
     of_skew,
     of_sub_models,
     of_worker,
@@ -59,16 +63,38 @@ def test_the_reason_is_in_the_users_words() -> None:
 def test_a_worker_that_dies_or_diverges_again_and_again_is_told() -> None:
     deaths = [Trouble("restarted", "out of memory on cpu", at) for at in (0.0, 10.0)]
     assert len(deaths) == DEATHS
-    assert not of_worker(deaths[:1], 20.0)
-    (found,) = of_worker(deaths, 20.0)
+    assert not of_worker(deaths[:1], 20.0, 0.01)
+    (found,) = of_worker(deaths, 20.0, 0.01)
     assert found.code == "worker" and "--micro-batch 1" in found.cure
-    assert not of_worker(deaths, DEATHS_S), "the first is long ago"
-    (other,) = of_worker([Trouble("restarted", "killed by signal 9", at) for at in (0.0, 1.0)], 2.0)
+    assert not of_worker(deaths, DEATHS_S, 0.01), "the first is long ago"
+    (other,) = of_worker([Trouble("restarted", "ended with exit code 1", at) for at in (0.0, 1.0)], 2.0, 0.01)
     assert "report" in other.cure
+    (killed,) = of_worker([Trouble("restarted", "was ended by SIGKILL", at) for at in (0.0, 1.0)], 2.0, 0.01)
+    assert "another program ends it" in killed.cure and "start again" in killed.cure
     returns = [Trouble("diverged", "the loss became nan", at) for at in (0.0, 10.0)]
-    assert len(returns) == RETURNS and not of_worker(returns[1:], 20.0)
-    (found,) = of_worker(returns, 20.0)
-    assert found.code == "diverging" and "LEARNING_RATE" in found.cure
+    assert len(returns) == RETURNS and not of_worker(returns[1:], 20.0, 0.01)
+    (found,) = of_worker(returns, 20.0, 0.01)
+    assert (
+        found.code == "diverging"
+        and "a lower rate than 0.01 (SHOAL_RUN__INNER__LEARNING_RATE), such as 0.001" in found.cure
+    )
+
+
+def test_a_worker_that_takes_no_step_is_told_once_it_is_known_how_long_one_takes() -> None:
+    assert of_silent_worker(SILENT_S - 0.1, 0.1) is None and of_silent_worker(600.0, None) is None
+    found = of_silent_worker(SILENT_S, 0.1)
+    assert found is not None and found.code == "worker" and "no step for 30 s" in found.cause
+    assert of_silent_worker(SILENT_STEPS * 9.0 - 0.1, 9.0) is None and of_silent_worker(SILENT_STEPS * 9.0, 9.0)
+
+
+def test_rounds_too_short_for_the_steps_of_all_are_told_and_those_of_one_slow_peer_are_not() -> None:
+    assert of_long_steps(9.0, 3.0, 1, 3.0) is None, "the others hold the rounds between"
+    assert of_long_steps(None, 3.0, 4, 3.0) is None
+    assert of_long_steps(3.0, 3.0, 4, 3.0) is None, "these rounds are long for another reason"
+    found = of_long_steps(9.0, 3.0, 4, 3.0)
+    assert found is not None and found.code == "long-steps"
+    assert "your steps take 9 s" in found.cause and "round should take 3 s" in found.cause
+    assert "ticks of 36 s (SHOAL_RUN__ROUNDS__TICK_SECONDS)" in found.cure
 
 
 def test_a_disk_and_a_memory_are_told_below_what_is_needed() -> None:
@@ -116,11 +142,17 @@ def test_silence_all_around_is_told() -> None:
     [([], False), ([3.05], False), ([3.2], True), ([-6.0], True), ([6.0, 0.0], False), ([6.0, 6.1, 0.0], True)],
 )
 def test_a_clock_is_off_by_what_most_of_those_who_are_asked_say(offsets: list[float], is_told: bool) -> None:
-    found = verdict([Offset(each, 0.1) for each in offsets])
+    found = verdict([Offset(each, 0.1) for each in offsets], cut_s=60.0)
     assert (found is not None) is is_told
     if found is not None:
         assert found.code == "clock" and "NTP" in found.cure
         assert ("behind" if offsets[0] > 0 else "ahead of") in found.cause
+
+
+def test_short_rounds_bear_less_of_a_clock_that_is_off() -> None:
+    assert verdict([Offset(0.85, 0.1)] * 2, cut_s=0.8) is None
+    found = verdict([Offset(-0.95, 0.1)] * 2, cut_s=0.8)
+    assert found is not None and "0.9 s ahead of those of 2 of 2 others; these rounds bear 0.8 s" in found.cause
 
 
 def test_what_another_room_says_in_one_line_is_taken_apart() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from status_example import example
 
+from benchmarks.patience import until
 from configs.errors import ConfigError, NetworkError, StateError
 from configs.outlets import Outlet, read_outlet
 from peer.track.scalars import scalars
@@ -67,7 +68,13 @@ def test_wandb_keeps_the_curves_offline(tmp_path: Path, subject: Subject, monkey
     with ThreadPoolExecutor(1) as pool:  # as a feed does, out of the main thread
         pool.submit(lambda: write(WeightsAndBiases("fish", subject))).result()
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    rows, run = _read_wandb(file)
+    # Its own process writes, and on a busy machine it is not done when it says so.
+    rows, run = until(
+        lambda: _read_wandb(file),
+        lambda read: read[1] is not None and len(read[0]) == len(TIMES),
+        "the curves",
+        most_s=60,
+    )
     assert (run.project, run.display_name) == ("fish", subject.name)
     assert [(row["tokens"], row["_timestamp"]) for row in rows] == list(TIMES)
     assert rows[0]["loss/train"] == pytest.approx(3.2) and rows[1]["loss/held-out/python"] == 3.5
