@@ -7,7 +7,7 @@
     …
     outer.close()
 
-What happens at a round's end is what happens to any peer of strategy `replicas` (README, How a round works), with the
+What happens at a round's end is what happens to any peer of strategy `replicas` (docs/guide/rounds.md), with the
 same code: θ is copied out between two optimizer steps, its difference to the last common state goes out as a signed,
 compressed offer, and the new common state comes in between two later steps, θ ← θ + (φ_new − θ_snapshot). Training
 waits for none of it.

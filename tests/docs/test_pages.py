@@ -1,12 +1,16 @@
 """The pages that are made of the source: what they say is all that there is, and enough."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
+import typer
+from blocks import ROOT, pages
 from status_example import example
 
 from configs.machine import PeerConfig
 from docs.generate import commands, errors, log_lines, metrics, settings
+from peer.commands.main import app
 from peer.http.metrics import render
 
 
@@ -80,6 +84,26 @@ def test_each_command_is_documented() -> None:
     page = commands.page()
     assert all(f"## `shoal {name}`" in page for name in ("start", "join", "fuse", "doctor", "identity"))
     assert "### `shoal identity backup`" in page and "--context-length" in page
+
+
+def options(command: typer.core.TyperGroup | typer.core.TyperCommand, name: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Yield each command's name and the options that it takes."""
+    yield name, {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    for below, each in getattr(command, "commands", {}).items():
+        yield from options(each, f"{name} {below}".strip())
+
+
+def test_each_option_that_a_page_names_is_one() -> None:
+    known = dict(options(typer.main.get_command(app)))
+    texts = {page.name: page.read_text(encoding="utf-8").replace("\\\n", " ") for page in [*pages(), ROOT / "llms.txt"]}
+    named: list[tuple[str, str, str]] = []
+    for name, text in texts.items():
+        for words, rest in re.findall(r"shoal ([a-z]+(?: [a-z]+)?)\b([^`#\n]*)", text):
+            command = words if words in known else words.split()[0]
+            if command in known:  # else it is a sentence about Shoal
+                named += [(name, command, option) for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", rest)]
+    assert not [each for each in named if each[2] not in known[each[1]]]
+    assert len(named) > 80
 
 
 @pytest.mark.parametrize("made", [errors.page, log_lines.page, settings.page, metrics.page, commands.page])
