@@ -165,6 +165,8 @@ PINNED = Setting(
     text={"python": ENOUGH // 4, "docs": ENOUGH // 4},
     options={0: ("--sub-model", "expert.0"), 1: ("--sub-model", "expert.1")},
 )
+# Verses are learnt within seconds; then the rate, which still rises, makes an end of it.
+STEEP = {"SHOAL_RUN__INNER__OPTIMIZER": "muon", "SHOAL_RUN__INNER__WARMUP_TOKENS": "200000"}
 EXPERTS = {"SHOAL_RUN__STRATEGY__KIND": "experts"}
 
 
@@ -208,7 +210,7 @@ AILMENTS = [
     ),
     Ailment("peer cut off", "nobody-heard", r"none of the 2 other", r"shoal doctor", 2, HOUSE, cut_off),
     Ailment("slow link", "slow-link", r"too slow for these rounds", r"free it", 2, HOUSE, slow_link),
-    Ailment("busy processor", "busy-processor", r"busy", r"end other programs", 2, HOUSE, busy_processor),
+    Ailment("busy processor", "busy-processor", r"programs have taken \d+%", r"end other", 2, HOUSE, busy_processor),
     Ailment("one identity twice", "twin", r"another process runs with this peer's", r"stop one", 2, Setting(), twin),
     Ailment("dead expert", "gap", r"nobody trains it", r"--sub-model expert\.1", 0, PINNED, dead_expert),
     Ailment("invitation ends", "invitation", r"ends on \d{4}", r"shoal invite", 1, CLOSED, invitation_ends),
@@ -227,8 +229,8 @@ AILMENTS = [
         r"diverged \d+ times",
         r"lower rate than 1 \(SHOAL_RUN__INNER__LEARNING_RATE\), such as 0\.1",
         1,
-        Setting(peers=2, run={"SHOAL_RUN__INNER__LEARNING_RATE": "1"}),
-        cured=Setting(peers=2, run={"SHOAL_RUN__INNER__LEARNING_RATE": "0.01"}),
+        Setting(peers=2, run=STEEP | {"SHOAL_RUN__INNER__LEARNING_RATE": "1"}, text={"verses": ENOUGH // 2}),
+        cured=Setting(peers=2, run=STEEP | {"SHOAL_RUN__INNER__LEARNING_RATE": "0.1"}, text={"verses": ENOUGH // 2}),
     ),
     Ailment(
         "skewed text",

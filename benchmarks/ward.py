@@ -35,9 +35,11 @@ SHOAL = (sys.executable, "-m", "peer")
 START_S = 240.0  # from a process's start to its "ready", and to its first step
 SETTLE_S = 240.0  # until all seal rounds together
 LOOK_S = 0.5
+SHARED = ("model", "trunk")  # the blocks that all hold
 TOGETHER = 3  # rounds of all, one after the other: then all is well
 PORT = 4001  # of each peer that is in a namespace
 VOCABULARY, WINDOW = 512, 64
+VERSE = "{0} bottles of beer on the wall, {0} bottles of beer. "
 ENOUGH = 4_000_000  # characters of text: nothing of it is read twice in these minutes
 
 
@@ -128,7 +130,8 @@ class Ward:
         """Say whether all who run have sealed rounds of all since a moment, one after the other."""
         present = [daemon for daemon in self.daemons if daemon.is_running]
         words = "alone" if len(present) == 1 else f"sealed {len(present)} of {len(present)}"
-        lasts = [[line for line in daemon.life.rounds if line.at > since][-TOGETHER:] for daemon in present]
+        rounds = [[line for line in daemon.life.rounds if line.block in SHARED] for daemon in present]
+        lasts = [[line for line in lines if line.at > since][-TOGETHER:] for lines in rounds]
         return all(len(lines) == TOGETHER and all(words in line.outcome for line in lines) for lines in lasts)
 
     async def settle(self) -> None:
@@ -189,6 +192,7 @@ def write_corpus(folder: Path, text: Mapping[str, int]) -> None:
     from peer.corpus.builtin import built_in_texts
 
     texts = built_in_texts(max(text.values()))
+    texts["verses"] = [VERSE.format(number) * 20 for number in range(max(text.values()) // 1000)]
     chosen: dict[str, list[str]] = {}
     for domain, characters in text.items():
         chosen[domain] = []

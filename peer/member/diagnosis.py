@@ -11,6 +11,8 @@ DEATHS, DEATHS_S = 2, 900.0  # ends of the worker in so many seconds
 RETURNS, RETURNS_S = 2, 900.0  # returns to the anchor, likewise
 GAP_TURNS = 2.0  # turns of everybody through all sub-models, without anybody who trains one
 REPEATS = 16.0  # times that a text was read; beyond, it teaches next to nothing more (Muennighoff et al. 2023)
+BUSY_SHARE = 0.8  # of the cores that this peer may use, taken by others for a minute
+SILENCE_TICKS = 6  # without anybody, after which that is said: who has just come has not heard anybody yet
 SKEW = 20.0  # times that the largest domain is larger than the smallest
 SILENT_S, SILENT_STEPS = 30.0, 10.0  # without a step, both; who answers nothing is started again after twice that
 KILLED = (
@@ -136,6 +138,18 @@ def of_worker(troubles: Sequence[Trouble], now: float, rate: float) -> list[Find
     return found
 
 
+def of_busy_cores(taken_share: float | None) -> Finding | None:
+    """Say that other programs take the processor, so that training gets what they leave."""
+    if taken_share is None or taken_share < BUSY_SHARE:
+        return None
+    return Finding(
+        code="busy-processor",
+        affects="this peer's training: it gives way to other programs",
+        cause=f"other programs have taken {taken_share:.0%} of the processor in the last minute",
+        cure="end other programs, or let training rest meanwhile (shoal limits --pause-above-cpu 0.5)",
+    )
+
+
 def of_disk(free_bytes: int | None, needed_bytes: int, folder: str) -> Finding | None:
     """Say that the disk is nearly full."""
     if free_bytes is None or free_bytes >= needed_bytes:
@@ -206,9 +220,9 @@ def of_skew(tokens: Mapping[str, int]) -> Finding | None:
     )
 
 
-def of_silence(known: int, present: int, failures: Collection[str]) -> Finding | None:
-    """Say that of all the peers that this one knows none is heard."""
-    if not known or present:
+def of_silence(known: int, silent_ticks: int, failures: Collection[str]) -> Finding | None:
+    """Say that of all the peers that this one knows none is heard, for so many ticks now."""
+    if not known or silent_ticks < SILENCE_TICKS:
         return None
     why = f": {next(iter(failures))}" if failures else ""
     return Finding(

@@ -26,7 +26,6 @@ from peer.member.rounds import RoundEnd
 from peer.member.turns import TURN_TICKS
 from peer.member.vitals import LEAST_MEMORY_BYTES, STATE_VALUES, free_of, needed_disk_bytes
 from peer.member.watch import FREE_S
-from peer.train.partition import COMMON
 from peer.workers.trainer import Event
 from protocols.sealing import UNHEARD, UNNAMED
 
@@ -45,6 +44,7 @@ class Lookout:
         self.company = Company()
         self.clocks = Clocks(parts.facts.clock.now, describe)
         self._troubles: deque[Trouble] = deque(maxlen=KEPT_TROUBLES)
+        self._heard_at: int | None = None  # the last tick at which somebody else was present
         self._held_at: dict[str, int] = {}  # sub-model → the last tick at which somebody trained it
 
     def look(self, tick: int) -> None:
@@ -60,6 +60,8 @@ class Lookout:
             if parts.membership.view(name, tick):
                 self._held_at[name] = tick
         met = circumstances(parts, tick, next(iter(self._causes(tick)), None))
+        if self._heard_at is None or any(peer != parts.facts.me for peer in parts.membership.members(tick)):
+            self._heard_at = tick
         for news in (*parts.activity.watch.look(), self.company.see(met)):
             if news:
                 log.warning("%s", news)
@@ -123,21 +125,23 @@ class Lookout:
         me, step_s = parts.facts.me, parts.session.progress.usual_step_s
         records = [each for each in parts.timeline.records if each.block in parts.session.replicas]
         known = [m for peer, m in parts.membership.known().items() if peer != me and not m.record.is_leaving]
-        others = [peer for peer in parts.membership.members(tick) if peer != me]
         failures = {parts.membership.link(peer)[1] for peer in parts.membership.known() if peer != me} - {""}
         alone, causes, tick_s = self.company.present, self._causes(tick), spec.rounds.tick_seconds
         slow = diagnosis.of_lateness(records, me, step_s, tick_s) or self._of_long_steps(tick)
+        slow = alone or next(iter(causes), None) or slow  # one reason is enough
+        busy = diagnosis.of_busy_cores(vitals.taken_share)
         found = [
             alone,
             *self._told(tick),
             *(each for each in causes if alone is None or each.code != alone.code),
-            None if alone is not None or causes else slow,
+            None if slow is alone or slow in causes else slow,
+            None if slow is not None and slow.code == "busy-processor" else busy,
             *diagnosis.of_worker(self._troubles, time.monotonic(), spec.inner.learning_rate),
             diagnosis.of_disk(vitals.disk_free_bytes, needed_disk_bytes(spec), str(parts.facts.config.state_dir)),
             diagnosis.of_memory(vitals.memory_free_bytes, LEAST_MEMORY_BYTES),
             *diagnosis.of_sub_models(self._sub_models(tick)),
             diagnosis.of_skew({domain.name: domain.tokens for domain in parts.library.domains}),
-            diagnosis.of_silence(len(known), len(others), failures),
+            diagnosis.of_silence(len(known), 0 if self._heard_at is None else tick - self._heard_at, failures),
         ]
         return sorted((finding for finding in found if finding is not None), key=lambda each: not each.is_severe)
 
@@ -190,7 +194,7 @@ class Lookout:
         ages, strategy = parts.outlook.ages(), parts.facts.strategy
         found = []
         for name in strategy.sub_models:
-            if name == COMMON or name not in ages:
+            if name not in ages:
                 continue
             text = sum(domain.tokens for domain in parts.library.trains(strategy, name))
             turn_ticks = len(strategy.sub_models) * max(TURN_TICKS, spec.rounds.length(ages[name]))

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from configs.limits import RULES, Limits
+from peer.member.cores import OtherPrograms, own_processes
 from peer.member.wishes import Machine
 from peer.train.neighbours import NAME
 
@@ -25,7 +26,7 @@ class Owner:
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._gpus = [int(name.partition(":")[2] or 0) for name in devices if name.startswith("cuda")]
-        self._cpu: tuple[float, float, dict[int, float]] | None = None  # at the last look: time, busy, own processes
+        self._others = OtherPrograms()
         self._seen_upto: dict[int, int] = {}  # GPU → its newest sample of what draws, by NVML's own clock
 
     def look(self, limits: Limits) -> Machine:
@@ -52,27 +53,10 @@ class Owner:
         if limits.pause_on_gpu_use:
             gpu_users = self._look_at_gpus(unseen)
         if limits.pause_above_cpu is not None:
-            cpu_share = self._look_at_cores()
+            cpu_share = self._others.look()
         else:
-            self._cpu = None
+            self._others.forget()
         return Machine(is_on_battery, gpu_users, cpu_share, unseen)
-
-    def _look_at_cores(self) -> float | None:
-        """Return the share of all cores that others take. What runs niced gives way, and counts for nobody."""
-        times, own = psutil.cpu_times(), dict[int, float]()
-        for process in _own_processes():
-            try:
-                spent, is_niced = process.cpu_times(), process.nice() > 0
-            except psutil.Error:  # it ended
-                continue
-            own[process.pid] = spent.system + (0.0 if is_niced else spent.user)
-        busy_s = times.user + times.system + getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
-        at = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        before, self._cpu = self._cpu, (at, busy_s, own)
-        if before is None or at <= before[0]:
-            return None
-        own_s = sum(spent - before[2].get(pid, spent) for pid, spent in own.items())
-        return float(min(1.0, max(0.0, busy_s - before[1] - own_s) / (at - before[0])))
 
     def _look_at_gpus(self, unseen: dict[str, str]) -> tuple[str, ...] | None:
         """Return the programs of others on this peer's GPUs, or why they cannot be seen."""
@@ -88,7 +72,7 @@ class Owner:
         try:
             pynvml.nvmlInit()
             try:
-                return self._users(pynvml, {process.pid for process in _own_processes()})
+                return self._users(pynvml, {process.pid for process in own_processes()})
             finally:
                 pynvml.nvmlShutdown()
         except pynvml.NVMLError as error:
@@ -121,11 +105,6 @@ class Owner:
             return set()
         self._seen_upto[gpu] = max((sample.timeStamp for sample in samples), default=self._seen_upto.get(gpu, 0))
         return drawing & {sample.pid for sample in samples if sample.smUtil >= BUSY_SHARE}
-
-
-def _own_processes() -> list[psutil.Process]:
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
 
 
 def _handle(nvml: Any, index: int) -> Any:

@@ -5,6 +5,7 @@ What was checked when the daemon began is looked at again and again: disks fill,
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ import psutil
 import torch
 
 from configs.run import RunSpec
+from peer.member.cores import OtherPrograms, allowed_cores, own_processes
 from peer.train.memory import free_bytes, trained_values
 
 LEAST_DISK_BYTES = 256 << 20
 STATE_VALUES = 16  # bytes of the disk for each parameter of a block: the state, what is owed, the spare
 LEAST_MEMORY_BYTES = 512 << 20  # free beside a peer that is at work
 LOOK_S = 10.0  # between two looks
+BUSY_LOOKS = 6  # over which the share of the cores is averaged that other programs take
 FOLDER_S = 120.0  # between two walks through the state directory
 
 
@@ -31,6 +34,7 @@ class Vitals:
     disk_bytes: int = 0  # of the state directory
     memory_free_bytes: int | None = None
     memory_bytes: int = 0  # of the daemon and all that it has started
+    taken_share: float | None = None  # by other programs, of the cores that this peer may use, in the last minute
 
 
 def needed_disk_bytes(spec: RunSpec | None) -> int:
@@ -45,6 +49,7 @@ class Looker:
         self._state_dir, self._now = state_dir, now
         self._looked_s = self._walked_s = -FOLDER_S
         self.vitals = Vitals()
+        self._others, self._shares = OtherPrograms(), deque[float](maxlen=BUSY_LOOKS)
 
     def is_due(self) -> bool:
         """Whether to look again."""
@@ -56,7 +61,12 @@ class Looker:
         disk_bytes = self.vitals.disk_bytes
         if self._looked_s >= self._walked_s + FOLDER_S:
             self._walked_s, disk_bytes = self._looked_s, size_of(self._state_dir)
-        self.vitals = Vitals(free_of(self._state_dir), disk_bytes, free_bytes(torch.device("cpu")), memory_of_family())
+        with suppress(psutil.Error, OSError):
+            share = self._others.look(allowed_cores())
+            self._shares.extend([] if share is None else [share])
+        memory = free_bytes(torch.device("cpu")), memory_of_family()
+        taken = sum(self._shares) / BUSY_LOOKS if len(self._shares) == BUSY_LOOKS else None
+        self.vitals = Vitals(free_of(self._state_dir), disk_bytes, *memory, taken)
 
 
 def free_of(folder: Path) -> int | None:
@@ -81,8 +91,7 @@ def size_of(folder: Path) -> int:
 def memory_of_family() -> int:
     """Return the memory of this process and of all below it; what they share counts once."""
     total = shared = 0
-    me = psutil.Process()
-    for process in (me, *me.children(recursive=True)):
+    for process in own_processes():
         with suppress(psutil.Error):
             found = process.memory_info()
             total += found.rss - getattr(found, "shared", 0)

@@ -5,17 +5,20 @@ import pytest
 from peer.http.history import Fate, Part, RoundRecord
 from peer.member.clocks import verdict
 from peer.member.diagnosis import (
+    BUSY_SHARE,
     DEATHS,
     DEATHS_S,
     GAP_TURNS,
     LATE_ROUNDS,
     REPEATS,
     RETURNS,
+    SILENCE_TICKS,
     SILENT_S,
     SILENT_STEPS,
     SKEW,
     SubModel,
     Trouble,
+    of_busy_cores,
     of_disk,
     of_lateness,
     of_long_steps,
@@ -97,6 +100,12 @@ def test_rounds_too_short_for_the_steps_of_all_are_told_and_those_of_one_slow_pe
     assert "ticks of 36 s (SHOAL_RUN__ROUNDS__TICK_SECONDS)" in found.cure
 
 
+def test_other_programs_that_take_the_processor_are_told() -> None:
+    assert of_busy_cores(None) is None and of_busy_cores(BUSY_SHARE - 0.01) is None
+    found = of_busy_cores(BUSY_SHARE)
+    assert found is not None and "80% of the processor in the last minute" in found.cause
+
+
 def test_a_disk_and_a_memory_are_told_below_what_is_needed() -> None:
     assert of_disk(None, 100, "/x") is None and of_disk(100, 100, "/x") is None
     found = of_disk(99, 100, "/x")
@@ -132,8 +141,8 @@ def test_text_that_was_read_too_often_and_domains_that_differ_too_much_are_told(
 
 
 def test_silence_all_around_is_told() -> None:
-    assert of_silence(0, 0, []) is None and of_silence(3, 1, []) is None
-    found = of_silence(3, 0, ["no answer"])
+    assert of_silence(0, SILENCE_TICKS, []) is None and of_silence(3, SILENCE_TICKS - 1, []) is None
+    found = of_silence(3, SILENCE_TICKS, ["no answer"])
     assert found is not None and "none of the 3" in found.cause and "no answer" in found.cause
 
 

@@ -64,7 +64,7 @@ def test_own_work_and_what_gives_way_counts_for_nobody(monkeypatch: pytest.Monke
     own = SimpleNamespace(pid=1, nice=lambda: 0, spent=0.0)
     own.cpu_times = lambda: SimpleNamespace(user=own.spent, system=0.0)
     niced = SimpleNamespace(pid=2, nice=lambda: 5, cpu_times=lambda: SimpleNamespace(user=own.spent * 9, system=0.0))
-    monkeypatch.setattr("peer.member.owner._own_processes", lambda: [own, niced])
+    monkeypatch.setattr("peer.member.cores.own_processes", lambda: [own, niced])
     owner = Owner(("cpu",))
     monkeypatch.setattr(psutil, "cpu_times", lambda: cpu_times(100.0, 1000.0))
     assert owner.look(CPU).cpu_share is None, "nothing can be said at the first look"

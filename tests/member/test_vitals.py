@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from configs.run import RunSpec
-from peer.member.vitals import FOLDER_S, LEAST_DISK_BYTES, LOOK_S, Looker, memory_of_family, needed_disk_bytes, size_of
+from peer.member.vitals import (
+    BUSY_LOOKS,
+    FOLDER_S,
+    LEAST_DISK_BYTES,
+    LOOK_S,
+    Looker,
+    memory_of_family,
+    needed_disk_bytes,
+    size_of,
+)
 
 
 def test_a_look_finds_the_disk_the_memory_and_the_folder(tmp_path: Path) -> None:
@@ -27,6 +36,20 @@ def test_a_look_finds_the_disk_the_memory_and_the_folder(tmp_path: Path) -> None
     now[0] += FOLDER_S
     looker.look()
     assert looker.vitals.disk_bytes == 1235
+
+
+def test_what_others_take_of_the_cores_is_told_after_as_many_looks_as_make_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([None, 1.0, *[0.4] * BUSY_LOOKS])
+    looker = Looker(tmp_path)
+    monkeypatch.setattr("peer.member.cores.OtherPrograms.look", lambda self, cores: next(shares))
+    told = []
+    for _ in range(BUSY_LOOKS + 2):
+        looker.look()
+        told.append(looker.vitals.taken_share)
+    assert told[:-2] == [None] * BUSY_LOOKS
+    assert told[-2:] == [pytest.approx(0.5), pytest.approx(0.4)]
 
 
 def test_a_folder_that_is_gone_is_no_error(tmp_path: Path) -> None:
