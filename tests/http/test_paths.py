@@ -28,8 +28,11 @@ def test_every_path_of_the_table_answers_with_its_model() -> None:
             assert answer.status_code == 200, row.path
             if row.model:
                 MODELS[row.model].model_validate_json(answer.content)
+        looked_at = {row.path for row in told.paths if row.method == "GET"}
         for row in told.paths:
-            if row.method == "POST":  # and no action is taken because somebody looks at its path
+            if (
+                row.method == "POST" and row.path not in looked_at
+            ):  # and no action is taken because somebody looks at its path
                 assert (await client.get(row.path)).status_code == 405
 
     with_page(check)
