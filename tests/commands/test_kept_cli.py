@@ -85,7 +85,7 @@ def test_what_is_replaced_is_said_and_kept(shoal: Command, capsys: pytest.Captur
     capsys.readouterr()
     assert shoal("start", "--config", "tiny", "--port", "4002").threads == 1
     said = capsys.readouterr().err
-    assert said.rstrip().endswith(": private no; --port 4002 replaces 4001; tiny's threads 1 replaces 2")
+    assert ": private no; --port 4002 replaces 4001; tiny's threads 1 replaces 2\n" in said
     assert shoal("start").port == 4002
 
 

@@ -51,7 +51,7 @@ def test_each_step_has_its_part_of_the_time(hangs: tuple[str, ...], share: float
     async def main() -> float:
         parts: Any = SimpleNamespace(
             activity=SimpleNamespace(leave=lambda: done.append("leaving")),
-            chronicle=SimpleNamespace(save=lambda: done.append("saved")),
+            save=lambda: done.append("saved"),
             facts=SimpleNamespace(clock=SimpleNamespace(tick=lambda: 7)),
         )
         rounds: Any = SimpleNamespace(settle=step("rounds"), drop=step("drop"))
