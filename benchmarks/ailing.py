@@ -245,7 +245,7 @@ AILMENTS = [
         "too little text",
         "little-text",
         r"its text was read \d+ times",
-        r"more text of python",
+        r"found a run with more text",
         1,
         Setting(peers=2, text={"python": 20_000}),
         cured=Setting(peers=2),
