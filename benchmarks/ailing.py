@@ -183,16 +183,16 @@ async def dead_expert(ward: Ward) -> AsyncIterator[None]:
     await gone.close()
 
 
-CLOSED = Setting(peers=2, options={0: ("--closed",)})
+CLOSED = Setting(peers=2, is_closed=True)
 
 
 @asynccontextmanager
 async def invitation_ends(ward: Ward) -> AsyncIterator[None]:
     """An invitation of one day; the cure: ask for another, leave, and start again with it."""
     await ward.leave(1)
-    await ward.start(1, "--invitation", await _invitation(ward, 1, "1"))
+    await ward.start(1, "--invitation", await ward.invitation(1, days=1))
     yield
-    fresh = await _invitation(ward, 1, "90")
+    fresh = await ward.invitation(1)
     await ward.leave(1)
     await ward.start(1, "--invitation", fresh)
 
@@ -245,7 +245,7 @@ AILMENTS = [
         "too little text",
         "little-text",
         r"its text was read \d+ times",
-        r"more text of python",
+        r"found a run with more text",
         1,
         Setting(peers=2, text={"python": 20_000}),
         cured=Setting(peers=2),
@@ -259,14 +259,3 @@ async def _pin(daemon: Daemon, cores: str) -> None:
             "taskset", "--all-tasks", "--pid", "--cpu-list", cores, str(pid), stdout=asyncio.subprocess.DEVNULL
         )
         await process.wait()
-
-
-async def _invitation(ward: Ward, index: int, days: str) -> str:
-    """Return what the founder's `shoal invite` prints for a peer that has asked for it, as one word."""
-    shown = await ward.shoal(index, "identity", "show", "--state-dir", str(ward.daemons[index].state_dir))
-    peer = shown.split()[-1]
-    said = await ward.shoal(0, "invite", peer, "--days", days, "--state-dir", str(ward.daemons[0].state_dir))
-    found = re.search(r"--invitation[ =](\S+)", said) or re.search(r"^(\S{60,})$", said, re.MULTILINE)
-    if found is None:
-        raise ShoalError(f"`shoal invite` printed no invitation: {said}")
-    return found[1]

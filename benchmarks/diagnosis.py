@@ -166,7 +166,7 @@ class Practice:
         while (found := named(ailment, seen)) is None:
             if time.monotonic() - began > NAMED_S:
                 said = "; ".join(f"[{each.code}] {each.line()}" for each in seen) or "nothing"
-                raise ShoalError(f"not named in {NAMED_S:g} s; said was {said}")
+                raise ShoalError(f"not named in {NAMED_S:g} s; said was {said}{ward.gone()}")
             await asyncio.sleep(LOOK_S)
             seen = await ward.findings(ailment.patient) or seen
         course.named_s, course.cause, course.cure = time.monotonic() - began, found.cause, found.cure

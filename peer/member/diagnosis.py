@@ -198,7 +198,7 @@ def of_sub_models(sub_models: Sequence[SubModel]) -> list[Finding]:
                     code="little-text",
                     affects=affects,
                     cause=f"its text was read {each.repeats:.0f} times; more of the same teaches next to nothing",
-                    cure=f"found a run with more text of {each.domain} (shoal prepare), or with fewer tokens "
+                    cure="found a run with more text for it (shoal prepare), or with fewer tokens "
                     "(SHOAL_RUN__TOTAL_TOKENS); the text of this one is what it was founded with",
                 )
             )

@@ -134,7 +134,7 @@ def test_a_sub_model_that_nobody_trains_is_told_when_everybody_has_had_two_turns
 def test_text_that_was_read_too_often_and_domains_that_differ_too_much_are_told() -> None:
     assert not of_sub_models([sub_model(repeats=REPEATS - 0.1)])
     (found,) = of_sub_models([sub_model(repeats=REPEATS)])
-    assert found.code == "little-text" and "docs" in found.cure
+    assert found.code == "little-text" and "docs" in found.affects and "more text" in found.cure
     assert of_skew({"one": 5}) is None and of_skew({"a": 10, "b": int(10 * SKEW) - 1}) is None
     skewed = of_skew({"a": 10, "b": int(10 * SKEW)})
     assert skewed is not None and "a has 10 tokens" in skewed.cause
