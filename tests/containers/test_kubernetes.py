@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from benchmarks.patience import HANG_S
-from peer.daemon import FINISH_S, HAND_OVER_S
+from peer.ending import LEAVE_S
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
 BASE, GPU = FOLDER / "base", FOLDER / "gpu"
@@ -71,7 +71,7 @@ def test_names_agree() -> None:
 
 def test_a_peer_has_time_to_leave_and_is_not_restarted_for_being_unwell() -> None:
     spec, container = pod(read(BASE / "statefulset.yaml"))
-    assert spec["terminationGracePeriodSeconds"] > 2 * (FINISH_S + HAND_OVER_S)
+    assert spec["terminationGracePeriodSeconds"] > LEAVE_S
     probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
     assert probes == {"startup": "/live", "liveness": "/live", "readiness": "/health"}
 

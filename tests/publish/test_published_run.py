@@ -20,7 +20,7 @@ from peer.http.status import Status
 MICRO = str(Path(__file__).parents[1] / "swarm" / "micro.toml")
 TICK = {"SHOAL_RUN__ROUNDS__TICK_SECONDS": "2.0"}
 
-pytestmark = pytest.mark.swarm
+pytestmark = [pytest.mark.swarm, pytest.mark.long]
 
 
 async def until_status(process: Process, is_so: Callable[[Status], bool], what: str) -> Status:
