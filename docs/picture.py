@@ -6,12 +6,14 @@ on a phone, docs/dashboard-phone.png, once there are curves and answers to be se
 """
 
 import asyncio
+import contextlib
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
 from benchmarks.browser import open_browser, open_page
+from configs.errors import NetworkError
 from peer.commands.page import draw, to_svg
 from peer.commands.processes import POLL_S, Process, founder, joiner, open_processes
 from peer.http.history import AnswersHistory, Curves
@@ -41,12 +43,21 @@ async def watch(folder: Path) -> Status:
             await processes[number].start()
         shown = processes[-1]
         async with asyncio.timeout(PATIENCE_S):
-            while not (is_well(status := await shown.status()) and await has_grown(shown)):
+            while (status := await look(shown)) is None:
                 await asyncio.sleep(POLL_S)
         await take(shown)
         for process in reversed(processes):
             await process.leave()
         return status
+
+
+async def look(shown: Process) -> Status | None:
+    """Return the status if it is worth a picture; a machine that is too busy to answer is looked at again."""
+    with contextlib.suppress(NetworkError, OSError):
+        status = await shown.status()
+        if is_well(status) and await has_grown(shown):
+            return status
+    return None
 
 
 def is_well(status: Status) -> bool:
