@@ -22,6 +22,8 @@ from peer.member import rounds as rounds_module
 from peer.member.rounds import FAULTY, Rounds, is_of_this_machine
 from peer.train.outer import Contribution, new_state
 from peer.workers.progress import Progress
+from protocols.offers import Offers
+from protocols.traffic import Traffic
 
 BLOCK = "model"
 
@@ -121,7 +123,8 @@ def rooms(smallest_run: Callable[..., RunSpec]) -> Any:
 
 def rounds_of(rooms: Any) -> Rounds:
     none: Any = None
-    return Rounds(rooms.facts, none, rooms.session, none, none, rooms.crowds, rooms.ends.append)
+    swarm: Any = SimpleNamespace(offers=Offers(Traffic()))
+    return Rounds(rooms.facts, none, rooms.session, swarm, none, rooms.crowds, rooms.ends.append)
 
 
 def snapshots() -> Any:
