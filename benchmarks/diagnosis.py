@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from playwright.async_api import Browser
+from playwright.async_api import Error as BrowserError
 from rich.markup import escape
 from rich.table import Table
 
@@ -123,7 +124,7 @@ class Practice:
                 await self._founded_ill(ailment, ward, course)
             else:
                 await self._fallen_ill(ailment, ailment.stage, ward, course)
-        except ShoalError as error:
+        except (ShoalError, OSError, BrowserError) as error:  # a page or a view that is not given counts against it
             course.problem = str(error)
         return course
 

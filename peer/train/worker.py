@@ -316,6 +316,7 @@ class Worker:
         self._watch = Watch()
         self._ledger.reset()
         self._losses = []
+        self._shown_at = 0.0  # what was dropped is no speed, least of all one below zero
         self._epoch += 1
         self._good_steps, self._failures = 0, self._failures + 1
         self._tell(Diverged(loss=loss, position=self._position, epoch=self._epoch))
