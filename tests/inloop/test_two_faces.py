@@ -44,7 +44,7 @@ def test_two_faces_are_left_out_by_all(
         assert first is not None and all(daemons) and liar.daemon is not None
         both = (offer(identities[3], spec.run_id, 1), offer(identities[3], spec.run_id, 2))
         assert liar.peer_id in first.parts.membership.view(COMMON, FOUND)
-        first.offers.accuse(Equivocation(*both))
+        first.parts.offers.accuse(Equivocation(*both))
         await swarm.until(FOUND + LATEST + 0.2)
         tick = FOUND + LATEST
         for daemon in daemons:
