@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from peer.http.status import Status
+from peer.http.status import SILENT, Status
 
 # Since the last inner step that was told, while the peer trains; the workers that answer nothing are started again
 # after twice as long, or after as many steps (peer/workers/supervisor.py).
 SILENT_S, SILENT_STEPS = 30.0, 10.0
 MISSED_S, MISSED_TICKS = 30.0, 5  # since the last tick that was taken, both: a busy machine misses one now and then
 LEAST_FREE_BYTES = 64 << 20
-TRAINING, SILENT = "training", "silent"  # states of a peer, as the status names them
+TRAINING = "training"  # a state of a peer, as the status names it
 
 
 @dataclass(frozen=True)

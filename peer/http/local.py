@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from configs.errors import NetworkError, StateError, UsageError
@@ -20,8 +20,12 @@ from configs.files import discard, write_json
 if TYPE_CHECKING:
     from urllib.error import HTTPError
 
+    from pydantic import BaseModel
+
     from peer.http.history import Rounds
     from peer.http.status import Status
+
+M = TypeVar("M", bound="BaseModel")
 
 DAEMON_FILE = "daemon.json"
 LOCK_FILE = "daemon.lock"
@@ -103,14 +107,9 @@ def fetch_status(where: str | Path) -> "Status":
     """
     url = url_of(where)
     answer = _request(f"{url}/status", timeout_s=TIMEOUT_S)
-    from pydantic import ValidationError  # a quarter of a second: only once there is something to read
+    from peer.http.status import Status  # pydantic, a quarter of a second: only once there is something to read
 
-    from peer.http.status import Status
-
-    try:
-        return Status.model_validate_json(answer)
-    except ValidationError:
-        raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version; {OTHER_DAEMON}") from None
+    return _as_model(Status, answer, url)
 
 
 def fetch_rounds(where: str | Path, path: str) -> "Rounds":
@@ -120,12 +119,16 @@ def fetch_rounds(where: str | Path, path: str) -> "Rounds":
     """
     url = url_of(where)
     answer = _request(f"{url}{path}", timeout_s=TIMEOUT_S)
-    from pydantic import ValidationError
-
     from peer.http.history import Rounds
 
+    return _as_model(Rounds, answer, url)
+
+
+def _as_model(kind: type[M], answer: bytes, url: str) -> M:
+    from pydantic import ValidationError
+
     try:
-        return Rounds.model_validate_json(answer)
+        return kind.model_validate_json(answer)
     except ValidationError:
         raise NetworkError(f"what answers at {url} is not a Shoal daemon of this version; {OTHER_DAEMON}") from None
 

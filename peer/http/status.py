@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel
 
+SILENT = "silent"  # the state of a peer whose record was not renewed in time: it died, or cannot be reached
+
 
 class DigestMark(BaseModel):
     """The digest of a block's state after its `version`-th outer step."""

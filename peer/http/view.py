@@ -13,7 +13,6 @@ from peer.http.status import BlockStatus, Coverage, Finding, MemberStatus, PeerS
 DAY_S = 86_400.0
 COMMON = "model"  # once sub-models have parted nobody trains it, and nothing is amiss
 PHASES = {"common": "common phase", "parted": "sub-models parted", "done": "training done, serving"}
-SILENT = "silent"
 _version = attrgetter("version")
 WORST_FIRST = ("left out", "absent", "late", "sealed")  # what may become of an offer
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from peer.http.health import SILENT_S, SILENT_STEPS
 from peer.http.history import RoundRecord
 from peer.http.status import Finding
 
@@ -14,7 +15,6 @@ REPEATS = 16.0  # times that a text was read; beyond, it teaches next to nothing
 BUSY_SHARE = 0.8  # of the cores that this peer may use, taken by others for a minute
 SILENCE_TICKS = 6  # without anybody, after which that is said: who has just come has not heard anybody yet
 SKEW = 20.0  # times that the largest domain is larger than the smallest
-SILENT_S, SILENT_STEPS = 30.0, 10.0  # without a step, both; who answers nothing is started again after twice that
 KILLED = (
     "another program ends it, or the system does, for memory (dmesg says so): stop that, then leave and start again"
 )

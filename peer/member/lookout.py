@@ -23,6 +23,7 @@ from peer.member.examiner import warning
 from peer.member.invited import end_of_invitation
 from peer.member.report import Parts, status_of
 from peer.member.rounds import RoundEnd
+from peer.member.share import repeats
 from peer.member.turns import TURN_TICKS
 from peer.member.vitals import LEAST_MEMORY_BYTES, STATE_VALUES, free_of, needed_disk_bytes
 from peer.member.watch import FREE_S
@@ -196,7 +197,6 @@ class Lookout:
         for name in strategy.sub_models:
             if name not in ages:
                 continue
-            text = sum(domain.tokens for domain in parts.library.trains(strategy, name))
             turn_ticks = len(strategy.sub_models) * max(TURN_TICKS, spec.rounds.length(ages[name]))
             keepers = [m for m in parts.membership.known().values() if name in m.record.keeps]
             found.append(
@@ -206,7 +206,7 @@ class Lookout:
                     holders=len(parts.membership.view(name, tick)),
                     keepers=len(keepers),
                     unheld_turns=(tick - self._held_at.setdefault(name, tick)) / turn_ticks,
-                    repeats=ages[name] / text if text else 0.0,
+                    repeats=repeats(parts, name),
                     is_done=parts.outlook.is_done(name),
                 )
             )

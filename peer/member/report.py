@@ -11,7 +11,7 @@ from dht.records import Report
 from peer import __version__
 from peer.answers.asker import Asker
 from peer.block.store import BlockStore
-from peer.http.status import BlockStatus, DigestMark, MemberStatus, PeerStatus, Status
+from peer.http.status import SILENT, BlockStatus, DigestMark, MemberStatus, PeerStatus, Status
 from peer.member.activity import Activity, State
 from peer.member.chronicle import Chronicle
 from peer.member.control import Control
@@ -36,9 +36,7 @@ from protocols.sealing import Mark
 from protocols.traffic import Traffic
 
 SHOWN_DIGESTS = 5  # the last ones of each block that a record carries
-SAVED_VALUE_BYTES = 16  # of the disk for each parameter: the new state and what is owed, beside the old ones
 INVITATION = "INVITATION"  # stands in the join line of a closed run for what `shoal invite` puts there
-SILENT = "silent"  # the state of a peer whose record was not renewed in time: it died, or cannot be reached
 
 
 @dataclass

@@ -43,16 +43,14 @@ def advice(parts: Parts) -> list[str]:
         found.append(PORT_ADVICE)
     if parts.facts.config.up_mbit is None and len(links) > 1:
         found.append(CAP_ADVICE)
-    if (times := repeats(parts)) > REPEATS:
-        domain = parts.library.domain_name(parts.facts.strategy.domain(parts.session.sub_model))
+    sub_model = parts.session.sub_model
+    if sub_model and (times := repeats(parts, sub_model)) > REPEATS:
+        domain = parts.library.domain_name(parts.facts.strategy.domain(sub_model))
         found.append(ROOM_ADVICE.format(domain=domain, times=int(times)))
     return found
 
 
-def repeats(parts: Parts) -> float:
-    """Return how often the text of this peer's sub-model has been read, by all that train it."""
-    sub_model = parts.session.sub_model
-    if not sub_model:
-        return 0.0
+def repeats(parts: Parts, sub_model: str) -> float:
+    """Return how often the text of a sub-model has been read, by all that train it."""
     text = sum(domain.tokens for domain in parts.library.trains(parts.facts.strategy, sub_model))
     return parts.outlook.ages().get(sub_model, 0) / text if text else 0.0

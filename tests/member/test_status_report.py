@@ -8,8 +8,9 @@ import pytest
 from configs.protocol import PROTOCOL_VERSION
 from dht.membership import Member
 from dht.records import MemberRecord, Report
+from peer.http.status import SILENT
 from peer.member import report
-from peer.member.report import SILENT, block_status, join_line, packed_digests, peer_status, state_of
+from peer.member.report import block_status, join_line, packed_digests, peer_status, state_of
 from protocols.sealing import Mark
 
 DIGEST = "ab" * 32
