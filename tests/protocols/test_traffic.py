@@ -82,7 +82,7 @@ def test_streams_divide_the_uplink_evenly_and_one_that_ends_leaves_its_part() ->
         sent = [0, 0]
 
         async def send(index: int, until: float) -> None:
-            with traffic.lane(str(index)) as lane:
+            with traffic.lane(str(index), "offers") as lane:
                 while asyncio.get_running_loop().time() < until:
                     await lane.sent(10_000)
                     sent[index] += 10_000

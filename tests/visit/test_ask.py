@@ -46,9 +46,9 @@ def test_the_sub_model_whose_domain_has_such_text_comes_first() -> None:
 def test_whoever_has_the_newest_is_asked_first_and_then_the_next_best_sub_model() -> None:
     strategy = Strategy("experts", 2)
     states = {
-        "a": [state("model", 5), state("trunk", 9), state("expert.0", 7)],
-        "b": [state("model", 5), state("trunk", 9), state("expert.1", 6), state("expert.0", 8)],
-        "c": [state("expert.1", 99)],  # no trunk: it cannot answer
+        "a": {"model": 5, "trunk": 9, "expert.0": 7},
+        "b": {"model": 5, "trunk": 9, "expert.1": 6, "expert.0": 8},
+        "c": {"expert.1": 99},  # no trunk: it cannot answer
     }
     assert choices(strategy, ["expert.1", "expert.0", "model"], states) == [
         Choice("expert.1", "b", 6),
