@@ -26,6 +26,7 @@ NIGHT = Schedule(
 )
 
 
+@pytest.mark.long
 @pytest.mark.swarm
 def test_a_swarm_survives_a_night() -> None:
     said: list[str] = []

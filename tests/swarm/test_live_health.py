@@ -16,7 +16,7 @@ from benchmarks.patience import until
 from peer.http.health import SILENT_S
 from peer.http.local import post_action
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.swarm, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def asked(daemon: Daemon, path: str) -> tuple[int, dict[str, Any]]:

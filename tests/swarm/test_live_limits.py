@@ -116,7 +116,7 @@ def left_in(daemon: Daemon) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("frozen_too", ["nothing else", "its own worker"])
+@pytest.mark.parametrize("frozen_too", ["nothing else", pytest.param("its own worker", marks=pytest.mark.long)])
 def test_leaving_is_bounded_whoever_is_frozen(frozen_too: str, corpus: Path, tmp_path: Path) -> None:
     """On one core, with the only other holder frozen in the midst of its rounds."""
     core = f"{min(os.sched_getaffinity(0))}"

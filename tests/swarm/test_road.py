@@ -19,7 +19,7 @@ PLAN = {
 }  # fmt: skip
 FISH = {"red": "cod", "blue": "eel", "pale": "ray"}
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.swarm, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def shoal(*arguments: str) -> str:

@@ -46,6 +46,7 @@ echo all well
 
 
 @pytest.mark.swarm
+@pytest.mark.long
 def test_a_service_is_started_again_when_it_dies_and_stays_away_when_it_leaves(tmp_path: Path, corpus: Path) -> None:
     if os.geteuid() != 0 or not SYSTEMD.exists() or shutil.which("unshare") is None:
         pytest.skip("needs root, systemd (Debian: apt-get install systemd) and unshare")
