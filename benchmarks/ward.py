@@ -27,8 +27,9 @@ from configs.errors import ShoalError
 from peer.chaos.daemons import Daemon
 from peer.chaos.links import Link, Links, open_links
 from peer.chaos.machine import Disk, build_clock, free_port, tree
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.status import Finding, Status
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 CONFIG = Path(__file__).parents[1] / "peer" / "chaos" / "micro.toml"
 PROGRAM = (sys.executable, "-m", "benchmarks.paced_daemon")
@@ -207,7 +208,7 @@ async def open_ward(setting: Setting, folder: Path) -> AsyncIterator[Ward]:
 
 def write_corpus(folder: Path, text: Mapping[str, int]) -> None:
     """Prepare so many characters of each domain of the text that every machine has."""
-    from peer.corpus.builtin import built_in_texts
+    from peer.prepare.builtin import built_in_texts
 
     texts = built_in_texts(max(text.values()))
     texts["verses"] = [VERSE.format(number) * 20 for number in range(max(text.values()) // 1000)]

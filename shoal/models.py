@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Preparing(TypedDict, total=False):
-    """How `prepare` makes a corpus; the fields of `peer.corpus.prepare.Plan`, where each is explained."""
+    """How `prepare` makes a corpus; the fields of `peer.prepare.engine.Plan`, where each is explained."""
 
     vocab_size: int | None
     tokenizer: Path | None
@@ -124,9 +124,9 @@ def prepare(
     and NetworkError if nobody answers there.
     """
     from peer.corpus.data import open_corpus
-    from peer.corpus.documents import Columns
-    from peer.corpus.prepare import Plan
-    from peer.corpus.prepare import prepare as prepared
+    from peer.prepare.engine import prepare as prepared
+    from peer.prepare.old_documents import Columns
+    from peer.prepare.plan import Plan
 
     chosen = Plan(**plan)
     with TemporaryDirectory() as folder:

@@ -8,7 +8,8 @@ import torch
 
 from configs.run import InnerSpec, ModelSpec
 from peer.corpus.data import Corpus, Sampler, Source, open_corpus
-from peer.corpus.prepare import Plan, prepare
+from peer.prepare.engine import prepare
+from peer.prepare.plan import Plan
 from peer.train.inner import Inner
 from peer.train.model import TokenLoss, initial_parameters
 from peer.train.partition import COMMON, Strategy

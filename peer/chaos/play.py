@@ -371,7 +371,8 @@ def _miscounted(stage: Stage) -> list[str]:
 
 def make_corpus(folder: Path, strategy: str) -> Path:
     """Prepare a small corpus, of two domains for experts, that the micro model learns in seconds."""
-    from peer.corpus.prepare import Plan, prepare_texts
+    from peer.prepare.engine import prepare_texts
+    from peer.prepare.plan import Plan
 
     songs = [f"{number} bottles of beer on the wall, {number} bottles of beer. " * 20 for number in range(200)]
     rhymes = [f"{number} little ducks went out to play, over the hills and far away. " * 20 for number in range(200)]

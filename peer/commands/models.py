@@ -16,7 +16,7 @@ from peer.commands.publishing import push_fused
 
 if TYPE_CHECKING:
     from configs.corpus import CorpusInfo
-    from peer.corpus.prepare import Plan
+    from peer.prepare.plan import Plan
 
 DEFAULT_CONTEXT = 128  # tokens
 
@@ -76,10 +76,11 @@ def prepare(
     if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
         raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
     from peer.commands import terminal
-    from peer.corpus import prepare as preparing
-    from peer.corpus.documents import Columns
+    from peer.prepare import engine as preparing
+    from peer.prepare.old_documents import Columns
+    from peer.prepare.plan import Plan
 
-    plan = preparing.Plan(
+    plan = Plan(
         vocab_size,
         tokenizer,
         context_length=context_length or DEFAULT_CONTEXT,
@@ -250,7 +251,7 @@ def _show_corpus(corpus: "CorpusInfo", out: Path, plan: "Plan") -> None:
     words: dict[str, list[str]] = {}
     if plan.domains is not None:
         from peer.corpus.data import open_corpus
-        from peer.corpus.domains import typical_words
+        from peer.prepare.domains import typical_words
 
         words = typical_words(open_corpus(out))
     for domain in corpus.domains:

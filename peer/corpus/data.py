@@ -7,7 +7,7 @@ uint16, or uint32 for a vocabulary of more than 65,536.
 Of a task only some tokens count in the loss. Those that do not are *marked*: their complement ~token, a negative
 number, stands for them, in int16, or int32 for a vocabulary of more than 32,768. A token file of a task begins with a
 marked end-of-text; then come windows of `TaskFormat.window` tokens, which whole examples fill as far as they can and
-marked end-of-texts fill up. So what `Sampler` draws never cuts an example. How a corpus is made is `prepare.py`'s.
+marked end-of-texts fill up. So what `Sampler` draws never cuts an example. How a corpus is made is `peer/prepare`'s.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 An example becomes prompt, target, end mark; the prompt is what was said before, in the task's format (`chats.py`). What
 the assistant says counts; all other tokens are marked (data.py). One that is longer than the window loses its first
 turns, then the beginning of the last input. Training, `eval` and `generate` all take their tokens from `TaskEncoder`.
-Reading files of examples is `documents.py`'s.
+Reading files of examples is `peer/prepare`'s.
 """
 
 import json

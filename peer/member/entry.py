@@ -283,7 +283,7 @@ def built_in(state_dir: Path, spec: RunSpec) -> Corpus | None:
 def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
     if config.data is not None:
         return open_corpus(config.data)
-    from peer.corpus.builtin import built_in_corpus
+    from peer.prepare.builtin import built_in_corpus
 
     log.info("no --data given: preparing the built-in corpus")
     return built_in_corpus(config.state_dir / "corpus", plan.model.vocab_size, plan.model.context_length)

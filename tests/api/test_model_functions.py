@@ -9,8 +9,8 @@ from fused_example import BRANCHES, CONTEXT, TEXT, write_fused
 
 import shoal
 from configs.run import RunSpec
-from peer.corpus.prepare import Plan
 from peer.fused.sampling import Sampling
+from peer.prepare.plan import Plan
 from shoal.models import Drawing, Preparing
 
 

@@ -12,9 +12,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from configs.corpus import INPUT, ChatFormat, TaskFormat
 from configs.errors import DataError
 from peer.corpus.chats import ASSISTANT, FORMS, SYSTEM, USER, check_turns, template
-from peer.corpus.documents import Columns, read_documents
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import train_tokenizer
+from peer.prepare.old_documents import Columns, read_documents
 
 FORMATS: tuple[ChatFormat, ...] = get_args(ChatFormat)
 END = "<|endoftext|>"

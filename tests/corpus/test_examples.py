@@ -14,11 +14,12 @@ from configs.errors import DataError
 from peer.corpus.data import Corpus, Sampler, Source, open_corpus, open_tokens, token_dtype, unmarked
 from peer.corpus.examples import Example, TaskEncoder, corpus_encoder, heldout_examples, heldout_tokens
 from peer.corpus.packing import Packer
-from peer.corpus.prepare import Plan, prepare, prepare_texts
 from peer.corpus.tokenizer import read_tokenizer
 from peer.fused.evaluate import evaluate, split_documents
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.router import Router
+from peer.prepare.engine import prepare, prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.model import TokenLoss, build_model
 
 PLAN = Plan(300, context_length=WINDOW)

@@ -14,8 +14,9 @@ from configs.errors import DataError, NetworkError
 from configs.load import load
 from peer.corpus.data import BLOBS, Sampler, open_corpus, open_tokens
 from peer.corpus.examples import Example, corpus_encoder, heldout_examples
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.member.library import FIRST_TRIES, RETRY_S, Library, match, retry_seconds
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.partition import COMMON, Strategy
 from protocols.state import keep_seconds
 

@@ -15,24 +15,23 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from configs.content import content_id_of
 from configs.corpus import (
-    DEFAULT_PROMPT,
-    INPUT,
     MAX_DOMAINS,
-    ChatFormat,
     CorpusInfo,
     DomainInfo,
     ShardInfo,
-    TaskFormat,
     TaskInfo,
 )
 from configs.errors import DataError
 from configs.files import disk_errors
 from peer.corpus.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Tokens, open_tokens, token_dtype
-from peer.corpus.documents import (
+from peer.corpus.examples import Example
+from peer.corpus.packing import TaskWriter, cut_documents, cut_windows, examples_only
+from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer
+from peer.prepare.domains import Search, find_domains, pool, sort_into
+from peer.prepare.old_documents import (
     Columns,
     Document,
     Documents,
@@ -44,69 +43,12 @@ from peer.corpus.documents import (
     read_documents,
     text_of,
 )
-from peer.corpus.domains import Search, find_domains, pool, sort_into
-from peer.corpus.examples import Example
-from peer.corpus.packing import TaskWriter, cut_documents, cut_windows, examples_only
-from peer.corpus.tokenizer import MAX_VOCABULARY, Vocabulary, read_tokenizer, train_tokenizer
+from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 
-DEFAULT_VOCABULARY = 32_000
 PARTS = ("train", "heldout")
 
 
 COUNTED_TOKENS = 1024  # of one document, where counts are to tell nothing of a single one
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to prepare a corpus."""
-
-    vocab_size: int | None = None  # None: DEFAULT_VOCABULARY, or that of the given tokenizer
-    tokenizer: Path | None = None  # a tokenizer.json or a folder that has one; None: train one
-    tokenizer_characters: int = 64 << 20  # of text that a tokenizer is trained on, from all domains alike
-    context_length: int = 128  # each domain must fill one window; examples are cut to it
-    prompt: str = DEFAULT_PROMPT  # of tasks: what a model reads before it answers
-    chat: ChatFormat | None = None  # how turns are written; None: inputs stand in the prompt, and there are no chats
-    heldout_share: float = 0.05  # of the documents of each domain
-    shard_tokens: int = 4 << 20  # larger where a domain would have more than MAX_SHARDS
-    is_private: bool = False
-    counts_noise: float | None = None  # of the unigram counts, in COUNTED_TOKENS; None: they are exact
-    domains: int | None = None  # to find in text whose own domains do not count; None: those that the sources name
-    seed: int = 0  # of the search for them
-    known: Mapping[str, np.ndarray] | None = None  # domains to sort the text into instead: name → unigram counts
-
-    @property
-    def is_pooled(self) -> bool:
-        """Whether the domains that the sources name do not count."""
-        return self.domains is not None or self.known is not None
-
-    def format(self) -> TaskFormat:
-        """Return the format of tasks."""
-        prompt = self.prompt if self.chat is None else INPUT
-        return TaskFormat(prompt=prompt, window=self.context_length, chat=self.chat)
-
-    def check(self) -> None:
-        """Raise DataError when an option makes no sense."""
-        if self.vocab_size is not None and not 258 <= self.vocab_size <= MAX_VOCABULARY:
-            raise DataError(
-                f"a vocabulary of {self.vocab_size} tokens is not possible; choose from 258 to {MAX_VOCABULARY}"
-            )
-        if not 0 < self.heldout_share < 0.5:
-            raise DataError(f"a held-out share of {self.heldout_share} is not possible; choose one between 0 and 0.5")
-        if self.context_length < 1 or self.shard_tokens <= self.context_length:
-            raise DataError(
-                f"shards of {self.shard_tokens} tokens do not hold a window of {self.context_length}; make them longer"
-            )
-        if self.counts_noise is not None and not 0 < self.counts_noise <= 1e6:
-            raise DataError(f"a noise of {self.counts_noise} is not possible; choose one between 0 and 1,000,000")
-        if self.domains is not None and not 1 <= self.domains <= MAX_DOMAINS:
-            raise DataError(f"{self.domains} domains are not possible; choose from 1 to {MAX_DOMAINS}")
-        try:
-            self.format()
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise DataError(
-                f"the prompt format {self.prompt[:80]!r} is not possible: {reason}; such as '{INPUT} =>'"
-            ) from None
 
 
 @dataclass

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from configs.errors import DataError
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
-from peer.corpus.documents import Progress, split_lines
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.old_documents import Progress, split_lines
+from peer.prepare.plan import Plan
 
 MAX_BYTES = 2_000_000  # bytes of text of each domain, at most
 MAX_FILE_BYTES = 60_000  # bytes of a source, at most; larger ones are mostly generated tables

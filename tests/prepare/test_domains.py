@@ -12,11 +12,12 @@ import pytest
 from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from peer.corpus.data import open_corpus
-from peer.corpus.documents import Columns, cut_text
-from peer.corpus.domains import enough, typical_words
 from peer.corpus.mixture import BOUNDS, Mixture, Passages, Prices, choose, fit, log_unigrams_of, settle
-from peer.corpus.prepare import Plan, prepare, prepare_texts
 from peer.corpus.tokenizer import read_tokenizer
+from peer.prepare.domains import enough, typical_words
+from peer.prepare.engine import prepare, prepare_texts
+from peer.prepare.old_documents import Columns, cut_text
+from peer.prepare.plan import Plan
 
 WORDS = {
     "sea": ["fish", "net", "tide", "harbour", "gull", "wave", "salt", "keel", "mast", "oar", "shoal", "reef"],

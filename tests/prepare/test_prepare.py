@@ -18,8 +18,9 @@ from configs.content import content_id_of
 from configs.errors import DataError, StateError
 from configs.files import disk_errors
 from peer.corpus.data import open_corpus, open_tokens
-from peer.corpus.documents import Columns, split_lines
-from peer.corpus.prepare import COUNTED_TOKENS, Plan, counted_tokens, noised, prepare, prepare_texts
+from peer.prepare.engine import COUNTED_TOKENS, counted_tokens, noised, prepare, prepare_texts
+from peer.prepare.old_documents import Columns, split_lines
+from peer.prepare.plan import Plan
 
 PLAN = Plan(vocab_size=300, context_length=16)
 

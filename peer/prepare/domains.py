@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from configs.errors import DataError
 from peer.corpus.data import Corpus
-from peer.corpus.documents import Document, Documents, Progress, batches, cut_text, position_of, text_of
 from peer.corpus.examples import Example
 from peer.corpus.mixture import Mixture, Passages, fit, log_unigrams_of
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer
+from peer.prepare.old_documents import Document, Documents, Progress, batches, cut_text, position_of, text_of
 
 # Characters of a passage, at most, about a thousand tokens: a long document is no unit that belongs to one domain.
 PASSAGE_CHARACTERS = 4096
