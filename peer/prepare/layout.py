@@ -79,6 +79,11 @@ def place(relative: str, saved: Collection[str] = ()) -> Place:
     return Place(domain, split, own.is_shard or (own.split is not None and not own.base))
 
 
+def source_said(name: str, is_folder: bool) -> Name:
+    """Return what the name of a source says."""
+    return _folder_said(name) if is_folder and not name.lower().endswith(ZIP) else said_by(stem_of(name))
+
+
 def places(relatives: Sequence[str], saved: Collection[str], source_name: str) -> list[Place]:
     """Return the places of all files below one source; a folder that only wraps everything is no domain."""
     found = [place(relative, saved) for relative in relatives]

@@ -1,7 +1,7 @@
 """Opens whatever a source is: a local file, what fsspec reads, a member of a ZIP archive, compressed or not.
 
-What is compressed is read as a stream, member after member. Where it is cut off or damaged, all that stands before comes
-first, then DamagedError.
+What is compressed is read as a stream, member after member. Where it is cut off or damaged, all that stands before
+comes first, then DamagedError.
 """
 
 import codecs

@@ -1,4 +1,4 @@
-"""Walks through what a user names: local folders, what fsspec lists, ZIP archives. Gives each file once, in a fixed order.
+"""Walks through what a user names: local folders, what fsspec lists, ZIP archives. Gives the files in a fixed order.
 
 Links are followed, after all that is there by itself; what a link shows a second time is counted. Hidden files are
 counted as well.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from configs.errors import DataError
 from configs.text import clean
-from peer.prepare.formats import ZIP, stem_of
+from peer.prepare.formats import ZIP
 from peer.prepare.skips import Reason, SkipError, Skips
 from peer.prepare.streams import DamagedError, filesystem_of, held_archive, is_url
 
@@ -99,7 +99,7 @@ def _local_source(path: str) -> Source:
         raise DataError(f"no such file or folder: {clean(path)}; check the path") from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {clean(path)}: {trouble(error)}; check the path and its permissions") from None
-    above, name = os.path.split(os.path.abspath(path))  # noqa: PTH100: the name that the user gave, not that of a link
+    above, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 the name that the user gave, not that of a link
     is_folder = stat.S_ISDIR(status.st_mode)
     if not is_folder and not stat.S_ISREG(status.st_mode):
         raise SkipError(f"{clean(path)} is no file, and text is read more than once; write it into a file first")
@@ -149,7 +149,11 @@ def _local(root: str, skips: Skips) -> Iterator[Entry]:
             if child.is_symlink():
                 links.append((child.path, relative))
                 continue
-            status = child.stat(follow_symlinks=False)
+            try:
+                status = child.stat(follow_symlinks=False)
+            except OSError as error:  # it is gone since
+                skips.add(Reason.UNREADABLE, f"{clean(child.path)}: {trouble(error)}", 0)
+                continue
             yield from _one(child.path, relative, status, is_linked, seen, waiting, skips)
 
 
