@@ -127,9 +127,7 @@ def _pieces(
         is_suspect = is_suspect and not _is_clean(rest)
 
 
-def _blocks(
-    file: SourceFile, stream: BinaryIO, skips: Skips, since: int
-) -> Iterator[tuple[int, str, bool, bool]]:
+def _blocks(file: SourceFile, stream: BinaryIO, skips: Skips, since: int) -> Iterator[tuple[int, str, bool, bool]]:
     """Yield (byte offset, text, whether it may hold what is no text, whether it is the last), cut at line ends.
 
     What is longer than a block is cut between two characters. The last block may be empty.
