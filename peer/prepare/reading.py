@@ -6,10 +6,14 @@ from pathlib import Path
 from peer.prepare import old_documents
 from peer.prepare.documents import Content, Piece, Reading, SourceFile, cut_text
 from peer.prepare.skips import Skips
+from peer.prepare.text import read_text
 
 
 def read(file: SourceFile, how: Reading, skips: Skips, since: int = 0) -> Iterator[Piece]:
     """Read."""
+    if file.form == "text":
+        yield from read_text(file, skips, since)
+        return
     columns = old_documents.Columns(how.text_column or "text", how.domain_column)
     mark = 0
     for domain, content in old_documents.read_documents(Path(file.url), columns):
