@@ -40,7 +40,7 @@ _FOUND = 0.98  # of the documents that are as similar as the threshold says, the
 _NOTHING = np.uint32(0xFFFFFFFF)  # the values of a document without words
 _RUNS_AT_ONCE = 512  # so many times VALUES fit in a core's cache
 _ROWS_AT_ONCE = 1 << 14  # signatures that are compared at once
-_HASHES_AT_ONCE = 1 << 20
+_HASHES_AT_ONCE, _MOST_PASSES = 1 << 18, 64
 
 _FACTORS = (mixed(np.arange(1, VALUES + 1, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)  # (K,)
 _OFFSETS = (mixed(np.arange(1001, VALUES + 1001, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32)  # (K,)
@@ -77,23 +77,21 @@ def exact(hashes: Sequence[U64], first: Sequence[Flags] | None = None) -> list[F
     """Say of each document whether it has the hash of an earlier one: a (N,) for each part.
 
     `hashes`: the parts' (N,), in the corpus' order; `first` marks the held-out ones, which come before all others.
-    Both may be memory-mapped, or sequences that load a part whenever it is asked for: each is read once for every
-    sixteenth of all hashes, or every million. Beyond the result that needs 48 bytes for each of so many.
+    Both may be memory-mapped, or sequences that load a part whenever it is asked for: they are read in as many passes,
+    at most _MOST_PASSES, as let each compare _HASHES_AT_ONCE. Beyond the result that needs some 50 bytes for each hash
+    of a pass, and 20 for each of a part.
     """
     counts = [len(part) for part in hashes]
-    passes = max(1, min(16, math.ceil(sum(counts) / _HASHES_AT_ONCE)))
+    passes = max(1, min(_MOST_PASSES, math.ceil(sum(counts) / _HASHES_AT_ONCE)))
     result = [np.zeros(count, np.bool_) for count in counts]
-    for turn in range(passes):
+    for turn in range(passes if counts else 0):
         chosen = [_chosen(part, turn, passes) for part in hashes]
-        values = np.concatenate(
-            [part[rows] for part, rows in zip(hashes, chosen, strict=True)] or [np.empty(0, np.uint64)]
-        )
+        values = np.concatenate([part[rows] for part, rows in zip(hashes, chosen, strict=True)])
         is_first = None if first is None else [part[rows] for part, rows in zip(first, chosen, strict=True)]
         order = _order(len(values), is_first)
         order = order[np.argsort(values[order], kind="stable")]
-        ordered = values[order]
         repeated = np.zeros(len(values), np.bool_)
-        repeated[order[1:][ordered[1:] == ordered[:-1]]] = True
+        repeated[order[1:]] = values[order[1:]] == values[order[:-1]]
         start = 0
         for part, rows in zip(result, chosen, strict=True):
             part[rows] = repeated[start : start + len(rows)]
@@ -111,26 +109,19 @@ def near(parts: Sequence[Signatures], threshold: float = NEAR, first: Sequence[F
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     order = _order(sum(counts), first)
     dropped = np.zeros(sum(counts), np.bool_)
-    rows_of_band = band_rows(threshold)
-    for band in range(VALUES // rows_of_band):
-        keys = np.concatenate([_band_key(part, band, rows_of_band) for part in parts] or [np.empty(0, np.uint64)])[
-            order
-        ]
-        by_key = np.argsort(keys, kind="stable")
-        keys = keys[by_key]
-        meets = np.zeros(len(keys), np.bool_)
-        meets[1:] = keys[1:] == keys[:-1]
-        meets[:-1] |= meets[1:]
-        meets &= keys != 0
-        members, buckets = order[by_key[meets]], keys[meets]  # (M,)
+    rows = band_rows(threshold)
+    for band in range(VALUES // rows if parts else 0):
+        keys = np.concatenate([_band_key(part, band, rows) for part in parts])[order]
+        meeting, buckets = _buckets(keys)
+        members = order[meeting]  # (M,)
         leaders = members[:0]
         for start in range(0, len(members), _ROWS_AT_ONCE):
             stop = start + _ROWS_AT_ONCE
-            rows = np.concatenate([leaders, members[start:stop]])
+            batch = np.concatenate([leaders, members[start:stop]])
             bucket = np.concatenate([np.repeat(buckets[max(start - 1, 0)], len(leaders)), buckets[start:stop]])
-            gone = dropped_of(_rows(parts, starts, rows), bucket, threshold)
-            dropped[rows[gone]] = True
-            leaders = rows[(bucket == bucket[-1]) & ~gone][:LEADERS]  # the next batch may go on with this bucket
+            gone = dropped_of(_signatures(parts, starts, batch), bucket, threshold)
+            dropped[batch[gone]] = True
+            leaders = batch[(bucket == bucket[-1]) & ~gone][:LEADERS]  # the next batch may go on with this bucket
     return [dropped[start : start + count] for start, count in zip(starts[:-1], counts, strict=True)]
 
 
@@ -179,9 +170,9 @@ def _chosen(hashes: U64, turn: int, passes: int) -> NDArray[np.int64]:
 
 def _order(count: int, first: Sequence[Flags] | None) -> NDArray[np.int64]:
     """Return the documents' order: (N,) of places in the corpus, held-out ones first."""
-    if first is None:
+    if not first:
         return np.arange(count)
-    is_first = np.concatenate([*first, np.empty(0, np.bool_)])
+    is_first = np.concatenate(first)
     return np.concatenate([np.flatnonzero(is_first), np.flatnonzero(~is_first)])
 
 
@@ -195,13 +186,24 @@ def _band_key(signatures: Signatures, band: int, rows: int) -> U64:
     return key
 
 
+def _buckets(keys: U64) -> tuple[NDArray[np.int64], U64]:
+    """Return which documents share their key with another, bucket by bucket and in order, and their keys: (M,) each."""
+    by_key = np.argsort(keys, kind="stable")
+    keys = keys[by_key]
+    meets = np.zeros(len(keys), np.bool_)
+    meets[1:] = keys[1:] == keys[:-1]
+    meets[:-1] |= meets[1:]
+    meets &= keys != 0
+    return by_key[meets], keys[meets]
+
+
 def _is_short(signatures: Signatures) -> Flags:
     """Say which documents have few runs: the smallest of n hashes is about a share 1 / (n + 1) of the largest."""
     sums: U64 = signatures.sum(axis=1, dtype=np.uint64)
     return sums > np.uint64(VALUES * (1 << 32) // (SHORT + 1))
 
 
-def _rows(parts: Sequence[Signatures], starts: NDArray[np.int64], rows: NDArray[np.int64]) -> Signatures:
+def _signatures(parts: Sequence[Signatures], starts: NDArray[np.int64], rows: NDArray[np.int64]) -> Signatures:
     """Fetch the signatures of documents, which may lie in any part: (M, K)."""
     part_of = np.searchsorted(starts, rows, side="right") - 1
     found = np.empty((len(rows), VALUES), np.uint32)
