@@ -33,6 +33,7 @@ from peer.prepare.repeats import repeated
 from peer.prepare.skips import Skips
 from peer.prepare.survey import (
     IS_TASK,
+    OF_TASKS,
     PartSurvey,
     chunks,
     part_bytes_of,
@@ -264,7 +265,7 @@ def _check_is_text(surveys: Sequence[PartSurvey]) -> None:
     for survey in surveys:
         for place in np.unique(survey.domains[survey.flags & IS_TASK > 0]):
             raise DataError(
-                f"'{survey.names[place]}' is a task (examples with input and target), and domains are found in text "
+                f"'{survey.names[place].rstrip(OF_TASKS)}' is a task (examples with input and target), and domains are found in text "
                 "alone; prepare it without --domains, as a domain of its own"
             )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from configs.corpus import MAX_DOMAINS
 from configs.errors import DataError
 from peer.prepare.skips import Reason, Skips
-from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, REASONS, PartSurvey
+from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, OF_TASKS, REASONS, PartSurvey
 
 TRAIN, HELDOUT, DROPPED = 0, 1, 2  # fates; from DROPPED on, the place in REASONS of why it is left out
 BUCKETS = 1 << 16  # of hashes, between which the share that is held out ends
@@ -58,6 +58,7 @@ class Decision:
     """The domains in their order, the hashes of all that is held out, and what is left out besides."""
 
     domains: list[DomainFate]
+    places: dict[str, int]  # name of a domain in the surveys → place in `domains`
     heldout: NDArray[np.uint64]  # sorted
     skips: Skips
 
@@ -65,14 +66,19 @@ class Decision:
 def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None" = None) -> Decision:
     """Return what is held out of each domain. `pooled`: what was decided before the domains were found; it stays.
 
-    Raises DataError: too many domains, text and examples in one, or one of which nothing is left to train on.
+    Raises DataError: there is no text, or there are too many domains.
     """
     found: dict[str, DomainFate] = {}
     for survey, firsts in _with_firsts(surveys):
         _count(found, survey, firsts)
     if not found:
         raise DataError("there is no text in what was given; see what was passed over, and name files that hold text")
-    decision = Decision(list(found.values()), np.empty(0, dtype=np.uint64), Skips())
+    for name, fate in found.items():
+        if name.endswith(OF_TASKS):
+            text = name.removesuffix(OF_TASKS)
+            fate.name = f"{text[:58]}-tasks" if text in found else text
+    places = {name: place for place, name in enumerate(found)}
+    decision = Decision(list(found.values()), places, np.empty(0, dtype=np.uint64), Skips())
     for domain in decision.domains:
         if pooled is None:
             _hold_out(domain, share)
@@ -87,10 +93,11 @@ def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None
 
 def fates(surveys: Sequence[PartSurvey], decision: Decision, dropped: "Dropped | None" = None) -> Iterator[PartFates]:
     """Yield what becomes of each part. `dropped`: duplicates, by part."""
-    places = {domain.name: place for place, domain in enumerate(decision.domains)}
     waiting: list[tuple[PartFates, NDArray[np.uint8]]] = []  # a part, and those after it that hold no pieces
     for at, (survey, firsts) in enumerate(_with_firsts(surveys)):
-        own = [places.get(name, 0) for name in survey.names]  # of one that is not there, every piece is left out
+        own = [
+            decision.places.get(name, 0) for name in survey.names
+        ]  # of one that is not there, every piece is left out
         domains = np.array(own, dtype=np.uint16)[survey.domains]
         found = np.where(_is_heldout(survey, firsts, decision), HELDOUT, TRAIN).astype(np.uint8)
         again = (found == TRAIN) & np.isin(survey.hashes, decision.heldout)
@@ -125,7 +132,7 @@ def count(surveys: Sequence[PartSurvey], decided: Sequence[PartFates], decision:
             domain.heldout_bytes += int(survey.sizes[mine & (found == HELDOUT)].sum())
         for fate in np.unique(found[found >= DROPPED]):
             is_dropped = found == fate
-            names = sorted({survey.names[place] for place in np.unique(survey.domains[is_dropped])})
+            names = sorted({survey.names[place].rstrip(OF_TASKS) for place in np.unique(survey.domains[is_dropped])})
             size_bytes, pieces = int(survey.sizes[is_dropped].sum()), int(is_dropped.sum())
             decision.skips.add(REASONS[fate - DROPPED], f"in {', '.join(names[:3])}", size_bytes, pieces)
 
@@ -171,15 +178,12 @@ def _count(found: dict[str, DomainFate], survey: PartSurvey, firsts: NDArray[np.
         if not mine.any():
             continue
         flags, sizes = survey.flags[mine], survey.sizes[mine].astype(np.int64)
-        is_task = bool(flags[0] & IS_TASK)
-        domain = found.setdefault(name, DomainFate(name, is_task))
+        domain = found.setdefault(name, DomainFate(name, is_task=bool(flags[0] & IS_TASK)))
         if len(found) > MAX_DOMAINS:
             raise DataError(
                 f"there are more than {MAX_DOMAINS} domains; put folders together, or let domains be found with "
                 f"--domains K, whatever folders and columns say"
             )
-        if (((flags & IS_TASK) > 0) != domain.is_task).any():
-            raise DataError(f"domain '{name}' has both text and examples; make them two domains")
         domain.documents += int((flags & IS_FIRST > 0).sum())
         domain.size_bytes += int(sizes.sum())
         domain.has_splits |= bool((flags & IS_HELDOUT).any())
@@ -219,11 +223,10 @@ def _hold_out(domain: DomainFate, share: float) -> None:
 def _is_heldout(survey: PartSurvey, firsts: NDArray[np.uint64], decision: Decision) -> NDArray[np.bool_]:
     """Return which pieces are held out, (N,); not all of them are kept."""
     result = np.zeros(len(survey.hashes), dtype=bool)
-    by_name = {domain.name: domain for domain in decision.domains}
     for place, name in enumerate(survey.names):
-        domain = by_name.get(name)
-        if domain is None:  # nothing of it is kept
+        if name not in decision.places:  # nothing of it is kept
             continue
+        domain = decision.domains[decision.places[name]]
         mine = survey.domains == place
         if domain.by == "split":
             result |= mine & (survey.flags & IS_HELDOUT > 0)

@@ -34,6 +34,8 @@ PIECES_OF_DOMAIN = 64  # that the smallest domain should have, so that one in tw
 
 IS_FIRST, IS_LAST, IS_TASK, IS_TRAIN, IS_HELDOUT = 1, 2, 4, 8, 16  # flags of a piece
 
+OF_TASKS = "\t"  # ends the name, in surveys, of a domain's examples: they are a domain of their own beside its text
+
 Read = Callable[[SourceFile, Reading, Skips, int], Iterator[Piece]]
 REASONS = tuple(Reason)  # a verdict is 0, or 1 and the place here of what drops a piece
 
@@ -69,7 +71,7 @@ class PartSurvey:
     """What was found in a part. Arrays have an entry for each piece, N of them."""
 
     part: Part
-    names: tuple[str, ...]  # of its domains
+    names: tuple[str, ...]  # of its domains; see OF_TASKS
     domains: NDArray[np.uint16]  # (N,), places in `names`
     hashes: NDArray[np.uint64]  # (N,)
     sizes: NDArray[np.uint32]  # (N,), bytes of UTF-8
@@ -215,7 +217,8 @@ class _Notes:
         )
         self._sizes.append(size_bytes)
         self._bytes += size_bytes
-        self._domains.append(self._names.setdefault(piece.domain or file.domain, len(self._names)))
+        name = (piece.domain or file.domain) + (OF_TASKS if kind else "")
+        self._domains.append(self._names.setdefault(name, len(self._names)))
         self._of_document = 1 + (self._of_document if self._is_open else 0)
         if self._sieve.filter is not None:
             self._sift(self._sieve.filter, text_of(content), piece.is_last)

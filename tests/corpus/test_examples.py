@@ -61,9 +61,8 @@ def test_windows_hold_whole_examples_of_which_the_targets_count(corpus: Corpus) 
 
 def test_the_same_examples_give_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
     folder = corpus.path.parent
-    info = prepare(
-        [folder / "texts"], tmp_path / "again", Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000)
-    ).info
+    plan = Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000)
+    info = prepare(sorted((folder / "texts").iterdir()), tmp_path / "again", plan).info
     assert info == corpus.info
 
 

@@ -1,6 +1,7 @@
 """What is held out, and what is left out: decided on what the surveys say, however text is divided into parts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from configs.errors import DataError
 from peer.prepare.fates import DROPPED, HELDOUT, TRAIN, PartFates, check_domains, count, decide, fates
 from peer.prepare.skips import Reason, Skips
-from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, REASONS, Chunk, Part, PartSurvey
+from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, OF_TASKS, REASONS, Chunk, Part, PartSurvey
 
 WHOLE = IS_FIRST | IS_LAST
 HELD_OUT = DROPPED + REASONS.index(Reason.HELD_OUT)
@@ -128,7 +129,6 @@ def test_what_a_filter_left_out_does_not_count() -> None:
         (survey([7]), "only one document"),
         (survey([7, 7, 7]), "says the same"),
         (survey([1, 2], flags=WHOLE | IS_HELDOUT), "only held-out text"),
-        (survey([1, 2], flags=[WHOLE, WHOLE | IS_TASK]), "both text and examples"),
     ],
 )
 def test_what_cannot_be_is_one_line(found: PartSurvey, words: str) -> None:
@@ -136,6 +136,14 @@ def test_what_cannot_be_is_one_line(found: PartSurvey, words: str) -> None:
         decision = decide([found], 0.05)
         count([found], list(fates([found], decision)), decision)
         check_domains(decision)
+
+
+def test_text_and_examples_of_one_folder_are_two_domains() -> None:
+    found = survey(spread(100), flags=[WHOLE, WHOLE | IS_TASK] * 50, domains=[0, 1] * 50)
+    both = replace(found, names=("sea", "sea" + OF_TASKS))
+    assert [domain.name for domain in decide([both], 0.05).domains] == ["sea", "sea-tasks"]
+    alone = replace(survey(spread(100), flags=WHOLE | IS_TASK), names=("sea" + OF_TASKS,))
+    assert [domain.name for domain in decide([alone], 0.05).domains] == ["sea"]
 
 
 def test_more_domains_than_there_may_be() -> None:

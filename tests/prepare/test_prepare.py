@@ -53,14 +53,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_folder_holds_a_domain_in_each_entry(tmp_path: Path) -> None:
+def test_sub_folders_are_domains_and_the_files_beside_them_one_more(tmp_path: Path) -> None:
     for part in ("one", "two"):
         text_file(tmp_path / "texts" / "deep" / part / "part.txt", f"whale {part}")
     text_file(tmp_path / "texts" / "flat.txt", "herring")
     (tmp_path / "texts" / ".hidden").mkdir()
     (tmp_path / "texts" / "logo.png").write_bytes(b"\x89PNG")
     info = prepare([tmp_path / "texts"], tmp_path / "corpus", PLAN).info
-    assert [domain.name for domain in info.domains] == ["deep", "flat"]
+    assert [domain.name for domain in info.domains] == ["deep", "texts"]
     assert open_corpus(tmp_path / "corpus").info == info
 
 
@@ -170,17 +170,16 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
         ("a.txt", b"", "holds no text"),
         ("a.txt", b" \n\n\t\n", "holds no text"),
         ("a.jsonl", b"\n", "holds no text"),
-        ("a.txt", b"fine\n\xef\xbb\xbfgood\nb\xe4d\n", "is not UTF-8 at byte 14"),
-        ("a.txt", b"\xef\xbb\xbfb\xe4d\n", "is not UTF-8 at byte 4"),
+        ("a.txt", b"fine\n\xef\xbb\xbfgood\nb\xe4d\n", "say it with --encoding"),
         ("a.txt", b"only one passage", "only one document"),
         ("a.txt", b"x\n\n" * 2000, "says the same"),
         ("a.txt", b"".join(b"%d\n\n" % n for n in range(1000)), "fewer than one window of 16384"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', "line 3: broken JSON"),
-        ("a.jsonl", b"[1]\n", "line 1: not a JSON object"),
-        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2: no column 'text'; the columns are: body"),
+        ("a.jsonl", b"[1]\n", "line 1: holds list, no record"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2: has no column 'text'; the columns are: body"),
         ("a.jsonl", b'{"text": 5}\n', "holds int, not text"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "half a character"),
-        ("a.parquet", b"PAR0", "no readable Parquet file"),
+        ("a.parquet", b"PAR0", "smaller than the minimum file footer"),
     ],
 )
 def test_text_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -194,7 +193,7 @@ def test_text_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, wor
 def test_columns_that_are_not_there(tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     pyarrow.parquet.write_table(pyarrow.table({"body": ["a"], "kind": [None]}), tmp_path / "a.parquet")
-    assert "no column 'text'; the columns are: body" in refusal(lambda: prepare([tmp_path / "a.parquet"], out))
+    assert "only one document" in refusal(lambda: prepare([tmp_path / "a.parquet"], out))
     lines = json_lines(tmp_path / "a.jsonl", [{"text": "a", "kind": ""}])
     assert "no column 'topic'" in refusal(lambda: prepare([lines], out, how=Reading(domain_column="topic")))
     assert "column 'kind' is empty" in refusal(lambda: prepare([lines], out, how=Reading(domain_column="kind")))
@@ -258,11 +257,11 @@ def test_a_really_full_disk_is_a_state_error(tmp_path: Path) -> None:
         Path("/dev/full").write_bytes(b"x")
 
 
-def test_text_and_examples_are_no_domain_together(tmp_path: Path) -> None:
-    text_file(tmp_path / "texts" / "both" / "a.txt", "cod")
-    json_lines(tmp_path / "texts" / "both" / "b.jsonl", [{"input": "cod", "target": "fish"}])
-    said = refusal(lambda: prepare([tmp_path / "texts"], tmp_path / "corpus", PLAN))
-    assert "domain 'both' has both text and examples; make them two domains" in said
+def test_text_and_examples_of_one_folder_are_two_domains(tmp_path: Path) -> None:
+    text_file(tmp_path / "texts" / "a.txt", "cod")
+    json_lines(tmp_path / "texts" / "b.jsonl", [{"input": f"cod {n}", "target": "fish"} for n in range(50)])
+    info = prepare([tmp_path / "texts"], tmp_path / "corpus", replace(PLAN, prompt="{input}:", context_length=32)).info
+    assert [(domain.name, domain.task is None) for domain in info.domains] == [("texts", True), ("texts-tasks", False)]
 
 
 def test_examples_beside_a_text_column_are_text(tmp_path: Path) -> None:
