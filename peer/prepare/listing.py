@@ -26,8 +26,9 @@ from peer.prepare.formats import (
     unit_of,
 )
 from peer.prepare.layout import Place, places, source_said
-from peer.prepare.looking import Looked, Unused, heads, look, read_head, reread, why_unreadable
+from peer.prepare.looking import Looked, Unused, heads, look, read_head, why_unreadable
 from peer.prepare.skips import Reason, SkipError, Skips
+from peer.prepare.streams import open_url
 from peer.prepare.walking import Entry, Source, find_source, is_hidden, walk
 
 HEADS = 8  # files of a domain that say what one document is in all of them
@@ -225,9 +226,12 @@ def _held_out(
 ) -> list[_Found]:
     """Return the files with those at `root` held out, which are added if they are not among them."""
     again: set[object] = set()
-    new = _candidates(root, extensions, known, skips, again)
+    passed = Skips()
+    new = _candidates(root, extensions, known, passed, again)
     if not new and not again:
-        raise DataError(f"--heldout {_no_text(root.url, skips)}")
+        raise DataError(f"--heldout {_no_text(root.url, passed)}")
+    if new:  # otherwise it is in a source, and was walked through before
+        skips.take(passed)
     domains = {domain_name(each.domain): each.domain for each in placed}
     own = source_said(root.name, root.is_folder).base or root.above or "text"
     placed = [replace(each, split="heldout") if each.entry.identity in again else each for each in placed]
@@ -268,7 +272,7 @@ def _looked_at(placed: Sequence[_Found], options: Listing, skips: Skips) -> Iter
         try:
             if isinstance(head, Exception):
                 raise head
-            looked = look(found.kind, entry.size_bytes, head, options.encoding, partial(reread, entry.url))
+            looked = look(found.kind, entry.size_bytes, head, options.encoding, partial(open_url, entry.url))
         except (OSError, DataError) as error:
             looked = why_unreadable(error)
         if isinstance(looked, Looked) and options.has_domain_column and looked.form not in COLUMNS:
