@@ -27,7 +27,7 @@ from peer.prepare.formats import (
 )
 from peer.prepare.layout import Place, places, source_said
 from peer.prepare.looking import Looked, Unused, heads, look, read_head, why_unreadable
-from peer.prepare.skips import Reason, SkipError, Skips
+from peer.prepare.skips import SHOWN, Reason, SkipError, Skips
 from peer.prepare.streams import open_url
 from peer.prepare.walking import Entry, Source, find_source, is_hidden, walk
 
@@ -131,7 +131,7 @@ def _candidates(
             found.append(_Found(entry, kind, not root.is_folder))
         elif entry.identity not in known.passed:
             known.passed.add(entry.identity)
-            skips.add(unused.reason, clean(entry.url) + unused.words, entry.size_bytes)
+            skips.add(unused.reason, clean(entry.url) + unused.said(), entry.size_bytes)
     return found
 
 
@@ -257,10 +257,12 @@ def _check_domains(placed: Sequence[_Found], roots: Sequence[Source], options: L
                 "rename one of them"
             )
     if len(names) > MAX_DOMAINS:
-        what = "sources" if len(roots) > 1 else f"sub-folders of {clean(roots[0].url)}"
+        is_many = len(roots) > 1
+        what = "sources" if is_many else f"sub-folders of {clean(roots[0].url)}"
+        advice = "name the folder that they are in, or let domains be found" if is_many else "let domains be found"
         raise DataError(
             f"{len(names)} {what} would be a domain each, and there can be {MAX_DOMAINS}; "
-            "let as many be found in the text of all as are useful: --domains 8"
+            f"{advice} in the text of all, as many as are useful: --domains 8"
         )
 
 
@@ -281,9 +283,12 @@ def _looked_at(placed: Sequence[_Found], options: Listing, skips: Skips) -> Iter
         if isinstance(looked, Looked):
             yield found, looked
         elif found.is_named:
-            raise SkipError(f"{clean(entry.url)} {looked.words}")
+            raise SkipError(f"{clean(entry.url)} {looked.said()}")
         else:
-            skips.add(looked.reason, f"{clean(entry.url)}: {looked.words}", entry.size_bytes)
+            before = skips.by_reason.get(looked.reason)
+            is_shown = before is None or before.count < SHOWN
+            said = f": {looked.said()}" if is_shown else ""
+            skips.add(looked.reason, clean(entry.url) + said, entry.size_bytes)
 
 
 def _files(looked_at: Iterable[tuple[_Found, Looked]], options: Listing) -> list[SourceFile]:

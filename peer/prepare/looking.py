@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from configs.errors import DataError
@@ -27,6 +28,8 @@ from peer.prepare.walking import Entry, trouble
 
 TEXT_BYTES = HEAD_BYTES[None]  # of a file's text that are looked at
 JSON_LINE_BYTES = 1 << 24  # within which the first line of a .json must end to be taken for JSON lines
+POINTER_BYTES = 1024  # Git LFS writes fewer
+MAGIC_BYTES = 64
 AT_ONCE = 16  # requests to a remote server
 BATCH = 256  # files whose beginnings are in memory at once
 
@@ -47,7 +50,11 @@ class Unused(NamedTuple):
     """Why a file is not used."""
 
     reason: Reason
-    words: str  # what is wrong and what to do, after the file's name
+    advice: str | Callable[[], str]  # what is wrong and what to do, after the file's name; found only if it is shown
+
+    def said(self) -> str:
+        """Return what is wrong and what to do."""
+        return self.advice if isinstance(self.advice, str) else self.advice()
 
 
 def look(kind: Kind, size_bytes: int, head: bytes, encoding: str | None, opened: Opened) -> Looked | Unused:
@@ -65,7 +72,7 @@ def look(kind: Kind, size_bytes: int, head: bytes, encoding: str | None, opened:
     compression = compression_of(head)
     if compression is not None:
         needed = HEAD_BYTES[compression]
-        if not is_whole and asked < needed:
+        if not is_whole and len(head) < needed:
             with opened() as stream:
                 head = stream.read(needed)
             is_whole = size_bytes <= len(head) < needed
@@ -102,7 +109,7 @@ def _look_at_text(
     if detected is None or text is None:
         if kind.compression is not None and compression is None:
             return Unused(Reason.DAMAGED, f"is no {kind.compression} file; fetch it again")
-        return Unused(Reason.ENCODING, _encoding_advice(head, is_whole, encoding))
+        return Unused(Reason.ENCODING, partial(_encoding_advice, head, is_whole, encoding))
     if form == "json":
         said = form_of_json(text)
         if said is None and not is_whole:
@@ -142,15 +149,19 @@ def heads(entries: Sequence[Entry], kinds: Sequence[Kind]) -> Iterator[bytes | O
     """Yield the first bytes of each file, or why they cannot be read, in order."""
     for start in range(0, len(entries), BATCH):
         batch = entries[start : start + BATCH]
-        lengths = [
-            HEAD_BYTES[kind.compression] if kind.form not in TABLES or entry.size_bytes < 1024 else 0
-            for entry, kind in zip(batch, kinds[start : start + BATCH], strict=True)
-        ]
+        lengths = [_needed(entry, kind) for entry, kind in zip(batch, kinds[start : start + BATCH], strict=True)]
         if any(is_url(entry.url) and not entry.url.startswith("zip://") for entry in batch):
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 yield from pool.map(read_head, (entry.url for entry in batch), lengths)
         else:
             yield from (read_head(entry.url, length) for entry, length in zip(batch, lengths, strict=True))
+
+
+def _needed(entry: Entry, kind: Kind) -> int:
+    """Return how many first bytes of a file say what it holds."""
+    if kind.form not in TABLES or kind.compression is not None or entry.size_bytes < POINTER_BYTES:
+        return HEAD_BYTES[kind.compression]
+    return 0 if is_url(entry.url) else MAGIC_BYTES  # a table says the rest to its reader: no request for that
 
 
 def read_head(url: str, length: int) -> bytes | OSError | DataError:

@@ -93,6 +93,9 @@ def test_too_many_domains_are_refused_with_advice_that_works(tmp_path: Path) -> 
     fill(tmp_path, *(f"topic {chr(97 + number // 26)}{chr(97 + number % 26)}/a.txt" for number in range(70)))
     assert "70 sub-folders" in refusal(tmp_path) and "--domains 8" in refusal(tmp_path)
     assert len(find(tmp_path, may_share_names=True)[0]) == 70  # what --domains says
+    fill(tmp_path / "flat", *(f"{chr(97 + number // 26)}{chr(97 + number % 26)}.txt" for number in range(70)))
+    assert "name the folder that they are in" in refusal(*sorted((tmp_path / "flat").iterdir()))
+    assert len(layout(tmp_path / "flat")) == 70
     fill(tmp_path / "twins", "a b/x.txt", "a-b/y.txt")
     assert "rename one" in refusal(tmp_path / "twins")
 

@@ -15,6 +15,7 @@ import pytest
 from folders import RECORDS, TEXT, UMLAUTS, counts, fill, find, refusal
 
 from peer.prepare.skips import Reason, SkipError
+from peer.prepare.streams import open_bytes
 
 
 def test_all_kinds_are_found_compressed_or_not(tmp_path: Path) -> None:
@@ -194,3 +195,37 @@ def test_very_many_small_files_cost_little(tmp_path: Path) -> None:
     files, _ = find(tmp_path)
     assert len(files) == 4000 and time.process_time() - begun < 0.6  # 1.5 s for 20,000, with room for a busy machine
     shutil.rmtree(tmp_path)
+
+
+def test_tables_are_known_by_their_first_bytes_too(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": [f"row {number}" for number in range(2000)]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    raw = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(gzip.compress(raw))
+    (tmp_path / "c.parquet.gz").write_bytes(gzip.compress(raw))
+    (tmp_path / "d.parquet.gz").write_bytes(raw)
+    (tmp_path / "part-00001").write_bytes(raw)
+    files, skips = find(tmp_path)
+    assert [(file.form, file.compression) for file in files] == [
+        ("parquet", None),
+        ("parquet", "gzip"),
+        ("parquet", "gzip"),
+        ("parquet", None),
+        ("parquet", None),
+    ]
+    for file in files:
+        with open_bytes(file) as stream:
+            assert pyarrow.parquet.read_table(stream) == table
+    assert counts(skips) == {}
+
+
+def test_names_that_are_no_unicode_are_read_and_shown(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    with open(odd, "wb") as file:  # noqa: PTH123
+        file.write(TEXT.encode())
+    with open(odd.replace(b".txt", b".docx"), "wb") as file:  # noqa: PTH123
+        file.write(b"x")
+    files, skips = find(tmp_path)
+    with open_bytes(files[0]) as stream:
+        assert stream.read() == TEXT.encode()
+    assert skips.by_reason[Reason.KIND].places[0].isprintable()

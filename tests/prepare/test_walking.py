@@ -116,3 +116,22 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_object_store_is_read_without_more_packages() -> None:
     assert layout("s3://fish/texts") == {"a.txt": "wiki", "valid.jsonl.gz": "wiki heldout"}
     assert "no such file or folder" in refusal("s3://fish/nowhere")
+
+
+def test_odd_archives_are_read_as_far_as_they_can_be(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("./wiki/a.txt", "news\\b.txt", "/c.txt", "empty/"):
+            archive.writestr(name, TEXT)
+    assert {Path(file.url.partition("::")[0]).name: file.domain for file in find(tmp_path / "a.zip")[0]} == {
+        "a.txt": "wiki",
+        "news\\b.txt": "news",
+        "c.txt": "a",
+    }
+    raw = bytearray((tmp_path / "a.zip").read_bytes())
+    for at in (at for at in range(len(raw)) if raw[at : at + 4] in (b"PK\x01\x02", b"PK\x03\x04")):
+        raw[at + (8 if raw[at + 2] == 1 else 6)] |= 1  # as encrypted members are marked
+    (tmp_path / "secret.zip").write_bytes(raw)
+    fill(tmp_path, "good.txt")
+    files, skips = find(tmp_path)
+    assert counts(skips) == {Reason.UNREADABLE: 3} and len(files) == 4
+    assert "is encrypted; unpack it into a folder" in skips.by_reason[Reason.UNREADABLE].places[0]
