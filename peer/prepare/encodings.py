@@ -81,7 +81,8 @@ def given_encoding(head: bytes, is_whole: bool, encoding: str) -> str | None:
     is_plain = head.isascii() and b"\0" not in head
     if is_plain and not is_wide:
         return encoding if fits(head, encoding, is_whole) else None
-    return _proven(head, is_whole) or (encoding if fits(head, encoding, is_whole) else None)
+    proven = _proven(head, is_whole) or (_wide(head, is_whole) if b"\0" in head else None)
+    return proven or (encoding if fits(head, encoding, is_whole) else None)
 
 
 def check_encoding(encoding: str) -> None:

@@ -49,7 +49,9 @@ ABOUT = re.compile(
     re.IGNORECASE,
 )
 ABOUT_SAVED = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-SHARD = re.compile(r"(?:part|shard|chunk|split|file)?[-_.]?(?:[rm]-)?\d+$")  # without an extension: what Hadoop writes
+NUMBERED = re.compile(
+    r"(?:[\w-]*[-_])?\d+$"
+)  # without an extension: part-00000 of Hadoop, wiki_00, 51060 of a newsgroup
 
 MANY_FILES = 20  # of which each is a document, if they are small
 SEVERAL_FILES = 5  # of which each is one, if they are tiny and have no blank lines
@@ -105,7 +107,7 @@ def is_packed(name: str) -> bool:
 
 def may_be_sniffed(name: str, compression: Compression | None) -> bool:
     """Say whether a file whose name says nothing is told by its first bytes: `corpus.gz`, `part-00000`."""
-    return not is_packed(name) and (compression is not None or SHARD.match(name.lower()) is not None)
+    return not is_packed(name) and (compression is not None or NUMBERED.match(name) is not None)
 
 
 def compression_of(head: bytes) -> Compression | None:

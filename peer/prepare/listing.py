@@ -26,8 +26,9 @@ from peer.prepare.formats import (
     unit_of,
 )
 from peer.prepare.layout import Place, places, source_said
-from peer.prepare.looking import Looked, Unused, heads, look, read_head, reread, why_unreadable
-from peer.prepare.skips import Reason, SkipError, Skips
+from peer.prepare.looking import Looked, Unused, heads, look, read_head, why_unreadable
+from peer.prepare.skips import SHOWN, Reason, SkipError, Skips
+from peer.prepare.streams import open_url
 from peer.prepare.walking import Entry, Source, find_source, is_hidden, walk
 
 HEADS = 8  # files of a domain that say what one document is in all of them
@@ -130,7 +131,7 @@ def _candidates(
             found.append(_Found(entry, kind, not root.is_folder))
         elif entry.identity not in known.passed:
             known.passed.add(entry.identity)
-            skips.add(unused.reason, clean(entry.url) + unused.words, entry.size_bytes)
+            skips.add(unused.reason, clean(entry.url) + unused.said(), entry.size_bytes)
     return found
 
 
@@ -225,9 +226,12 @@ def _held_out(
 ) -> list[_Found]:
     """Return the files with those at `root` held out, which are added if they are not among them."""
     again: set[object] = set()
-    new = _candidates(root, extensions, known, skips, again)
+    passed = Skips()
+    new = _candidates(root, extensions, known, passed, again)
     if not new and not again:
-        raise DataError(f"--heldout {_no_text(root.url, skips)}")
+        raise DataError(f"--heldout {_no_text(root.url, passed)}")
+    if new:  # otherwise it is in a source, and was walked through before
+        skips.take(passed)
     domains = {domain_name(each.domain): each.domain for each in placed}
     own = source_said(root.name, root.is_folder).base or root.above or "text"
     placed = [replace(each, split="heldout") if each.entry.identity in again else each for each in placed]
@@ -253,10 +257,12 @@ def _check_domains(placed: Sequence[_Found], roots: Sequence[Source], options: L
                 "rename one of them"
             )
     if len(names) > MAX_DOMAINS:
-        what = "sources" if len(roots) > 1 else f"sub-folders of {clean(roots[0].url)}"
+        is_many = len(roots) > 1
+        what = "sources" if is_many else f"sub-folders of {clean(roots[0].url)}"
+        advice = "name the folder that they are in, or let domains be found" if is_many else "let domains be found"
         raise DataError(
             f"{len(names)} {what} would be a domain each, and there can be {MAX_DOMAINS}; "
-            "let as many be found in the text of all as are useful: --domains 8"
+            f"{advice} in the text of all, as many as are useful: --domains 8"
         )
 
 
@@ -268,7 +274,7 @@ def _looked_at(placed: Sequence[_Found], options: Listing, skips: Skips) -> Iter
         try:
             if isinstance(head, Exception):
                 raise head
-            looked = look(found.kind, entry.size_bytes, head, options.encoding, partial(reread, entry.url))
+            looked = look(found.kind, entry.size_bytes, head, options.encoding, partial(open_url, entry.url))
         except (OSError, DataError) as error:
             looked = why_unreadable(error)
         if isinstance(looked, Looked) and options.has_domain_column and looked.form not in COLUMNS:
@@ -277,9 +283,12 @@ def _looked_at(placed: Sequence[_Found], options: Listing, skips: Skips) -> Iter
         if isinstance(looked, Looked):
             yield found, looked
         elif found.is_named:
-            raise SkipError(f"{clean(entry.url)} {looked.words}")
+            raise SkipError(f"{clean(entry.url)} {looked.said()}")
         else:
-            skips.add(looked.reason, f"{clean(entry.url)}: {looked.words}", entry.size_bytes)
+            before = skips.by_reason.get(looked.reason)
+            is_shown = before is None or before.count < SHOWN
+            said = f": {looked.said()}" if is_shown else ""
+            skips.add(looked.reason, clean(entry.url) + said, entry.size_bytes)
 
 
 def _files(looked_at: Iterable[tuple[_Found, Looked]], options: Listing) -> list[SourceFile]:

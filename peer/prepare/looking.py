@@ -7,7 +7,9 @@ import codecs
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import BinaryIO, NamedTuple
 
 from configs.errors import DataError
 from peer.prepare.documents import Compression, Form
@@ -21,13 +23,18 @@ from peer.prepare.formats import (
     sniffed,
 )
 from peer.prepare.skips import Reason
-from peer.prepare.streams import TABLES, DamagedError, begin, filesystem_of, is_url, open_url
+from peer.prepare.streams import TABLES, DamagedError, begin, filesystem_of, is_url, open_url, unpacked
 from peer.prepare.walking import Entry, trouble
 
 TEXT_BYTES = HEAD_BYTES[None]  # of a file's text that are looked at
 JSON_LINE_BYTES = 1 << 24  # within which the first line of a .json must end to be taken for JSON lines
+POINTER_BYTES = 1024  # Git LFS writes fewer
+MAGIC_BYTES = 64
 AT_ONCE = 16  # requests to a remote server
 BATCH = 256  # files whose beginnings are in memory at once
+
+
+Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 class Looked(NamedTuple):
@@ -43,16 +50,18 @@ class Unused(NamedTuple):
     """Why a file is not used."""
 
     reason: Reason
-    words: str  # what is wrong and what to do, after the file's name
+    advice: str | Callable[[], str]  # what is wrong and what to do, after the file's name; found only if it is shown
+
+    def said(self) -> str:
+        """Return what is wrong and what to do."""
+        return self.advice if isinstance(self.advice, str) else self.advice()
 
 
-def look(
-    kind: Kind, size_bytes: int, head: bytes, encoding: str | None, reread: Callable[[int], bytes]
-) -> Looked | Unused:
+def look(kind: Kind, size_bytes: int, head: bytes, encoding: str | None, opened: Opened) -> Looked | Unused:
     """Return what a file of `size_bytes` that begins with `head` holds, or why it is not used.
 
-    `encoding`: what the user says. `reread`: gives as many of the first bytes as are asked for, for the few files of
-    which the head is not enough.
+    `encoding`: what the user says. `opened`: opens the file, if it is one of the few of which the head is not enough.
+    Raises what reading those does.
     """
     if not head and not size_bytes:
         return Unused(Reason.BLANK, "holds no text; fill it or leave it out")
@@ -63,8 +72,9 @@ def look(
     compression = compression_of(head)
     if compression is not None:
         needed = HEAD_BYTES[compression]
-        if not is_whole and asked < needed:
-            head = reread(needed)
+        if not is_whole and len(head) < needed:
+            with opened() as stream:
+                head = stream.read(needed)
             is_whole = size_bytes <= len(head) < needed
         try:
             head = begin(head, compression, TEXT_BYTES)
@@ -73,7 +83,7 @@ def look(
         is_whole = is_whole and len(head) < TEXT_BYTES
     if kind.form in TABLES and (head.startswith((b"PAR1", b"ARROW1")) or kind.compression == compression):
         return Looked(kind.form, compression, "utf-8", "")
-    return _look_at_text(kind, compression, head, is_whole, encoding, reread)
+    return _look_at_text(kind, compression, head, is_whole, encoding, opened)
 
 
 def _look_at_text(
@@ -82,12 +92,12 @@ def _look_at_text(
     head: bytes,
     is_whole: bool,
     encoding: str | None,
-    reread: Callable[[int], bytes],
+    opened: Opened,
 ) -> Looked | Unused:
     if is_whole and not head.strip(b"\0 \t\r\n\f\v\xef\xbb\xbf\xff\xfe"):
         return Unused(Reason.BLANK, "holds no text; fill it or leave it out")
-    if encoding is not None and not is_whole and compression is None and head.isascii():
-        head, is_whole = _first_foreign(head, reread)
+    if encoding is not None and not is_whole and head.isascii():
+        head, is_whole = _first_foreign(head, compression, opened)
     detected = given_encoding(head, is_whole, encoding) if encoding else detect_encoding(head, is_whole)
     text = codecs.getincrementaldecoder(detected)("ignore").decode(head) if detected else None
     form = kind.form or sniffed(head, text)
@@ -99,12 +109,12 @@ def _look_at_text(
     if detected is None or text is None:
         if kind.compression is not None and compression is None:
             return Unused(Reason.DAMAGED, f"is no {kind.compression} file; fetch it again")
-        return Unused(Reason.ENCODING, _encoding_advice(head, is_whole, encoding))
+        return Unused(Reason.ENCODING, partial(_encoding_advice, head, is_whole, encoding))
     if form == "json":
         said = form_of_json(text)
         if said is None and not is_whole:
-            longer = reread(JSON_LINE_BYTES)
-            longer = longer if compression is None else begin(longer, compression, JSON_LINE_BYTES)
+            with opened() as stream:
+                longer = unpacked(stream, compression).read(JSON_LINE_BYTES)
             said = form_of_json(codecs.getincrementaldecoder(detected)("ignore").decode(longer))
         form = said or "json"
     return Looked(form, compression, detected, text)
@@ -119,33 +129,39 @@ def _encoding_advice(head: bytes, is_whole: bool, given: str | None) -> str:
     return f"{said}; say it with --encoding {likely[0]}{others}, and see that the text is right"
 
 
-def _first_foreign(head: bytes, reread: Callable[[int], bytes]) -> tuple[bytes, bool]:
-    """Return the passage around the first byte that is not ASCII, for it decides; `head`, if there is none far on."""
-    known = len(head)
-    while True:
-        longer = reread(known * 4)
-        if not longer.isascii():
-            starts = range(known, len(longer), TEXT_BYTES)
-            foreign = next(at for at in starts if not longer[at : at + TEXT_BYTES].isascii())
-            return longer[foreign : foreign + TEXT_BYTES], False
-        if len(longer) < known * 4:
-            return longer[-TEXT_BYTES:], True
-        known = len(longer)
+def _first_foreign(head: bytes, compression: Compression | None, opened: Opened) -> tuple[bytes, bool]:
+    """Return the passage with the first bytes that are not ASCII, for they decide, and if nothing follows it.
+
+    It is `head`, if there are none.
+    """
+    with opened() as stream:
+        text = unpacked(stream, compression)
+        try:
+            while block := text.read(TEXT_BYTES):
+                if not block.isascii():
+                    return block + text.readline(TEXT_BYTES), False
+        except DamagedError:  # the reader says so, after what stands before
+            pass
+    return head, False
 
 
 def heads(entries: Sequence[Entry], kinds: Sequence[Kind]) -> Iterator[bytes | OSError | DataError]:
     """Yield the first bytes of each file, or why they cannot be read, in order."""
     for start in range(0, len(entries), BATCH):
         batch = entries[start : start + BATCH]
-        lengths = [
-            HEAD_BYTES[kind.compression] if kind.form not in TABLES or entry.size_bytes < 1024 else 0
-            for entry, kind in zip(batch, kinds[start : start + BATCH], strict=True)
-        ]
+        lengths = [_needed(entry, kind) for entry, kind in zip(batch, kinds[start : start + BATCH], strict=True)]
         if any(is_url(entry.url) and not entry.url.startswith("zip://") for entry in batch):
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 yield from pool.map(read_head, (entry.url for entry in batch), lengths)
         else:
             yield from (read_head(entry.url, length) for entry, length in zip(batch, lengths, strict=True))
+
+
+def _needed(entry: Entry, kind: Kind) -> int:
+    """Return how many first bytes of a file say what it holds."""
+    if kind.form not in TABLES or kind.compression is not None or entry.size_bytes < POINTER_BYTES:
+        return HEAD_BYTES[kind.compression]
+    return 0 if is_url(entry.url) else MAGIC_BYTES  # a table says the rest to its reader: no request for that
 
 
 def read_head(url: str, length: int) -> bytes | OSError | DataError:
@@ -172,14 +188,6 @@ def read_head(url: str, length: int) -> bytes | OSError | DataError:
         return error
     except Exception as error:  # each file system has some of its own
         return OSError(str(error))
-
-
-def reread(url: str, length: int) -> bytes:
-    """Return the first bytes of a file. Raises what its file system does."""
-    head = read_head(url, length)
-    if isinstance(head, Exception):
-        raise head
-    return head
 
 
 def why_unreadable(error: OSError | DataError) -> Unused:

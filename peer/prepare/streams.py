@@ -59,7 +59,7 @@ def open_bytes(file: SourceFile) -> Iterator[BinaryIO]:
     with ExitStack() as held:
         stream = held.enter_context(open_url(file.url))
         if file.compression is not None:
-            stream = _stream(_decompressed(stream, file.compression))
+            stream = unpacked(stream, file.compression)
         if file.form in TABLES and isinstance(stream, _Parts):
             spool = held.enter_context(tempfile.SpooledTemporaryFile(SPOOLED_BYTES))
             shutil.copyfileobj(stream, spool, BLOCK_BYTES)
@@ -155,7 +155,12 @@ def begin(head: bytes, compression: Compression, most: int) -> bytes:
 
     Raises DamagedError if there are none.
     """
-    return _stream(_decompressed(io.BytesIO(head), compression)).read(most)
+    return unpacked(io.BytesIO(head), compression).read(most)
+
+
+def unpacked(stream: BinaryIO, compression: Compression | None) -> BinaryIO:
+    """Return the stream of what another holds compressed."""
+    return stream if compression is None else _stream(_decompressed(stream, compression))
 
 
 class _Remote(io.RawIOBase):

@@ -5,6 +5,7 @@ counted as well.
 """
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -235,7 +236,7 @@ def _members(entry: Entry, above: str, skips: Skips) -> list[Entry]:
             if member.flag_bits & 1 or member.compress_type not in UNPACKED_HERE:
                 skips.add(Reason.UNREADABLE, f"{clean(url)}: {what}; unpack it into a folder", member.file_size)
                 continue
-            relative = above + member.filename.lstrip("/")
+            relative = above + posixpath.normpath(member.filename.replace("\\", "/")).lstrip("/")
             identity = (entry.identity, member.filename)
             found.append(Entry(url, relative, member.file_size, identity, entry.is_link))
     return found

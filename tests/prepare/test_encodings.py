@@ -102,7 +102,8 @@ def test_a_given_encoding_is_for_what_does_not_prove_to_be_in_another() -> None:
     assert given_encoding(FRENCH.encode(), True, "cp1252") == "utf-8"
     assert given_encoding(b"plain", True, "cp1252") == "cp1252"
     assert given_encoding(b"plain", True, "utf-16") == "utf-8"  # and not Chinese
-    assert given_encoding(FRENCH.encode("utf-16-le"), True, "utf-16-le") == "utf-16-le"
+    for given in ("utf-16-le", "cp1252"):
+        assert given_encoding(FRENCH.encode("utf-16-le"), True, given) == "utf-16-le"
     with pytest.raises(DataError, match="no such encoding is known"):
         check_encoding("klingon")
     with pytest.raises(DataError, match="no such encoding is known"):

@@ -42,7 +42,9 @@ def test_names_without_what_they_say() -> None:
     names = {"a.txt": "a", "a.b.jsonl.gz": "a.b", "corpus.gz": "corpus", "part-00000": "part-00000", "x.zip": "x"}
     assert {name: stem_of(name) for name in names} == names
     assert is_packed("a.tar.gz") and is_packed("a.tgz") and not is_packed("target.txt")
-    assert may_be_sniffed("part-00000", None) and may_be_sniffed("corpus.gz", "gzip")
+    for name in ("part-00000", "part-r-00001", "wiki_00", "51060"):
+        assert may_be_sniffed(name, None)
+    assert may_be_sniffed("corpus.gz", "gzip")
     assert not may_be_sniffed("Makefile", None) and not may_be_sniffed("a.tar.gz", "gzip")
 
 
