@@ -265,8 +265,8 @@ def _check_is_text(surveys: Sequence[PartSurvey]) -> None:
     for survey in surveys:
         for place in np.unique(survey.domains[survey.flags & IS_TASK > 0]):
             raise DataError(
-                f"'{survey.names[place].rstrip(OF_TASKS)}' is a task (examples with input and target), and domains are found in text "
-                "alone; prepare it without --domains, as a domain of its own"
+                f"'{survey.names[place].rstrip(OF_TASKS)}' is a task (examples with input and target), and domains are "
+                "found in text alone; prepare it without --domains, as a domain of its own"
             )
 
 

@@ -196,7 +196,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     assert "only one document" in refusal(lambda: prepare([tmp_path / "a.parquet"], out))
     lines = json_lines(tmp_path / "a.jsonl", [{"text": "a", "kind": ""}])
     assert "no column 'topic'" in refusal(lambda: prepare([lines], out, how=Reading(domain_column="topic")))
-    assert "column 'kind' is empty" in refusal(lambda: prepare([lines], out, how=Reading(domain_column="kind")))
+    assert "'kind' is empty" in refusal(lambda: prepare([lines], out, how=Reading(domain_column="kind")))
     file = text_file(tmp_path / "cod.txt", "cod")
     assert "use JSON lines or Parquet" in refusal(lambda: prepare([file], out, how=Reading(domain_column="kind")))
     many = json_lines(tmp_path / "many.jsonl", [{"text": "a", "url": index} for index in range(65)])
