@@ -29,8 +29,10 @@ def read_csv(records: Records) -> Iterator[Piece]:
     with open_bytes(records.file) as raw:
         lines = _Lines(records, utf8(raw, records.file.encoding))
         delimiter = "\t" if records.file.form == "tsv" else delimiter_of(lines.head())
-        quoting = csv.QUOTE_NONE if delimiter == "\t" and not has_quotes(lines.head()) else csv.QUOTE_MINIMAL
-        rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        if delimiter == "\t" and not has_quotes(lines.head()):
+            rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        else:
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
         number = 0
         header: list[str] | None = None
         while True:
