@@ -1,4 +1,4 @@
-"""Text and code as pieces: the same documents as ever, from any mark the same rest, and nothing lost without a count."""
+"""Text and code as pieces: the same documents as ever, from any mark the same rest, nothing lost without a count."""
 
 import gzip
 import random
