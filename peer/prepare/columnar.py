@@ -12,36 +12,40 @@ from peer.prepare.values import column_in, strings_size
 
 BATCH_BYTES = 8 << 20  # of rows that are read at once, about
 BATCH_ROWS = 1024
+READ_BYTES = 1 << 20  # of a column, that are read from a file at once
 ARROW_FILE = b"ARROW1"  # how the format begins that can seek; else it is a stream
 
 
 def read_parquet(records: Records) -> Iterator[Piece]:
     """Yield the pieces of a Parquet file; marks are ordinals of rows, and row groups before `since` are passed over.
 
-    Raises OSError: it cannot be opened.
+    A row group that is damaged is counted, and the next is read. Raises OSError: it cannot be opened.
     """
     import pyarrow
     import pyarrow.parquet
 
-    row, total = 0, 0
     with open_bytes(records.file) as stream:
         try:
-            with pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20) as file:
-                total = file.metadata.num_rows
-                first = next(file.iter_batches(batch_size=1), None) if total else None
-                names = file.schema_arrow.names
-                wanted = _wanted(records, None if first is None else _records_of(first)[0], names)
-                for group in range(file.num_row_groups):
-                    about = file.metadata.row_group(group)
-                    if records.is_before((row + about.num_rows) * PIECES):
-                        row += about.num_rows
-                        continue
-                    size = max(1, min(BATCH_ROWS, BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)))
-                    for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=wanted):
-                        yield from _rows(records, batch, row)
-                        row += batch.num_rows
+            file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES)
+            first = next(file.iter_batches(batch_size=1), None) if file.metadata.num_rows else None
+            wanted = None if first is None else _wanted(records, _records_of(first)[0], file.schema_arrow.names)
         except (pyarrow.ArrowException, OSError, DamagedError) as error:
-            _damaged(records, error, row, total)
+            _damaged(records, error, 0, records.file.size_bytes)
+            return
+        end = 0
+        for group in range(file.num_row_groups):
+            about = file.metadata.row_group(group)
+            row, end = end, end + about.num_rows
+            if records.is_before(end * PIECES):
+                continue
+            size = max(1, min(BATCH_ROWS, BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)))
+            try:
+                for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=wanted):
+                    yield from _rows(records, batch, row)
+                    row += batch.num_rows
+            except (pyarrow.ArrowException, OSError, DamagedError) as error:
+                lost = records.file.size_bytes * (end - row) // file.metadata.num_rows
+                _damaged(records, error, row, lost)
 
 
 def read_arrow(records: Records) -> Iterator[Piece]:
@@ -62,7 +66,7 @@ def read_arrow(records: Records) -> Iterator[Piece]:
                         yield from _rows(records, batch.slice(start, size), row + start)
                 row += batch.num_rows
         except (pyarrow.ArrowException, OSError, DamagedError) as error:
-            _damaged(records, error, row, 0)
+            _damaged(records, error, row, 0 if row else records.file.size_bytes)
 
 
 def _batches(stream: BinaryIO) -> Iterator[Any]:
@@ -102,9 +106,7 @@ def _records_of(batch: Any) -> list[dict[str, Any]]:
     return list(batch.to_pylist())
 
 
-def _damaged(records: Records, error: Exception, row: int, total: int) -> None:
-    """Count what cannot be read: of a file whose rows are known, the share of those that are left."""
-    size = records.file.size_bytes
-    lost = size if not row else size * (total - row) // total if total else 0
-    words = f"{str(error).splitlines()[0] if str(error) else type(error).__name__}, after {row} rows; fetch it again"
-    records.skip_rest(Reason.DAMAGED, words, lost)
+def _damaged(records: Records, error: Exception, row: int, lost_bytes: int) -> None:
+    """Count what cannot be read after so many rows."""
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    records.skip_rest(Reason.DAMAGED, f"{words}, after {row} rows; fetch it again", lost_bytes)

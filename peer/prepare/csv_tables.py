@@ -4,11 +4,11 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO, cast
 
 from peer.prepare.documents import Piece, Reading
-from peer.prepare.fields import TEXT, TEXT_NAMES
+from peer.prepare.fields import PAIRS, TEXT, TEXT_NAMES
 from peer.prepare.records import PIECES, Records
 from peer.prepare.skips import Reason
 from peer.prepare.streams import DamagedError, open_bytes
@@ -18,6 +18,7 @@ from peer.prepare.values import Refusal
 FIELD_CHARACTERS = 16 << 20  # of a field and of a line, at most: `csv` holds four times as many bytes
 DELIMITERS = ",;\t|"
 HEAD_CHARACTERS = 1 << 16  # that the delimiter is told from
+USUAL_SHARE = 0.8  # of the rows that have as many fields as the first
 NO_DELIMITER = "\x1f"  # for a file of one column
 
 _UNDECODED = re.compile(r"[\udc80-\udcff]")
@@ -28,9 +29,11 @@ def read_csv(records: Records) -> Iterator[Piece]:
     csv.field_size_limit(FIELD_CHARACTERS)  # of the process; the default is too small for documents
     with open_bytes(records.file) as raw:
         lines = _Lines(records, utf8(raw, records.file.encoding))
-        delimiter = "\t" if records.file.form == "tsv" else delimiter_of(lines.head())
-        quoting = csv.QUOTE_NONE if delimiter == "\t" and not has_quotes(lines.head()) else csv.QUOTE_MINIMAL
-        rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        delimiter = "\t" if records.file.form == "tsv" else delimiter_of(lines.head(), _names(records.how))
+        if delimiter == "\t" and not has_quotes(lines.head()):
+            rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        else:
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
         number = 0
         header: list[str] | None = None
         while True:
@@ -61,26 +64,44 @@ def read_csv(records: Records) -> Iterator[Piece]:
                 yield from _row(records, header, row, mark, where)
 
 
-def delimiter_of(head: str) -> str:
-    """Return what separates the fields of the rows that these lines are: what gives nearly all of them as many."""
+def delimiter_of(head: str, names: Collection[str] = ()) -> str:
+    """Return what separates the fields of the rows that begin so.
+
+    That is what a header with one of the `names` has, else what gives nearly all rows as many fields.
+    """
     best, most = NO_DELIMITER, 0.0
     for delimiter in DELIMITERS:
-        try:
-            rows = [row for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if row]
-        except csv.Error:
-            continue
+        rows = _first_rows(head, delimiter)
         if not rows or len(rows[0]) < 2:
             continue
+        if any(name.strip().lower() in names for name in rows[0]):
+            return delimiter
         share = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-        if share > 0.8 and share * len(rows[0]) > most:
+        if share > USUAL_SHARE and share * len(rows[0]) > most:
             best, most = delimiter, share * len(rows[0])
     return best
+
+
+def _first_rows(head: str, delimiter: str) -> list[list[str]]:
+    """Return the rows that begin a table as far as they can be read; the last may be cut off and counts if alone."""
+    rows: list[list[str]] = []
+    try:
+        rows.extend(row for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if row)
+    except csv.Error:
+        return rows
+    return rows[:-1] if len(rows) > 1 and not head.endswith(("\n", "\r")) else rows
 
 
 def has_quotes(head: str) -> bool:
     """Return whether fields between tabs stand in quotes: more of them begin and end with one than do either."""
     fields = [field for line in head.splitlines() for field in line.split("\t") if '"' in field[:1] + field[-1:]]
     return 2 * sum(len(field) > 1 and field[0] == field[-1] == '"' for field in fields) > len(fields)
+
+
+def _names(how: Reading) -> set[str]:
+    """Return what columns may be called, in small letters, so that a header is known by it."""
+    said = (how.text_column, how.domain_column, how.split_column, how.input_column, how.target_column)
+    return {TEXT, *TEXT_NAMES, *(name for pair in PAIRS for name in pair), *(name.lower() for name in said if name)}
 
 
 def _header(row: list[str], how: Reading) -> tuple[list[str], bool]:

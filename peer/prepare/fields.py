@@ -105,6 +105,8 @@ class Kind:
 
     def _found(self, record: object) -> Found:
         if isinstance(record, str) and self.text_column is not None:
+            if not record.strip():
+                raise RefusedError(Reason.BLANK, "is empty", 0)
             return Found(checked(record, "the text"), *self._labels({}))
         if not isinstance(record, Mapping):
             raise RefusedError(Reason.TYPE, f"holds {type_name(record)} where a record with columns should be")

@@ -1,12 +1,13 @@
 """Turns a page of HTML into its visible text. A page is one document, and is never held as a whole.
 
-The parser is libxml2's through lxml, fed block by block: what builds a tree of a page (selectolax, inscriptis) needs many
-times its size.
+The parser is libxml2's through lxml, fed block by block: what builds a tree of a page (selectolax, inscriptis) needs
+many times its size.
 """
 
 import codecs
 import re
 from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 from peer.prepare.documents import Piece, SourceFile
 from peer.prepare.skips import Reason, Skips
@@ -39,6 +40,7 @@ _BLOCKS = {
     *("thead", "tbody", "tfoot", "center", "summary", "dialog"),
 }  # stand between blank lines
 _CELLS = {"td", "th"}
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NOT_SHOWN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n\f\xa0]+")
@@ -63,34 +65,26 @@ def text_of_page(page: str) -> str:
 
 def charset_of(head: bytes, otherwise: str) -> str:
     """Return the encoding of a page: what its byte order mark or `<meta charset>` says, or else another."""
-    for mark, name in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
+    for mark, name in _MARKS.items():
         if head.startswith(mark):
             return name
-    if (found := _CHARSET.search(head)) and codecs.lookup(otherwise).name not in ("utf-16", "utf-16-le", "utf-16-be"):
-        name = found[1].decode("ascii", "replace").lower()
-        try:
-            # Browsers read these as Windows' encoding, and so do their authors.
-            return (
-                "cp1252"
-                if name in ("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii")
-                else codecs.lookup(name).name
-            )
-        except LookupError:
-            return otherwise
-    return otherwise
+    said = _CHARSET.search(head)
+    if said is None or codecs.lookup(otherwise).name.startswith("utf-16"):  # of which that search sees nothing
+        return otherwise
+    try:
+        name = codecs.lookup(said[1].decode("ascii", "replace")).name
+    except LookupError:
+        return otherwise
+    return "cp1252" if name in ("iso8859-1", "ascii") else name  # as browsers, and so authors, understand it
 
 
-def _decoded(file: SourceFile, stream: object, skips: Skips) -> Iterator[str]:
+def _decoded(file: SourceFile, stream: BinaryIO, skips: Skips) -> Iterator[str]:
     """Yield the page block by block, as long as it is sound."""
     decoder: codecs.IncrementalDecoder | None = None
     encoding, read_bytes = file.encoding, 0
     while True:
         try:
-            data: bytes = stream.read(BLOCK_BYTES)  # type: ignore[attr-defined]
+            data = stream.read(BLOCK_BYTES)
         except DamagedError as error:
             words = f"{file.url}: {error}, after {read_bytes} bytes; fetch it again"
             skips.add(Reason.DAMAGED, words, lost_bytes(file, read_bytes))
@@ -98,12 +92,13 @@ def _decoded(file: SourceFile, stream: object, skips: Skips) -> Iterator[str]:
         if decoder is None:
             encoding = charset_of(data[:HEAD_BYTES], file.encoding)
             decoder = codecs.getincrementaldecoder(encoding)()
+        left = max(len(data), file.size_bytes - read_bytes)
         try:
             text = decoder.decode(data, not data)
         except UnicodeDecodeError as error:
             at = read_bytes + error.start
             words = f"{file.url}, byte {at}: is not {encoding}, as the page or --encoding says; convert it"
-            skips.add(Reason.ENCODING, words, max(len(data), file.size_bytes - read_bytes))
+            skips.add(Reason.ENCODING, words, left)
             return
         if "\0" in text:
             skips.add(

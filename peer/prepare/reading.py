@@ -7,6 +7,7 @@ gives nothing at all is an error. How each form is read has a module: `text`, `p
 
 from collections.abc import Iterator
 
+from configs.errors import DataError
 from peer.prepare.columnar import read_arrow, read_parquet
 from peer.prepare.csv_tables import read_csv
 from peer.prepare.documents import Piece, Reading, SourceFile
@@ -15,6 +16,7 @@ from peer.prepare.json_lines import read_json_lines
 from peer.prepare.pages import read_page
 from peer.prepare.records import Records
 from peer.prepare.skips import Reason, SkipError, Skips
+from peer.prepare.streams import DamagedError
 from peer.prepare.text import read_text
 
 # What to do about a named file of which nothing could be used; elsewhere the place of a skip says it.
@@ -46,8 +48,11 @@ def read(file: SourceFile, how: Reading, skips: Skips, since: int = 0) -> Iterat
         for piece in _pieces(file, how, own, since):
             is_used = True
             yield piece
-    except OSError as error:
-        own.add(Reason.UNREADABLE, f"{file.url}: {error.strerror or error}", file.size_bytes)
+    except DamagedError as error:
+        own.add(Reason.DAMAGED, f"{file.url}: {error}; fetch it again", file.size_bytes)
+    except (OSError, DataError) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        own.add(Reason.UNREADABLE, f"{file.url}: {words}", file.size_bytes)
     finally:
         if not is_used and not own.by_reason and not since:
             own.add(Reason.BLANK, f"{file.url}: holds no text", 0)

@@ -300,16 +300,16 @@ class _Transcoded:
         codecs.register_error("shoal.mark", _mark)
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder(encoding)("shoal.mark")
-        self._is_ended = False
+        self._pending, self._is_ended = b"", False
 
     def read(self, size: int) -> bytes:
-        """Return some bytes, more or fewer than `size`; none at the end."""
-        while not self._is_ended:
+        """Return at most `size` bytes; none at the end."""
+        while not self._pending and not self._is_ended:
             data = self._stream.read(size)
             self._is_ended = not data
-            if text := self._decoder.decode(data, self._is_ended):
-                return text.encode(errors=_ESCAPE)
-        return b""
+            self._pending = self._decoder.decode(data, self._is_ended).encode(errors=_ESCAPE)
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
