@@ -1,6 +1,8 @@
 """The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
 
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +13,19 @@ from configs.errors import DataError, UsageError
 from configs.outlets import read_target
 from configs.text import printable
 from peer.commands.beginning import check_fuse
-from peer.commands.options import MODEL, Device, Invitation, Json, ModelDir, StateDir, check_model, home_of
+from peer.commands.options import (
+    MODEL,
+    Announce,
+    Device,
+    Host,
+    Invitation,
+    Json,
+    ModelDir,
+    Port,
+    StateDir,
+    check_model,
+    home_of,
+)
 from peer.commands.publishing import push_fused
 
 if TYPE_CHECKING:
@@ -42,6 +56,13 @@ def prepare(
         str | None,
         typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR"),
     ] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(help="Find --domains with others' text, so many of you; no text moves.", min=2, metavar="N"),
+    ] = None,
+    together_with: Annotated[
+        str | None, typer.Option(help="Find domains with who has said so; what it printed.", metavar="ADDR#WORD")
+    ] = None,
     context_length: Annotated[
         int | None, typer.Option(help="Tokens that each domain must fill; 128 or the run's.", min=8)
     ] = None,
@@ -58,6 +79,9 @@ def prepare(
     counts_noise: Annotated[
         float | None, typer.Option(help="On the token counts, which leave: times what one document can add.")
     ] = None,
+    host: Host = None,
+    port: Port = None,
+    announce: Announce = None,
     state_dir: StateDir = None,
     invitation: Invitation = None,
     as_json: Json = False,
@@ -75,6 +99,13 @@ def prepare(
             raise DataError(f"there is nothing at {source}; give text files or folders of them")
     if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
         raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
+    if sum(each is not None for each in (like, together, together_with)) > 1:
+        raise UsageError("--like, --together and --together-with are three ways to agree on domains; choose one")
+    if together_with is not None and any(each is not None for each in (vocab_size, tokenizer, domains, context_length)):
+        raise UsageError(
+            "--together-with takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains and "
+            "--context-length"
+        )
     from peer.commands import terminal
     from peer.prepare import engine as preparing
     from peer.prepare.old_documents import Columns
@@ -93,11 +124,20 @@ def prepare(
     )
     if prompt_format is not None:
         plan = replace(plan, prompt=prompt_format.replace("\\n", "\n"))
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, ExitStack() as held:
         if like is not None:
             from peer.visit.likeness import alike
 
             plan = alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
+        elif together is not None or together_with is not None:
+            from peer.visit import together as meeting
+
+            place = meeting.Place(host or "0.0.0.0", port or 0, tuple(announce or ()))
+            said = partial(typer.echo, err=True)
+            if together is not None:
+                plan = held.enter_context(meeting.host(plan, together, place, said))
+            elif together_with is not None:
+                plan = held.enter_context(meeting.join(together_with, plan, Path(folder), place, said))
         with terminal.progress() as report:
             corpus = preparing.prepare(sources, out, plan, Columns(text_column, domain_column), report)
     if as_json:

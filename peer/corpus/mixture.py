@@ -8,8 +8,8 @@ assignment problem, so where a passage belongs depends on the passage alone.
 Nothing passes between the steps but sums: token counts (K, V), sizes (K,), how many passages moved. Sums add up over
 parts of a text, so several places fit one mixture together, each to its own part (`fit` with `add`), and it is bit for
 bit that of one place with all the text: log probabilities and prices are multiples of 1 / GRAIN, whose sums are exact
-in any order; a passage begins in a cluster by its own hash. When few passages move, a climb ends: the difference between
-two sums then never tells of fewer.
+in any order; a passage begins in a cluster by its own hash. When few passages move, a climb ends: the difference
+between two sums of it never tells of fewer.
 
 Shapes: N passages, T tokens of all of them, K clusters, V tokens of the vocabulary.
 """
@@ -119,6 +119,10 @@ class Mixture:
         """Return the cluster of each passage, (N,)."""
         return choose(passages.scores(self.log_unigrams), passages.lengths, self.prices)
 
+    def without(self, is_out: NDArray[np.bool_]) -> "Mixture":
+        """Return the same with some clusters, (K,), out of everybody's reach."""
+        return Mixture(self.log_unigrams, np.where(is_out, np.inf, self.prices))
+
 
 def log_unigrams_of(counts: Integers) -> Array:
     """Return the log probability of each token in each cluster, (K, V), from token counts (K, V): the M-step."""
@@ -171,8 +175,8 @@ def alone(sums: Integers) -> Integers:
 def fit(passages: Passages, shape: tuple[int, int], seed: int, add: Add = alone) -> Mixture:
     """Return the mixture of that shape (K, V) under which the passages are likeliest, of several random starts.
 
-    The clusters are numbered by their sizes, the largest first. With `add` the passages are this place's part of a text,
-    at least one: every place that calls this alike gets the same mixture. Raises PeerError: its sums are impossible.
+    The clusters are numbered by their sizes, the largest first. With `add` the passages are this place's part of a
+    text, at least one: every place that calls this alike gets the same mixture. Raises PeerError: its sums are impossible.
     """
     climbs = [_climb(passages, shape, seed * RESTARTS + start) for start in range(RESTARTS)]
     _, mixture = min(in_step(climbs, add), key=lambda climb: climb[0])

@@ -1,12 +1,14 @@
 """Finds domains in text that names none: cuts it into passages and gives each to one of K clusters (mixture.py).
 
 The clusters are fitted on a sample that fits into memory and has nothing that is held out; then all passages are read
-once more and assigned. What stays in memory of the rest is a byte a passage. Where the domains are those of a run, each
-passage goes to the one whose unigram counts, which the run publishes, it is likeliest under: so text is sorted alike on
-every machine and stays where it is.
+once more and assigned. What stays in memory of the rest is a byte a passage. Several machines do that together, each
+with its own text, by what they give each other through `Search.together`: sums. Where the domains are those of a run,
+each passage goes to the one whose unigram counts, which the run publishes, it is likeliest under. Either way text is
+sorted alike on every machine and stays where it is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,9 +19,20 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from peer.corpus.data import Corpus
 from peer.corpus.examples import Example
-from peer.corpus.mixture import Mixture, Passages, fit, log_unigrams_of
+from peer.corpus.mixture import (
+    FEW_PASSAGES,
+    SHORT_PART,
+    Mixture,
+    Passages,
+    alone,
+    fit,
+    halves_of,
+    log_unigrams_of,
+    whole_of,
+)
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer
 from peer.prepare.old_documents import Document, Documents, Progress, batches, cut_text, position_of, text_of
+from peer.prepare.plan import Together
 
 # Characters of a passage, at most, about a thousand tokens: a long document is no unit that belongs to one domain.
 PASSAGE_CHARACTERS = 4096
@@ -37,6 +50,8 @@ class Search:
     seed: int
     characters: int  # of the text
     heldout_share: float  # of the passages; nothing is fitted on these
+    together: Together | None = None  # with whom; None: nobody
+    enough_tokens: int = 0  # of a domain, for this text to have a part in it, where others have one
 
 
 def pool(documents: Documents, context_length: int) -> Documents:
@@ -61,27 +76,52 @@ def pool(documents: Documents, context_length: int) -> Documents:
 
 
 def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, progress: Progress) -> Documents:
-    """Return the same passages, each in its domain: `cluster.0` is that of the first passage, and so on.
+    """Return the same passages, each in its domain: `cluster.0` is the largest of the sample, and so on.
 
-    Equal passages are in one domain. The same passages, vocabulary and search give the same domains.
-    Raises DataError: there are too few passages, or they are too much alike.
+    Equal passages are in one domain. The same passages, vocabulary and search give the same domains, in one place or in
+    several together; then one that gets too little of this text is left out here.
+    Raises DataError: there are too few passages, or they are too much alike; and what `together` raises.
     """
-    sample = _sample(passages, search, vocabulary)
-    if len(sample) < 2 * search.domains:
-        raise DataError(
-            f"{search.domains} domains need at least {2 * search.domains} documents to train on and there are "
-            f"{len(sample)}; lower --domains, give more text, or separate its documents (by blank lines in text files)"
-        )
     progress("finding domains", 0, search.characters)
-    mixture = fit(Passages.of(sample), (search.domains, vocabulary.size), search.seed)
-    clusters = _assign(passages, search, mixture, vocabulary, progress)
-    found, counts = np.unique(clusters, return_counts=True)
-    if len(found) < search.domains or counts.min() < 2:
+    mixture = _fit(passages, search, vocabulary)
+    clusters, counts, tokens = _assign(passages, search, mixture, vocabulary, progress)
+    if search.together is not None:
+        while (is_small := (counts > 0) & ((counts < PASSAGES) | (tokens < search.enough_tokens))).any():
+            if is_small[counts > 0].all():
+                is_small[np.argmax(tokens)] = False
+                if is_small.sum() == 0:
+                    raise DataError(
+                        f"the text is too short for any of the domains: each needs {PASSAGES} passages and "
+                        f"{search.enough_tokens} tokens; give more text"
+                    )
+            mixture = mixture.without(is_small | (counts == 0))
+            clusters, counts, tokens = _assign(passages, search, mixture, vocabulary, progress)
+    elif counts.min() < 2:
         raise DataError(
             f"the text is too much alike for {search.domains} domains: only {int((counts > 1).sum())} have two "
             "documents or more; lower --domains or give more text"
         )
     return _in_domains(passages, clusters, [f"cluster.{cluster}" for cluster in range(search.domains)])
+
+
+def _fit(passages: Documents, search: Search, vocabulary: Vocabulary) -> Mixture:
+    """Fit the mixture on a sample of the text: of this place, or of all that are together."""
+    with nullcontext(alone) if search.together is None else search.together(vocabulary) as add:
+        characters = whole_of(add(np.array(halves_of(search.characters))))
+        sample = _sample(passages, max(search.heldout_share, 1 - SAMPLE_CHARACTERS / characters), vocabulary)
+        count = int(add(np.array([len(sample)]))[0])
+        if search.together is not None and (count < FEW_PASSAGES * SHORT_PART or not sample):
+            raise DataError(
+                f"all of you have {count:,} passages to find domains in, and here are {len(sample):,} of them; there "
+                f"must be {FEW_PASSAGES * SHORT_PART} together, for single ones to be hidden, and one here: "
+                "give more text"
+            )
+        if count < 2 * search.domains:
+            raise DataError(
+                f"{search.domains} domains need at least {2 * search.domains} documents to train on and there are "
+                f"{count}; lower --domains, give more text, or separate its documents (by blank lines in text files)"
+            )
+        return fit(Passages.of(sample), (search.domains, vocabulary.size), search.seed, add)
 
 
 def sort_into(
@@ -139,24 +179,24 @@ def typical_words(corpus: Corpus, count: int = 6) -> dict[str, list[str]]:
     return found
 
 
-def _sample(passages: Documents, search: Search, vocabulary: Vocabulary) -> list[NDArray[np.integer]]:
-    """Return the tokens of about SAMPLE_CHARACTERS, chosen by hashes."""
-    lowest = max(search.heldout_share, 1 - SAMPLE_CHARACTERS / search.characters)
+def _sample(passages: Documents, lowest: float, vocabulary: Vocabulary) -> list[NDArray[np.integer]]:
+    """Return the tokens of the passages whose hashes put them at `lowest` or above: SAMPLE_CHARACTERS in all places."""
     chosen = ((domain, passage) for domain, passage in passages() if position_of(passage) >= lowest)
     return [tokens for batch in batches(chosen) for tokens in vocabulary.encode([text_of(each) for _, each in batch])]
 
 
 def _assign(
     passages: Documents, search: Search, mixture: Mixture, vocabulary: Vocabulary, progress: Progress
-) -> NDArray[np.uint8]:
-    """Return the cluster of each passage, numbered in the order in which they come."""
-    reading = _read(passages, vocabulary, partial(progress, "finding domains"), search.characters)
-    found = [mixture.assign(each).astype(np.uint8) for each in reading]
-    clusters = np.concatenate(found)
-    names, firsts = np.unique(clusters, return_index=True)
-    ranks = np.zeros(search.domains, dtype=np.uint8)
-    ranks[names[np.argsort(firsts)]] = np.arange(len(names))
-    return ranks[clusters]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the cluster of each passage, (N,), and the passages and the tokens of each cluster, (K,)."""
+    found = []
+    counts, tokens = np.zeros((2, search.domains), dtype=np.int64)
+    for each in _read(passages, vocabulary, partial(progress, "finding domains"), search.characters):
+        clusters = mixture.assign(each)
+        found.append(clusters.astype(np.uint8))
+        counts += np.bincount(clusters, minlength=search.domains)
+        tokens += np.bincount(clusters, each.lengths, minlength=search.domains).astype(np.int64)
+    return np.concatenate(found), counts, tokens
 
 
 def _read(

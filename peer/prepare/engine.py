@@ -30,7 +30,7 @@ from peer.corpus.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Tokens, open_to
 from peer.corpus.examples import Example
 from peer.corpus.packing import TaskWriter, cut_documents, cut_windows, examples_only
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer
-from peer.prepare.domains import Search, find_domains, pool, sort_into
+from peer.prepare.domains import WINDOWS, Search, find_domains, pool, sort_into
 from peer.prepare.old_documents import (
     Columns,
     Document,
@@ -128,9 +128,12 @@ def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) ->
                 if plan.known is not None:
                     documents = sort_into(documents, plan.known, plan.context_length, characters, vocabulary, progress)
                 elif plan.domains is not None:
-                    search = Search(plan.domains, plan.seed, characters, plan.heldout_share)
+                    enough = WINDOWS * plan.context_length
+                    search = Search(plan.domains, plan.seed, characters, plan.heldout_share, plan.together, enough)
                     documents = find_domains(documents, search, vocabulary, progress)
                 extents = _survey(documents, progress)
+                if plan.domains is not None:  # cluster.2 before cluster.10, everywhere
+                    extents = dict(sorted(extents.items(), key=lambda each: (len(each[0]), each[0])))
             (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)
             tasks = _encode(documents, extents, plan, vocabulary, Path(scratch), progress)
             info = CorpusInfo(

@@ -46,7 +46,7 @@ class Table:
 
     def add_of(self, place: int) -> Add:
         def add(sums: Integers) -> Integers:
-            assert 0 <= sums.min() and sums.max() < 2**32
+            assert sums.min() >= 0 and sums.max() < 2**32
             self._brought[place] = sums.copy()
             self._barrier.wait()
             summed = sum(each for each in self._brought if each is not None)
