@@ -1,4 +1,4 @@
-"""Hides what a participant adds to a sum: each pair has a secret; one of the two adds what grows from it, one subtracts.
+"""Hides what one adds to a sum: each pair has a secret; one of the two adds what grows from it, the other subtracts it.
 
 Of the sum of all nothing is left of it, and whoever lacks one pair's secret sees random numbers until all are added up
 (Bonawitz et al., 2017, section 4.0: nobody may leave). Keys are made anew for each meeting. It hides nothing from

@@ -1,9 +1,9 @@
 """Adds up numbers of a few peers that know each other's number, step by step, so that each learns only the sums.
 
 One of them, the host, gives out seats to who knows its word, and when all are taken sends everybody the terms: who
-takes part, and what they are about to do. From then on each participant keeps one stream open to each of the others, on which
-that one says its numbers of every step, masked (masks.py), with a digest of the last sum: who was told another one than
-the others is noticed in the next step. All add up by themselves; nobody is trusted with a sum.
+takes part, and what they are about to do. From then on each participant keeps one stream open to each of the others, on
+which that one says its numbers of every step, masked (masks.py), with a digest of the last sum: who was told another
+one than the others is noticed in the next step. All add up by themselves; nobody is trusted with a sum.
 
     host      Meeting(me, seats, word) → seated() → open(terms, tokenizer) → Circle
     others    join(stub, …) → terms, tokenizer → Meeting(me).open(terms) → Circle
@@ -39,13 +39,16 @@ log = logging.getLogger(__name__)
 MAX_SEATS = 16
 MAX_TOKENIZER_BYTES = 64 << 20
 BEAT_S = 5.0  # after which a stream with nothing to say says that it is alive
-GONE_S = 30.0  # of silence, after which a participant counts as gone
+GONE_S = 60.0  # of silence, after which a participant counts as gone
 RETRY_S = 0.5
 CALL_S = 15.0
 END_S = 30.0  # that the others have to take the last numbers
 READING_STEPS = 2  # the first steps: before them everybody reads text, however much it is
 STEP_S = 600.0  # for each later one
 BEAT = b"\0"
+WRONG_WORD = "the word after # is another one there; paste the whole line that the first one printed"
+NO_SEAT = "all seats are taken there; begin anew, with a larger --together"
+NO_MEMBER = "that is another meeting than this one"
 HEAD = struct.Struct(">4sQQ32s")  # of a step's numbers: mark, step, how many, digest of the sum before
 MARK = b"sums"
 
@@ -133,9 +136,9 @@ class Meeting(ServicerBase):  # type: ignore[misc]
         """Give a seat as long as the stream is open; when all are taken send the terms and the tokenizer."""
         peer = context.remote_id.to_base58()
         if not self._word or not hmac.compare_digest(self._word.encode(), request.word.encode()):
-            raise PeerError("the word after # is another one here; paste the whole line that the first one printed")
+            raise PeerError(WRONG_WORD)
         if self.terms is not None or (peer not in self.roster and len(self.roster) >= self._seats):
-            raise PeerError("all seats are taken; begin anew, with a larger --together")
+            raise PeerError(NO_SEAT)
         self.roster[peer] = list(request.addresses)
         self._tell()
         try:
@@ -156,7 +159,7 @@ class Meeting(ServicerBase):  # type: ignore[misc]
             yield frame
         assert self.terms is not None
         if context.remote_id.to_base58() not in self.terms.participants or request.terms != self.terms.digest:
-            raise PeerError("that is another meeting than this one")
+            raise PeerError(NO_MEMBER)
         self._listeners += 1
         try:
             yield Frame(self.key.public_key().public_bytes_raw())
@@ -198,16 +201,20 @@ async def join(stub: Any, request: JoinRequest) -> tuple[Terms, bytes]:
 
     Raises NetworkError (the host is gone, or refuses: says why), PeerError (nonsense).
     """
-    stream = await call(stub.rpc_join, request, CALL_S)
     terms, data = None, bytearray()
-    async with aclosing(each_frame(stream, GONE_S)) as frames:  # type: ignore[type-var]
-        async for frame in frames:
-            if terms is not None:
-                data += frame.data
-                if len(data) > terms.tokenizer_bytes:
-                    break
-            elif bytes(frame.data) != BEAT:
-                terms = Terms.FromString(bytes(frame.data))
+    try:
+        stream = await call(stub.rpc_join, request, CALL_S)
+        async with aclosing(each_frame(stream, GONE_S)) as frames:  # type: ignore[type-var]
+            async for frame in frames:
+                if terms is not None:
+                    data += frame.data
+                    if len(data) > terms.tokenizer_bytes:
+                        break
+                elif bytes(frame.data) != BEAT:
+                    terms = Terms.FromString(bytes(frame.data))
+    except NetworkError as error:
+        refused = next((each for each in (WRONG_WORD, NO_SEAT) if each in str(error)), None)
+        raise NetworkError(refused or f"the first participant is gone ({error}); begin again with it") from None
     if terms is None or hashlib.sha256(data).hexdigest() != terms.tokenizer:
         raise PeerError("the first participant sent another tokenizer than it says; begin again")
     return terms, bytes(data)
@@ -300,7 +307,7 @@ class _Ear:
             except NetworkError as error:
                 log.debug("%s: %s", self.peer, error)
                 await self.close()
-                if now() - self._heard_at >= GONE_S or "another meeting" in str(error):
+                if now() - self._heard_at >= GONE_S or NO_MEMBER in str(error):
                     raise NetworkError(
                         f"{self._terms.name(self.peer)} is gone ({error}); nothing was written: begin again, with or "
                         "without it"

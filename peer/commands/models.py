@@ -311,8 +311,19 @@ def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | Non
     """Return the line that says how to train on a corpus."""
     from dht.addresses import is_address
 
+    private = " --private" if plan.is_private else ""
+    if plan.together is not None and plan.domains is not None and len(corpus.domains) < plan.domains:
+        return (
+            f"this text has next to nothing of {plan.domains - len(corpus.domains)} domains: let somebody found the "
+            f"run whose text has all, and join with: shoal join ADDR --data {out}{private}"
+        )
+    if plan.together is not None:
+        return (
+            f"one of you founds the run with: shoal start --config tiny --data {out}{private}; "
+            f"the others: shoal join ADDR --data {out}{private}"
+        )
     if like is not None and is_address(like):
-        return f"train on it with: shoal join {like} --data {out}{' --private' if plan.is_private else ''}"
+        return f"train on it with: shoal join {like} --data {out}{private}"
     is_task = corpus.task_format is not None
     if plan.tokenizer is not None and (plan.tokenizer / "config.json").is_file():
         config = f"{'answer' if is_task else 'small'} --init-from {plan.tokenizer}"

@@ -176,7 +176,7 @@ def fit(passages: Passages, shape: tuple[int, int], seed: int, add: Add = alone)
     """Return the mixture of that shape (K, V) under which the passages are likeliest, of several random starts.
 
     The clusters are numbered by their sizes, the largest first. With `add` the passages are this place's part of a
-    text, at least one: every place that calls this alike gets the same mixture. Raises PeerError: its sums are impossible.
+    text, at least one: every place that calls this alike gets the same mixture. Raises PeerError: sums that cannot be.
     """
     climbs = [_climb(passages, shape, seed * RESTARTS + start) for start in range(RESTARTS)]
     _, mixture = min(in_step(climbs, add), key=lambda climb: climb[0])
