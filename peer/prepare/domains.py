@@ -108,7 +108,7 @@ def _fit(passages: Documents, search: Search, vocabulary: Vocabulary) -> Mixture
     """Fit the mixture on a sample of the text: of this place, or of all that are together."""
     with nullcontext(alone) if search.together is None else search.together(vocabulary) as add:
         characters = whole_of(add(np.array(halves_of(search.characters))))
-        sample = _sample(passages, max(search.heldout_share, 1 - SAMPLE_CHARACTERS / characters), vocabulary)
+        sample = _sample(passages, max(search.heldout_share, 1 - SAMPLE_CHARACTERS / max(characters, 1)), vocabulary)
         count = int(add(np.array([len(sample)]))[0])
         if search.together is not None and (count < FEW_PASSAGES * SHORT_PART or not sample):
             raise DataError(

@@ -4,7 +4,8 @@
     the others  with join(target, plan, folder, place, say) as plan:   prepare(…, plan, …)
 
 The first one's tokenizer is everybody's. What each gives to the others are sums, masked so that only those of all can
-be read (protocols/sums.py, protocols/masks.py). The network lives in a thread of its own, to answer while text is read.
+be read (protocols/sums.py, circle.py, masks.py). The network lives in a thread of its own: it answers
+while text is read.
 """
 
 import hashlib
@@ -26,7 +27,8 @@ from peer.corpus.mixture import Add, Integers
 from peer.corpus.tokenizer import Vocabulary
 from peer.loop_thread import LoopThread
 from peer.prepare.plan import Plan, Together
-from protocols.sums import MAX_SEATS, Circle, JoinRequest, Meeting, Terms
+from protocols.circle import Circle
+from protocols.sums import MAX_SEATS, JoinRequest, Meeting, Terms
 from protocols.sums import join as take_seat
 
 log = logging.getLogger(__name__)
@@ -104,7 +106,7 @@ def join(target: str, plan: Plan, folder: Path, place: Place, say: Say) -> Itera
 
         async def sit() -> tuple[Terms, bytes]:
             await it.network.connect([address])
-            say("a seat is taken; waiting for the others, and for the first one's tokenizer")
+            say("waiting for the others, and for the first one's tokenizer")
             request = JoinRequest(word=word, addresses=list(it.addresses))
             terms, tokenizer = await take_seat(it.stub(first), request)
             if not {it.meeting.me, first} <= terms.participants.keys():

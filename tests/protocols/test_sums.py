@@ -12,9 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hivemind.p2p import P2P, P2PContext, PeerID
 
-from configs.errors import NetworkError, PeerError
+from configs.errors import NetworkError, PeerError, UsageError
+from protocols.circle import MARK, Circle
 from protocols.masks import Masks
-from protocols.sums import BEAT, HEAD, MARK, Circle, JoinRequest, Meeting, SumsRequest, Terms, join
+from protocols.sums import BEAT, HEAD, JoinRequest, Meeting, SumsRequest, Terms, join
 from protocols.wire import Frame, Frames
 
 TOKENIZER = b"{}" * 300_000  # of several frames
@@ -179,7 +180,7 @@ def test_who_says_what_cannot_be_is_named(open_peers: Any, fault: Fault, said: s
 
 
 def test_who_falls_silent_ends_it_by_name(open_peers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocols.sums.GONE_S", 1.0)
+    monkeypatch.setattr("protocols.circle.GONE_S", 1.0)
     monkeypatch.setattr("protocols.sums.BEAT_S", 0.2)
 
     async def main() -> None:
@@ -203,13 +204,13 @@ def test_a_seat_is_for_who_knows_the_word_and_free_again_when_he_leaves(open_pee
             async def ask(guest: Side, word: str = WORD) -> None:
                 await join(guest.stub(name(one)), JoinRequest(word=word, addresses=[]))
 
-            with pytest.raises(NetworkError, match="the word after # is another one"):
+            with pytest.raises(UsageError, match="the word after # is another one"):
                 await ask(guests[0], "guess")
-            with pytest.raises(NetworkError, match="the word after # is another one"):
+            with pytest.raises(UsageError, match="the word after # is another one"):
                 await join(guests[1].stub(name(two)), JoinRequest(word="", addresses=[]))  # who is no host has no seats
             seats = [asyncio.create_task(ask(guest)) for guest in guests[:2]]
             await host.meeting.seated()
-            with pytest.raises(NetworkError, match="all seats are taken"):
+            with pytest.raises(UsageError, match="all seats are taken"):
                 await ask(guests[2])
             seats[1].cancel()
             while len(host.meeting.roster) > 1:
@@ -219,7 +220,7 @@ def test_a_seat_is_for_who_knows_the_word_and_free_again_when_he_leaves(open_pee
             assert set(host.meeting.roster) == {name(two), name(four)}
             host.meeting.open(terms_of(host.meeting), TOKENIZER)
             await asyncio.gather(seats[0], last)
-            with pytest.raises(NetworkError, match="another meeting"):  # who has no seat hears nothing
+            with pytest.raises(PeerError, match="another meeting"):  # who has no seat hears nothing
                 guests[1].meeting.open(terms_of(host.meeting))
                 await Circle(guests[1].meeting, guests[1].stub).begin()
 

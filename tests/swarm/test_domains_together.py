@@ -1,6 +1,8 @@
 """`shoal prepare --together`: three real processes find domains in text that stays with each, as one place would."""
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 from contextlib import ExitStack
@@ -26,6 +28,7 @@ from peer.corpus.data import open_corpus
 
 BYTES = 150_000  # of each source: some seconds
 SOURCES = texts_of(DATA, BYTES)
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "your-own-data.md"  # whose lines are typed here
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(600)]
 
@@ -48,15 +51,19 @@ def test_who_leaves_ends_it_for_all_by_name_and_nothing_is_written(tmp_path: Pat
     parts = dealt(SOURCES)
     with ExitStack() as running:
 
-        def start(index: int, *own: str) -> "subprocess.Popen[bytes]":
-            source = _written(tmp_path, index, parts[index])
-            command = [*SHOAL, "prepare", str(source), "--out", str(tmp_path / str(index)), "--host", "127.0.0.1"]
-            return running.enter_context(_process(tmp_path / f"{index}.log", [*command, *own], None))
+        def start(index: int, line: str) -> "subprocess.Popen[bytes]":
+            places = {"mine/": str(_written(tmp_path, index, parts[index])), "own": str(tmp_path / str(index))}
+            words = [places.get(word, word) for word in shlex.split(line)[1:]]
+            command = [*SHOAL, *words, "--host", "127.0.0.1"]
+            return running.enter_context(_process(tmp_path / f"{index}.log", command, None))
 
-        processes = [start(0, "--together", "3", "--domains", "3", "--vocab-size", "400")]
+        first, other = re.findall(r"^shoal prepare .*--together.*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+        processes = [start(0, first)]
         target = target_of(tmp_path / "0.log", processes[0])
-        processes.append(start(1, "--together-with", target))
-        until(lambda: (tmp_path / "1.log").read_text(), lambda said: "a seat is taken" in said, "a seat to be taken")
+        processes.append(start(1, other.replace("ADDR#WORD", target)))
+        until(
+            lambda: (tmp_path / "0.log").read_text(), lambda said: "2 of 3 participants" in said, "a seat to be taken"
+        )
         processes[0].send_signal(signal.SIGKILL)
         assert processes[1].wait(HANG_S) == 1
     (line,) = [line for line in (tmp_path / "1.log").read_text().splitlines() if line.startswith("shoal: ")]
