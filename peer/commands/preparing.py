@@ -1,6 +1,8 @@
 """The command that turns text into a corpus."""
 
 import json
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from configs.errors import UsageError
-from peer.commands.options import MODEL, Invitation, Json, StateDir, home_of
+from peer.commands.options import MODEL, Announce, Host, Invitation, Json, Port, StateDir, home_of
 
 if TYPE_CHECKING:
     from configs.corpus import CorpusInfo
@@ -80,6 +82,13 @@ def prepare(
         str | None,
         typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR"),
     ] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(help="Find --domains with others' text, so many of you; no text moves.", min=2, metavar="N"),
+    ] = None,
+    together_with: Annotated[
+        str | None, typer.Option(help="Find domains with who has said so; what it printed.", metavar="ADDR#WORD")
+    ] = None,
     context_length: Annotated[
         int | None, typer.Option(help="Tokens that each domain must fill; 128 or the run's.", min=8)
     ] = None,
@@ -88,6 +97,9 @@ def prepare(
     counts_noise: Annotated[
         float | None, typer.Option(help="On the token counts, which leave: times what one document can add.")
     ] = None,
+    host: Host = None,
+    port: Port = None,
+    announce: Announce = None,
     state_dir: StateDir = None,
     invitation: Invitation = None,
     as_json: Json = False,
@@ -104,6 +116,13 @@ def prepare(
         raise UsageError("nothing says where to write the corpus; give --out DIR, or --dry-run only to look")
     if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
         raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
+    if sum(each is not None for each in (like, together, together_with)) > 1:
+        raise UsageError("--like, --together and --together-with are three ways to agree on domains; choose one")
+    if together_with is not None and any(each is not None for each in (vocab_size, tokenizer, domains, context_length)):
+        raise UsageError(
+            "--together-with takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains and "
+            "--context-length"
+        )
     from configs.corpus import DEFAULT_PROMPT
     from peer.prepare.cleaning import Cleaning
     from peer.prepare.documents import Reading
@@ -139,11 +158,20 @@ def prepare(
         encoding=encoding,
     )
     how = Reading(text_column, domain_column, split_column, input_column, target_column, prompt)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, ExitStack() as held:
         if like is not None:
             from peer.visit.likeness import alike
 
             plan = alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
+        elif together is not None or together_with is not None:
+            from peer.visit import together as meeting
+
+            place = meeting.Place(host or "0.0.0.0", port or 0, tuple(announce or ()))
+            said = partial(typer.echo, err=True)
+            if together is not None:
+                plan = held.enter_context(meeting.host(plan, together, place, said))
+            elif together_with is not None:
+                plan = held.enter_context(meeting.join(together_with, plan, Path(folder), place, said))
         if out is None or dry_run:
             _look(sources, plan, how, listing, as_json)
             return
@@ -184,8 +212,19 @@ def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | Non
     """Return the line that says how to train on a corpus."""
     from dht.addresses import is_address
 
+    private = " --private" if plan.is_private else ""
+    if plan.together is not None and plan.domains is not None and len(corpus.domains) < plan.domains:
+        return (
+            f"this text has next to nothing of {plan.domains - len(corpus.domains)} domains: let somebody found the "
+            f"run whose text has all, and join with: shoal join ADDR --data {out}{private}"
+        )
+    if plan.together is not None:
+        return (
+            f"one of you founds the run with: shoal start --config tiny --data {out}{private}; "
+            f"the others: shoal join ADDR --data {out}{private}"
+        )
     if like is not None and is_address(like):
-        return f"train on it with: shoal join {like} --data {out}{' --private' if plan.is_private else ''}"
+        return f"train on it with: shoal join {like} --data {out}{private}"
     is_task = corpus.task_format is not None
     if plan.tokenizer is not None and (plan.tokenizer / "config.json").is_file():
         config = f"{'answer' if is_task else 'small'} --init-from {plan.tokenizer}"

@@ -7,7 +7,7 @@ where it was. The same text and options give the same bytes on every machine.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from configs.files import disk_errors
+from peer.corpus.mixture import log_unigrams_of
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer, trained_vocabulary
 from peer.prepare.assemble import assemble
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
-from peer.prepare.domains import Search, find_domains, sort_into
-from peer.prepare.fates import Decision, PartFates, all_trained, check_domains, count, decide, fates
-from peer.prepare.job import Job
+from peer.prepare.domains import WINDOWS, Assigned, Search, check_alone, fitted, sort_into, too_small
+from peer.prepare.fates import Decision, PartFates, check_domains, count, decide, fates
+from peer.prepare.job import Job, passages_of
 from peer.prepare.kept import Here, Kept, Workers
 from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
@@ -220,24 +221,57 @@ class Engine:
         self, surveys: Sequence[PartSurvey], decision: Decision, vocabulary: Vocabulary
     ) -> list[PartSurvey]:
         """Return the surveys with the domains that are found, or known."""
-        job, [pool] = self._job, decision.domains
-
-        def texts() -> Iterator[str]:
-            for survey in surveys:
-                yield from (text_of(each.content) for each in job.staying(survey.part, all_trained(survey)))
-
-        def found() -> bytes:
-            if job.plan.known is not None:
-                return sort_into(
-                    texts, job.plan.known, job.plan.context_length, pool.size_bytes, vocabulary, self._progress
-                ).tobytes()
-            assert job.plan.domains is not None
-            search = Search(job.plan.domains, job.plan.seed, pool.size_bytes, pool.below << 48)
-            return find_domains(texts, search, vocabulary, self._progress).tobytes()
-
-        clusters = np.frombuffer(self._kept.result("domains", found), dtype=np.uint8)
-        names = tuple(job.plan.known or (f"cluster.{cluster}" for cluster in range(job.plan.domains or 0)))
+        plan, [pool] = self._job.plan, decision.domains
+        if plan.known is not None:
+            names, clusters = tuple(plan.known), self._sorted(surveys, plan.known, vocabulary)
+        else:
+            assert plan.domains is not None
+            search = Search(plan.domains, plan.seed, pool.size_bytes, pool.below << 48, plan.together)
+            names = tuple(f"cluster.{cluster}" for cluster in range(plan.domains))
+            clusters = self._found(surveys, search, vocabulary)
         return list(_with_clusters(surveys, names, clusters))
+
+    def _found(self, surveys: Sequence[PartSurvey], search: Search, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+        job = self._job
+
+        def sample(lowest: int) -> list[NDArray[np.int64]]:
+            made = self._workers.run(partial(job.tokens, vocabulary, lowest), surveys)
+            return [tokens for raw in made for tokens in passages_of(raw)]
+
+        self._progress("finding domains", 0, search.size_bytes)
+        mixture = fitted(sample, search, vocabulary)
+        for attempt in range(search.domains):
+            step = partial(job.assign, vocabulary, mixture)
+            raw = self._each("finding domains", f"domains.{attempt}", step, surveys)
+            found = [Assigned.from_bytes(each, search.domains) for each in raw]
+            counts, tokens = sum(each.counts for each in found), sum(each.tokens for each in found)
+            if search.together is None:
+                check_alone(np.asarray(counts))
+                break
+            is_small = too_small(np.asarray(counts), np.asarray(tokens), WINDOWS * job.plan.context_length)
+            if not is_small.any():
+                break
+            mixture = mixture.without(is_small | (np.asarray(counts) == 0))
+        return np.concatenate([each.clusters for each in found])
+
+    def _sorted(
+        self, surveys: Sequence[PartSurvey], known: Mapping[str, NDArray[np.uint64]], vocabulary: Vocabulary
+    ) -> NDArray[np.uint8]:
+        unigrams = log_unigrams_of(np.stack([counts.astype(np.int64) for counts in known.values()]))
+        step = partial(self._job.score, vocabulary, unigrams)
+        raw = self._each("sorting into domains", "scores", step, surveys)
+        rows = np.concatenate([np.frombuffer(each, dtype="<f8").reshape(-1, 1 + len(known)) for each in raw])
+        return sort_into(known, rows[:, 1:], rows[:, 0].astype(np.int64), self._job.plan.context_length)
+
+    def _each(
+        self, stage: str, name: str, step: Callable[[PartSurvey], bytes], surveys: Sequence[PartSurvey]
+    ) -> Iterator[bytes]:
+        """Yield what a step makes of each part, and tell how far it is."""
+        total, done = sum(int(survey.sizes.sum()) for survey in surveys), 0
+        for survey, raw in zip(surveys, self._kept.results(name, self._workers, step, surveys), strict=True):
+            yield raw
+            done += int(survey.sizes.sum())
+            self._progress(stage, done, total)
 
     def _without_repeats(
         self, surveys: Sequence[PartSurvey], decided: list[PartFates], decision: Decision
@@ -284,12 +318,12 @@ def _with_clusters(
 
 def _fingerprint(job: Job) -> str:
     """Return what tells this text and these options from others, so that nothing goes on with what was of those."""
-    plan = asdict(replace(job.plan, known=None))
+    plan = asdict(replace(job.plan, known=None, together=None))
     known = {name: hashlib.sha256(counts.tobytes()).hexdigest() for name, counts in (job.plan.known or {}).items()}
     files = [(*asdict(file).values(), _changed_at(file)) for file in job.files]
     given = job.plan.tokenizer
     tokenizer = [] if given is None else [_changed_at(each) for each in (given, given / "tokenizer.json")]
-    facts = [VERSION, plan, known, files, asdict(job.how), tokenizer]
+    facts = [VERSION, plan, job.plan.together is None, known, files, asdict(job.how), tokenizer]
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()
 
 

@@ -73,6 +73,8 @@ def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None
         _count(found, survey, firsts)
     if not found:
         raise DataError("there is no text in what was given; see what was passed over, and name files that hold text")
+    if pooled is not None:  # cluster.2 before cluster.10, everywhere
+        found = {name: found[name] for name in surveys[0].names if name in found}
     for name, fate in found.items():
         if name.endswith(OF_TASKS):
             text = name.removesuffix(OF_TASKS)

@@ -1,6 +1,7 @@
 """How a corpus is to be prepared: all that is asked for, checked before any text is read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,11 +10,15 @@ from pydantic import ValidationError
 
 from configs.corpus import DEFAULT_PROMPT, INPUT, MAX_DOMAINS, ChatFormat, TaskFormat
 from configs.errors import DataError
-from peer.corpus.tokenizer import MAX_VOCABULARY
+from peer.corpus.mixture import Add
+from peer.corpus.tokenizer import MAX_VOCABULARY, Vocabulary
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.documents import End
 
 DEFAULT_VOCABULARY = 32_000
+
+# Meets the others who find domains together, all with this vocabulary, and adds up with them as long as it is held.
+Together = Callable[[Vocabulary], AbstractContextManager[Add]]
 # Characters of a passage, at most, about a thousand tokens: a long document is no unit that belongs to one domain.
 PASSAGE_CHARACTERS = 4096
 
@@ -37,6 +42,7 @@ class Plan:
     counts_noise: float | None = None  # of the unigram counts, in COUNTED_TOKENS; None: they are exact
     domains: int | None = None  # to find in text whose own domains do not count; None: those that the sources name
     seed: int = 0  # of the search for them
+    together: Together | None = None  # with whom they are found; None: in this text alone
     known: Mapping[str, np.ndarray] | None = None  # domains to sort the text into instead: name → unigram counts
 
     @property
