@@ -153,7 +153,7 @@ class _Ear:
                 raise PeerError(reason)
             if bytes(frame.data) != BEAT:
                 return bytes(frame.data)
-        raise NetworkError("it hung up; is it still running?")
+        raise NetworkError("it hung up; see there what it says")
 
 
 def _difference(told: bytes, head: bytes) -> str:
