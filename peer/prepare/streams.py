@@ -1,6 +1,7 @@
 """Opens files as streams of bytes, decompressed. (A small version for the readers' tests.)"""
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ class _Unpacked:
     def read(self, size: int = -1) -> bytes:
         try:
             return self._stream.read1(size) if size > 0 else self._stream.read(size)
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise DamagedError(str(error)) from None
 
     def seekable(self) -> bool:
