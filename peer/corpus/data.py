@@ -49,6 +49,11 @@ class Corpus:
     path: Path
     info: CorpusInfo
 
+    @property
+    def name(self) -> str:
+        """How people know it."""
+        return str(self.path)
+
     def blob(self, content_id: str) -> Path:
         """Return where the blob of that name lies."""
         return self.path / BLOBS / content_id
@@ -82,13 +87,13 @@ class Corpus:
         """Raise DataError unless `model` can be trained on it: same vocabulary, shards of at least a window."""
         if self.info.vocab_size != model.vocab_size:
             raise DataError(
-                f"{self.path} was prepared with a vocabulary of {self.info.vocab_size} tokens, the model has "
+                f"{self.name} was prepared with a vocabulary of {self.info.vocab_size} tokens, the model has "
                 f"{model.vocab_size}; prepare it with --vocab-size {model.vocab_size} or change run.model.vocab_size"
             )
         form = self.info.task_format
         if form is not None and model.context_length % form.window:
             raise DataError(
-                f"{self.path} holds examples in windows of {form.window} tokens, and the model reads "
+                f"{self.name} holds examples in windows of {form.window} tokens, and the model reads "
                 f"{model.context_length}; set run.model.context_length to {form.window} (in the environment: "
                 f"SHOAL_RUN__MODEL__CONTEXT_LENGTH={form.window}), or prepare with "
                 f"--context-length {model.context_length}"
@@ -96,30 +101,34 @@ class Corpus:
         for domain in self.info.domains:
             if all(shard.tokens <= model.context_length for shard in domain.shards):
                 raise DataError(
-                    f"{self.path}: no shard of domain '{domain.name}' holds a window of {model.context_length} tokens "
+                    f"{self.name}: no shard of domain '{domain.name}' holds a window of {model.context_length} tokens "
                     f"and the one after it; give it more text or lower run.model.context_length"
                 )
 
 
-def open_corpus(path: Path) -> Corpus:
-    """Open a directory that `shoal prepare` wrote; reads no tokens.
+def open_corpus(path: Path, *, has_blobs: bool = True, name: str = "") -> Corpus:
+    """Open a directory that `shoal prepare` wrote; reads no tokens. Errors name it by `name`, if that is given.
 
-    Raises DataError: not a corpus, or a file of it is missing, cut short or changed.
+    Raises DataError: not a corpus, or a file of it is missing, cut short or changed; `has_blobs`: also a blob.
     """
-    corpus_file = path / CORPUS_FILE
-    if not corpus_file.is_file():
-        raise DataError(f"{path} is not a prepared corpus (it has no {CORPUS_FILE}); make one with: shoal prepare")
+    where = name or str(path)
+    if not (path / CORPUS_FILE).is_file():
+        raise DataError(f"{where} is not a prepared corpus (it has no {CORPUS_FILE}); make one with: shoal prepare")
     try:
-        info = CorpusInfo.model_validate_json(corpus_file.read_bytes())
+        info = CorpusInfo.model_validate_json((path / CORPUS_FILE).read_bytes())
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "it"
-        raise DataError(f"{corpus_file} is damaged ({key}: {problem['msg']}); prepare the corpus again") from None
+        raise DataError(
+            f"{where}/{CORPUS_FILE} is damaged ({key}: {problem['msg']}); prepare the corpus again"
+        ) from None
     corpus = Corpus(path, info)
     tokenizer = path / TOKENIZER_FILE
     if not tokenizer.is_file() or hashlib.sha256(tokenizer.read_bytes()).hexdigest() != info.tokenizer_sha256:
-        raise DataError(f"{tokenizer} is missing or is not the one that tokenized this corpus; prepare it again")
-    for domain in info.domains:
+        raise DataError(
+            f"{where}/{TOKENIZER_FILE} is missing or is not the one that tokenized this corpus; prepare it again"
+        )
+    for domain in info.domains if has_blobs else ():
         for shard in (*domain.shards, domain.heldout, domain.counts):
             _check_size(corpus, domain, shard)
     return corpus
@@ -176,6 +185,7 @@ class Sampler:
 
     def __init__(self, sources: Sequence[Source], context_length: int, seed: int) -> None:
         """Map the files. Raises DataError: none holds one window of `context_length` tokens and the one after."""
+        self._given = tuple(sources)
         opened = [(each, _open_source(each)) for each in sources]
         usable = [
             (source, tokens)
@@ -204,6 +214,10 @@ class Sampler:
     def is_streamed(self) -> bool:
         """Whether some of its files may not be there yet."""
         return any(self._streams)
+
+    def streams_from(self, sources: Sequence[Source]) -> bool:
+        """Return whether these are its sources, and some of their files come and go: then it may stay as it is."""
+        return self.is_streamed and tuple(sources) == self._given
 
     def batch(self, step: int, count: int) -> "torch.Tensor":
         """Return the windows of `step`. (count, context_length + 1), int64; keep `count` the same from step to step.

@@ -1,4 +1,4 @@
-"""Where a corpus lies that is not on this machine: any URL that fsspec knows. Read only; what is in it is `remote.py`'s.
+"""Where a corpus lies that is not on this machine: any URL that fsspec knows. Read only; its files are `remote.py`'s.
 
 S3 is read by pyarrow's client, which is there in any case: s3fs ties botocore to versions older than boto3's, with
 which checkpoints are published.
@@ -16,7 +16,13 @@ from configs.files import disk_errors
 
 PIECE_BYTES = 1 << 20  # of a file that is fetched
 CONNECT_S, READ_S = 10.0, 30.0  # until a store counts as silent
-PACKAGES = {"hdfs": "hdfs-native", "webhdfs": "requests", "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}
+PACKAGES = {
+    "hdfs": "hdfs-native",
+    "webhdfs": "requests",
+    "hf": "huggingface_hub",
+    "http": "aiohttp",
+    "https": "aiohttp",
+}
 S3_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; AWS_ENDPOINT_URL_S3 for another service"
 KEYS = {"s3": S3_KEYS, "hf": "use `hf auth login`, or set HF_TOKEN"}
 REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "Forbidden", "401", "403")
@@ -77,14 +83,18 @@ class Store:
         except ShoalError:
             raise
         except FileNotFoundError:
-            raise AbsentError(f"there is no {where}; name the folder that holds the corpus.json of a corpus") from None
+            raise AbsentError(
+                f"{where} is not there; name the folder of a whole corpus, or put that file back"
+            ) from None
         except PermissionError as error:
             raise UsageError(f"{where} may not be read ({_line(error)}); {self._keys}") from None
         except Exception as error:  # each client has errors of its own
             text = _line(error)
             if any(word in text for word in REFUSALS) or "redential" in text:
                 raise UsageError(f"{where} may not be read ({text}); {self._keys}") from None
-            raise NetworkError(f"{where} cannot be read: {text}; see whether the store is up, and the network") from None
+            raise NetworkError(
+                f"{where} cannot be read: {text}; see whether the store is up, and the network"
+            ) from None
 
     @property
     def _keys(self) -> str:
@@ -108,9 +118,13 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         package = PACKAGES.get(scheme, f"the one that fsspec names for {scheme}://")
         raise ConfigError(f"{url} needs a library; install it with: pip install {package}") from None
     except ValueError as error:
-        raise ConfigError(f"{url} is no place that fsspec knows ({_line(error)}); give a folder or a URL as s3://BUCKET/PATH") from None  # fmt: skip
+        raise ConfigError(
+            f"{url} is no place that is known ({_line(error)}); give a folder, or a URL such as s3://BUCKET/PATH"
+        ) from None
     except Exception as error:  # a client that looks for its server, or its settings, at once
-        raise NetworkError(f"{url} cannot be opened: {_line(error)}; see whether the store is up, and the network") from None  # fmt: skip
+        raise NetworkError(
+            f"{url} cannot be opened: {_line(error)}; see whether the store is up, and the network"
+        ) from None
 
 
 def _s3() -> Any:

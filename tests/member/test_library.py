@@ -14,7 +14,8 @@ from configs.errors import DataError, NetworkError
 from configs.load import load
 from peer.corpus.data import BLOBS, Sampler, open_corpus, open_tokens
 from peer.corpus.examples import Example, corpus_encoder, heldout_examples
-from peer.member.library import FIRST_TRIES, RETRY_S, Library, match, retry_seconds
+from peer.member.library import FIRST_TRIES, RETRY_S, Library, retry_seconds
+from peer.member.own_text import match
 from peer.prepare.engine import prepare_texts
 from peer.prepare.plan import Plan
 from peer.train.partition import COMMON, Strategy
