@@ -87,18 +87,18 @@ class Store:
                 f"{where} is not there; name the folder of a whole corpus, or put that file back"
             ) from None
         except PermissionError as error:
-            raise UsageError(f"{where} may not be read ({_line(error)}); {self._keys}") from None
+            raise UsageError(f"{where} may not be read ({_line(error)}); give a key: {self._keys}") from None
         except Exception as error:  # each client has errors of its own
             text = _line(error)
             if any(word in text for word in REFUSALS) or "redential" in text:
-                raise UsageError(f"{where} may not be read ({text}); {self._keys}") from None
+                raise UsageError(f"{where} may not be read ({text}); give a key: {self._keys}") from None
             raise NetworkError(
                 f"{where} cannot be read: {text}; see whether the store is up, and the network"
             ) from None
 
     @property
     def _keys(self) -> str:
-        return KEYS.get(self._scheme, "see who may read it, and log in there as usual for such a store")
+        return KEYS.get(self._scheme, "as is usual for such a store")
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:

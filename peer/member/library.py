@@ -344,8 +344,11 @@ class Library:
         if not wanted:
             names = ", ".join(domain.name for domain in self.trains(strategy, sub_model))
             raise NetworkError(f"no text for {sub_model}: domain {names} is private; bring your own with --data DIR")
-        first = sorted(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes)
-        *others, last = [*first, *wanted[len(self.domains) :]][:FIRST_TRIES]
+        first, leased = sorted(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes), self.leased()
+        tried = [*first, *wanted[len(self.domains) :]]
+        # Of a corpus in somebody's store only those lie at a peer that are trained on now.
+        present = [s for domain in self.trains(strategy, sub_model) for s in domain.shards if s.content_id in leased]
+        *others, last = [*tried[: FIRST_TRIES - 1], *[*present, *tried[FIRST_TRIES - 1 :], tried[-1]][:1]]
         for shard in others:
             try:
                 await self.fetch([shard], peers)

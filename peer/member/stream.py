@@ -203,7 +203,7 @@ class Stream:
     def _failed(self, error: ShoalError, retry_s: float) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            log.warning("text cannot be fetched, again in %.0f s: %s", retry_s, error)
+            log.warning("text cannot be fetched, again in %d s: %s", retry_s, error)
         self._reason = str(error)
 
     def _came(self) -> None:
@@ -230,6 +230,7 @@ async def _pass_on(on_bytes: OnBytes, size: int) -> None:
 async def _in_thread(work: Callable[[], object]) -> None:
     """Do a work in a thread that nobody waits for at the end of the process: a store may be silent for long."""
     future: Future[None] = Future()
+    future.set_running_or_notify_cancel()  # who is not awaited any more ends by itself, and may still say how
 
     def do() -> None:
         try:

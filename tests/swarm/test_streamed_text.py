@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from mistake import MICRO, mistake, running, shoal, until_status
+from mistake import MICRO, mistake, mistake_of, running, shoal, until_status
 
 from configs.limits import GB
-from peer.corpus.data import BLOBS, Sampler, open_corpus
-from peer.corpus.remote import copy_place, open_remote
+from peer.corpus.data import BLOBS, open_corpus
+from peer.corpus.remote import copy_place
 from peer.member.own_text import REMOTE
 from peer.prepare.engine import prepare_texts
 from peer.prepare.plan import Plan
@@ -59,3 +59,33 @@ def test_it_trains_from_a_cache_smaller_than_the_corpus_and_goes_on_where_it_was
         until_status(daemon, lambda status: status.peers[0].rounds > rounds + 3, "it trains again")
         assert f"goes on at step {kept} of its text" in daemon.log
         assert "GB of it lie in" in daemon.log
+
+
+def test_who_joins_without_a_store_trains_on_what_the_others_have_of_it(tmp_path: Path, store: Path) -> None:
+    command = shoal("start", "--config", MICRO, "--data", store.as_uri())
+    with running(command, tmp_path / "founder") as founder:
+        until_status(founder, lambda status: status.peers[0].rounds > 0, "the founder trains")
+        with running(shoal("join", founder.address, "--run", founder.run_id), tmp_path / "joiner") as joiner:
+            until_status(joiner, lambda status: status.peers[0].rounds > 3, "rounds with both")
+            assert list((tmp_path / "joiner" / "corpus" / BLOBS).iterdir())
+            assert not (tmp_path / "joiner" / "corpus" / REMOTE).exists()
+
+
+def test_a_store_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    url = (tmp_path / "none").as_uri()
+    said = mistake("start", "--config", MICRO, "--data", url, "--state-dir", str(tmp_path / "state"))
+    assert f"{url}/corpus.json is not there; name the folder of a whole corpus" in said
+    said = mistake("start", "--config", MICRO, "--data", "s3://key:secret@fish/corpus")
+    assert "keys and passwords have no place in a URL" in said and "secret@" not in said.partition("keys")[2]
+
+
+def test_private_text_at_a_url_stays_there(tmp_path: Path, store: Path) -> None:
+    command = shoal("start", "--config", MICRO, "--data", store.as_uri(), "--private")
+    with running(command, tmp_path / "founder") as founder:
+        until_status(founder, lambda status: status.peers[0].rounds > 0, "the founder trains")
+        alone = shoal("join", founder.address, "--run", founder.run_id)
+        said = mistake_of([*alone, "--state-dir", str(tmp_path / "alone")])
+        assert "is private; bring your own with --data DIR" in said
+        with running([*alone, "--data", store.as_uri(), "--private"], tmp_path / "joiner") as joiner:
+            until_status(joiner, lambda status: status.peers[0].rounds > 3, "rounds with both")
+            assert (tmp_path / "joiner" / "corpus" / REMOTE).exists()
