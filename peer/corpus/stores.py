@@ -5,17 +5,20 @@ which checkpoints are published.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from configs.errors import ConfigError, DataError, NetworkError, ShoalError, UsageError
 from configs.files import disk_errors
 
-PIECE_BYTES = 1 << 20  # of a file that is fetched
-CONNECT_S, READ_S = 10.0, 30.0  # until a store counts as silent
+PIECE_BYTES = 1 << 22  # of a file that is fetched: each is a request to most stores
+CONNECT_S, READ_S = 10.0, 30.0  # until S3 is asked again
+SILENT_S = 60.0  # until any store counts as away: some clients ask again for ever
 PACKAGES = {
     "hdfs": "hdfs-native",
     "webhdfs": "requests",
@@ -26,6 +29,7 @@ PACKAGES = {
 S3_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; AWS_ENDPOINT_URL_S3 for another service"
 KEYS = {"s3": S3_KEYS, "hf": "use `hf auth login`, or set HF_TOKEN"}
 REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "Forbidden", "401", "403")
+T = TypeVar("T")
 OnPiece = Callable[[int], object]  # hears of bytes that have come, waits for its turn, and raises to end the fetch
 
 
@@ -44,8 +48,8 @@ class Store:
 
     def read(self, name: str, most_bytes: int) -> bytes:
         """Return a small file. Raises AbsentError, DataError (larger), UsageError (keys), NetworkError."""
-        with self._told(name), self._files.open(f"{self._root}/{name}", "rb") as file:
-            data = bytes(file.read(most_bytes + 1))
+        with self._told(name):
+            data = _in_time(lambda: self._read(name, most_bytes + 1))
         if len(data) > most_bytes:
             raise DataError(f"{self.url}/{name} has more than {most_bytes} bytes; it is none of ours: name a corpus")
         return data
@@ -61,13 +65,17 @@ class Store:
                 out.flush()
                 os.fsync(out.fileno())
 
+    def _read(self, name: str, most_bytes: int) -> bytes:
+        with self._files.open(f"{self._root}/{name}", "rb") as file:
+            return bytes(file.read(most_bytes))
+
     def _pieces(self, name: str) -> Iterator[bytes]:
         with self._told(name):
-            file = self._files.open(f"{self._root}/{name}", "rb")
+            file = _in_time(lambda: self._files.open(f"{self._root}/{name}", "rb"))
         try:
             while True:
                 with self._told(name):
-                    piece = file.read(PIECE_BYTES)
+                    piece = _in_time(lambda: file.read(PIECE_BYTES))
                 if not piece:
                     return
                 yield piece
@@ -85,6 +93,10 @@ class Store:
         except FileNotFoundError:
             raise AbsentError(
                 f"{where} is not there; name the folder of a whole corpus, or put that file back"
+            ) from None
+        except TimeoutError:
+            raise NetworkError(
+                f"{where}: the store has not answered for {SILENT_S:.0f} s; see whether it is up, and the network"
             ) from None
         except PermissionError as error:
             raise UsageError(f"{where} may not be read ({_line(error)}); give a key: {self._keys}") from None
@@ -140,6 +152,20 @@ def _s3() -> Any:
     if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
         options["region"] = region
     return ArrowFSWrapper(S3FileSystem(**options))
+
+
+def _in_time(work: Callable[[], T]) -> T:
+    """Return what a client's call does. Raises TimeoutError, and lets it go on in its thread, if it does not end."""
+    future: Future[T] = Future()
+
+    def do() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=do, name="store", daemon=True).start()
+    return future.result(SILENT_S)
 
 
 def _line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 FILE = "position.json"
 LOOK_S = 0.5  # between two looks at how far training is: as often as a worker says it
 FIRST_RETRY_S, MOST_RETRY_S = 1.0, 60.0
+MOST_HELD = 128  # shards that no other peer of this machine may remove, each an open file; those in need soonest
 WAIT_S = 5.0  # for text, before it is said: a step or two of a small model
 PACE_S = 1.0  # between two looks at whether a fetch that waits for its turn is still wanted
 
@@ -124,7 +125,7 @@ class Stream:
         while sampler is not None and begun == self._followed:
             step = self.position()
             wanted = self._wanted(sampler, step)
-            self._cache.hold({blob.content_id for blob in wanted})
+            self._cache.hold({blob.content_id for blob in wanted[:MOST_HELD]})
             missing = [blob for blob in wanted if not self._cache.has(blob)]
             is_lacking = bool(sampler.lacking(step, self._batch))
             self._note(is_lacking)
@@ -138,7 +139,7 @@ class Stream:
                 raise
             except ShoalError as error:
                 due_s = time.monotonic() + retry_s
-                self._failed(error, retry_s)
+                self._failed(error)
                 retry_s = min(MOST_RETRY_S, 2 * retry_s)
             else:
                 self._came()
@@ -200,10 +201,10 @@ class Stream:
 
         return lambda path: self._corpus.fetch(blob, path, on_piece)
 
-    def _failed(self, error: ShoalError, retry_s: float) -> None:
+    def _failed(self, error: ShoalError) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            log.warning("text cannot be fetched, again in %d s: %s", retry_s, error)
+            log.warning("text cannot be fetched, and is asked for again and again: %s", error)
         self._reason = str(error)
 
     def _came(self) -> None:

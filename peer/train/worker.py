@@ -245,13 +245,13 @@ class Worker:
         return Done()
 
     def _on_sources(self, new: SetSources) -> Done:
-        self._sample_from(new.sources)
+        if self._sampler is None or not self._sampler.streams_from(new.sources):  # else more of their text has come
+            self._sample_from(new.sources)
+        self._is_stalled = self._is_waiting = False
         return Done()
 
     def _sample_from(self, sources: Sequence[Source]) -> None:
         self._is_stalled = self._is_waiting = False
-        if self._sampler is not None and self._sampler.streams_from(sources):
-            return  # some of their text has come
         self._sampler = None
         self._sampler = Sampler(sources, self._plan.model.context_length, self._seed)
         self._watch = Watch()

@@ -2,16 +2,18 @@
 
 import logging
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from configs.errors import ConfigError, DataError, NetworkError, UsageError
+from peer.corpus import stores
 from peer.corpus.blob_cache import DamagedBlobError
 from peer.corpus.data import BLOBS, Corpus, open_corpus
 from peer.corpus.remote import RemoteCorpus, open_remote
-from peer.corpus.stores import AbsentError, Store
+from peer.corpus.stores import PIECE_BYTES, AbsentError, Store
 from peer.prepare.engine import prepare_texts
 from peer.prepare.plan import Plan
 
@@ -185,7 +187,7 @@ def test_a_shard_that_is_damaged_in_its_store_is_named(tmp_path: Path, prepared:
 
 
 def test_a_fetch_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(bytes(3 << 20))
+    (tmp_path / "large").write_bytes(bytes(3 * PIECE_BYTES))
     came: list[int] = []
 
     def on_piece(size: int) -> None:
@@ -195,4 +197,14 @@ def test_a_fetch_ends_when_it_is_told_to(tmp_path: Path) -> None:
 
     with pytest.raises(NetworkError, match="enough"):
         Store(tmp_path.as_uri()).fetch("large", tmp_path / "copy", on_piece)
-    assert came == [1 << 20] * 2
+    assert came == [PIECE_BYTES] * 2
+
+
+def test_a_store_that_says_nothing_counts_as_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client would wait for ever."""
+    pytest.importorskip("requests")
+    monkeypatch.setattr(stores, "SILENT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # nobody accepts
+        url = f"webhdfs://127.0.0.1:{server.getsockname()[1]}/corpus"
+        with pytest.raises(NetworkError, match=r"corpus\.json: the store has not answered for 0 s; see whether"):
+            open_remote(url, tmp_path, GB)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from mistake import MICRO, mistake, mistake_of, running, shoal, until_status
+from mistake import MICRO, mistake, running, shoal, until_status
 
 from configs.limits import GB
 from peer.corpus.data import BLOBS, open_corpus
@@ -83,9 +83,9 @@ def test_private_text_at_a_url_stays_there(tmp_path: Path, store: Path) -> None:
     command = shoal("start", "--config", MICRO, "--data", store.as_uri(), "--private")
     with running(command, tmp_path / "founder") as founder:
         until_status(founder, lambda status: status.peers[0].rounds > 0, "the founder trains")
-        alone = shoal("join", founder.address, "--run", founder.run_id)
-        said = mistake_of([*alone, "--state-dir", str(tmp_path / "alone")])
+        alone = "join", founder.address, "--run", founder.run_id
+        said = mistake(*alone, "--state-dir", str(tmp_path / "alone"))
         assert "is private; bring your own with --data DIR" in said
-        with running([*alone, "--data", store.as_uri(), "--private"], tmp_path / "joiner") as joiner:
+        with running(shoal(*alone, "--data", store.as_uri(), "--private"), tmp_path / "joiner") as joiner:
             until_status(joiner, lambda status: status.peers[0].rounds > 3, "rounds with both")
             assert (tmp_path / "joiner" / "corpus" / REMOTE).exists()
