@@ -20,7 +20,12 @@ BasePrecision = Literal["own", "nf4"]
 
 
 def _data_place(value: Any) -> Any:
-    """Return a folder as a Path, and a URL as it is: a path has no two slashes. Raises ValueError: with a password."""
+    """Return a folder as a Path, and a URL as it is: a path has no two slashes.
+
+    Raises ValueError: neither, or a URL with a password in it.
+    """
+    if not isinstance(value, str | Path | None):
+        raise ValueError("it must be a folder or a URL")
     if not isinstance(value, str) or "://" not in value:
         return Path(value) if isinstance(value, str) else value
     if SECRET.search(value):
