@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Preparing(TypedDict, total=False):
-    """How `prepare` makes a corpus; the fields of `peer.prepare.engine.Plan`, where each is explained."""
+    """How `prepare` makes a corpus; the fields of `peer.prepare.plan.Plan`, where each is explained."""
 
     vocab_size: int | None
     tokenizer: Path | None
@@ -113,7 +113,7 @@ def prepare(
     out: str | Path,
     *,
     like: str | Path | None = None,
-    text_column: str = "text",
+    text_column: str | None = None,
     domain_column: str | None = None,
     progress: Progress | None = None,
     **plan: Unpack[Preparing],
@@ -124,8 +124,8 @@ def prepare(
     and NetworkError if nobody answers there.
     """
     from peer.corpus.data import open_corpus
+    from peer.prepare.documents import Reading
     from peer.prepare.engine import prepare as prepared
-    from peer.prepare.old_documents import Columns
     from peer.prepare.plan import Plan
 
     chosen = Plan(**plan)
@@ -135,7 +135,7 @@ def prepare(
 
             length = plan.get("context_length")
             chosen = _aside(lambda: alike(str(like), chosen, Path(folder), length, _home(None)))
-        prepared(_paths(sources), Path(out), chosen, Columns(text_column, domain_column), progress)
+        prepared(_paths(sources), Path(out), chosen, Reading(text_column, domain_column), progress=progress)
     return open_corpus(Path(out))
 
 

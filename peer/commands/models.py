@@ -33,7 +33,7 @@ def prepare(
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer.json, or a model's folder, to use instead.", metavar="FILE|DIR")
     ] = None,
-    text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
+    text_column: Annotated[str | None, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = None,
     domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
     domains: Annotated[
         int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
@@ -77,7 +77,7 @@ def prepare(
         raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
     from peer.commands import terminal
     from peer.prepare import engine as preparing
-    from peer.prepare.old_documents import Columns
+    from peer.prepare.documents import Reading
     from peer.prepare.plan import Plan
 
     plan = Plan(
@@ -99,7 +99,7 @@ def prepare(
 
             plan = alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
         with terminal.progress() as report:
-            corpus = preparing.prepare(sources, out, plan, Columns(text_column, domain_column), report)
+            corpus = preparing.prepare(sources, out, plan, Reading(text_column, domain_column), progress=report).info
     if as_json:
         print(corpus.model_dump_json(indent=1, exclude_defaults=True))
     else:

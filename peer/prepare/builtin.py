@@ -16,8 +16,9 @@ from pathlib import Path
 
 from configs.errors import DataError
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
+from peer.prepare.documents import Progress
 from peer.prepare.engine import prepare_texts
-from peer.prepare.old_documents import Progress, split_lines
+from peer.prepare.old_documents import split_lines
 from peer.prepare.plan import Plan
 
 MAX_BYTES = 2_000_000  # bytes of text of each domain, at most
@@ -38,7 +39,7 @@ def built_in_corpus(cache: Path, vocab_size: int, context_length: int, progress:
     if not (out / CORPUS_FILE).exists():
         plan = Plan(
             vocab_size,
-            tokenizer_characters=TOKENIZER_CHARACTERS,
+            tokenizer_bytes=TOKENIZER_CHARACTERS,
             context_length=context_length,
             shard_tokens=SHARD_TOKENS,
         )

@@ -6,15 +6,15 @@ than a million short ones. Where a reader stands is a *mark*: one that begins th
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from peer.corpus.examples import Example
 
 # Characters of a piece, at most: longer documents are cut at the last line end, or else the last space, in the second
-# half of so many.
-PIECE_CHARACTERS = 1 << 15
+# half of so many. Small corpora have smaller pieces, so that some of them can be held out.
+PIECE_CHARACTERS, LEAST_PIECE_CHARACTERS = 1 << 15, 1 << 11
 BATCH_CHARACTERS = 1 << 20  # characters that are encoded at once
 
 Form = Literal["text", "code", "html", "json_lines", "json", "csv", "tsv", "parquet", "arrow"]
@@ -24,6 +24,7 @@ DocumentUnit = Literal["line", "paragraph", "file"]  # what is one document in a
 End = Literal["start", "end"]
 
 Content = str | Example
+Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all (0: not known yet)
 
 
 class Piece(NamedTuple):
@@ -61,6 +62,7 @@ class Reading:
     input_column: str | None = None  # of a task, with `target_column`
     target_column: str | None = None
     prompt: str | None = None  # of a task: its input, with {column} for what a record says; None: the input column
+    piece_characters: int = PIECE_CHARACTERS
 
 
 def text_of(content: Content) -> str:
@@ -78,15 +80,15 @@ def hash_of(content: Content) -> int:
 
 
 def cut_text(text: str, longest: int) -> Iterator[str]:
-    """Yield passages of at most `longest` characters, cut after the last line end of their second half, or last space.
+    """Yield passages of at most `longest` characters: cut after the last line end of their second half, or last space.
 
-    Together they are the text; blank ones are left out.
+    Together they are the text; blank ones are left out. A space begins the next passage, as tokenizers have it.
     """
     start = 0
     while start < len(text):
         middle, stop = start + longest // 2, start + longest
         if stop < len(text):
-            stop = text.rfind("\n", middle, stop) + 1 or text.rfind(" ", middle, stop) + 1 or stop
+            stop = text.rfind("\n", middle, stop) + 1 or max(0, text.rfind(" ", middle + 1, stop)) or stop
         passage = text[start:stop]
         if passage.strip():
             yield passage

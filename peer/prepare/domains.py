@@ -6,7 +6,7 @@ passage goes to the one whose unigram counts, which the run publishes, it is lik
 every machine and stays where it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from configs.errors import DataError
 from peer.corpus.data import Corpus
-from peer.corpus.examples import Example
 from peer.corpus.mixture import Mixture, Passages, fit, log_unigrams_of
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer
-from peer.prepare.old_documents import Document, Documents, Progress, batches, cut_text, position_of, text_of
+from peer.prepare.documents import BATCH_CHARACTERS, Progress, hash_of
 
-# Characters of a passage, at most, about a thousand tokens: a long document is no unit that belongs to one domain.
-PASSAGE_CHARACTERS = 4096
-SAMPLE_CHARACTERS = 16 << 20  # characters that clusters are fitted on: some 5 M tokens, 200 MB meanwhile
-POOL = "all"
+SAMPLE_BYTES = 16 << 20  # bytes of text that clusters are fitted on: some 5 M tokens, 200 MB meanwhile
 PASSAGES, WINDOWS = 4, 8  # what a known domain needs of a text, for a part of it to be held out
 SHORTEST_WORD = 3  # letters of a typical word, at least; shorter ones name nothing
+
+
+Texts = Callable[[], Iterator[str]]  # yields the passages from the start, at each call
 
 
 @dataclass(frozen=True)
@@ -35,33 +34,12 @@ class Search:
 
     domains: int
     seed: int
-    characters: int  # of the text
-    heldout_share: float  # of the passages; nothing is fitted on these
+    size_bytes: int  # of the text
+    lowest: int  # hash of a passage that is not held out; nothing is fitted on those below
 
 
-def pool(documents: Documents, context_length: int) -> Documents:
-    """Return the passages of all documents as one domain; each is a document from here on.
-
-    They are at most PASSAGE_CHARACTERS long, or longer if a window of `context_length` tokens is. Reading them raises
-    DataError where a document is an example of a task.
-    """
-    longest = max(PASSAGE_CHARACTERS, 4 * context_length)
-
-    def passages() -> Iterator[tuple[str, Document]]:
-        for domain, document in documents():
-            if isinstance(document, Example):
-                raise DataError(
-                    f"'{domain}' is a task (examples with input and target), and domains are found in text alone; "
-                    "prepare it without --domains, as a domain of its own"
-                )
-            for passage in cut_text(document, longest):
-                yield POOL, passage
-
-    return passages
-
-
-def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, progress: Progress) -> Documents:
-    """Return the same passages, each in its domain: `cluster.0` is that of the first passage, and so on.
+def find_domains(passages: Texts, search: Search, vocabulary: Vocabulary, progress: Progress) -> NDArray[np.uint8]:
+    """Return the domain of each passage, (N,): 0 is that of the first one, and so on.
 
     Equal passages are in one domain. The same passages, vocabulary and search give the same domains.
     Raises DataError: there are too few passages, or they are too much alike.
@@ -72,7 +50,7 @@ def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, pr
             f"{search.domains} domains need at least {2 * search.domains} documents to train on and there are "
             f"{len(sample)}; lower --domains, give more text, or separate its documents (by blank lines in text files)"
         )
-    progress("finding domains", 0, search.characters)
+    progress("finding domains", 0, search.size_bytes)
     mixture = fit(Passages.of(sample), (search.domains, vocabulary.size), search.seed)
     clusters = _assign(passages, search, mixture, vocabulary, progress)
     found, counts = np.unique(clusters, return_counts=True)
@@ -81,24 +59,24 @@ def find_domains(passages: Documents, search: Search, vocabulary: Vocabulary, pr
             f"the text is too much alike for {search.domains} domains: only {int((counts > 1).sum())} have two "
             "documents or more; lower --domains or give more text"
         )
-    return _in_domains(passages, clusters, [f"cluster.{cluster}" for cluster in range(search.domains)])
+    return clusters
 
 
 def sort_into(
-    passages: Documents,
+    passages: Texts,
     known: Mapping[str, NDArray[np.uint64]],
     context_length: int,
-    characters: int,
+    size_bytes: int,
     vocabulary: Vocabulary,
     progress: Progress,
-) -> Documents:
-    """Return the same passages, each in the `known` domain (name → unigram counts (V,)) that it is likeliest in.
+) -> NDArray[np.uint8]:
+    """Return in which `known` domain (name → unigram counts (V,)) each passage is likeliest, (N,).
 
-    Domains that get fewer than PASSAGES passages or WINDOWS windows are left out. `characters` are those of the text.
+    Domains that get fewer than PASSAGES passages or WINDOWS windows are left out. `size_bytes` are those of the text.
     Raises DataError: the text is too short for any domain.
     """
     unigrams = log_unigrams_of(np.stack([counts.astype(np.int64) for counts in known.values()]))
-    reading = _read(passages, vocabulary, partial(progress, "sorting into domains"), characters)
+    reading = _read(passages, vocabulary, partial(progress, "sorting into domains"), size_bytes)
     read = [(each.scores(unigrams), each.lengths) for each in reading]
     scores, lengths = (np.concatenate(parts) for parts in zip(*read, strict=True))
     clusters = enough(scores, lengths, WINDOWS * context_length)
@@ -107,7 +85,7 @@ def sort_into(
             f"the text is too short for any of the domains {', '.join(known)}: each needs {PASSAGES} passages and "
             f"{WINDOWS} windows of {context_length} tokens; give more text"
         )
-    return _in_domains(passages, clusters, list(known))
+    return clusters.astype(np.uint8)
 
 
 def enough(scores: NDArray[np.float64], lengths: NDArray[np.int64], tokens: int) -> NDArray[np.int64] | None:
@@ -139,18 +117,18 @@ def typical_words(corpus: Corpus, count: int = 6) -> dict[str, list[str]]:
     return found
 
 
-def _sample(passages: Documents, search: Search, vocabulary: Vocabulary) -> list[NDArray[np.integer]]:
-    """Return the tokens of about SAMPLE_CHARACTERS, chosen by hashes."""
-    lowest = max(search.heldout_share, 1 - SAMPLE_CHARACTERS / search.characters)
-    chosen = ((domain, passage) for domain, passage in passages() if position_of(passage) >= lowest)
-    return [tokens for batch in batches(chosen) for tokens in vocabulary.encode([text_of(each) for _, each in batch])]
+def _sample(passages: Texts, search: Search, vocabulary: Vocabulary) -> list[NDArray[np.integer]]:
+    """Return the tokens of about SAMPLE_BYTES, chosen by hashes."""
+    lowest = max(search.lowest, round((1 - min(1.0, SAMPLE_BYTES / search.size_bytes)) * 2**64))
+    chosen = (passage for passage in passages() if hash_of(passage) >= lowest)
+    return [tokens for batch in _batches(chosen) for tokens in vocabulary.encode(batch)]
 
 
 def _assign(
-    passages: Documents, search: Search, mixture: Mixture, vocabulary: Vocabulary, progress: Progress
+    passages: Texts, search: Search, mixture: Mixture, vocabulary: Vocabulary, progress: Progress
 ) -> NDArray[np.uint8]:
     """Return the cluster of each passage, numbered in the order in which they come."""
-    reading = _read(passages, vocabulary, partial(progress, "finding domains"), search.characters)
+    reading = _read(passages, vocabulary, partial(progress, "finding domains"), search.size_bytes)
     found = [mixture.assign(each).astype(np.uint8) for each in reading]
     clusters = np.concatenate(found)
     names, firsts = np.unique(clusters, return_index=True)
@@ -160,22 +138,25 @@ def _assign(
 
 
 def _read(
-    passages: Documents, vocabulary: Vocabulary, progress: Callable[[int, int], None], characters: int
+    passages: Texts, vocabulary: Vocabulary, progress: Callable[[int, int], None], size_bytes: int
 ) -> Iterator[Passages]:
     """Yield the tokens of all passages, some at a time, in their order."""
     done = 0
-    for batch in batches(passages()):
-        texts = [text_of(passage) for _, passage in batch]
-        yield Passages.of(vocabulary.encode(texts))
-        done += sum(map(len, texts))
-        progress(done, characters)
+    for batch in _batches(passages()):
+        yield Passages.of(vocabulary.encode(batch))
+        done += sum(len(text.encode()) for text in batch)
+        progress(done, size_bytes)
 
 
-def _in_domains(passages: Documents, clusters: NDArray[np.integer], names: Sequence[str]) -> Documents:
-    """Return the passages, each in the domain that its cluster is called by."""
-
-    def documents() -> Iterator[tuple[str, Document]]:
-        for cluster, (_, passage) in zip(clusters, passages(), strict=True):
-            yield names[cluster], passage
-
-    return documents
+def _batches(passages: Iterator[str]) -> Iterator[list[str]]:
+    """Yield passages in lists of about BATCH_CHARACTERS."""
+    batch: list[str] = []
+    characters = 0
+    for passage in passages:
+        batch.append(passage)
+        characters += len(passage)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -1,292 +1,296 @@
-"""Turns text into a corpus: trains or takes a tokenizer, tokenizes, holds a part back, and cuts shards.
+"""Turns text into a corpus on this machine: surveys it, takes or trains a tokenizer, tokenizes, and cuts shards.
 
-Documents are read three times (survey, tokenizer, encoding), never kept: memory does not grow with the corpus.
-The same text and options give the same bytes on every machine. `documents.py` reads the files, `domains.py` finds
-domains where none are named (and reads all text twice more), `packing.py` fills and cuts token files.
+Text is read two times, or three if a tokenizer is trained, and never kept: memory does not grow with the corpus. Each
+step's results lie part by part in a folder beside the corpus until it is complete, so a run that is killed goes on
+where it was. The same text and options give the same bytes on every machine.
 """
 
 import hashlib
-import tempfile
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.content import content_id_of
-from configs.corpus import (
-    MAX_DOMAINS,
-    CorpusInfo,
-    DomainInfo,
-    ShardInfo,
-    TaskInfo,
-)
+from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from configs.files import disk_errors
-from peer.corpus.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Tokens, open_tokens, token_dtype
-from peer.corpus.examples import Example
-from peer.corpus.packing import TaskWriter, cut_documents, cut_windows, examples_only
-from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer
-from peer.prepare.domains import Search, find_domains, pool, sort_into
-from peer.prepare.old_documents import (
-    Columns,
-    Document,
-    Documents,
-    Progress,
-    batches,
-    domain_name,
-    find_files,
-    position_of,
-    read_documents,
-    text_of,
-)
+from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer, trained_vocabulary
+from peer.prepare.assemble import assemble
+from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
+from peer.prepare.domains import Search, find_domains, sort_into
+from peer.prepare.encode import encode_part, sample_part, staying
+from peer.prepare.fates import Decision, PartFates, all_trained, check_domains, count, decide, fates
+from peer.prepare.kept import Kept
+from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
+from peer.prepare.reading import read
+from peer.prepare.skips import Skips
+from peer.prepare.survey import (
+    Chunk,
+    PartSurvey,
+    Read,
+    chunks,
+    part_bytes_of,
+    piece_characters_of,
+    survey_chunk,
+    with_domains,
+)
 
-PARTS = ("train", "heldout")
+VERSION = 1  # of what lies in the work folder
+POOL = "all"  # the one domain of text in which domains are found
 
 
-COUNTED_TOKENS = 1024  # of one document, where counts are to tell nothing of a single one
+@dataclass(frozen=True)
+class Prepared:
+    """What came of it."""
+
+    info: CorpusInfo
+    skips: Skips
+    decision: Decision
 
 
-@dataclass
-class _Extent:
-    """What the survey found of a domain."""
+@dataclass(frozen=True)
+class Job:
+    """Text to be prepared: the files, how they are read, and by what."""
 
-    documents: int = 0
-    characters: int = 0
-    lowest: float = 1.0  # the lowest position of a document: that one is always held out
-    is_task: bool = False
-
-    def holds_out(self, position: float, share: float) -> bool:
-        """Say whether the document at `position` is held out."""
-        return position < share or position == self.lowest
+    files: tuple[SourceFile, ...]
+    how: Reading
+    plan: Plan
+    read: Read
+    part_bytes: int
+    skips: Skips  # what the listing passed over
 
 
 def prepare(
-    sources: Sequence[Path],
+    sources: Sequence[str | Path],
     out: Path,
     plan: Plan | None = None,
-    columns: Columns | None = None,
+    how: Reading | None = None,
+    listing: Listing | None = None,
     progress: Progress | None = None,
-) -> CorpusInfo:
-    """Prepare text files, JSON lines, Parquet files or folders of them as the corpus `out`.
+) -> Prepared:
+    """Prepare files, folders and what fsspec opens as the corpus `out`, which appears when it is complete.
 
-    The domains are those of `documents.find_files`, or what the domain column names, or those that the plan finds or
-    knows, in the text of all sources together. `out` appears when it is complete.
+    The domains are those of `listing.find_files`, or what the domain column names, or those that the plan finds or
+    knows, in the text of all sources together. A run that was killed goes on where it was.
     Raises DataError (what to mend in the text or the options) or StateError (the disk is full or read-only).
     """
-    plan, columns = plan or Plan(), columns or Columns()
-    if plan.is_pooled and columns.domain is not None:
+    job = job_of(sources, plan or Plan(), how or Reading(), listing or Listing())
+    return Engine(job, out, progress or _silent).run()
+
+
+def job_of(sources: Sequence[str | Path], plan: Plan, how: Reading, listing: Listing) -> Job:
+    """Return what there is to be done. Raises DataError: options that make no sense, sources that hold no text."""
+    plan.check()
+    if plan.is_pooled and how.domain_column is not None:
         raise DataError("--domains and --like find domains and --domain-column names them; leave one of them out")
-    files = find_files(sources, may_share_names=plan.is_pooled)
-
-    def documents() -> Iterator[tuple[str, Document]]:
-        for name, path in files:
-            for domain, document in read_documents(path, columns):
-                yield domain or name, document
-
-    return _prepare(documents, out, plan, progress or _silent)
+    skips = Skips()
+    listing = replace(
+        listing,
+        has_domain_column=how.domain_column is not None,
+        may_share_names=plan.is_pooled or how.domain_column is not None,
+    )
+    files = tuple(find_files([str(source) for source in sources], listing, skips))
+    characters = plan.passage_characters if plan.is_pooled else piece_characters_of(files)
+    return Job(files, replace(how, piece_characters=characters), plan, read, part_bytes_of(files), skips)
 
 
 def prepare_texts(
-    domains: Mapping[str, Collection[Document]], out: Path, plan: Plan | None = None, progress: Progress | None = None
+    domains: Mapping[str, Collection[Content]], out: Path, plan: Plan | None = None, progress: Progress | None = None
 ) -> CorpusInfo:
     """Prepare documents that are in memory: domain → documents, each iterated several times. Raises as `prepare`."""
+    plan = plan or Plan()
+    plan.check()
     if not domains:
         raise DataError("no text was given; name at least one domain")
     for domain, texts in domains.items():
         if not any(text_of(text).strip() for text in texts):
             raise DataError(f"domain '{domain}' holds no text; fill it or leave it out")
+    files = tuple(
+        SourceFile(domain, sum(len(text_of(text).encode()) for text in texts), "text", domain_name(domain))
+        for domain, texts in domains.items()
+    )
+    longest = plan.passage_characters if plan.is_pooled else piece_characters_of(files)
 
-    def documents() -> Iterator[tuple[str, Document]]:
-        for domain, texts in domains.items():
-            for document in texts:
-                if text_of(document).strip():
-                    yield domain_name(domain), document
+    def pieces(file: SourceFile, how: Reading, skips: Skips, since: int = 0) -> Iterator[Piece]:
+        mark = 0
+        for content in domains[file.url]:
+            if not text_of(content).strip():
+                continue
+            cut: list[Content] = [*cut_text(content, longest)] if isinstance(content, str) else [content]
+            for at, each in enumerate(cut):
+                if mark >= since:
+                    yield Piece(each, mark, is_last=at == len(cut) - 1)
+                mark += 1
 
-    return _prepare(documents, out, plan or Plan(), progress or _silent)
-
-
-def _prepare(documents: Documents, out: Path, plan: Plan, progress: Progress) -> CorpusInfo:
-    plan.check()
-    with disk_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} exists and is not empty; choose another place or delete it")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            whole = Path(scratch, "corpus")  # a folder inside: the scratch folder itself is for its owner's eyes only
-            (whole / BLOBS).mkdir(parents=True)
-            if plan.is_pooled:
-                documents = pool(documents, plan.context_length)
-            extents = _survey(documents, progress)
-            vocabulary = _vocabulary(documents, extents, plan, progress)
-            if plan.is_pooled:
-                characters = sum(extent.characters for extent in extents.values())
-                if plan.known is not None:
-                    documents = sort_into(documents, plan.known, plan.context_length, characters, vocabulary, progress)
-                elif plan.domains is not None:
-                    search = Search(plan.domains, plan.seed, characters, plan.heldout_share)
-                    documents = find_domains(documents, search, vocabulary, progress)
-                extents = _survey(documents, progress)
-            (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)
-            tasks = _encode(documents, extents, plan, vocabulary, Path(scratch), progress)
-            info = CorpusInfo(
-                tokenizer_sha256=hashlib.sha256(vocabulary.json).hexdigest(),
-                vocab_size=vocabulary.size,
-                end_of_text=vocabulary.end,
-                domains=tuple(
-                    _cut_domain(domain, plan, vocabulary, Path(scratch), whole / BLOBS, tasks.get(domain))
-                    for domain in extents
-                ),
-            )
-            (whole / CORPUS_FILE).write_text(
-                info.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8"
-            )
-            whole.rename(out)
-    return info
+    job = Job(files, Reading(piece_characters=longest), plan, pieces, part_bytes_of(files), Skips())
+    return Engine(job, out, progress or _silent).run().info
 
 
-def _survey(documents: Documents, progress: Progress) -> dict[str, _Extent]:
-    extents: dict[str, _Extent] = {}
-    characters = 0
-    for domain, document in documents():
-        text, is_task = text_of(document), isinstance(document, Example)
-        extent = extents.setdefault(domain, _Extent(is_task=is_task))
-        if extent.is_task != is_task:
-            raise DataError(f"domain '{domain}' has both text and examples; make them two domains")
-        if len(extents) > MAX_DOMAINS:
-            raise DataError(f"there are more than {MAX_DOMAINS} domains; name a coarser domain column or fewer sources")
-        extent.documents += 1
-        extent.characters += len(text)
-        extent.lowest = min(extent.lowest, position_of(document))
-        characters += len(text)
-        progress("reading", characters, 0)
-    for domain, extent in extents.items():
-        if extent.documents < 2:
-            raise DataError(
-                f"domain '{domain}' has only one document, but one is held out and one is trained on; "
-                f"give it more text, or separate its documents (by blank lines in text files)"
-            )
-    return extents
+class Engine:
+    """One job on this machine."""
 
+    def __init__(self, job: Job, out: Path, progress: Progress) -> None:
+        self._job, self._out, self._progress = job, out, progress
+        self._kept = Kept(out.parent / f".{out.name}.unfinished", _fingerprint(job))
 
-def _vocabulary(documents: Documents, extents: Mapping[str, _Extent], plan: Plan, progress: Progress) -> Vocabulary:
-    """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
-    if plan.tokenizer is not None:
-        return read_tokenizer(plan.tokenizer, plan.vocab_size)
-    budget = plan.tokenizer_characters / len(extents)
-    shares = {domain: budget / extent.characters for domain, extent in extents.items()}
-    expected = int(sum(min(budget, extent.characters) for extent in extents.values()))
+    def run(self) -> Prepared:
+        """Do all that is not done yet. What is kept goes if the text or the options are at fault."""
+        out = self._out
+        with disk_errors(out):
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise DataError(f"{out} exists and is not empty; choose another place or delete it")
+            with self._kept.opened():
+                try:
+                    prepared = self._run()
+                except DataError:
+                    self._kept.remove()
+                    raise
+                (self._kept.folder / "corpus").rename(out)
+                self._kept.remove()
+        return prepared
 
-    def sample() -> Iterator[str]:
-        characters = 0
-        for domain, document in documents():
-            text, position = text_of(document), position_of(document)
-            if 1 - position <= shares[domain] and not extents[domain].holds_out(position, plan.heldout_share):
-                characters += len(text)
-                progress("training the tokenizer", min(characters, expected), expected)
+    def _run(self) -> Prepared:
+        job = self._job
+        surveys = self._survey()
+        if job.plan.is_pooled:
+            surveys = [
+                with_domains(survey, (POOL,), np.zeros(len(survey.sizes), dtype=np.uint16)) for survey in surveys
+            ]
+        skips = Skips()
+        for each in (job.skips, *(survey.skips for survey in surveys)):
+            skips.take(each)
+        decision = decide(surveys, job.plan.heldout_share)
+        skips.check(sum(domain.size_bytes for domain in decision.domains), job.plan.max_bad)
+        vocabulary = self._vocabulary(surveys, decision)
+        if job.plan.is_pooled:
+            surveys = self._in_domains(surveys, decision, vocabulary)
+            decision = decide(surveys, job.plan.heldout_share, pooled=decision)
+        decided = list(fates(surveys, decision))
+        count(surveys, decided, decision)
+        check_domains(decision)
+        skips.take(decision.skips)
+        parts = self._encode(surveys, decided, vocabulary)
+        names = [(domain.name, domain.is_task) for domain in decision.domains]
+        info = assemble(parts, names, vocabulary, job.plan, self._kept.folder)
+        return Prepared(info, skips, decision)
+
+    def _survey(self) -> list[PartSurvey]:
+        job = self._job
+        total = sum(file.size_bytes for file in job.files)
+        found: list[PartSurvey] = []
+        done = 0
+        for at, chunk in enumerate(chunks(job.files, job.part_bytes)):
+            raw = self._kept.result(f"survey.{at}", partial(self._survey_chunk, chunk))
+            found += PartSurvey.list_from_bytes(raw)
+            done += sum(file.size_bytes for file in job.files[chunk.start : chunk.stop])
+            self._progress("reading", done, total)
+        return found
+
+    def _survey_chunk(self, chunk: Chunk) -> bytes:
+        job = self._job
+        return PartSurvey.list_to_bytes(
+            list(survey_chunk(job.files, chunk, job.how, job.plan.sifting(), job.part_bytes, job.read))
+        )
+
+    def _vocabulary(self, surveys: Sequence[PartSurvey], decision: Decision) -> Vocabulary:
+        """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
+        plan = self._job.plan
+        if plan.tokenizer is not None:
+            return read_tokenizer(plan.tokenizer, plan.vocab_size)
+        size = plan.vocab_size or DEFAULT_VOCABULARY
+        raw = self._kept.result("tokenizer", lambda: train_tokenizer(self._sample(surveys, decision), size).json)
+        return trained_vocabulary(raw, size)
+
+    def _sample(self, surveys: Sequence[PartSurvey], decision: Decision) -> Iterator[str]:
+        job = self._job
+        budget = job.plan.tokenizer_bytes / len(decision.domains)
+        shares = [min(1.0, budget / domain.size_bytes) for domain in decision.domains]
+        lowest = [min(2**64 - 1, round((1 - share) * 2**64)) for share in shares]
+        expected = int(sum(min(budget, domain.size_bytes) for domain in decision.domains))
+        done = 0
+        for survey, decided in zip(surveys, fates(surveys, decision), strict=True):
+            for text in sample_part(job.files, survey, decided, lowest, job.how, job.read):
+                done += len(text.encode())
+                self._progress("training the tokenizer", min(done, expected), expected)
                 yield text
 
-    return train_tokenizer(sample(), plan.vocab_size or DEFAULT_VOCABULARY)
+    def _in_domains(
+        self, surveys: Sequence[PartSurvey], decision: Decision, vocabulary: Vocabulary
+    ) -> list[PartSurvey]:
+        """Return the surveys with the domains that are found, or known."""
+        job, [pool] = self._job, decision.domains
+
+        def texts() -> Iterator[str]:
+            for survey in surveys:
+                for each in staying(job.files, survey.part, all_trained(survey), job.how, job.read):
+                    if not isinstance(each.content, str):
+                        raise DataError(
+                            f"'{pool.name}' is a task (examples with input and target), and domains are found in text "
+                            "alone; prepare it without --domains, as a domain of its own"
+                        )
+                    yield each.content
+
+        def found() -> bytes:
+            if job.plan.known is not None:
+                return sort_into(
+                    texts, job.plan.known, job.plan.context_length, pool.size_bytes, vocabulary, self._progress
+                ).tobytes()
+            assert job.plan.domains is not None
+            search = Search(job.plan.domains, job.plan.seed, pool.size_bytes, pool.below << 48)
+            return find_domains(texts, search, vocabulary, self._progress).tobytes()
+
+        clusters = np.frombuffer(self._kept.result("domains", found), dtype=np.uint8)
+        names = tuple(job.plan.known or (f"cluster.{cluster}" for cluster in range(job.plan.domains or 0)))
+        return list(_with_clusters(surveys, names, clusters))
+
+    def _encode(
+        self, surveys: Sequence[PartSurvey], decided: Sequence[PartFates], vocabulary: Vocabulary
+    ) -> Iterator[bytes]:
+        """Yield what each part has in tokens."""
+        job = self._job
+        total, done = sum(int(survey.sizes.sum()) for survey in surveys), 0
+        for at, (survey, fates_) in enumerate(zip(surveys, decided, strict=True)):
+            pieces = staying(job.files, survey.part, fates_, job.how, job.read)
+            self._kept.result(f"tokens.{at}", partial(encode_part, pieces, vocabulary, job.plan.format()))
+            done += int(survey.sizes.sum())
+            self._progress("tokenizing", done, total)
+        return (self._kept.read(f"tokens.{at}") for at in range(len(surveys)))
 
 
-def _encode(
-    documents: Documents,
-    extents: Mapping[str, _Extent],
-    plan: Plan,
-    vocabulary: Vocabulary,
-    scratch: Path,
-    progress: Progress,
-) -> dict[str, TaskInfo]:
-    """Write each domain to two files in `scratch`, DOMAIN.train and DOMAIN.heldout; return what became of the tasks."""
-    total = sum(extent.characters for extent in extents.values())
+def _with_clusters(
+    surveys: Sequence[PartSurvey], names: tuple[str, ...], clusters: NDArray[np.uint8]
+) -> Iterator[PartSurvey]:
+    """Yield the surveys with the clusters of their pieces; those that a filter left out have none."""
     done = 0
-    with ExitStack() as stack:
-        files: dict[tuple[str, str], IO[bytes]] = {}
-        for domain in extents:
-            for part in PARTS:
-                files[domain, part] = stack.enter_context((scratch / f"{domain}.{part}").open("wb"))
-        tasks = {
-            domain: TaskWriter(plan.format(), vocabulary, files[domain, "train"], files[domain, "heldout"])
-            for domain, extent in extents.items()
-            if extent.is_task
-        }
-        for batch in batches(documents()):
-            texts = [(domain, document) for domain, document in batch if isinstance(document, str)]
-            for (domain, text), tokens in zip(texts, vocabulary.encode([text for _, text in texts]), strict=True):
-                part = "heldout" if extents[domain].holds_out(position_of(text), plan.heldout_share) else "train"
-                files[domain, part].write(tokens.tobytes())
-            for domain, writer in tasks.items():
-                examples = [document for name, document in batch if name == domain and isinstance(document, Example)]
-                extent = extents[domain]
-                writer.write(examples, [extent.holds_out(position_of(each), plan.heldout_share) for each in examples])
-            done += sum(len(text_of(document)) for _, document in batch)
-            progress("tokenizing", done, total)
-        return {domain: writer.finish(domain) for domain, writer in tasks.items()}
+    for survey in surveys:
+        own, is_kept = np.zeros(len(survey.sizes), dtype=np.uint8), survey.verdicts == 0
+        own[is_kept] = clusters[done : done + int(is_kept.sum())]
+        done += int(is_kept.sum())
+        yield with_domains(survey, names, own)
 
 
-def _cut_domain(
-    domain: str, plan: Plan, vocabulary: Vocabulary, scratch: Path, blobs: Path, task: TaskInfo | None
-) -> DomainInfo:
-    """Move what `_encode` wrote of `domain` from `scratch` into blobs."""
-    train, heldout = (scratch / f"{domain}.{part}" for part in PARTS)
-    found = train.stat().st_size // token_dtype(vocabulary.size).itemsize
-    if task is None and found <= plan.context_length:
-        raise DataError(
-            f"domain '{domain}' has {found} tokens to train on, fewer than one window of {plan.context_length} "
-            f"and the token after it; give it more text or a smaller context length"
-        )
-    counts = np.zeros(vocabulary.size, dtype="<u8")
-    most = None if plan.counts_noise is None else COUNTED_TOKENS
-    shards = []
-    tokens = open_tokens(train, vocabulary.size, task is not None)
-    if task is None:
-        held = open_tokens(heldout, vocabulary.size)
-        pieces, num_held = cut_documents(tokens, plan.shard_tokens, vocabulary.end), held.size
-    else:
-        held = np.fromfile(heldout, dtype=np.uint8)
-        pieces = cut_windows(tokens, plan.context_length, plan.shard_tokens, vocabulary.end)
-        num_held = int((held == ord("\n")).sum())
-    for shard in pieces:
-        counted = shard if task is None else examples_only(shard, vocabulary.end)
-        counts += counted_tokens(counted, vocabulary, most)
-        shards.append(_store(blobs, shard, shard.size))
-    if plan.counts_noise is not None:
-        counts = noised(counts, plan.counts_noise)
-    return DomainInfo(
-        name=domain,
-        shards=tuple(shards),
-        heldout=_store(blobs, held, num_held),
-        counts=_store(blobs, counts, int(counts.sum())),
-        is_public=not plan.is_private,
-        task=task,
-    )
+def _fingerprint(job: Job) -> str:
+    """Return what tells this text and these options from others, so that nothing goes on with what was of those."""
+    plan = asdict(replace(job.plan, known=None))
+    known = {name: hashlib.sha256(counts.tobytes()).hexdigest() for name, counts in (job.plan.known or {}).items()}
+    files = [(*asdict(file).values(), _changed_at(file)) for file in job.files]
+    given = job.plan.tokenizer
+    tokenizer = [] if given is None else [_changed_at(each) for each in (given, given / "tokenizer.json")]
+    facts = [VERSION, plan, known, files, asdict(job.how), tokenizer]
+    return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()
 
 
-def counted_tokens(tokens: Tokens, vocabulary: Vocabulary, most: int | None) -> NDArray[np.uint64]:
-    """Return how often each token occurs, (V,); of a document only its first `most` tokens count."""
-    if most is not None:
-        ends = np.flatnonzero(tokens == vocabulary.end)
-        begins = np.concatenate([[0], ends + 1])
-        document = np.searchsorted(ends, np.arange(tokens.size), side="left")
-        tokens = tokens[np.arange(tokens.size) - begins[document] < most]
-    return np.bincount(tokens, minlength=vocabulary.size).astype("<u8")
-
-
-def noised(counts: NDArray[np.uint64], noise: float) -> NDArray[np.uint64]:
-    """Return counts that may leave: with Gaussian noise of so many times what one document can add."""
-    noisy = counts + np.random.default_rng().normal(0.0, noise * COUNTED_TOKENS, counts.size)
-    return np.maximum(0.0, np.rint(noisy)).astype("<u8")
-
-
-def _store(blobs: Path, values: Tokens | NDArray[np.uint8 | np.uint64], tokens: int) -> ShardInfo:
-    data = values.data.cast("B")
-    name = content_id_of(data)
-    (blobs / name).write_bytes(data)
-    return ShardInfo(content_id=name, tokens=tokens, size_bytes=data.nbytes)
+def _changed_at(file: SourceFile | Path) -> int:
+    """Return when a file was last written, in nanoseconds; 0 where nobody says."""
+    try:
+        return Path(file.url if isinstance(file, SourceFile) else file).stat().st_mtime_ns
+    except (OSError, ValueError):
+        return 0
 
 
 def _silent(stage: str, done: int, total: int) -> None:

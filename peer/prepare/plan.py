@@ -1,7 +1,7 @@
 """How a corpus is to be prepared: all that is asked for, checked before any text is read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,11 @@ from pydantic import ValidationError
 from configs.corpus import DEFAULT_PROMPT, INPUT, MAX_DOMAINS, ChatFormat, TaskFormat
 from configs.errors import DataError
 from peer.corpus.tokenizer import MAX_VOCABULARY
+from peer.prepare.cleaning import Cleaning, Filter
 
 DEFAULT_VOCABULARY = 32_000
+# Characters of a passage, at most, about a thousand tokens: a long document is no unit that belongs to one domain.
+PASSAGE_CHARACTERS = 4096
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,13 @@ class Plan:
 
     vocab_size: int | None = None  # None: DEFAULT_VOCABULARY, or that of the given tokenizer
     tokenizer: Path | None = None  # a tokenizer.json or a folder that has one; None: train one
-    tokenizer_characters: int = 64 << 20  # of text that a tokenizer is trained on, from all domains alike
+    tokenizer_bytes: int = 64 << 20  # of text that a tokenizer is trained on, from all domains alike
     context_length: int = 128  # each domain must fill one window; examples are cut to it
     prompt: str = DEFAULT_PROMPT  # of tasks: what a model reads before it answers
     chat: ChatFormat | None = None  # how turns are written; None: inputs stand in the prompt, and there are no chats
-    heldout_share: float = 0.05  # of the documents of each domain
+    heldout_share: float = 0.05  # of the text of each domain, where no split says what is held out
+    max_bad: float = 0.01  # of the text, that may be of no use without stopping everything
+    cleaning: Cleaning = field(default_factory=Cleaning)
     shard_tokens: int = 4 << 20  # larger where a domain would have more than MAX_SHARDS
     is_private: bool = False
     counts_noise: float | None = None  # of the unigram counts, in COUNTED_TOKENS; None: they are exact
@@ -36,6 +41,15 @@ class Plan:
     def is_pooled(self) -> bool:
         """Whether the domains that the sources name do not count."""
         return self.domains is not None or self.known is not None
+
+    @property
+    def passage_characters(self) -> int:
+        """Characters of what belongs to one domain, where domains are found: a window at least."""
+        return max(PASSAGE_CHARACTERS, 4 * self.context_length)
+
+    def sifting(self) -> Filter:
+        """Return what decides on single documents."""
+        return Filter(self.cleaning)
 
     def format(self) -> TaskFormat:
         """Return the format of tasks."""

@@ -14,9 +14,9 @@ from configs.errors import DataError
 from peer.corpus.data import open_corpus
 from peer.corpus.mixture import BOUNDS, Mixture, Passages, Prices, choose, fit, log_unigrams_of, settle
 from peer.corpus.tokenizer import read_tokenizer
+from peer.prepare.documents import Reading, cut_text
 from peer.prepare.domains import enough, typical_words
 from peer.prepare.engine import prepare, prepare_texts
-from peer.prepare.old_documents import Columns, cut_text
 from peer.prepare.plan import Plan
 
 WORDS = {
@@ -156,7 +156,7 @@ def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
     assert "too much alike for 4 domains" in message
     rows = [json.dumps({"text": text, "kind": "a"}) for text in mixed()]
     (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, Plan(domains=2), Columns(domain="kind")))
+    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, Plan(domains=2), Reading(domain="kind")))
     assert "leave one of them out" in both
     examples = [json.dumps({"input": f"{n} fish", "target": str(n)}) for n in range(50)]
     (tmp_path / "qa.jsonl").write_text("\n".join(examples), encoding="utf-8")

@@ -18,8 +18,10 @@ from configs.content import content_id_of
 from configs.errors import DataError, StateError
 from configs.files import disk_errors
 from peer.corpus.data import open_corpus, open_tokens
-from peer.prepare.engine import COUNTED_TOKENS, counted_tokens, noised, prepare, prepare_texts
-from peer.prepare.old_documents import Columns, split_lines
+from peer.prepare.assemble import COUNTED_TOKENS, counted_tokens, noised
+from peer.prepare.documents import Reading
+from peer.prepare.engine import prepare, prepare_texts
+from peer.prepare.old_documents import split_lines
 from peer.prepare.plan import Plan
 
 PLAN = Plan(vocab_size=300, context_length=16)
@@ -74,7 +76,7 @@ def test_a_column_names_the_domain(tmp_path: Path) -> None:
     rows = [{"body": text, "kind": kind} for kind in ("sea fish", "bird") for text in passages(kind)]
     lines = json_lines(tmp_path / "all.jsonl", rows)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "all.parquet")
-    columns = Columns("body", "kind")
+    columns = Reading("body", "kind")
     info = prepare([lines], tmp_path / "a", PLAN, columns)
     assert [domain.name for domain in info.domains] == ["sea-fish", "bird"]
     assert prepare([tmp_path / "all.parquet"], tmp_path / "b", PLAN, columns) == info
@@ -192,12 +194,12 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"body": ["a"], "kind": [None]}), tmp_path / "a.parquet")
     assert "no column 'text'; the columns are: body" in refusal(lambda: prepare([tmp_path / "a.parquet"], out))
     lines = json_lines(tmp_path / "a.jsonl", [{"text": "a", "kind": ""}])
-    assert "no column 'topic'" in refusal(lambda: prepare([lines], out, columns=Columns(domain="topic")))
-    assert "column 'kind' is empty" in refusal(lambda: prepare([lines], out, columns=Columns(domain="kind")))
+    assert "no column 'topic'" in refusal(lambda: prepare([lines], out, columns=Reading(domain="topic")))
+    assert "column 'kind' is empty" in refusal(lambda: prepare([lines], out, columns=Reading(domain="kind")))
     file = text_file(tmp_path / "cod.txt", "cod")
-    assert "use JSON lines or Parquet" in refusal(lambda: prepare([file], out, columns=Columns(domain="kind")))
+    assert "use JSON lines or Parquet" in refusal(lambda: prepare([file], out, columns=Reading(domain="kind")))
     many = json_lines(tmp_path / "many.jsonl", [{"text": "a", "url": index} for index in range(65)])
-    assert "more than 64 domains" in refusal(lambda: prepare([many], out, columns=Columns(domain="url")))
+    assert "more than 64 domains" in refusal(lambda: prepare([many], out, columns=Reading(domain="url")))
 
 
 def test_options_that_make_no_sense(tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""What becomes of each piece: trained on, held out, or left out. Pure, on what the surveys say.
+
+Held out is what a split says. Where none says anything, the hashes choose whole documents up to the share that is asked
+for; where documents are so few or so long that they would miss it, pieces of them. Nothing that is trained on equals
+anything that is held out, wherever it stands.
+
+Surveys are gone through one after the other, so what is in memory of them is one part, and what is held out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.corpus import MAX_DOMAINS
+from configs.errors import DataError
+from peer.prepare.skips import Reason, Skips
+from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, REASONS, PartSurvey
+
+TRAIN, HELDOUT, DROPPED = 0, 1, 2  # fates; from DROPPED on, the place in REASONS of why it is left out
+BUCKETS = 1 << 16  # of hashes, between which the share that is held out ends
+CLOSE = 0.2  # how far from the share asked for, of it, whole documents may be
+
+By = Literal["split", "documents", "pieces"]
+
+
+@dataclass(frozen=True)
+class PartFates:
+    """What becomes of the pieces of a part. (N,) each."""
+
+    fates: NDArray[np.uint8]
+    domains: NDArray[np.uint16]  # places in `Decision.domains`
+    ends: NDArray[np.bool_]  # whether the text that is trained on or held out ends here
+
+
+@dataclass
+class DomainFate:
+    """What a domain has, and what of it is held out."""
+
+    name: str
+    is_task: bool
+    documents: int = 0  # that are not left out by a filter
+    by: By = "documents"
+    below: int = 0  # the bucket from which on hashes are trained on
+    lowest: int = (1 << 64) - 1  # the lowest hash of a document, which is always held out
+    size_bytes: int = 0
+    heldout_bytes: int = 0
+    trained_bytes: int = 0
+    has_splits: bool = False
+    histograms: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, BUCKETS), dtype=np.int64))
+    lows: list[int] = field(default_factory=lambda: [(1 << 64) - 1] * 2)
+
+
+@dataclass
+class Decision:
+    """The domains in their order, the hashes of all that is held out, and what is left out besides."""
+
+    domains: list[DomainFate]
+    heldout: NDArray[np.uint64]  # sorted
+    skips: Skips
+
+
+def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None" = None) -> Decision:
+    """Return what is held out of each domain. `pooled`: what was decided before the domains were found; it stays.
+
+    Raises DataError: too many domains, text and examples in one, or one of which nothing is left to train on.
+    """
+    found: dict[str, DomainFate] = {}
+    for survey, firsts in _with_firsts(surveys):
+        _count(found, survey, firsts)
+    if not found:
+        raise DataError("there is no text in what was given; see what was passed over, and name files that hold text")
+    decision = Decision(list(found.values()), np.empty(0, dtype=np.uint64), Skips())
+    for domain in decision.domains:
+        if pooled is None:
+            _hold_out(domain, share)
+        elif domain.has_splits:
+            domain.by = "split"
+        else:
+            [whole] = pooled.domains
+            domain.by, domain.below, domain.lowest = "pieces", whole.below, domain.lows[1]
+    decision.heldout = np.unique(np.concatenate(list(_heldout_hashes(surveys, decision))))
+    return decision
+
+
+def fates(surveys: Sequence[PartSurvey], decision: Decision, dropped: "Dropped | None" = None) -> Iterator[PartFates]:
+    """Yield what becomes of each part. `dropped`: duplicates, by part."""
+    places = {domain.name: place for place, domain in enumerate(decision.domains)}
+    waiting: tuple[PartFates, NDArray[np.uint8]] | None = None
+    for at, (survey, firsts) in enumerate(_with_firsts(surveys)):
+        own = [places.get(name, 0) for name in survey.names]  # of one that is not there, every piece is left out
+        domains = np.array(own, dtype=np.uint16)[survey.domains]
+        found = np.where(_is_heldout(survey, firsts, decision), HELDOUT, TRAIN).astype(np.uint8)
+        again = (found == TRAIN) & np.isin(survey.hashes, decision.heldout)
+        found[again] = DROPPED + REASONS.index(Reason.HELD_OUT)
+        if dropped is not None:
+            found = np.where((found == TRAIN) & (dropped[at] > 0), DROPPED - 1 + dropped[at], found).astype(np.uint8)
+        found = np.where(survey.verdicts > 0, DROPPED - 1 + survey.verdicts, found).astype(np.uint8)
+        if waiting is not None:
+            yield _closed(*waiting, PartFates(found, domains, np.empty(0, dtype=bool)), survey.flags)
+        waiting = PartFates(found, domains, np.empty(0, dtype=bool)), survey.flags
+    if waiting is not None:
+        yield _closed(*waiting, None, None)
+
+
+Dropped = Sequence[NDArray[np.uint8]]  # by part, (N,): 0, or 1 and the place in REASONS
+
+
+def all_trained(survey: PartSurvey) -> PartFates:
+    """Return that everything is trained on which no filter left out; each piece is a document."""
+    found = np.where(survey.verdicts > 0, DROPPED - 1 + survey.verdicts, TRAIN).astype(np.uint8)
+    return PartFates(found, survey.domains, np.ones(len(found), dtype=bool))
+
+
+def count(surveys: Sequence[PartSurvey], decided: Sequence[PartFates], decision: Decision) -> None:
+    """Count in `decision` what becomes of all parts."""
+    for survey, part in zip(surveys, decided, strict=True):
+        found = part.fates
+        for place, domain in enumerate(decision.domains):
+            mine = part.domains == place
+            domain.trained_bytes += int(survey.sizes[mine & (found == TRAIN)].sum())
+            domain.heldout_bytes += int(survey.sizes[mine & (found == HELDOUT)].sum())
+        for fate in np.unique(found[found >= DROPPED]):
+            is_dropped = found == fate
+            names = sorted({survey.names[place] for place in np.unique(survey.domains[is_dropped])})
+            size_bytes, pieces = int(survey.sizes[is_dropped].sum()), int(is_dropped.sum())
+            decision.skips.add(REASONS[fate - DROPPED], f"in {', '.join(names[:3])}", size_bytes, pieces)
+
+
+def check_domains(decision: Decision) -> None:
+    """Raise DataError if a domain has nothing to train on, or nothing that is held out."""
+    for domain in decision.domains:
+        if domain.trained_bytes and domain.heldout_bytes:
+            continue
+        if domain.by == "split":
+            raise DataError(
+                f"domain '{domain.name}' has only held-out text: all of it is in a split such as valid or test; add "
+                "the text that is to be trained on, or leave it out"
+            )
+        raise DataError(
+            f"domain '{domain.name}' has only one document, but one is held out and one is trained on; give it more "
+            "text, separate its documents (by blank lines in text files, or see --document), or name what is held out "
+            "with --heldout"
+        )
+
+
+def _with_firsts(surveys: Sequence[PartSurvey]) -> Iterator[tuple[PartSurvey, NDArray[np.uint64]]]:
+    """Yield each survey, with the hash of the first piece of the document of each piece: that decides for all."""
+    open_hash = np.uint64(0)
+    for survey in surveys:
+        starts = np.flatnonzero(survey.flags & IS_FIRST)
+        belongs = np.searchsorted(starts, np.arange(len(survey.hashes)), side="right")
+        firsts = np.concatenate([[open_hash], survey.hashes[starts]]).astype(np.uint64)[belongs]
+        if len(firsts):
+            open_hash = firsts[-1]
+        yield survey, firsts
+
+
+def _count(found: dict[str, DomainFate], survey: PartSurvey, firsts: NDArray[np.uint64]) -> None:
+    is_kept = survey.verdicts == 0
+    for place, name in enumerate(survey.names):
+        mine = is_kept & (survey.domains == place)
+        if not mine.any():
+            continue
+        flags, sizes = survey.flags[mine], survey.sizes[mine].astype(np.int64)
+        is_task = bool(flags[0] & IS_TASK)
+        domain = found.setdefault(name, DomainFate(name, is_task))
+        if len(found) > MAX_DOMAINS:
+            raise DataError(
+                f"there are more than {MAX_DOMAINS} domains; put folders together, or let domains be found with "
+                f"--domains K, whatever folders and columns say"
+            )
+        if (((flags & IS_TASK) > 0) != domain.is_task).any():
+            raise DataError(f"domain '{name}' has both text and examples; make them two domains")
+        domain.documents += int((flags & IS_FIRST > 0).sum())
+        domain.size_bytes += int(sizes.sum())
+        domain.has_splits |= bool((flags & IS_HELDOUT).any())
+        for row, hashes in enumerate((firsts[mine], survey.hashes[mine])):
+            buckets = (hashes >> np.uint64(48)).astype(np.int64)
+            domain.histograms[row] += np.bincount(buckets, sizes, minlength=BUCKETS).astype(np.int64)
+            domain.lows[row] = min(domain.lows[row], int(hashes.min()))
+
+
+def _hold_out(domain: DomainFate, share: float) -> None:
+    """Choose how, and below which bucket, a domain is held out."""
+    if domain.has_splits:
+        domain.by = "split"
+        return
+    target = share * domain.size_bytes
+    found: list[tuple[float, int]] = []
+    for histogram in domain.histograms:
+        sums = np.cumsum(histogram)
+        at = int(np.searchsorted(sums, target))
+        bounds = [bound for bound in (at, at + 1) if bound and 0 < sums[bound - 1] < domain.size_bytes]
+        best = min(bounds, key=lambda bound: abs(int(sums[bound - 1]) - target), default=0)
+        got = int(sums[best - 1]) if best else 0
+        found.append((abs(got / target - 1) if got else np.inf, best))
+    is_by_pieces = not domain.is_task and found[0][0] > CLOSE and found[1][0] < found[0][0]
+    domain.by = "pieces" if is_by_pieces else "documents"
+    domain.below = found[is_by_pieces][1]
+    domain.lowest = domain.lows[is_by_pieces]
+
+
+def _is_heldout(survey: PartSurvey, firsts: NDArray[np.uint64], decision: Decision) -> NDArray[np.bool_]:
+    """Return which pieces are held out, (N,); not all of them are kept."""
+    result = np.zeros(len(survey.hashes), dtype=bool)
+    by_name = {domain.name: domain for domain in decision.domains}
+    for place, name in enumerate(survey.names):
+        domain = by_name.get(name)
+        if domain is None:  # nothing of it is kept
+            continue
+        mine = survey.domains == place
+        if domain.by == "split":
+            result |= mine & (survey.flags & IS_HELDOUT > 0)
+        else:
+            hashes = firsts if domain.by == "documents" else survey.hashes
+            is_low = (hashes >> np.uint64(48)).astype(np.int64) < domain.below
+            result |= mine & (is_low | (hashes == np.uint64(domain.lowest)))
+    return result
+
+
+def _heldout_hashes(surveys: Sequence[PartSurvey], decision: Decision) -> Iterator[NDArray[np.uint64]]:
+    yield np.empty(0, dtype=np.uint64)
+    for survey, firsts in _with_firsts(surveys):
+        yield survey.hashes[_is_heldout(survey, firsts, decision) & (survey.verdicts == 0)]
+
+
+def _closed(
+    part: PartFates, flags: NDArray[np.uint8], after: PartFates | None, flags_after: NDArray[np.uint8] | None
+) -> PartFates:
+    """Return a part with its ends: a document ends where it says, or where the next piece has another fate."""
+    if not len(part.fates):
+        return part
+    ends = flags & IS_LAST > 0
+    ends[:-1] |= (part.fates[1:] != part.fates[:-1]) | (part.domains[1:] != part.domains[:-1])
+    follows = after is not None and flags_after is not None and len(after.fates)
+    if not follows or after.fates[0] != part.fates[-1] or flags_after[0] & IS_FIRST:  # type: ignore[union-attr, index]
+        ends[-1] = True
+    return PartFates(part.fates, part.domains, ends)
