@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if base is None:
             return 1
         texts = [args.data / domain / "train.txt" for domain in DOMAINS]
-        corpus = prepare(texts, place / "corpus", Plan(tokenizer=base, context_length=CONTEXT))
+        corpus = prepare(texts, place / "corpus", Plan(tokenizer=base, context_length=CONTEXT)).info
         assert corpus is not None
         rows = _rows(place, base, tokens, args, held_out)
     ratio = fmean(rows["routed"].values()) / fmean(rows["one"].values())

@@ -88,7 +88,7 @@ def cut_text(text: str, longest: int) -> Iterator[str]:
     while start < len(text):
         middle, stop = start + longest // 2, start + longest
         if stop < len(text):
-            stop = text.rfind("\n", middle, stop) + 1 or max(0, text.rfind(" ", middle + 1, stop)) or stop
+            stop = text.rfind("\n", middle, stop) + 1 or max(0, text.rfind(" ", middle, stop)) or stop
         passage = text[start:stop]
         if passage.strip():
             yield passage

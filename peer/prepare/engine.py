@@ -30,6 +30,7 @@ from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.reading import read
 from peer.prepare.skips import Skips
 from peer.prepare.survey import (
+    IS_TASK,
     Chunk,
     PartSurvey,
     Read,
@@ -158,9 +159,8 @@ class Engine:
         job = self._job
         surveys = self._survey()
         if job.plan.is_pooled:
-            surveys = [
-                with_domains(survey, (POOL,), np.zeros(len(survey.sizes), dtype=np.uint16)) for survey in surveys
-            ]
+            _check_is_text(surveys)
+            surveys = [with_domains(each, (POOL,), np.zeros(len(each.sizes), dtype=np.uint16)) for each in surveys]
         skips = Skips()
         for each in (job.skips, *(survey.skips for survey in surveys)):
             skips.take(each)
@@ -228,12 +228,7 @@ class Engine:
         def texts() -> Iterator[str]:
             for survey in surveys:
                 for each in staying(job.files, survey.part, all_trained(survey), job.how, job.read):
-                    if not isinstance(each.content, str):
-                        raise DataError(
-                            f"'{pool.name}' is a task (examples with input and target), and domains are found in text "
-                            "alone; prepare it without --domains, as a domain of its own"
-                        )
-                    yield each.content
+                    yield text_of(each.content)
 
         def found() -> bytes:
             if job.plan.known is not None:
@@ -260,6 +255,15 @@ class Engine:
             done += int(survey.sizes.sum())
             self._progress("tokenizing", done, total)
         return (self._kept.read(f"tokens.{at}") for at in range(len(surveys)))
+
+
+def _check_is_text(surveys: Sequence[PartSurvey]) -> None:
+    for survey in surveys:
+        for place in np.unique(survey.domains[survey.flags & IS_TASK > 0]):
+            raise DataError(
+                f"'{survey.names[place]}' is a task (examples with input and target), and domains are found in text "
+                "alone; prepare it without --domains, as a domain of its own"
+            )
 
 
 def _with_clusters(

@@ -21,7 +21,7 @@ from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, REASONS,
 
 TRAIN, HELDOUT, DROPPED = 0, 1, 2  # fates; from DROPPED on, the place in REASONS of why it is left out
 BUCKETS = 1 << 16  # of hashes, between which the share that is held out ends
-CLOSE = 0.2  # how far from the share asked for, of it, whole documents may be
+STEADY, CLOSE = 0.1, 0.2  # how far from the share asked for, of it: fixed hashes may be, whole documents may be
 
 By = Literal["split", "documents", "pieces"]
 
@@ -139,6 +139,11 @@ def check_domains(decision: Decision) -> None:
                 f"domain '{domain.name}' has only held-out text: all of it is in a split such as valid or test; add "
                 "the text that is to be trained on, or leave it out"
             )
+        if domain.documents > 1:
+            raise DataError(
+                f"each of the {domain.documents:,} documents of domain '{domain.name}' says the same, so none can be "
+                "held out while another is trained on; give it more text"
+            )
         raise DataError(
             f"domain '{domain.name}' has only one document, but one is held out and one is trained on; give it more "
             "text, separate its documents (by blank lines in text files, or see --document), or name what is held out "
@@ -184,7 +189,10 @@ def _count(found: dict[str, DomainFate], survey: PartSurvey, firsts: NDArray[np.
 
 
 def _hold_out(domain: DomainFate, share: float) -> None:
-    """Choose how, and below which bucket, a domain is held out."""
+    """Choose how, and below which bucket, a domain is held out.
+
+    Below the share itself if that comes near: what is held out then stays held out when other documents come.
+    """
     if domain.has_splits:
         domain.by = "split"
         return
@@ -192,6 +200,10 @@ def _hold_out(domain: DomainFate, share: float) -> None:
     found: list[tuple[float, int]] = []
     for histogram in domain.histograms:
         sums = np.cumsum(histogram)
+        steady = round(share * BUCKETS)
+        if abs(int(sums[steady - 1]) - target) <= STEADY * target:
+            found.append((0.0, steady))
+            continue
         at = int(np.searchsorted(sums, target))
         bounds = [bound for bound in (at, at + 1) if bound and 0 < sums[bound - 1] < domain.size_bytes]
         best = min(bounds, key=lambda bound: abs(int(sums[bound - 1]) - target), default=0)

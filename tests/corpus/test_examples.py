@@ -63,7 +63,7 @@ def test_the_same_examples_give_the_same_bytes(corpus: Corpus, tmp_path: Path) -
     folder = corpus.path.parent
     info = prepare(
         [folder / "texts"], tmp_path / "again", Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000)
-    )
+    ).info
     assert info == corpus.info
 
 
@@ -142,7 +142,7 @@ def test_examples_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     lines = [*records(60), {"input": "long", "target": "z q " * 100}, {"input": "fish " * 60, "target": "many"}]
     info = prepare(
         [task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", Plan(vocab_size=300, context_length=WINDOW)
-    )
+    ).info
     task = info.domains[0].task
     assert task is not None and task.left_out == 1 and task.cut == 1
     assert task.examples + info.domains[0].heldout.tokens == 61

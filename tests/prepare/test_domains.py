@@ -141,9 +141,9 @@ def test_files_and_folders_do_not_matter(tmp_path: Path) -> None:
         path.write_text("\n\n".join(texts[part * 60 : part * 60 + 60]), encoding="utf-8")
     twins = [tmp_path / "texts" / half / "train.txt" for half in ("a", "b")]
     plan = Plan(vocab_size=400, context_length=16)
-    assert len(prepare([tmp_path / "texts"], tmp_path / "one", replace(plan, domains=3)).domains) == 3
-    assert len(prepare(twins, tmp_path / "two", replace(plan, domains=2)).domains) == 2
-    assert len(prepare(twins, tmp_path / "all", replace(plan, domains=1)).domains) == 1
+    assert len(prepare([tmp_path / "texts"], tmp_path / "one", replace(plan, domains=3)).info.domains) == 3
+    assert len(prepare(twins, tmp_path / "two", replace(plan, domains=2)).info.domains) == 2
+    assert len(prepare(twins, tmp_path / "all", replace(plan, domains=1)).info.domains) == 1
 
 
 def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
     assert "too much alike for 4 domains" in message
     rows = [json.dumps({"text": text, "kind": "a"}) for text in mixed()]
     (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, Plan(domains=2), Reading(domain="kind")))
+    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, Plan(domains=2), Reading(domain_column="kind")))
     assert "leave one of them out" in both
     examples = [json.dumps({"input": f"{n} fish", "target": str(n)}) for n in range(50)]
     (tmp_path / "qa.jsonl").write_text("\n".join(examples), encoding="utf-8")
@@ -169,7 +169,7 @@ def test_a_long_text_is_cut_where_lines_or_words_end() -> None:
     pieces = list(cut_text(text, 200))
     assert "".join(pieces) == text
     assert all(len(piece) <= 200 and piece.endswith("\n") for piece in pieces[:-1])
-    assert list(cut_text("abc " * 3, 6)) == ["abc ", "abc ", "abc "]
+    assert list(cut_text("abc " * 3, 6)) == ["abc", " abc", " abc "]
     assert list(cut_text("x" * 10, 4)) == ["xxxx", "xxxx", "xx"]
     assert list(cut_text(" \n", 4)) == []
 
