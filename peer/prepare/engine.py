@@ -22,22 +22,19 @@ from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer, t
 from peer.prepare.assemble import assemble
 from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
 from peer.prepare.domains import Search, find_domains, sort_into
-from peer.prepare.encode import encode_part, sample_part, staying
 from peer.prepare.fates import Decision, PartFates, all_trained, check_domains, count, decide, fates
-from peer.prepare.kept import Kept
+from peer.prepare.job import Job
+from peer.prepare.kept import Here, Kept, Workers
 from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.reading import read
 from peer.prepare.skips import Skips
 from peer.prepare.survey import (
     IS_TASK,
-    Chunk,
     PartSurvey,
-    Read,
     chunks,
     part_bytes_of,
     piece_characters_of,
-    survey_chunk,
     with_domains,
 )
 
@@ -54,18 +51,6 @@ class Prepared:
     decision: Decision
 
 
-@dataclass(frozen=True)
-class Job:
-    """Text to be prepared: the files, how they are read, and by what."""
-
-    files: tuple[SourceFile, ...]
-    how: Reading
-    plan: Plan
-    read: Read
-    part_bytes: int
-    skips: Skips  # what the listing passed over
-
-
 def prepare(
     sources: Sequence[str | Path],
     out: Path,
@@ -73,15 +58,17 @@ def prepare(
     how: Reading | None = None,
     listing: Listing | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Prepared:
     """Prepare files, folders and what fsspec opens as the corpus `out`, which appears when it is complete.
 
     The domains are those of `listing.find_files`, or what the domain column names, or those that the plan finds or
-    knows, in the text of all sources together. A run that was killed goes on where it was.
+    knows, in the text of all sources together. A run that was killed goes on where it was. `workers`: who does the
+    steps, if not this process; the corpus is the same.
     Raises DataError (what to mend in the text or the options) or StateError (the disk is full or read-only).
     """
     job = job_of(sources, plan or Plan(), how or Reading(), listing or Listing())
-    return Engine(job, out, progress or _silent).run()
+    return Engine(job, out, progress or _silent, workers).run()
 
 
 def job_of(sources: Sequence[str | Path], plan: Plan, how: Reading, listing: Listing) -> Job:
@@ -135,8 +122,8 @@ def prepare_texts(
 class Engine:
     """One job on this machine."""
 
-    def __init__(self, job: Job, out: Path, progress: Progress) -> None:
-        self._job, self._out, self._progress = job, out, progress
+    def __init__(self, job: Job, out: Path, progress: Progress, workers: Workers | None = None) -> None:
+        self._job, self._out, self._progress, self._workers = job, out, progress, workers or Here()
         self._kept = Kept(out.parent / f".{out.name}.unfinished", _fingerprint(job))
 
     def run(self) -> Prepared:
@@ -183,19 +170,12 @@ class Engine:
         job = self._job
         total = sum(file.size_bytes for file in job.files)
         found: list[PartSurvey] = []
-        done = 0
-        for at, chunk in enumerate(chunks(job.files, job.part_bytes)):
-            raw = self._kept.result(f"survey.{at}", partial(self._survey_chunk, chunk))
+        items, done = chunks(job.files, job.part_bytes), 0
+        for chunk, raw in zip(items, self._kept.results("survey", self._workers, job.survey, items), strict=True):
             found += PartSurvey.list_from_bytes(raw)
             done += sum(file.size_bytes for file in job.files[chunk.start : chunk.stop])
             self._progress("reading", done, total)
         return found
-
-    def _survey_chunk(self, chunk: Chunk) -> bytes:
-        job = self._job
-        return PartSurvey.list_to_bytes(
-            list(survey_chunk(job.files, chunk, job.how, job.plan.sifting(), job.part_bytes, job.read))
-        )
 
     def _vocabulary(self, surveys: Sequence[PartSurvey], decision: Decision) -> Vocabulary:
         """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
@@ -212,12 +192,12 @@ class Engine:
         shares = [min(1.0, budget / domain.size_bytes) for domain in decision.domains]
         lowest = [min(2**64 - 1, round((1 - share) * 2**64)) for share in shares]
         expected = int(sum(min(budget, domain.size_bytes) for domain in decision.domains))
+        items = list(zip(surveys, fates(surveys, decision), strict=True))
         done = 0
-        for survey, decided in zip(surveys, fates(surveys, decision), strict=True):
-            for text in sample_part(job.files, survey, decided, lowest, job.how, job.read):
-                done += len(text.encode())
-                self._progress("training the tokenizer", min(done, expected), expected)
-                yield text
+        for raw in self._workers.run(partial(job.sample, lowest), items):
+            done += len(raw)
+            self._progress("training the tokenizer", min(done, expected), expected)
+            yield from json.loads(raw)
 
     def _in_domains(
         self, surveys: Sequence[PartSurvey], decision: Decision, vocabulary: Vocabulary
@@ -227,8 +207,7 @@ class Engine:
 
         def texts() -> Iterator[str]:
             for survey in surveys:
-                for each in staying(job.files, survey.part, all_trained(survey), job.how, job.read):
-                    yield text_of(each.content)
+                yield from (text_of(each.content) for each in job.staying(survey.part, all_trained(survey)))
 
         def found() -> bytes:
             if job.plan.known is not None:
@@ -246,15 +225,14 @@ class Engine:
     def _encode(
         self, surveys: Sequence[PartSurvey], decided: Sequence[PartFates], vocabulary: Vocabulary
     ) -> Iterator[bytes]:
-        """Yield what each part has in tokens."""
-        job = self._job
+        """Yield what each part has in tokens, after all have been made."""
         total, done = sum(int(survey.sizes.sum()) for survey in surveys), 0
-        for at, (survey, fates_) in enumerate(zip(surveys, decided, strict=True)):
-            pieces = staying(job.files, survey.part, fates_, job.how, job.read)
-            self._kept.result(f"tokens.{at}", partial(encode_part, pieces, vocabulary, job.plan.format()))
+        items = [(survey.part, each) for survey, each in zip(surveys, decided, strict=True)]
+        made = self._kept.results("tokens", self._workers, partial(self._job.encode, vocabulary), items)
+        for survey, _ in zip(surveys, made, strict=True):
             done += int(survey.sizes.sum())
             self._progress("tokenizing", done, total)
-        return (self._kept.read(f"tokens.{at}") for at in range(len(surveys)))
+        return (self._kept.read(f"tokens.{at}") for at in range(len(items)))
 
 
 def _check_is_text(surveys: Sequence[PartSurvey]) -> None:

@@ -2,14 +2,34 @@
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from configs.errors import StateError
 from configs.files import write_file
 
 FINGERPRINT = "fingerprint"
+
+
+Item = TypeVar("Item")
+
+
+class Workers(Protocol):
+    """Whoever does the steps. A step is a pure function that can be sent to another process, as can its items."""
+
+    def run(self, step: Callable[[Item], bytes], items: Sequence[Item]) -> Iterator[bytes]:
+        """Yield what the step makes of each item, in their order."""
+        ...
+
+
+class Here:
+    """This process, one item after the other."""
+
+    def run(self, step: Callable[[Item], bytes], items: Sequence[Item]) -> Iterator[bytes]:
+        """Yield what the step makes of each item, in their order."""
+        return map(step, items)
 
 
 class Kept:
@@ -47,6 +67,21 @@ class Kept:
         if not self.has(name):
             write_file(self.folder / name, make())
         return self.read(name)
+
+    def results(
+        self, name: str, workers: "Workers", step: Callable[[Item], bytes], items: Sequence[Item]
+    ) -> Iterator[bytes]:
+        """Yield the result of each item, in their order; those that are not there are made by the workers."""
+        missing = [at for at in range(len(items)) if not self.has(f"{name}.{at}")]
+        made = zip(missing, workers.run(step, [items[at] for at in missing]), strict=True)
+        ahead = next(made, None)
+        for at in range(len(items)):
+            if ahead is not None and ahead[0] == at:
+                write_file(self.folder / f"{name}.{at}", ahead[1])
+                yield ahead[1]
+                ahead = next(made, None)
+            else:
+                yield self.read(f"{name}.{at}")
 
     def has(self, name: str) -> bool:
         """Whether that result is there."""
