@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from configs.errors import DataError, NetworkError, ShoalError, UsageError
+from configs.errors import NetworkError, ShoalError, UsageError
 
 LEAST_JAVA = 17
 REACH_S = 10.0  # for a master to take a connection
@@ -31,6 +31,10 @@ NOT_SHIPPED = {"web", "page", "__pycache__"}
 MASTER = re.compile(
     r"local(\[[\d*]+(,\d+)?\])?|local-cluster\[\d+,\d+,\d+\]|yarn|k8s://.+|spark://[^:,]+:\d+(,[^:,]+:\d+)*"
 )
+
+
+class ClusterError(ShoalError):
+    """The cluster failed, not the text: what was done so far stays, and the same command goes on with it."""
 
 
 @contextmanager
@@ -102,8 +106,8 @@ def check_master(master: str) -> None:
         except (OSError, OverflowError) as error:
             reasons.append(getattr(error, "strerror", None) or str(error))
     raise NetworkError(
-        f"the Spark master {master} does not answer ({reasons[0]}); check that it runs, and its address, which its page "
-        "shows (on port 8080 as a rule)"
+        f"the Spark master {master} does not answer ({reasons[0]}); check that it runs, and its address, which is on "
+        "its page (port 8080 as a rule)"
     )
 
 
@@ -229,24 +233,24 @@ def _last_said(scratch: Path) -> str:
     return told[-1] if told else "it says nothing"
 
 
-def job_error(text: str) -> ShoalError:
+def job_error(text: str) -> ClusterError:
     """Say in our words why a job failed, from what Spark says with its Java stack."""
     if reason := python_reason(text):
-        return DataError(
+        return ClusterError(
             f"a worker failed several times, last with {reason}; where that names a file, each worker must find it "
             "under this path: take a folder that all share, hdfs:// or s3://"
         )
     if missing := re.search(r'Cannot run program "([^"]+)"', text):
-        return DataError(
+        return ClusterError(
             f"the workers have no {missing[1]}; install Shoal there under the same path, or let PYSPARK_PYTHON name "
             "the Python that they have it in"
         )
     if "ExecutorLostFailure" in text or "exited unexpectedly" in text:
-        return DataError(
+        return ClusterError(
             "the workers died of one task several times, most often for want of memory; give them more: "
             "spark.executor.memoryOverhead=2g is for what Python takes"
         )
-    return DataError(f"Spark failed: {java_reason(text)}")
+    return ClusterError(f"Spark failed: {java_reason(text)}")
 
 
 def python_reason(text: str) -> str | None:

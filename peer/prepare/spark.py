@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Generic, TypeVar
 
 from configs.errors import DataError, NetworkError, ShoalError
-from peer.prepare.cluster import job_error, open_context
+from peer.prepare.cluster import ClusterError, job_error, open_context
 
 START_S = 180.0  # for a cluster to run a first task
 AHEAD = 3  # jobs that are under way at once: none of its cores waits for another's last task
@@ -89,8 +89,8 @@ class SparkWorkers:
         """Yield what `step` makes of each item, in their order, while later ones are worked at.
 
         `step` is pure, and is found by its name in a module that workers have: ours, or one that is installed there.
-        Closing the iterator ends what is under way. Raises what a step raises, if that is a ShoalError, and DataError
-        for all else that ends a task four times.
+        Closing the iterator ends what is under way. Raises what a step raises, if that is a ShoalError, and
+        ClusterError for all else that ends a task four times.
         """
         task, tag = Task(step, self._toolchain, self._folder), f"shoal-{uuid.uuid4().hex}"
         size = at_once(self.cores, self._folder is not None)
@@ -117,7 +117,7 @@ class SparkWorkers:
         except Py4JError as error:
             raise job_error(str(error)) from None
         except OSError:  # the Java machine is gone, with its sockets
-            raise NetworkError("Spark's driver ended in the middle of the work; start again") from None
+            raise ClusterError("Spark ended in the middle of the work; start again, it goes on from there") from None
         finally:
             with suppress(Exception):
                 self._context.removeJobTag(tag)

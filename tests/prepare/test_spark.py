@@ -16,7 +16,7 @@ import pytest
 from benchmarks.patience import until
 from configs.errors import DataError, NetworkError, UsageError
 from peer.prepare import cluster, spark
-from peer.prepare.cluster import check_java, check_master, java_reason, job_error, python_reason
+from peer.prepare.cluster import ClusterError, check_java, check_master, java_reason, job_error, python_reason
 from peer.prepare.spark import MOST_HELD, SparkWorkers, Task, Written, at_once, open_cluster, toolchain
 
 HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
@@ -221,7 +221,7 @@ def test_what_a_step_refuses_is_said_as_it_is_and_tried_once(workers: SparkWorke
 
 @needs_spark
 def test_another_error_is_the_last_line_of_the_workers_traceback(workers: SparkWorkers) -> None:
-    with pytest.raises(DataError, match=r"FileNotFoundError: \[Errno 2\].*'/nowhere/one.txt'; where") as caught:
+    with pytest.raises(ClusterError, match=r"FileNotFoundError: \[Errno 2\].*'/nowhere/one.txt'; where") as caught:
         list(workers.run(read_nothing, [0]))
     assert "\n" not in str(caught.value)
 
