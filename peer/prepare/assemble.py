@@ -23,15 +23,17 @@ COUNTED_TOKENS = 1024  # of one document, where counts are to tell nothing of a 
 
 def assemble(
     parts: Iterable[bytes], names: Sequence[tuple[str, bool]], vocabulary: Vocabulary, plan: Plan, folder: Path
-) -> CorpusInfo:
+) -> tuple[CorpusInfo, dict[str, int]]:
     """Write a corpus into `folder`, which is empty, from what `encode_part` made. `names`: of domains; is it a task?
+
+    Returns also how many tokens the inputs of each task have lost by being cut.
 
     Raises DataError: a domain has less than one window.
     """
     whole, scratch = folder / "corpus", folder / "scratch"
     (whole / BLOBS).mkdir(parents=True)
     scratch.mkdir()
-    tasks = _gather(parts, names, vocabulary, plan, scratch)
+    tasks, lost = _gather(parts, names, vocabulary, plan, scratch)
     info = CorpusInfo(
         tokenizer_sha256=hashlib.sha256(vocabulary.json).hexdigest(),
         vocab_size=vocabulary.size,
@@ -42,7 +44,7 @@ def assemble(
     )
     (whole / TOKENIZER_FILE).write_bytes(vocabulary.json)
     (whole / CORPUS_FILE).write_text(info.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
-    return info
+    return info, lost
 
 
 class _Task:
@@ -51,7 +53,8 @@ class _Task:
     def __init__(self, plan: Plan, vocabulary: Vocabulary, train: IO[bytes]) -> None:
         self._format = plan.format()
         self._packer = Packer(train, self._format.window, vocabulary.size, vocabulary.end)
-        self._examples = self._cut = self._left_out = self._held = 0
+        self._examples = self._cut = self._left_out = 0
+        self.lost = 0  # tokens of inputs that were cut
 
     def take(self, examples: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
         """Take the examples of a part, one after the other."""
@@ -63,6 +66,7 @@ class _Task:
         """Take how many of a part were cut, and left out."""
         self._cut += int(counts[0])
         self._left_out += int(counts[1])
+        self.lost += int(counts[2])
 
     def finish(self, domain: str, num_held: int) -> TaskInfo:
         """Write what is left. Raises DataError when nothing is to be trained on, or nothing held out."""
@@ -77,7 +81,7 @@ class _Task:
 
 def _gather(
     parts: Iterable[bytes], names: Sequence[tuple[str, bool]], vocabulary: Vocabulary, plan: Plan, scratch: Path
-) -> dict[str, TaskInfo]:
+) -> tuple[dict[str, TaskInfo], dict[str, int]]:
     """Write each domain to two files in `scratch`, NAME.train and NAME.heldout; return what became of the tasks."""
     with ExitStack() as stack:
         files = {
@@ -102,10 +106,11 @@ def _gather(
                         tasks[int(place)].count(arrays[key])
                     elif kind == "lengths":
                         tasks[int(place)].take(arrays[f"examples.{place}"], arrays[key])
-        return {
+        told = {
             names[place][0]: task.finish(names[place][0], files[f"heldout.{place}"].tell())
             for place, task in tasks.items()
         }
+        return told, {names[place][0]: task.lost for place, task in tasks.items() if task.lost}
 
 
 def _cut_domain(

@@ -72,7 +72,7 @@ class _Written:
     tokens: dict[str, list[NDArray[np.integer]]] = field(default_factory=dict)
     lengths: dict[int, list[int]] = field(default_factory=dict)
     lines: dict[int, list[bytes]] = field(default_factory=dict)
-    counts: dict[int, list[int]] = field(default_factory=dict)  # of a task: examples cut, and left out
+    counts: dict[int, list[int]] = field(default_factory=dict)  # of a task: cut, left out, tokens lost by the cut
 
     def to_bytes(self) -> bytes:
         arrays: dict[str, NDArray[np.integer]] = {key: np.concatenate(parts) for key, parts in self.tokens.items()}
@@ -120,7 +120,7 @@ def _encoded(texts: Sequence[Staying], vocabulary: Vocabulary) -> Iterator[tuple
 def _write_tasks(written: _Written, tasks: Sequence[Staying], encoder: TaskEncoder) -> None:
     examples = [each.content for each in tasks if isinstance(each.content, Example)]
     for each, example, encoded in zip(tasks, examples, encoder.encode(examples), strict=True):
-        counts = written.counts.setdefault(each.domain, [0, 0])
+        counts = written.counts.setdefault(each.domain, [0, 0, 0])
         if encoded is None:
             counts[1] += 1
         elif each.is_heldout:
@@ -129,7 +129,8 @@ def _write_tasks(written: _Written, tasks: Sequence[Staying], encoder: TaskEncod
             marked = encoded.marked()
             written.tokens.setdefault(f"examples.{each.domain}", []).append(marked.astype(np.int32))
             written.lengths.setdefault(each.domain, []).append(len(marked))
-            counts[0] += encoded.is_cut
+            counts[0] += encoded.lost > 0
+            counts[2] += encoded.lost
 
 
 def _batches(staying: Iterator[Staying]) -> Iterator[list[Staying]]:

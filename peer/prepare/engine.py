@@ -49,6 +49,7 @@ class Prepared:
     info: CorpusInfo
     skips: Skips
     decision: Decision
+    lost: Mapping[str, int]  # task → tokens of its inputs that were cut
 
 
 def prepare(
@@ -163,8 +164,8 @@ class Engine:
         skips.take(decision.skips)
         parts = self._encode(surveys, decided, vocabulary)
         names = [(domain.name, domain.is_task) for domain in decision.domains]
-        info = assemble(parts, names, vocabulary, job.plan, self._kept.folder)
-        return Prepared(info, skips, decision)
+        info, lost = assemble(parts, names, vocabulary, job.plan, self._kept.folder)
+        return Prepared(info, skips, decision, lost)
 
     def _survey(self) -> list[PartSurvey]:
         job = self._job

@@ -11,6 +11,7 @@ from configs.corpus import DEFAULT_PROMPT, INPUT, MAX_DOMAINS, ChatFormat, TaskF
 from configs.errors import DataError
 from peer.corpus.tokenizer import MAX_VOCABULARY
 from peer.prepare.cleaning import Cleaning, Filter
+from peer.prepare.documents import End
 
 DEFAULT_VOCABULARY = 32_000
 # Characters of a passage, at most, about a thousand tokens: a long document is no unit that belongs to one domain.
@@ -27,6 +28,7 @@ class Plan:
     context_length: int = 128  # each domain must fill one window; examples are cut to it
     prompt: str = DEFAULT_PROMPT  # of tasks: what a model reads before it answers
     chat: ChatFormat | None = None  # how turns are written; None: inputs stand in the prompt, and there are no chats
+    keep: End = "end"  # which end stays of an input that is too long
     heldout_share: float = 0.05  # of the text of each domain, where no split says what is held out
     max_bad: float = 0.01  # of the text, that may be of no use without stopping everything
     cleaning: Cleaning = field(default_factory=Cleaning)
@@ -54,7 +56,7 @@ class Plan:
     def format(self) -> TaskFormat:
         """Return the format of tasks."""
         prompt = self.prompt if self.chat is None else INPUT
-        return TaskFormat(prompt=prompt, window=self.context_length, chat=self.chat)
+        return TaskFormat(prompt=prompt, window=self.context_length, chat=self.chat, keep=self.keep)
 
     def check(self) -> None:
         """Raise DataError when an option makes no sense."""

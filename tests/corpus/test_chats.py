@@ -54,7 +54,7 @@ def spelt(tokenizer: Tokenizer, tokens: Any) -> str:
 @pytest.mark.parametrize("chat", FORMATS)
 def test_what_the_assistant_says_is_learnt_and_nothing_else(tokenizer: Tokenizer, chat: ChatFormat) -> None:
     (encoded,) = encoder(tokenizer, chat).encode([example()])
-    assert encoded is not None and not encoded.is_cut
+    assert encoded is not None and not encoded.lost
     marked = encoded.marked()
     end = FORMS[chat].end or END
     lead = FORMS[chat].lead
@@ -103,7 +103,7 @@ def test_a_long_chat_loses_its_first_turns_then_the_beginning_of_the_last(tokeni
 
     def prompt(window: int) -> str:
         (encoded,) = encoder(tokenizer, "plain", window).encode([example("No.")])
-        assert encoded is not None and encoded.is_cut == (window < 104)
+        assert encoded is not None and (encoded.lost > 0) == (window < 104)
         return spelt(tokenizer, encoded.prompt)
 
     asked = "User:\nAnd <|im_end|> a crab?\nAssistant:\n"

@@ -127,8 +127,8 @@ def test_an_input_loses_its_beginning_for_the_target_to_fit(corpus: Corpus) -> N
     )
     assert lost is None and whole is not None and cut is not None
     decode = vocabulary.tokenizer.decode
-    assert not whole.is_cut and decode(whole.prompt.tolist()) == "Q: fish\nA:"
-    assert cut.is_cut and len(cut.marked()) == WINDOW
+    assert not whole.lost and decode(whole.prompt.tolist()) == "Q: fish\nA:"
+    assert cut.lost and len(cut.marked()) == WINDOW
     text = decode(cut.prompt.tolist())
     assert text.startswith("Q: x") and text.endswith("x end\nA:")
     assert decode(cut.answers[0][:-1].tolist()) == "it is blue" and cut.answers[0][-1] == vocabulary.end

@@ -1,0 +1,173 @@
+"""The command that turns text into a corpus."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from configs.errors import UsageError
+from peer.commands.options import MODEL, Invitation, Json, StateDir, home_of
+
+if TYPE_CHECKING:
+    from configs.corpus import CorpusInfo
+    from peer.prepare.documents import Reading
+    from peer.prepare.engine import Prepared
+    from peer.prepare.listing import Listing
+    from peer.prepare.plan import Plan
+
+DEFAULT_CONTEXT = 128  # tokens
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=MODEL)
+def prepare(
+    sources: Annotated[
+        list[str], typer.Argument(help="Files, folders, or URLs of them (s3://, hdfs://, hf://).", metavar="SOURCE...")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="The corpus to write.", metavar="DIR")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look, and say what there is.")] = False,
+    vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, or a model's folder, to use instead.", metavar="FILE|DIR")
+    ] = None,
+    ext: Annotated[
+        str | None, typer.Option(help="Take files with these endings as text, too: .py,.c", metavar="LIST")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of all text, if it is not found.", metavar="NAME")] = None,
+    document: Annotated[
+        Literal["line", "paragraph", "file"] | None, typer.Option(help="What is one document in a file of text.")
+    ] = None,
+    heldout: Annotated[
+        list[str] | None, typer.Option("--heldout", help="Never train on this.", metavar="FILE|DIR")
+    ] = None,
+    heldout_share: Annotated[float, typer.Option(help="Never train on so much, where no split says what.")] = 0.05,
+    text_column: Annotated[str | None, typer.Option(help="That has the text; a.b is b in a.", metavar="NAME")] = None,
+    domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
+    split_column: Annotated[str | None, typer.Option(help="That says what is held out.", metavar="NAME")] = None,
+    input_column: Annotated[str | None, typer.Option(help="Of a task.", metavar="NAME")] = None,
+    target_column: Annotated[str | None, typer.Option(help="Of a task.", metavar="NAME")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="A task's input, from columns: '{context} {question}'.", metavar="TEXT")
+    ] = None,
+    prompt_format: Annotated[
+        str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
+    ] = None,
+    chat_format: Annotated[
+        Literal["chatml", "llama3", "mistral", "gemma", "plain"] | None,
+        typer.Option(help="How the turns of tasks and chats are written."),
+    ] = None,
+    keep: Annotated[Literal["start", "end"], typer.Option(help="Of an input that is too long.")] = "end",
+    max_bad: Annotated[float, typer.Option(help="Of the text, that may be of no use.", min=0, max=1)] = 0.01,
+    domains: Annotated[
+        int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR"),
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens that each domain must fill; 128 or the run's.", min=8)
+    ] = None,
+    shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
+    private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
+    counts_noise: Annotated[
+        float | None, typer.Option(help="On the token counts, which leave: times what one document can add.")
+    ] = None,
+    state_dir: StateDir = None,
+    invitation: Invitation = None,
+    as_json: Json = False,
+) -> None:
+    """Turn text into a corpus: tokenizer, domains, data shards.
+
+    Records with `input` and `target` are a task: only the target is learnt. `targets` (more right answers) and
+    `options` (to choose from) are used by `shoal eval --metrics`. Records with `messages` are chats: what the
+    assistant says is learnt.
+    """
+    if chat_format is not None and prompt_format is not None:
+        raise UsageError("--chat-format and --prompt-format both say how an input is written; leave one of them out")
+    if out is None and not dry_run:
+        raise UsageError("nothing says where to write the corpus; give --out DIR, or --dry-run only to look")
+    if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
+        raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
+    from configs.corpus import DEFAULT_PROMPT
+    from peer.prepare.documents import Reading
+    from peer.prepare.listing import Listing
+    from peer.prepare.plan import Plan
+
+    plan = Plan(
+        vocab_size,
+        tokenizer,
+        context_length=context_length or DEFAULT_CONTEXT,
+        prompt=DEFAULT_PROMPT if prompt_format is None else prompt_format.replace("\\n", "\n"),
+        chat=chat_format,
+        keep=keep,
+        heldout_share=heldout_share,
+        max_bad=max_bad,
+        shard_tokens=shard_tokens,
+        is_private=private,
+        counts_noise=counts_noise,
+        domains=domains,
+    )
+    listing = Listing(
+        extensions=tuple(each.strip() for each in (ext or "").split(",") if each.strip()),
+        heldout=tuple(heldout or ()),
+        unit=document,
+        encoding=encoding,
+    )
+    how = Reading(text_column, domain_column, split_column, input_column, target_column, prompt)
+    with TemporaryDirectory() as folder:
+        if like is not None:
+            from peer.visit.likeness import alike
+
+            plan = alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
+        if out is None or dry_run:
+            _look(sources, plan, how, listing, as_json)
+            return
+        prepared = _prepare(sources, out, plan, how, listing)
+    if as_json:
+        print(prepared.info.model_dump_json(indent=1, exclude_defaults=True))
+    else:
+        from peer.commands.prepared import show_corpus
+
+        show_corpus(prepared, out, plan)
+        print(_way_to_train(prepared.info, out, plan, like))
+
+
+def _prepare(sources: list[str], out: Path, plan: "Plan", how: "Reading", listing: "Listing") -> "Prepared":
+    from peer.commands import terminal
+    from peer.prepare.engine import prepare as prepared
+
+    with terminal.progress() as report:
+        return prepared(sources, out, plan, how, listing, report)
+
+
+def _look(sources: list[str], plan: "Plan", how: "Reading", listing: "Listing", as_json: bool) -> None:
+    from peer.commands import terminal
+    from peer.prepare.engine import job_of
+    from peer.prepare.look import look
+
+    with terminal.progress() as report:
+        found = look(job_of(sources, plan, how, listing), report)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        from peer.commands.prepared import show_look
+
+        show_look(found)
+
+
+def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | None) -> str:
+    """Return the line that says how to train on a corpus."""
+    from dht.addresses import is_address
+
+    if like is not None and is_address(like):
+        return f"train on it with: shoal join {like} --data {out}{' --private' if plan.is_private else ''}"
+    is_task = corpus.task_format is not None
+    if plan.tokenizer is not None and (plan.tokenizer / "config.json").is_file():
+        config = f"{'answer' if is_task else 'small'} --init-from {plan.tokenizer}"
+    else:
+        config = "answer" if is_task else "tiny"
+    return f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: shoal start --config {config} --data {out}"
