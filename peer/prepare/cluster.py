@@ -141,7 +141,9 @@ def _start_java(master: str, settings: Mapping[str, str], scratch: Path) -> Any:
         try:
             return launch_gateway(conf, {"stdout": said, "stderr": said})
         except PySparkRuntimeError:
-            raise UsageError(f"Spark did not start: {_last_said(scratch)}") from None
+            raise UsageError(
+                f"Spark did not start: {_last_said(scratch)}; check the settings, JAVA_HOME and PYSPARK_SUBMIT_ARGS"
+            ) from None
 
 
 def _start_context(master: str, gateway: Any, scratch: Path) -> Any:
@@ -250,7 +252,7 @@ def job_error(text: str) -> ClusterError:
             "the workers died of one task several times, most often for want of memory; give them more: "
             "spark.executor.memoryOverhead=2g is for what Python takes"
         )
-    return ClusterError(f"Spark failed: {java_reason(text)}")
+    return ClusterError(f"Spark failed: {java_reason(text)}; see the workers' logs on its page, then start again")
 
 
 def python_reason(text: str) -> str | None:

@@ -1,6 +1,7 @@
 """The steps of `prepare` on a real Spark, of several processes; left out where Java or PySpark lacks."""
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -17,10 +18,15 @@ from benchmarks.patience import until
 from configs.errors import DataError, NetworkError, UsageError
 from peer.prepare import cluster, spark
 from peer.prepare.cluster import ClusterError, check_java, check_master, java_reason, job_error, python_reason
+from peer.prepare.engine import prepare
+from peer.prepare.plan import Plan
 from peer.prepare.spark import MOST_HELD, SparkWorkers, Task, Written, at_once, open_cluster, toolchain
 
 HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
 needs_spark = pytest.mark.skipif(not HAS_SPARK, reason="needs Java and pip install 'shoal[spark]'")
+
+ROOT = Path(cluster.__file__).parents[2]
+PLAN = Plan(vocab_size=300, context_length=32)
 
 TASK_FAILED = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Task 1 in stage 5.0 failed 4 times, most recent \
@@ -255,6 +261,56 @@ def test_results_of_any_size_pass_by_the_driver_in_a_shared_folder(workers: Spar
     assert list(tmp_path.iterdir()) == []
 
 
+def odd_texts(folder: Path) -> Path:
+    """Make domains of several forms: large and small files, compressed, a task, repeated documents."""
+    wiki, mail, quiz = (folder / name for name in ("wiki", "mail", "quiz"))
+    for each in (wiki, mail, quiz):
+        each.mkdir(parents=True)
+    (wiki / "all.txt").write_text(
+        "\n\n".join(f"Whale {number} swims {number % 9} miles. " * 30 for number in range(900))
+    )
+    with (wiki / "more.jsonl").open("w") as packed:
+        packed.writelines(json.dumps({"text": f"Herring {number} ø " * 40}) + "\n" for number in range(700))
+    for number in range(60):
+        (mail / f"{number}.txt").write_text(f"Dear {number % 40},\n\nall is well with {number % 40}. " * 50)
+    with (quiz / "all.jsonl").open("w") as lines:
+        lines.writelines(json.dumps({"input": f"{n} + {n}?", "target": str(2 * n)}) + "\n" for n in range(300))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@needs_spark
+def test_the_corpus_of_two_workers_is_that_of_one_machine(workers: SparkWorkers, tmp_path: Path) -> None:
+    texts = odd_texts(tmp_path / "texts")
+    prepare([texts], tmp_path / "one", PLAN)
+    prepare([texts], tmp_path / "two", PLAN, workers=workers)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+FOUR = """
+import sys
+from pathlib import Path
+from peer.prepare.engine import prepare
+from peer.prepare.plan import Plan
+from peer.prepare.spark import open_cluster
+with open_cluster("local-cluster[4,1,1024]", folder=sys.argv[1]) as workers:
+    prepare([sys.argv[2]], Path(sys.argv[3]), Plan(vocab_size=300, context_length=32), workers=workers)
+"""
+
+
+@needs_spark
+@pytest.mark.long
+def test_so_is_that_of_four_with_a_shared_folder(tmp_path: Path) -> None:
+    texts = odd_texts(tmp_path / "texts")
+    prepare([texts], tmp_path / "one", PLAN)
+    places = [str(tmp_path / name) for name in ("shared", "texts", "four")]
+    subprocess.run([sys.executable, "-c", FOUR, *places], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert contents(tmp_path / "one") == contents(tmp_path / "four")
+
+
 SESSION = """
 import os, sys
 from peer.prepare.spark import open_cluster, probe
@@ -271,10 +327,7 @@ with open_cluster("local[1]", folder=sys.argv[1]) as workers:
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_nothing_is_left_of_spark(tmp_path: Path, is_killed: bool) -> None:
     (tmp_path / "temporary").mkdir()
-    environment = os.environ | {
-        "TMPDIR": str(tmp_path / "temporary"),
-        "PYTHONPATH": str(Path(cluster.__file__).parents[2]),
-    }
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SESSION, str(tmp_path / "shared"), *(["wait"] if is_killed else [])]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as driver:
