@@ -61,6 +61,18 @@ def prepare(
     ] = None,
     keep: Annotated[Literal["start", "end"], typer.Option(help="Of an input that is too long.")] = "end",
     max_bad: Annotated[float, typer.Option(help="Of the text, that may be of no use.", min=0, max=1)] = 0.01,
+    language: Annotated[
+        list[str] | None, typer.Option("--language", help="Keep only text in this, such as en.", metavar="CODE")
+    ] = None,
+    min_characters: Annotated[int | None, typer.Option(help="Of a document that stays.", min=0)] = None,
+    max_characters: Annotated[int | None, typer.Option(help="Of a document that stays.", min=1)] = None,
+    deduplicate: Annotated[bool, typer.Option("--deduplicate", help="Of equal documents keep the first.")] = False,
+    near_duplicates: Annotated[
+        float | None, typer.Option(help="Of documents as similar as this, keep the first; try 0.7.", metavar="SHARE")
+    ] = None,
+    decontaminate: Annotated[
+        list[str] | None, typer.Option("--decontaminate", help="Leave out what holds a part of this.", metavar="FILE")
+    ] = None,
     domains: Annotated[
         int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
     ] = None,
@@ -93,6 +105,7 @@ def prepare(
     if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
         raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
     from configs.corpus import DEFAULT_PROMPT
+    from peer.prepare.cleaning import Cleaning
     from peer.prepare.documents import Reading
     from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
@@ -106,6 +119,14 @@ def prepare(
         keep=keep,
         heldout_share=heldout_share,
         max_bad=max_bad,
+        cleaning=Cleaning(
+            tuple(language or ()),
+            min_characters,
+            max_characters,
+            tuple(decontaminate or ()),
+            deduplicate,
+            near_duplicates,
+        ),
         shard_tokens=shard_tokens,
         is_private=private,
         counts_noise=counts_noise,

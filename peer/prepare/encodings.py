@@ -1,8 +1,9 @@
 """Tells the encoding of a text from its first bytes, if that is sure; names the likely ones if it is not.
 
 UTF-8 proves itself, and so do byte order marks and the zeros of UTF-16 and UTF-32. What a web page declares is believed
-if it fits. Of all others `charset-normalizer` judges, and only scripts other than Latin are ever sure: German in cp1252
-and in cp1250 are the same bytes, and of French the judge prefers Baltic encodings as often as not.
+if it fits. Chinese, Japanese and Korean show by their commonest letters; of all others `charset-normalizer` judges, and
+only scripts other than Latin are ever sure: German in cp1252 and in cp1250 are the same bytes, and of French the judge
+prefers Baltic encodings as often as not.
 """
 
 import codecs
@@ -22,12 +23,24 @@ SHOWN = 3  # likely encodings in a message
 
 # Those that people have files in. The others that Python knows decode the same bytes to other letters, and would make
 # every judgement unsure.
-IN_PAIRS = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
+KANA = frozenset(map(chr, range(0x3041, 0x3094)))
+HAN = frozenset(
+    "的一是不了在人有我他这這个個们們中来來上大为為和国國地到以说說时時要就出会會可也你对對生能而子那得于於着著下自之年过過发發后後作里裡"
+    "用道行所然家种種事成方多经經么麼去法学學如都同现現当當没沒动動面起看定天分还還进進好小部其些主样樣理心她本前开開但因只从從想实實日军軍"
+    "者意无無力它与與长長把机機十民第公此已工使情明性知全三又关關点點正业業外将將两兩高间間由问問很最重并並物手应應战戰向头頭文体體政美相见見"
+    "被利什二等产產或新己制身果加西月话話合回特代内內信表化老给給世位次度门門任常先海通教儿兒原东東声聲提立及比员員解水名真论論处處走义義各"
+    "入几幾口条條平气氣何安山王曰君吾云雲風风花春秋夜歸归"
+)
+HANGUL = frozenset("이다는의을를에서고하지가은로도기사한리스인대정시아해어그제자라부나으수일있전들상과원선보장니")
+# Encodings in pairs of bytes → the commonest letters of what they are for. Decoded wrongly, a text has few of them.
+COMMON = {"gb18030": HAN, "big5": HAN, "cp932": KANA, "euc_jp": KANA, "cp949": HANGUL}
+COMMON_SHARE = 0.2  # at least; twice that of the next
+MIN_COHERENCE = 0.35
 PLAUSIBLE = (
     *("cp1252", "cp1250", "iso8859_2", "iso8859_15", "cp1254", "cp1257", "cp1258", "cp850", "mac_roman"),
     *("cp1251", "koi8_r", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic"),
     *("cp1253", "iso8859_7", "cp1255", "cp1256", "cp874"),
-    *IN_PAIRS,
+    *COMMON,
 )
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -90,7 +103,7 @@ def likely_encodings(head: bytes, is_whole: bool) -> list[str]:
     if _is_latin(
         head
     ):  # that many pairs of bytes pass for Chinese says nothing, and most such files are in one encoding
-        likely = ["cp1252", *(name for name in likely if name not in ("cp1252", *IN_PAIRS))]
+        likely = ["cp1252", *(name for name in likely if name not in ("cp1252", *COMMON))]
     return [name for name in likely if fits(head, name, is_whole)][:SHOWN]
 
 
@@ -107,7 +120,8 @@ def _proven(head: bytes, is_whole: bool) -> str | None:
     """Return the encoding that the bytes themselves prove."""
     for mark, encoding in MARKS:
         if head.startswith(mark):
-            return encoding if _decodes(head, encoding, is_whole) else None
+            is_text = encoding == "utf-8-sig" or _is_readable(head, encoding, is_whole)
+            return encoding if is_text and _decodes(head, encoding, is_whole) else None
     if SEVEN_BITS.search(head) and fits(head, "iso2022_jp", is_whole):
         return "iso2022_jp"
     is_text = head.count(b"\0") <= STRAY_ZEROS * len(head)
@@ -123,19 +137,31 @@ def _decodes(head: bytes, encoding: str, is_whole: bool) -> bool:
 
 
 def _wide(head: bytes, is_whole: bool) -> str | None:
-    """Return which UTF-16 or UTF-32 without a mark fits, by where the zeros are; None: it is no text."""
+    """Return which UTF-16 or UTF-32 without a mark fits, by its zeros or its spaces and line ends; None: no text."""
     zeros = [head[at::4].count(0) / max(1, len(head) // 4) for at in range(4)]
     if min(zeros[2:]) > 0.9 or min(zeros[:2]) > 0.9:
         name = "utf-32-le" if zeros[3] >= zeros[0] else "utf-32-be"
-    elif zeros[1] + zeros[3] == 0 or zeros[0] + zeros[2] == 0:  # all of them are the upper halves of characters
-        name = "utf-16-le" if zeros[1] + zeros[3] > 0 else "utf-16-be"
     else:
-        return None
-    if not fits(head, name, is_whole):
-        return None
-    text = codecs.getincrementaldecoder(name)().decode(head)
-    known = sum(character.isprintable() or character.isspace() for character in text)
-    return name if known >= 0.99 * len(text) else None
+        spaces = {"utf-16-le": _units(head, "utf-16-le"), "utf-16-be": _units(head, "utf-16-be")}
+        name = max(spaces, key=lambda name: spaces[name])
+        if min(spaces.values()) * 4 > max(spaces.values()) or not max(spaces.values()):
+            return None
+    return name if _is_readable(head, name, is_whole) else None
+
+
+def _is_readable(head: bytes, encoding: str, is_whole: bool) -> bool:
+    """Say whether nearly all characters of UTF-16 or UTF-32 can be seen: few of any other bytes can."""
+    if not fits(head, encoding, is_whole):
+        return False
+    text = codecs.getincrementaldecoder(encoding)().decode(head)
+    seen = sum(character.isprintable() or character.isspace() or character == "\ufeff" for character in text)
+    return seen >= 0.99 * len(text)
+
+
+def _units(head: bytes, encoding: str) -> int:
+    """Count the characters of UTF-16 that are in every text, but hardly ever with their bytes exchanged."""
+    units = head[: len(head) // 2 * 2].decode(encoding, "replace")
+    return sum(units.count(character) for character in "\n\r .。，、e")
 
 
 def _declared(head: bytes, is_whole: bool) -> str | None:
@@ -154,18 +180,33 @@ def _declared(head: bytes, is_whole: bool) -> str | None:
 
 
 def _judged(head: bytes, is_whole: bool) -> str | None:
-    """Return what charset-normalizer takes the text for, if it is sure."""
+    """Return what a text that proves nothing is in, if that is sure."""
     if _foreign(head) < MIN_FOREIGN or _is_latin(head):
         return None
-    matches = _matches(head, is_whole)
+    common = {name: _common_share(head, name, is_whole) for name in COMMON}
+    first, second = sorted(common, key=lambda name: -common[name])[:2]
+    if common[first] >= COMMON_SHARE and common[second] <= common[first] / 2:
+        return first
+    matches = [match for match in _matches(head, is_whole) if common.get(match.encoding, 1.0) >= COMMON_SHARE / 2]
     if not matches:
         return None
     best = min(matches, key=lambda match: (match.chaos, -match.coherence))
     letters = [character for character in str(best) if ord(character) >= 0x80 and character.isalpha()]
     is_latin = sum(ord(letter) < 0x250 for letter in letters) > 0.1 * len(letters)
-    if is_latin or not all(_is_worse(match, best) for match in matches if str(match) != str(best)):
+    if is_latin or best.encoding in COMMON or best.coherence < MIN_COHERENCE:
+        return None
+    if not all(_is_worse(match, best) for match in matches if str(match) != str(best)):
         return None
     return best.encoding if fits(head, best.encoding, is_whole) else None
+
+
+def _common_share(head: bytes, encoding: str, is_whole: bool) -> float:
+    """Return which share of the letters that are not ASCII are among the commonest of a script; 0: it does not fit."""
+    if not fits(head, encoding, is_whole):
+        return 0.0
+    text = codecs.getincrementaldecoder(encoding)().decode(head[:JUDGED_BYTES])
+    letters = [character for character in text if ord(character) >= 0x80 and character.isalpha()]
+    return sum(letter in COMMON[encoding] for letter in letters) / max(1, len(letters))
 
 
 def _foreign(head: bytes) -> int:

@@ -20,6 +20,7 @@ from configs.errors import DataError
 from configs.files import disk_errors
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer, trained_vocabulary
 from peer.prepare.assemble import assemble
+from peer.prepare.cleaning import Cleaning
 from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
 from peer.prepare.domains import Search, find_domains, sort_into
 from peer.prepare.fates import Decision, PartFates, all_trained, check_domains, count, decide, fates
@@ -28,6 +29,7 @@ from peer.prepare.kept import Here, Kept, Workers
 from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.reading import read
+from peer.prepare.repeats import repeated
 from peer.prepare.skips import Skips
 from peer.prepare.survey import (
     IS_TASK,
@@ -85,7 +87,20 @@ def job_of(sources: Sequence[str | Path], plan: Plan, how: Reading, listing: Lis
     )
     files = tuple(find_files([str(source) for source in sources], listing, skips))
     characters = plan.passage_characters if plan.is_pooled else piece_characters_of(files)
-    return Job(files, replace(how, piece_characters=characters), plan, read, part_bytes_of(files), skips)
+    how = replace(how, piece_characters=characters)
+    return Job(files, how, plan, read, part_bytes_of(files), skips, tuple(_listed(plan.cleaning)))
+
+
+def _listed(cleaning: Cleaning) -> Iterator[tuple[str, str]]:
+    """Yield the texts that no document may hold a part of, each with its file."""
+    if not cleaning.decontaminate:
+        return
+    skips = Skips()
+    for file in find_files(cleaning.decontaminate, Listing(may_share_names=True), skips):
+        for piece in read(file, Reading(), skips, 0):
+            content = piece.content
+            for text in (content,) if isinstance(content, str) else (content.input, *content.references):
+                yield file.url, text
 
 
 def prepare_texts(
@@ -158,7 +173,7 @@ class Engine:
         if job.plan.is_pooled:
             surveys = self._in_domains(surveys, decision, vocabulary)
             decision = decide(surveys, job.plan.heldout_share, pooled=decision)
-        decided = list(fates(surveys, decision))
+        decided = self._without_repeats(surveys, list(fates(surveys, decision)), decision)
         count(surveys, decided, decision)
         check_domains(decision)
         skips.take(decision.skips)
@@ -222,6 +237,15 @@ class Engine:
         clusters = np.frombuffer(self._kept.result("domains", found), dtype=np.uint8)
         names = tuple(job.plan.known or (f"cluster.{cluster}" for cluster in range(job.plan.domains or 0)))
         return list(_with_clusters(surveys, names, clusters))
+
+    def _without_repeats(
+        self, surveys: Sequence[PartSurvey], decided: list[PartFates], decision: Decision
+    ) -> list[PartFates]:
+        cleaning = self._job.plan.cleaning
+        if not cleaning.is_deduplicated and cleaning.near is None:
+            return decided
+        dropped = repeated(surveys, decided, cleaning, self._kept.folder / "signatures")
+        return list(fates(surveys, decision, dropped))
 
     def _encode(
         self, surveys: Sequence[PartSurvey], decided: Sequence[PartFates], vocabulary: Vocabulary

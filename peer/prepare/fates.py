@@ -88,7 +88,7 @@ def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None
 def fates(surveys: Sequence[PartSurvey], decision: Decision, dropped: "Dropped | None" = None) -> Iterator[PartFates]:
     """Yield what becomes of each part. `dropped`: duplicates, by part."""
     places = {domain.name: place for place, domain in enumerate(decision.domains)}
-    waiting: tuple[PartFates, NDArray[np.uint8]] | None = None
+    waiting: list[tuple[PartFates, NDArray[np.uint8]]] = []  # a part, and those after it that hold no pieces
     for at, (survey, firsts) in enumerate(_with_firsts(surveys)):
         own = [places.get(name, 0) for name in survey.names]  # of one that is not there, every piece is left out
         domains = np.array(own, dtype=np.uint16)[survey.domains]
@@ -98,11 +98,12 @@ def fates(surveys: Sequence[PartSurvey], decision: Decision, dropped: "Dropped |
         if dropped is not None:
             found = np.where((found == TRAIN) & (dropped[at] > 0), DROPPED - 1 + dropped[at], found).astype(np.uint8)
         found = np.where(survey.verdicts > 0, DROPPED - 1 + survey.verdicts, found).astype(np.uint8)
-        if waiting is not None:
-            yield _closed(*waiting, PartFates(found, domains, np.empty(0, dtype=bool)), survey.flags)
-        waiting = PartFates(found, domains, np.empty(0, dtype=bool)), survey.flags
-    if waiting is not None:
-        yield _closed(*waiting, None, None)
+        part = PartFates(found, domains, np.zeros(len(found), dtype=bool)), survey.flags
+        if len(found) and waiting:
+            yield from _closed(waiting, part)
+            waiting = []
+        waiting.append(part)
+    yield from _closed(waiting, None)
 
 
 Dropped = Sequence[NDArray[np.uint8]]  # by part, (N,): 0, or 1 and the place in REASONS
@@ -240,14 +241,12 @@ def _heldout_hashes(surveys: Sequence[PartSurvey], decision: Decision) -> Iterat
 
 
 def _closed(
-    part: PartFates, flags: NDArray[np.uint8], after: PartFates | None, flags_after: NDArray[np.uint8] | None
-) -> PartFates:
-    """Return a part with its ends: a document ends where it says, or where the next piece has another fate."""
-    if not len(part.fates):
-        return part
-    ends = flags & IS_LAST > 0
-    ends[:-1] |= (part.fates[1:] != part.fates[:-1]) | (part.domains[1:] != part.domains[:-1])
-    follows = after is not None and flags_after is not None and len(after.fates)
-    if not follows or after.fates[0] != part.fates[-1] or flags_after[0] & IS_FIRST:  # type: ignore[union-attr, index]
-        ends[-1] = True
-    return PartFates(part.fates, part.domains, ends)
+    waiting: Sequence[tuple[PartFates, NDArray[np.uint8]]], after: tuple[PartFates, NDArray[np.uint8]] | None
+) -> Iterator[PartFates]:
+    """Yield parts with their ends: a document ends where it says, or where the next piece has another fate."""
+    for part, flags in waiting:
+        ends = flags & IS_LAST > 0
+        ends[:-1] |= (part.fates[1:] != part.fates[:-1]) | (part.domains[1:] != part.domains[:-1])
+        if len(ends) and (after is None or after[0].fates[0] != part.fates[-1] or after[1][0] & IS_FIRST):
+            ends[-1] = True
+        yield PartFates(part.fates, part.domains, ends)

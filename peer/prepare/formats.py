@@ -155,8 +155,9 @@ def _is_record(line: str) -> bool:
 def _is_table(text: str) -> bool:
     """Say whether text may as well be a table: the first lines have as many commas or tabs each."""
     lines = text.split("\n")[:6]
-    lines = lines[:-1] if len(lines) > 1 else lines
-    return any(len({line.count(mark) for line in lines}) == 1 and mark in lines[0] for mark in ",\t;")
+    return len(lines) > 1 and any(
+        len({line.count(mark) for line in lines[:-1]}) == 1 and mark in lines[0] for mark in ",\t;"
+    )
 
 
 def unit_of(heads: Sequence[str], files: int = 1, median_bytes: int = 0) -> DocumentUnit:

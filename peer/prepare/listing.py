@@ -317,6 +317,8 @@ def _unit(texts: Sequence[str], sizes: Sequence[int]) -> DocumentUnit:
 
 
 def _no_text(url: str, skips: Skips) -> str:
-    passed = [(skipped.places[0].partition(": ")[0], reason.words) for reason, skipped in skips.by_reason.items()]
-    why = f" ({passed[0][0]} {passed[0][1]})" if passed else ""
+    # What stands in the way comes before what was left out on purpose.
+    passed = sorted(skips.by_reason.items(), key=lambda item: not item[0].is_bad)
+    places = [f"{skipped.places[0].partition(': ')[0]} {reason.words}" for reason, skipped in passed if skipped.places]
+    why = f" ({'; '.join(places[:3])})" if places else ""
     return f"{clean(url)} holds no text{why}; it needs files that end in {KNOWN}, or others with --ext"

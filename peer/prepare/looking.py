@@ -164,7 +164,10 @@ def read_head(url: str, length: int) -> bytes | OSError | DataError:
             with open_url(url) as stream:
                 return stream.read(length)
         fs, path = filesystem_of(url)
-        return bytes(fs.cat_file(path, start=0, end=length))
+        if fs.async_impl:  # those would read far ahead
+            return bytes(fs.cat_file(path, end=length))
+        with fs.open(path, "rb") as remote:
+            return bytes(remote.read(length))
     except (OSError, DataError) as error:
         return error
     except Exception as error:  # each file system has some of its own

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from configs.corpus import DEFAULT_PROMPT, INPUT, MAX_DOMAINS, ChatFormat, TaskFormat
 from configs.errors import DataError
 from peer.corpus.tokenizer import MAX_VOCABULARY
-from peer.prepare.cleaning import Cleaning, Filter
+from peer.prepare.cleaning import Cleaning
 from peer.prepare.documents import End
 
 DEFAULT_VOCABULARY = 32_000
@@ -49,10 +49,6 @@ class Plan:
         """Characters of what belongs to one domain, where domains are found: a window at least."""
         return max(PASSAGE_CHARACTERS, 4 * self.context_length)
 
-    def sifting(self) -> Filter:
-        """Return what decides on single documents."""
-        return Filter(self.cleaning)
-
     def format(self) -> TaskFormat:
         """Return the format of tasks."""
         prompt = self.prompt if self.chat is None else INPUT
@@ -70,6 +66,9 @@ class Plan:
             raise DataError(
                 f"shards of {self.shard_tokens} tokens do not hold a window of {self.context_length}; make them longer"
             )
+        self.cleaning.check()
+        if not 0 <= self.max_bad <= 1:
+            raise DataError(f"a share of {self.max_bad} is not possible for what is of no use; choose one from 0 to 1")
         if self.counts_noise is not None and not 0 < self.counts_noise <= 1e6:
             raise DataError(f"a noise of {self.counts_noise} is not possible; choose one between 0 and 1,000,000")
         if self.domains is not None and not 1 <= self.domains <= MAX_DOMAINS:

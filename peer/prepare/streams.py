@@ -89,7 +89,7 @@ def open_url(url: str) -> Iterator[BinaryIO]:
     else:
         fs, path = filesystem_of(url)
         with fs.open(path, "rb") as remote:
-            yield remote
+            yield io.BufferedReader(_Remote(remote), BLOCK_BYTES)
 
 
 @contextmanager
@@ -135,10 +135,12 @@ def decoded(stream: BinaryIO | IO[bytes], encoding: str) -> Iterator[str]:
     done_bytes = 0
     while True:
         block = stream.read(BLOCK_BYTES)
-        held = len(decoder.getstate()[0])
+        before = decoder.getstate()
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
+            held = len(before[0])  # of a character that began in the block before
+            decoder.setstate(before)
             yield decoder.decode(block[: max(0, error.start - held)])
             raise UndecodableError(encoding, done_bytes - held + error.start) from None
         if text:
@@ -154,6 +156,31 @@ def begin(head: bytes, compression: Compression, most: int) -> bytes:
     Raises DamagedError if there are none.
     """
     return _stream(_decompressed(io.BytesIO(head), compression)).read(most)
+
+
+class _Remote(io.RawIOBase):
+    """A file of fsspec, of which some read line ends byte by byte: what is read of it goes through a buffer."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self.file.seekable()
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self.file.seek(offset, whence)
+        return self.file.tell()
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any, /) -> int:
+        block = self.file.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
 
 
 def _stream(blocks: Iterator[bytes]) -> BinaryIO:
@@ -333,8 +360,9 @@ def _archive(url: str, stamp: tuple[int, ...], process: int) -> zipfile.ZipFile:
 
 
 def _s3() -> Any:
-    """Return S3 as pyarrow reads it: the keys, the region and the endpoint are those of the environment."""
+    """Return S3 as pyarrow reads it: keys, region and endpoint are those of the environment."""
     import pyarrow.fs
     from fsspec.implementations.arrow import ArrowFSWrapper
 
-    return ArrowFSWrapper(pyarrow.fs.S3FileSystem())
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return ArrowFSWrapper(pyarrow.fs.S3FileSystem(endpoint_override=endpoint))

@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from peer.corpus.examples import Example
-from peer.prepare.cleaning import Filter, Signature
+from peer.prepare.cleaning import Filter
 from peer.prepare.documents import (
     LEAST_PIECE_CHARACTERS,
     PIECE_CHARACTERS,
@@ -25,6 +24,7 @@ from peer.prepare.documents import (
     hash_of,
     text_of,
 )
+from peer.prepare.duplicates import VALUES, Signature
 from peer.prepare.skips import Reason, Skips
 
 PARTS = 256  # that a corpus is cut into, about: what a kill loses is half of one
@@ -57,6 +57,14 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Sieve:
+    """What a survey looks at besides: whether single documents stay, and what tells which are nearly the same."""
+
+    filter: Filter | None = None
+    has_signatures: bool = False
+
+
+@dataclass(frozen=True)
 class PartSurvey:
     """What was found in a part. Arrays have an entry for each piece, N of them."""
 
@@ -67,7 +75,7 @@ class PartSurvey:
     sizes: NDArray[np.uint32]  # (N,), bytes of UTF-8
     flags: NDArray[np.uint8]  # (N,)
     verdicts: NDArray[np.uint8]  # (N,)
-    signatures: NDArray[np.uint32]  # (N, K), or (N, 0) where nobody looks for near duplicates
+    signatures: NDArray[np.uint32]  # (D, K), of the documents that end here; (0, K) where nobody looks for near ones
     skips: Skips  # of the whole chunk, in its last part
 
     def to_bytes(self) -> bytes:
@@ -152,10 +160,10 @@ def pieces_of(
 
 
 def survey_chunk(
-    files: Sequence[SourceFile], chunk: Chunk, how: Reading, sifting: Filter, part_bytes: int, read: Read
+    files: Sequence[SourceFile], chunk: Chunk, how: Reading, sieve: Sieve, part_bytes: int, read: Read
 ) -> Iterator[PartSurvey]:
     """Read a chunk and yield its parts; one at least, which may be without pieces."""
-    notes, skips = _Notes(files, sifting), Skips()
+    notes, skips = _Notes(files, sieve), Skips()
     for at, piece in pieces_of(files, Part(chunk.start, 0, chunk, 0), how, read, skips):
         if notes.is_full(part_bytes):
             yield notes.part(chunk, Skips())
@@ -164,11 +172,12 @@ def survey_chunk(
 
 
 class _Notes:
-    """What is found until a part is full. A document's verdict is that on its beginning, or on its length."""
+    """What is found until a part is full. A verdict on a document is one on all its pieces in the part."""
 
-    def __init__(self, files: Sequence[SourceFile], sifting: Filter) -> None:
-        self._files, self._sifting = files, sifting
+    def __init__(self, files: Sequence[SourceFile], sieve: Sieve) -> None:
+        self._files, self._sieve = files, sieve
         self._verdict, self._characters, self._is_open = 0, 0, False  # of the document that is being read
+        self._signature = Signature()
         self._clear()
 
     def _clear(self) -> None:
@@ -207,30 +216,38 @@ class _Notes:
         self._sizes.append(size_bytes)
         self._bytes += size_bytes
         self._domains.append(self._names.setdefault(piece.domain or file.domain, len(self._names)))
-        if not self._sifting.is_idle:
-            self._sift(content, piece.is_last)
+        self._of_document = 1 + (self._of_document if self._is_open else 0)
+        if self._sieve.filter is not None:
+            self._sift(self._sieve.filter, text_of(content), piece.is_last)
+        if self._sieve.has_signatures:
+            self._sign(text_of(content), piece.is_last)
         self._is_open = not piece.is_last
 
-    def _sift(self, content: str | Example, is_last: bool) -> None:
-        text = text_of(content)
+    def _sift(self, sifting: Filter, text: str, is_last: bool) -> None:
         if not self._is_open:
-            self._verdict, self._characters, self._of_document = 0, 0, 0
-            reason = self._sifting.verdict(text)
-            self._verdict = 0 if reason is None else 1 + REASONS.index(reason)
+            self._verdict, self._characters = 0, 0
+            reason = sifting.verdict(text, is_whole=is_last)
+        else:
+            reason = sifting.of_list(text) if not self._verdict else None
         self._characters += len(text)
-        self._of_document += 1
+        if is_last and self._is_open and reason is None and not self._verdict:
+            reason = sifting.of_length(self._characters)
         self._verdicts.append(self._verdict)
-        if not self._verdict and not self._sifting.is_of_length(self._characters, is_last):
-            self._verdict = 1 + REASONS.index(Reason.LENGTH)
-            self._verdicts[len(self._verdicts) - self._of_document :] = [self._verdict] * self._of_document
-        if self._sifting.has_signatures:
-            self._signatures.append(Signature.of(text))
+        if reason is not None:
+            self._verdict = 1 + REASONS.index(reason)
+            self._verdicts[-self._of_document :] = [self._verdict] * self._of_document
+
+    def _sign(self, text: str, is_last: bool) -> None:
+        self._signature.update(text)
+        if is_last:
+            self._signatures.append(self._signature.values)
+            self._signature = Signature()
 
     def part(self, chunk: Chunk, skips: Skips) -> PartSurvey:
         """Return what was found, and begin the next part."""
         count = len(self._sizes)
         file, mark = self._begin or (chunk.start, 0)
-        signatures = np.stack(self._signatures) if self._signatures else np.empty((count, 0), dtype=np.uint32)
+        signatures = np.stack(self._signatures) if self._signatures else np.empty((0, VALUES), dtype=np.uint32)
         verdicts = self._verdicts or [0] * count
         found = PartSurvey(
             part=Part(file, mark, chunk, count),

@@ -127,9 +127,7 @@ def _pieces(
         is_suspect = is_suspect and not _is_clean(rest)
 
 
-def _blocks(
-    file: SourceFile, stream: BinaryIO, skips: Skips, since: int
-) -> Iterator[tuple[int, str, bool, bool]]:
+def _blocks(file: SourceFile, stream: BinaryIO, skips: Skips, since: int) -> Iterator[tuple[int, str, bool, bool]]:
     """Yield (byte offset, text, whether it may hold what is no text, whether it is the last), cut at line ends.
 
     What is longer than a block is cut between two characters. The last block may be empty.
@@ -153,7 +151,7 @@ def _blocks(
         data = pending + data if pending else data
         if at == 0 and data.startswith(BYTE_ORDER_MARK):
             data, at = data[3:], 3
-        stop = len(data) if is_end else data.rfind(b"\n") + 1 or _whole_characters(data)
+        stop = len(data) if is_end else data.rfind(b"\n") + 1 or whole_characters(data)
         data, pending = data[:stop], data[stop:]
         is_suspect = len(data.translate(None, _CONTROLS)) < len(data)
         try:
@@ -166,7 +164,7 @@ def _blocks(
         at += len(data)
 
 
-def _whole_characters(data: bytes) -> int:
+def whole_characters(data: bytes) -> int:
     """Return where the last character of UTF-8 ends that is there as a whole."""
     for back in range(1, min(4, len(data)) + 1):
         if data[-back] < 0x80:

@@ -197,7 +197,7 @@ def _remote(source: Source, skips: Skips) -> Iterator[Entry]:
     fs, root = filesystem_of(source.url)
     root = root.rstrip("/")
     try:
-        found: dict[str, dict[str, Any]] = fs.find(root, withdetail=True)
+        found: dict[str, dict[str, Any]] = fs.find(root, detail=True)
     except Exception as error:  # each file system has errors of its own
         raise DataError(
             f"cannot list {clean(source.url)}: {trouble(error)}; check the address and the rights"

@@ -10,6 +10,8 @@ import fsspec
 import pytest
 
 from benchmarks.hdfs import Hdfs, is_there, open_hdfs
+from peer.prepare.engine import prepare
+from peer.prepare.plan import Plan
 from peer.prepare.spark import open_cluster
 
 HAS_CLIENTS = all(importlib.util.find_spec(name) is not None for name in ("pyspark", "hdfs_native"))
@@ -32,6 +34,10 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
         yield served
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def digest(url: str) -> bytes:
     with fsspec.open(url, "rb") as file:
         return hashlib.sha256(file.read()).digest()
@@ -49,6 +55,18 @@ def test_fsspec_reads_it_without_java(hdfs: Hdfs, client: str) -> None:
     with fsspec.open(f"{root}/one.txt", "rb") as file:  # as a reader that goes on in the middle, over a block's end
         file.seek((1 << 20) - 5)
         assert file.read(10) == TEXTS["one.txt"].encode()[(1 << 20) - 5 :][:10]
+
+
+def test_a_corpus_of_what_lies_there_is_that_of_the_same_files_here(hdfs: Hdfs, tmp_path: Path) -> None:
+    for name, text in TEXTS.items():
+        path = tmp_path / "texts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    plan = Plan(vocab_size=300, context_length=32)
+    prepare([tmp_path / "texts"], tmp_path / "here", plan)
+    with open_cluster("local-cluster[2,1,1024]") as workers:
+        prepare([f"{hdfs.url}/texts"], tmp_path / "there", plan, workers=workers)
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
 def test_workers_read_it_and_leave_results_there(hdfs: Hdfs) -> None:

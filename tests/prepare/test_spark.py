@@ -1,5 +1,6 @@
 """The steps of `prepare` on a real Spark, of several processes; left out where Java or PySpark lacks."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -269,7 +270,7 @@ def odd_texts(folder: Path) -> Path:
     (wiki / "all.txt").write_text(
         "\n\n".join(f"Whale {number} swims {number % 9} miles. " * 30 for number in range(900))
     )
-    with (wiki / "more.jsonl").open("w") as packed:
+    with gzip.open(wiki / "more-00000-of-00001.jsonl.gz", "wt") as packed:
         packed.writelines(json.dumps({"text": f"Herring {number} ø " * 40}) + "\n" for number in range(700))
     for number in range(60):
         (mail / f"{number}.txt").write_text(f"Dear {number % 40},\n\nall is well with {number % 40}. " * 50)
