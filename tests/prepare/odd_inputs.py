@@ -1,0 +1,6 @@
+"""The table of odd inputs: kind × compression × encoding × layout × damage, each in a module of its own."""
+
+from odd_entries import Odd
+from odd_kinds import KINDS
+
+ODD: list[Odd] = [*KINDS]
