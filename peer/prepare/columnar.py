@@ -8,7 +8,7 @@ from peer.prepare.fields import Kind, kind_of
 from peer.prepare.records import PIECES, Records
 from peer.prepare.skips import Reason
 from peer.prepare.streams import DamagedError, open_bytes
-from peer.prepare.values import column_in, strings_size
+from peer.prepare.values import Refusal, column_in, strings_size
 
 BATCH_BYTES = 8 << 20  # of rows that are read at once, about
 BATCH_ROWS = 1024
@@ -28,7 +28,7 @@ def read_parquet(records: Records) -> Iterator[Piece]:
         try:
             file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES)
             first = next(file.iter_batches(batch_size=1), None) if file.metadata.num_rows else None
-            wanted = None if first is None else _wanted(records, _records_of(first)[0], file.schema_arrow.names)
+            wanted = None if first is None else _wanted(records, first, file.schema_arrow.names)
         except (pyarrow.ArrowException, OSError, DamagedError) as error:
             _damaged(records, error, 0, records.file.size_bytes)
             return
@@ -57,8 +57,9 @@ def read_arrow(records: Records) -> Iterator[Piece]:
     with open_bytes(records.file) as stream:
         try:
             for batch in _batches(stream):
+                _check(batch)
                 if row == 0 and batch.num_rows:
-                    columns = _wanted(records, _records_of(batch.slice(0, 1))[0], batch.schema.names)
+                    columns = _wanted(records, batch, batch.schema.names)
                 if batch.num_rows and not records.is_before((row + batch.num_rows) * PIECES):
                     batch = batch if columns is None else batch.select(columns)
                     size = max(1, min(BATCH_ROWS, BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
@@ -83,9 +84,10 @@ def _batches(stream: BinaryIO) -> Iterator[Any]:
             yield from batches
 
 
-def _wanted(records: Records, first: dict[str, Any] | None, names: list[str]) -> list[str] | None:
+def _wanted(records: Records, batch: Any, names: list[str]) -> list[str] | None:
     """Return the columns to read, None for all: the first record says which, if it can be used."""
-    if first is None:
+    first = _records_of(batch.slice(0, 1))[0]
+    if isinstance(first, Refusal):
         return None
     kind = kind_of({name: "" if value is None else value for name, value in first.items()}, records.how)
     if not isinstance(kind, Kind):
@@ -97,13 +99,39 @@ def _wanted(records: Records, first: dict[str, Any] | None, names: list[str]) ->
 
 def _rows(records: Records, batch: Any, row: int) -> Iterator[Piece]:
     for number, record in enumerate(_records_of(batch), start=row):
-        mark = number * PIECES
-        if not records.is_before(mark + PIECES):
-            yield from records.pieces(record, mark, strings_size(record), f"row {number + 1}")
+        mark, where = number * PIECES, f"row {number + 1}"
+        if isinstance(record, Refusal):
+            records.skip(record, mark, 0, where)
+        elif not records.is_before(mark + PIECES):
+            yield from records.pieces(record, mark, strings_size(record), where)
 
 
-def _records_of(batch: Any) -> list[dict[str, Any]]:
-    return list(batch.to_pylist())
+def _records_of(batch: Any) -> list[dict[str, Any] | Refusal]:
+    """Return the records of some rows; of one whose text is not UTF-8, which nobody has checked so far, why."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError as error:
+        if batch.num_rows > 1:
+            return [record for row in range(batch.num_rows) for record in _records_of(batch.slice(row, 1))]
+        words = f"holds text that is not UTF-8 ({error.reason}); write the file again"
+        return [Refusal(Reason.ENCODING, words, batch.nbytes)]
+
+
+def _check(batch: Any) -> None:
+    """Raise ArrowInvalid if a damaged batch points outside of itself; bytes that are no UTF-8 do no harm."""
+    import pyarrow
+
+    try:
+        batch.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+        for column in batch.columns:
+            if pyarrow.types.is_string(column.type):
+                column = column.view(pyarrow.binary())
+            elif pyarrow.types.is_large_string(column.type):
+                column = column.view(pyarrow.large_binary())
+            column.validate(full=True)
 
 
 def _damaged(records: Records, error: Exception, row: int, lost_bytes: int) -> None:

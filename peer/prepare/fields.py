@@ -75,6 +75,7 @@ SPLITS: dict[str, Split] = {
         ("valid", "validation", "val", "dev", "test", "testing", "eval", "heldout", "held-out", "held_out"), "heldout"
     ),
 }
+_NUMBER = re.compile(r"\s*[-+]?[\d.,]+(?:[eE][-+]?\d+)?\s*")  # tables of text have numbers as texts
 _COLUMN = re.compile(r"\{([^{}]+)\}")  # in a prompt
 
 
@@ -158,7 +159,11 @@ def kind_of(record: object, how: Reading) -> Kind | Refusal:
         )
         return Refusal(Reason.COLUMN, words)
     labels = {*ABOUT, how.domain_column, how.split_column or "split"}
-    texts = [name for name, value in record.items() if isinstance(value, str) and name not in labels]
+    texts = [
+        name
+        for name, value in record.items()
+        if isinstance(value, str) and name not in labels and not _NUMBER.fullmatch(value)
+    ]
     if len(texts) == 1:
         return _text_kind(texts[0], record, how)
     if len(texts) > 1:

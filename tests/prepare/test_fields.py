@@ -39,6 +39,7 @@ def refusal(record: object, how: Reading = PLAIN, first: object = None) -> Refus
         ({"code": "a", "lang": "py", "stars": 3}, "a"),
         ({"sentence": "a", "label": 1}, "a"),
         ({"review": "a", "id": "7", "stars": 3}, "a"),
+        ({"tweet": "a", "label": "1", "score": "-3.5e7"}, "a"),
         ({"text": b"a"}, "a"),
         ("a", "a"),
     ],

@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +321,20 @@ def test_a_compressed_file_of_lines_that_is_cut_off(tmp_path: Path) -> None:
     found, skips = pieces(source(tmp_path / "a.gz", packed[: len(packed) // 2], "json_lines", compression="gzip"))
     assert 1000 < len(found) < 4500
     assert skips.by_reason[Reason.DAMAGED].count >= 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_anywhere_is_counted_and_never_raised(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    (tmp_path / "good").mkdir()
+    for file in forms(tmp_path / "good"):
+        data = bytearray(Path(file.url).read_bytes())
+        for _ in range(chance.randint(1, 20)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.randint(0, 3)] = chance.choice([b"", b"\0", b'"', b"\\", b"\xff", b"{", b"]", b"\n"])
+        damaged = replace(file, url=str(tmp_path / "damaged"), size_bytes=len(data))
+        Path(damaged.url).write_bytes(data[: chance.choice([len(data), chance.randrange(len(data))])])
+        found, skips = pieces(damaged)
+        assert found or skips.by_reason
+        for number in chance.sample(range(len(found)), min(3, len(found))):
+            assert pieces(damaged, since=found[number].mark)[0] == found[number:], file.url
