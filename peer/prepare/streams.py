@@ -1,11 +1,22 @@
 """Opens whatever a source is: a local file, what fsspec reads, a member of a ZIP archive, compressed or not.
 
-import gzip
+What is compressed is read as a stream, member after member. Where it is cut off or damaged, all that stands before
+comes first, then DamagedError.
+"""
+
+import codecs
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, cast
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from configs.errors import DataError
 from configs.text import clean
@@ -126,9 +137,40 @@ def decoded(stream: BinaryIO | IO[bytes], encoding: str) -> Iterator[str]:
         block = stream.read(BLOCK_BYTES)
         before = decoder.getstate()
         try:
-            return self._stream.read1(size) if size > 0 else self._stream.read(size)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DamagedError(str(error)) from None
+            text = decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            held = len(before[0])  # of a character that began in the block before
+            decoder.setstate(before)
+            yield decoder.decode(block[: max(0, error.start - held)])
+            raise UndecodableError(encoding, done_bytes - held + error.start) from None
+        if text:
+            yield text
+        if not block:
+            return
+        done_bytes += len(block)
+
+
+def begin(head: bytes, compression: Compression, most: int) -> bytes:
+    """Return up to `most` bytes of what is compressed in the bytes `head`, however they end.
+
+    Raises DamagedError if there are none.
+    """
+    return unpacked(io.BytesIO(head), compression).read(most)
+
+
+def unpacked(stream: BinaryIO, compression: Compression | None) -> BinaryIO:
+    """Return the stream of what another holds compressed."""
+    return stream if compression is None else _stream(_decompressed(stream, compression))
+
+
+class _Remote(io.RawIOBase):
+    """A file of fsspec, of which some read line ends byte by byte: what is read of it goes through a buffer."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
 
     def seekable(self) -> bool:
         return self.file.seekable()

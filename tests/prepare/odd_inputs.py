@@ -2,5 +2,7 @@
 
 from odd_entries import Odd
 from odd_kinds import KINDS
+from odd_packing import PACKING
+from odd_tasks import TASKS
 
-ODD: list[Odd] = [*KINDS]
+ODD: list[Odd] = [*KINDS, *TASKS, *PACKING]
