@@ -1,8 +1,9 @@
 """The table of odd inputs: kind × compression × encoding × layout × damage, each in a module of its own."""
 
+from odd_encodings import ENCODINGS
 from odd_entries import Odd
 from odd_kinds import KINDS
 from odd_packing import PACKING
 from odd_tasks import TASKS
 
-ODD: list[Odd] = [*KINDS, *TASKS, *PACKING]
+ODD: list[Odd] = [*KINDS, *TASKS, *PACKING, *ENCODINGS]
