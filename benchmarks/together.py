@@ -36,7 +36,9 @@ from peer.chaos.links import Link, Peer, forbidden, lacking, open_links
 from peer.corpus.data import open_corpus
 from peer.corpus.tokenizer import read_tokenizer
 from peer.prepare.builtin import built_in_texts
-from peer.prepare.old_documents import Columns, cut_text, read_documents
+from peer.prepare.documents import Reading, SourceFile, cut_text, text_of
+from peer.prepare.reading import read
+from peer.prepare.skips import Skips
 
 PARTIES = 3
 SHARES = (0.6, 0.3, 0.1)  # of each source; which party has most of it changes from source to source
@@ -106,7 +108,8 @@ def texts_of(data: Path, most_bytes: int) -> dict[str, list[str]]:
     if all(path.is_file() for path in paths.values()):
         found: dict[str, list[str]] = {}
         for name, path in paths.items():
-            documents = (str(document) for _, document in read_documents(path, Columns()))
+            file = SourceFile(str(path), path.stat().st_size, "text", "text")
+            documents = (text_of(piece.content) for piece in read(file, Reading(), Skips()))
             found[name] = list(_first(documents, most_bytes))
     else:
         found = {name: list(_first(iter(texts), most_bytes)) for name, texts in built_in_texts(most_bytes).items()}

@@ -18,8 +18,8 @@ from configs.errors import DataError
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
 from peer.prepare.documents import Progress
 from peer.prepare.engine import prepare_texts
-from peer.prepare.old_documents import split_lines
 from peer.prepare.plan import Plan
+from peer.prepare.text import split_lines
 
 MAX_BYTES = 2_000_000  # bytes of text of each domain, at most
 MAX_FILE_BYTES = 60_000  # bytes of a source, at most; larger ones are mostly generated tables
@@ -83,7 +83,7 @@ def _documents(texts: Iterable[str], max_bytes: int) -> list[str]:
     """Split texts into documents, until there are `max_bytes` of them (counted in characters)."""
     documents = []
     for text in texts:
-        for document in split_lines(text.splitlines()):
+        for document in split_lines(text):
             documents.append(document)
             max_bytes -= len(document)
         if max_bytes <= 0:

@@ -158,6 +158,10 @@ def kind_of(record: object, how: Reading) -> Kind | Refusal:
             f"--input-column translation.{source} --target-column translation.{target}"
         )
         return Refusal(Reason.COLUMN, words)
+    if half := next((name for name in ("input", "target") if name in record), None):
+        other = "target" if half == "input" else "input"
+        words = f"has '{half}' and no '{other}'; add it, or name the columns with --input-column and --target-column"
+        return Refusal(Reason.INCOMPLETE, f"{words}; text is named with --text-column")
     labels = {*ABOUT, how.domain_column, how.split_column or "split"}
     texts = [
         name

@@ -60,7 +60,8 @@ def read_long(records: Records, extent: Extent, mark: int, where: str) -> Iterat
         return
     records.kind = kind
     number = 0
-    for number, (passage, is_last) in enumerate(cut_stream(_long_text(extent, column, _inside(records.how))), start=1):
+    passages = cut_stream(_long_text(extent, column, _inside(records.how)), records.how.piece_characters)
+    for number, (passage, is_last) in enumerate(passages, start=1):
         if mark + number > records.since:
             yield Piece(passage, mark + number - 1, read.domain, read.split or records.split, is_last)
     if not number:

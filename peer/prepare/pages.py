@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-from peer.prepare.documents import Piece, SourceFile
+from peer.prepare.documents import Piece, Reading, SourceFile
 from peer.prepare.skips import Reason, Skips
 from peer.prepare.streams import DamagedError, open_bytes
 from peer.prepare.text import BLOCK_BYTES, cut_stream, lost_bytes
@@ -46,14 +46,16 @@ _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORE
 _SPACE = re.compile(r"[ \t\r\n\f\xa0]+")
 
 
-def read_page(file: SourceFile, skips: Skips, since: int) -> Iterator[Piece]:
+def read_page(file: SourceFile, how: Reading, skips: Skips, since: int) -> Iterator[Piece]:
     """Yield the pieces of a page's text; marks are ordinals. Raises OSError.
 
     What is not in the encoding that the page says, or else the file, is counted, and what follows it: of a page of a
     block or less that is all.
     """
     with open_bytes(file) as stream:
-        for number, (passage, is_last) in enumerate(cut_stream(_texts(_decoded(file, stream, skips)))):
+        for number, (passage, is_last) in enumerate(
+            cut_stream(_texts(_decoded(file, stream, skips)), how.piece_characters)
+        ):
             if number >= since:
                 yield Piece(passage, number, is_last=is_last)
 

@@ -63,9 +63,9 @@ def read(file: SourceFile, how: Reading, skips: Skips, since: int = 0) -> Iterat
 
 def _pieces(file: SourceFile, how: Reading, skips: Skips, since: int) -> Iterator[Piece]:
     if file.form in ("text", "code"):
-        return read_text(file, skips, since)
+        return read_text(file, how, skips, since)
     if file.form == "html":
-        return read_page(file, skips, since)
+        return read_page(file, how, skips, since)
     return _RECORDS[file.form](Records(file, how, skips, since))
 
 

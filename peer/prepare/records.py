@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from peer.corpus.examples import Example
-from peer.prepare.documents import PIECE_CHARACTERS, Piece, Reading, SourceFile, Split, cut_text
+from peer.prepare.documents import Piece, Reading, SourceFile, Split, cut_text
 from peer.prepare.fields import Kind, kind_of
 from peer.prepare.skips import Reason, Skips
 from peer.prepare.values import Refusal
@@ -50,11 +50,11 @@ class Records:
             return
         self.kind = kind
         content, domain, split = read.content, read.domain, read.split or self.split
-        if isinstance(content, Example) or len(content) <= PIECE_CHARACTERS:
+        if isinstance(content, Example) or len(content) <= self.how.piece_characters:
             if mark >= self.since:
                 yield Piece(content, mark, domain, split)
             return
-        passages = list(cut_text(content, PIECE_CHARACTERS))
+        passages = list(cut_text(content, self.how.piece_characters))
         for number, passage in enumerate(passages, start=1):
             if mark + number > self.since:
                 yield Piece(passage, mark + number - 1, domain, split, number == len(passages))

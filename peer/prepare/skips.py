@@ -1,5 +1,6 @@
 """Counts what is not used, by reason: nothing is left out without a word, and nothing small stops everything."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -92,8 +93,8 @@ class Skips:
         worst, skipped = self._worst()
         share = self.bad_bytes / (read_bytes + self.bad_bytes)
         raise SkipError(
-            f"{share:.1%} of the text cannot be used, more than --max-bad {most:g} allows: most of it "
-            f"{worst.words}, first {skipped.places[0]}; mend it, or allow more with --max-bad"
+            f"{share:.1%} of the text cannot be used, more than --max-bad {most:g} allows; most of it {worst.words}; "
+            f"first {skipped.places[0]} (or leave such text out: --max-bad {_above(share):g})"
         )
 
     def _nothing(self) -> str:
@@ -122,3 +123,8 @@ class Skips:
         for name, value in values.items():
             skips.by_reason[Reason[name]] = Skipped(value["count"], value["bytes"], list(value["places"]))
         return skips
+
+
+def _above(share: float) -> float:
+    """Return a share of two digits that is no smaller."""
+    return min(1.0, math.ceil(share * 100) / 100)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from peer.prepare.documents import PIECE_CHARACTERS, DocumentUnit, Piece, SourceFile
+from peer.prepare.documents import PIECE_CHARACTERS, DocumentUnit, Piece, Reading, SourceFile
 from peer.prepare.skips import Reason, Skips
 from peer.prepare.streams import DamagedError, open_bytes
 
@@ -31,12 +31,16 @@ _BAD = "\udc80"  # stands for what another encoding than UTF-8 could not read
 _Span = tuple[int, int, bool, str]
 
 
-def read_text(file: SourceFile, skips: Skips, since: int) -> Iterator[Piece]:
+def read_text(file: SourceFile, how: Reading, skips: Skips, since: int) -> Iterator[Piece]:
     """Yield the pieces of a file of text; marks are byte offsets, of what is not UTF-8 those of its text as UTF-8.
 
     Lines that cannot be decoded or hold control characters are counted and left out; the rest goes on. Raises OSError.
     """
-    cut = _SPANS[file.unit]
+    spans, longest = _SPANS[file.unit], how.piece_characters
+
+    def cut(text: str, is_end: bool) -> Iterator[_Span]:
+        return spans(text, is_end, longest)
+
     with open_bytes(file) as raw:
         held: Piece | None = None  # not the last of its document, unless only white space follows
         for piece in _pieces(file, cut, utf8(raw, file.encoding), skips, since):
@@ -51,19 +55,19 @@ def read_text(file: SourceFile, skips: Skips, since: int) -> Iterator[Piece]:
 
 def split_lines(text: str) -> Iterator[str]:
     """Yield documents of a text: paragraphs, which blank lines separate, joined until there are MIN_CHARACTERS."""
-    for _, _, _, content in _paragraphs(text, True):
+    for _, _, _, content in _paragraphs(text, True, PIECE_CHARACTERS):
         if content.strip():
             yield content
 
 
-def cut_stream(chunks: Iterator[str]) -> Iterator[tuple[str, bool]]:
+def cut_stream(chunks: Iterator[str], longest: int) -> Iterator[tuple[str, bool]]:
     """Yield what `cut_text` makes of all chunks together, each passage with whether it is the last that holds text."""
     rest, held = "", ""
     for chunk in chunks:
         rest += chunk
         start = 0
-        while len(rest) - start > PIECE_CHARACTERS:
-            stop = _cut(rest, start)
+        while len(rest) - start > longest:
+            stop = _cut(rest, start, longest)
             passage, start = rest[start:stop], stop
             if passage.strip():
                 if held:
@@ -206,16 +210,16 @@ def _is_clean(text: str) -> bool:
     return not _IS_UNDECODED.search(text) and not _IS_CONTROL.search(text)
 
 
-def _cut(text: str, start: int) -> int:
+def _cut(text: str, start: int, longest: int) -> int:
     """Return where a piece that begins at `start` ends, as `cut_text` has it; more than a piece follows."""
-    middle, stop = start + PIECE_CHARACTERS // 2, start + PIECE_CHARACTERS
-    return text.rfind("\n", middle, stop) + 1 or text.rfind(" ", middle, stop) + 1 or stop
+    middle, stop = start + longest // 2, start + longest
+    return text.rfind("\n", middle, stop) + 1 or max(0, text.rfind(" ", middle, stop)) or stop
 
 
 # Each yields the spans of a text that goes on unless `is_end`, and at last an empty one where what is left begins.
 
 
-def _paragraphs(text: str, is_end: bool) -> Iterator[_Span]:
+def _paragraphs(text: str, is_end: bool, longest: int) -> Iterator[_Span]:
     """Join paragraphs until there are MIN_CHARACTERS; what follows a cut counts as a document of its own for that."""
     has_returns = "\r" in text
     stop = 0
@@ -224,7 +228,7 @@ def _paragraphs(text: str, is_end: bool) -> Iterator[_Span]:
         if is_end and _IS_BLANK.match(text, begin):
             begin = len(text)
             break
-        counted, parts, limit = 0, [], begin + PIECE_CHARACTERS + _LONGEST_GAP
+        counted, parts, limit = 0, [], begin + longest + _LONGEST_GAP
         for gap in _GAP.finditer(text, begin, limit):
             stop = gap.start()
             parts.append(text[at:stop])
@@ -232,15 +236,15 @@ def _paragraphs(text: str, is_end: bool) -> Iterator[_Span]:
             if has_returns:
                 counted -= text.count("\r\n", at, stop + 1)
             at = gap.end()
-            if counted >= MIN_CHARACTERS or stop - begin > PIECE_CHARACTERS:
+            if counted >= MIN_CHARACTERS or stop - begin > longest:
                 break
         else:  # the document ends nowhere in sight
             if not is_end and len(text) <= limit:
                 break
             stop = limit if len(text) > limit else _end_of_lines(text, begin)
             parts += [text[at:stop]] if at < stop else []
-        if stop - begin > PIECE_CHARACTERS:
-            stop = _cut(text, begin)
+        if stop - begin > longest:
+            stop = _cut(text, begin, longest)
             yield begin, stop, False, _GAP.sub("\n\n", text[begin:stop])
         else:
             yield begin, stop, True, "\n\n".join(parts)
@@ -253,40 +257,40 @@ def _end_of_lines(text: str, begin: int) -> int:
     return len(text) if end < 0 else end
 
 
-def _lines(text: str, is_end: bool) -> Iterator[_Span]:
+def _lines(text: str, is_end: bool, longest: int) -> Iterator[_Span]:
     lines = text.split("\n")
     open_line = "" if is_end else lines.pop()
     at = 0
     for line in lines:
-        if len(line) > PIECE_CHARACTERS:
-            yield from _long_line(text, at, at + len(line), True)
+        if len(line) > longest:
+            yield from _long_line(text, at, at + len(line), True, longest)
         elif not at or (line and not line.isspace()):  # the first may end what was cut before
             yield at, at + len(line), True, line
         at += len(line) + 1
-    for span in _long_line(text, at, at + len(open_line), False):
+    for span in _long_line(text, at, at + len(open_line), False, longest):
         yield span
         at = span[1]
     yield at, at, False, ""
 
 
-def _long_line(text: str, start: int, end: int, is_whole: bool) -> Iterator[_Span]:
-    while end - start > PIECE_CHARACTERS:
-        stop = _cut(text, start)
+def _long_line(text: str, start: int, end: int, is_whole: bool, longest: int) -> Iterator[_Span]:
+    while end - start > longest:
+        stop = _cut(text, start, longest)
         yield start, stop, False, text[start:stop]
         start = stop
     if is_whole:
         yield start, end, True, text[start:end]
 
 
-def _file(text: str, is_end: bool) -> Iterator[_Span]:
+def _file(text: str, is_end: bool, longest: int) -> Iterator[_Span]:
     start = 0
-    for span in _long_line(text, 0, len(text), is_end):
+    for span in _long_line(text, 0, len(text), is_end, longest):
         yield span
         start = span[1]
     yield start, start, False, ""
 
 
-_SPANS: dict[DocumentUnit, Callable[[str, bool], Iterator[_Span]]] = {
+_SPANS: dict[DocumentUnit, Callable[[str, bool, int], Iterator[_Span]]] = {
     "line": _lines,
     "paragraph": _paragraphs,
     "file": _file,

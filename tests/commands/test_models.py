@@ -9,8 +9,8 @@ import pytest
 
 from configs.corpus import TaskFormat
 from configs.errors import DataError
-from peer.commands.preparing import _way_to_train
 from peer.commands.options import check_model
+from peer.commands.preparing import _way_to_train
 from peer.fused.on_corpus import check_format, check_tokenizer
 
 

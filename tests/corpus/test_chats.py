@@ -14,7 +14,9 @@ from configs.errors import DataError
 from peer.corpus.chats import ASSISTANT, FORMS, SYSTEM, USER, check_turns, template
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import train_tokenizer
-from peer.prepare.old_documents import Columns, read_documents
+from peer.prepare.documents import Reading, SourceFile
+from peer.prepare.reading import read
+from peer.prepare.skips import SkipError, Skips
 
 FORMATS: tuple[ChatFormat, ...] = get_args(ChatFormat)
 END = "<|endoftext|>"
@@ -140,7 +142,8 @@ def test_chats_are_read_from_json_lines_and_back(tmp_path: Path) -> None:
     turns = [*CHAT, (ASSISTANT, "No.")]
     messages = [{"role": role, "content": text} for role, text in turns]
     path.write_text(json.dumps({"messages": messages}) + "\n")
-    ((_, found),) = read_documents(path, Columns())
+    (piece,) = read(SourceFile(str(path), 1, "json_lines", "chats"), Reading(), Skips())
+    found = piece.content
     assert isinstance(found, Example)
     assert ([*found.before, (USER, found.input), (ASSISTANT, found.target)]) == turns
     assert Example.from_line(found.to_line()) == found
@@ -149,14 +152,14 @@ def test_chats_are_read_from_json_lines_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
-        ("hello", "must be a list of turns"),
+        ("hello", "holds no list of turns"),
         ([{"role": "user", "content": "a"}], "line 1: the turns must be user and assistant"),
-        ([{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}], "content of turn 1' is empty"),
-        ([{"role": "user"}, {"role": "assistant", "content": "b"}], "content of turn 1' holds NoneType, not text"),
+        ([{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}], "turn 1 is empty"),
+        ([{"role": "user"}, {"role": "assistant", "content": "b"}], "turn 1 is empty"),
     ],
 )
 def test_a_broken_chat_is_one_line(tmp_path: Path, messages: object, says: str) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": messages}) + "\n")
-    with pytest.raises(DataError, match=says):
-        list(read_documents(path, Columns()))
+    with pytest.raises(SkipError, match=says):
+        list(read(SourceFile(str(path), 1, "json_lines", "chats", is_named=True), Reading(), Skips()))

@@ -21,7 +21,6 @@ from peer.corpus.data import open_corpus, open_tokens
 from peer.prepare.assemble import COUNTED_TOKENS, counted_tokens, noised
 from peer.prepare.documents import Reading
 from peer.prepare.engine import prepare, prepare_texts
-from peer.prepare.old_documents import split_lines
 from peer.prepare.plan import Plan
 
 PLAN = Plan(vocab_size=300, context_length=16)
@@ -134,11 +133,6 @@ def test_private_domains_say_so(tmp_path: Path) -> None:
     file = text_file(tmp_path / "cod.txt", "cod")
     assert not prepare([file], tmp_path / "a", replace(PLAN, is_private=True)).info.domains[0].is_public
     assert prepare([file], tmp_path / "b", PLAN).info.domains[0].is_public
-
-
-def test_paragraphs_are_joined_until_they_are_long_enough() -> None:
-    long = "x" * 1200
-    assert list(split_lines(["a", "", " ", "b", "", long, "", "c"])) == [f"a\n\nb\n\n{long}", "c"]
 
 
 def test_progress_ends_with_everything_done(tmp_path: Path) -> None:

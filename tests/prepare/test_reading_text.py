@@ -174,6 +174,6 @@ def test_a_stream_is_cut_as_a_text_is(seed: int) -> None:
         step = chance.choice([1, 100, 40_000])
         chunks.append(text[at : at + step])
         at += step
-    found = list(cut_stream(iter(chunks)))
+    found = list(cut_stream(iter(chunks), PIECE_CHARACTERS))
     assert [passage for passage, _ in found] == list(cut_text(text, PIECE_CHARACTERS))
     assert [is_last for _, is_last in found] == [False] * (len(found) - 1) + [True] * bool(found)
