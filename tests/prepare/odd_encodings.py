@@ -11,7 +11,15 @@ from odd_entries import Odd, Remedy, filled, lines_of, paragraphs, passages, sen
 
 GERMAN = [f"Die Bäume am Fluss {n} grünen früh, und die Straße nach Köln führt {n * 31 % 997} Meter über die Höhe." for n in range(200)]
 FRENCH = [f"L’été n° {n} était très chaud, et la forêt où nous étions brûla {n * 17 % 997} jours — hélas…" for n in range(200)]
-RUSSIAN = [f"Корабль номер {n} вышел из гавани рано утром, и на борту было {n * 31 % 997} человек команды." for n in range(200)]
+RUSSIAN = [
+    (
+        "Корабль {n} вышел из гавани рано утром, и на борту было {m} человек команды.",
+        "В начале было слово {n}, и слово было у всех на устах, у всех {m}.",
+        "Рыбы плывут стаей по {n}, и никто их не ведёт; каждая следит за соседями.",
+        "Зимой рыбаки выходят на лёд, сверлят {m} лунок и ждут, а к вечеру возвращаются домой с уловом {n}.",
+    )[n % 4].format(n=n, m=n * 31 % 997)
+    for n in range(200)
+]
 JAPANESE = [f"{n}番目の船は朝早く港を出ました。乗っていた人は全部で{n * 31 % 997}人でしたが、それは秘密です。" for n in range(200)]
 CHINESE = [f"第{n}条船一大早就离开了这个港口，船上的人一共有{n * 31 % 997}个，他们都知道要去什么地方。" for n in range(200)]
 TAIWANESE = [f"第{n}條船一大早就離開了這個港口，船上的人一共有{n * 31 % 997}個，他們都知道要去什麼地方。" for n in range(200)]
@@ -74,7 +82,7 @@ ENCODINGS = [
     Odd("JSON lines in UTF-16", filled({"in/a.jsonl": lines_of(FRENCH).encode("utf-16")}), {"in": FRENCH}),
     Odd("JSON in UTF-16, a list", filled({"in/a.json": json.dumps(FRENCH, ensure_ascii=False, indent=1).encode("utf-16-le")}), {"in": FRENCH}),
     Odd("CSV in UTF-16, as a spreadsheet exports it", filled({"in/a.csv": ("text;n\r\n" + "".join(f'"{line}";1\r\n' for line in FRENCH)).encode("utf-16")}), {"in": FRENCH}),
-    Odd("characters of four bytes", filled(text([f"{line} 🐟𝔸" for line in GERMAN], "utf-16")), {"in": [f"{line} 🐟𝔸" for line in GERMAN]}),
+    Odd("characters of four bytes", filled(text([f"🐟𝔸 {line}" for line in GERMAN], "utf-16")), {"in": [f"🐟𝔸 {line}" for line in GERMAN]}),
     said("German in cp1252", GERMAN, "cp1252"),
     said("French in cp1252, with quotes that latin-1 does not have", FRENCH, "cp1252"),
     Odd(
@@ -148,7 +156,7 @@ ENCODINGS = [
         {"in": ENGLISH},
         skipped={"TYPE": (1, len("bell \x07 rings"))},
     ),
-    Odd("an encoding that nobody knows", filled(text(GERMAN, "utf-8")), {"in": GERMAN}, options=("--encoding", "klingon"), refused="no such encoding is known", remedy=Remedy("cp1252", ("--encoding", "cp1252"))),
+    Odd("an encoding that nobody knows", filled(text(GERMAN, "cp1252")), {"in": GERMAN}, options=("--encoding", "klingon"), refused="no such encoding is known", remedy=Remedy("--encoding klingon: no such encoding is known; give one such as cp1252", ("--encoding", "cp1252"))),
     Odd("letters made of two characters, and marks of direction", filled(text([f"e\u0301 \u200e{line}\u00a0" for line in ENGLISH], "utf-8")), {"in": [f"e\u0301 \u200e{line}" for line in ENGLISH]}),
     Odd("lines that end as on the first Macs", filled({f"in/{n}.txt": "\r".join(ENGLISH[n * 10 : n * 10 + 10]) for n in range(40)}), {"in": ["\r".join(ENGLISH[n * 10 : n * 10 + 10]) for n in range(40)]}),
 ]
