@@ -148,7 +148,8 @@ def _passed_over(entry: Entry, name: str, kind: Kind) -> Unused | None:
     if is_packed(name):
         return Unused(Reason.KIND, ": unpack it into a folder")
     _, dot, extension = name.rpartition(".")
-    return Unused(Reason.KIND, f": if that is text, read it with --ext .{clean(extension)}" if dot else "")
+    advice = f"read it with --ext .{clean(extension)}" if dot else f"name it {clean(name)}.txt"
+    return Unused(Reason.KIND, f": if that is text, {advice}")
 
 
 def _unknown(entry: Entry, name: str) -> str:

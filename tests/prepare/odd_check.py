@@ -61,11 +61,13 @@ class _Domain:
 
 
 def check(odd: Odd, place: Path) -> Outcome:
-    """Do all of it in the folder `place`, which is empty. Restores the current folder."""
+    """Do all of it in a new folder in `place`. Restores the current folder."""
     outcome = Outcome()
+    place = place / "place"
+    place.mkdir()
     with contextlib.chdir(place):
         odd.write(place)
-        sources, options = odd.sources, odd.options
+        sources, options = [each.format(place=place) for each in odd.sources], odd.options
         if odd.refused:
             before = _listed(place)
             ran = _run(odd, sources, options)
@@ -75,7 +77,7 @@ def check(odd: Odd, place: Path) -> Outcome:
             if odd.remedy.mend is not None:
                 odd.remedy.mend(place)
             options += odd.remedy.options
-            sources = odd.remedy.sources or sources
+            sources = list(odd.remedy.sources or sources)
         before = _listed(place)
         ran = _measured(odd, sources, options, outcome) if odd.most_bytes else _run(odd, sources, options)
         outcome.expect(ran.code == 0, f"exit code {ran.code}: {ran.err.strip()[-2000:]}")
@@ -135,6 +137,10 @@ def _check_skips(said: dict[str, Any], odd: Odd, place: Path, outcome: Outcome) 
 
 
 def _check_corpus(corpus: dict[str, _Domain], odd: Odd, outcome: Outcome) -> None:
+    if odd.clusters:
+        outcome.expect(len(corpus) == odd.clusters, f"{len(corpus)} domains instead of {odd.clusters}")
+        found = [each for domain in corpus.values() for each in (domain.trained, domain.heldout)]
+        corpus = {name: _Domain(sum(found[::2], []), sum(found[1::2], [])) for name in odd.texts}
     names = sorted(corpus)
     outcome.expect(names == sorted(odd.texts), f"domains {names} instead of {sorted(odd.texts)}")
     for name in sorted({*corpus} | {*odd.texts}):
@@ -145,8 +151,8 @@ def _check_corpus(corpus: dict[str, _Domain], odd: Odd, outcome: Outcome) -> Non
         outcome.found += _size(texts, odd.is_whole)
         both = {each.strip() for each in domain.trained} & {each.strip() for each in domain.heldout}
         outcome.expect(not both, f"held out and trained on: {list(both)[:3]}")
-        if odd.heldout is not None:
-            _compare(domain.heldout, odd.heldout.get(name, ()), odd.is_whole, f"held out of {name}", outcome)
+        if odd.heldout is not None and name in odd.heldout:
+            _compare(domain.heldout, odd.heldout[name], odd.is_whole, f"held out of {name}", outcome)
         else:
             _check_share(domain, name, odd.share, outcome)
 

@@ -41,13 +41,15 @@ class Odd:
     texts: Texts  # that must be in the corpus, trained on or held out
     sources: tuple[str, ...] = ("in",)
     options: tuple[str, ...] = ()
-    heldout: Texts | None = None  # None: the share that is asked for
+    heldout: Texts | None = None  # of the domains whose splits say it; of others the share that is asked for
     skipped: Skipped = field(default_factory=dict)
     refused: str = ""  # what the command says before the remedy is followed; empty: it takes this as it is
     remedy: Remedy | None = None
     share: float = 0.05
+    clusters: int = 0  # domains that are found in the text; which has what does not matter
     is_whole: bool = True  # documents stay whole; False: what counts is that all words are there
     context: int = 16  # tokens
+    needs_user: bool = False  # to be no superuser, to whom everything is open
     most_bytes: int | None = None  # of memory, in a process of its own
 
 
