@@ -197,7 +197,8 @@ def prepare(
         with terminal.progress() as report:
             prepared = engines.prepare(sources, out, plan, how, listing, report, workers)
     if as_json:
-        print(prepared.info.model_dump_json(indent=1, exclude_defaults=True))
+        info = prepared.info.model_dump(mode="json", exclude_defaults=True)
+        print(json.dumps({**info, "skipped": prepared.skips.as_dict()}, indent=1, ensure_ascii=False))
     else:
         from peer.commands.prepared import show_corpus
 

@@ -114,7 +114,17 @@ def _records_of(batch: Any) -> list[dict[str, Any] | Refusal]:
         if batch.num_rows > 1:
             return [record for row in range(batch.num_rows) for record in _records_of(batch.slice(row, 1))]
         words = f"holds text that is not UTF-8 ({error.reason}); write the file again"
-        return [Refusal(Reason.ENCODING, words, batch.nbytes)]
+        return [Refusal(Reason.ENCODING, words, _text_bytes(batch))]
+
+
+def _text_bytes(batch: Any) -> int:
+    """Return the bytes of all texts in some rows, whatever they say."""
+    import pyarrow
+    from pyarrow import compute
+
+    texts = [column for column in batch.columns if pyarrow.types.is_string(column.type)]
+    texts += [column for column in batch.columns if pyarrow.types.is_large_string(column.type)]
+    return sum(compute.sum(compute.binary_length(column)).as_py() or 0 for column in texts)
 
 
 def _check(batch: Any) -> None:
@@ -136,5 +146,5 @@ def _check(batch: Any) -> None:
 
 def _damaged(records: Records, error: Exception, row: int, lost_bytes: int) -> None:
     """Count what cannot be read after so many rows."""
-    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    words = str(error).splitlines()[0].removesuffix("; fetch it again") if str(error) else type(error).__name__
     records.skip_rest(Reason.DAMAGED, f"{words}, after {row} rows; fetch it again", lost_bytes)

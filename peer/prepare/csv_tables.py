@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import BinaryIO, cast
 
 from peer.prepare.documents import Piece, Reading
@@ -76,10 +76,15 @@ def delimiter_of(head: str, names: Collection[str] = ()) -> str:
             continue
         if any(name.strip().lower() in names for name in rows[0]):
             return delimiter
-        share = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+        share = _even_share(rows)
         if share > USUAL_SHARE and share * len(rows[0]) > most:
             best, most = delimiter, share * len(rows[0])
     return best
+
+
+def _even_share(rows: Sequence[Sequence[str]]) -> float:
+    """Return the share of rows that have as many fields as the first; 1 if there is none."""
+    return sum(len(row) == len(rows[0]) for row in rows) / len(rows) if rows else 1.0
 
 
 def _first_rows(head: str, delimiter: str) -> list[list[str]]:
@@ -93,9 +98,28 @@ def _first_rows(head: str, delimiter: str) -> list[list[str]]:
 
 
 def has_quotes(head: str) -> bool:
-    """Return whether fields between tabs stand in quotes: more of them begin and end with one than do either."""
+    """Return whether fields between tabs stand in quotes.
+
+    They do if all rows can be read so, or if more fields begin and end with a quote than do either.
+    """
     fields = [field for line in head.splitlines() for field in line.split("\t") if '"' in field[:1] + field[-1:]]
-    return 2 * sum(len(field) > 1 and field[0] == field[-1] == '"' for field in fields) > len(fields)
+    is_usual = 2 * sum(len(field) > 1 and field[0] == field[-1] == '"' for field in fields) > len(fields)
+    return is_usual or (any(field[0] == '"' for field in fields) and _is_quoted(head))
+
+
+def _is_quoted(head: str) -> bool:
+    """Return whether all rows but an open one at the end can be read with quotes, and have as many fields each."""
+    reader = csv.reader(io.StringIO(head, newline=""), delimiter="\t", strict=True)
+    rows, lines = [], 0
+    try:
+        for row in reader:
+            rows.append(row)
+            lines = reader.line_num
+    except csv.Error:
+        # A quote that nothing closes takes all that follows for one field.
+        is_cut_off = len(head) >= HEAD_CHARACTERS and lines > reader.line_num / 2
+        return is_cut_off and reader.line_num >= len(head.splitlines()) and _even_share(rows) > USUAL_SHARE
+    return _even_share(rows) > USUAL_SHARE
 
 
 def _names(how: Reading) -> set[str]:
@@ -188,8 +212,7 @@ class _Raw(io.RawIOBase):
             data = self._pending or self._stream.read(len(buffer))
         except DamagedError as error:
             file = self._records.file
-            words = f"{error}, after {self._read_bytes} bytes of text; fetch it again"
-            self._records.skip_rest(Reason.DAMAGED, words, lost_bytes(file, self._read_bytes))
+            self._records.skip_rest(Reason.DAMAGED, str(error), lost_bytes(file, self._read_bytes))
             return 0
         count = min(len(buffer), len(data))
         buffer[:count] = data[:count]

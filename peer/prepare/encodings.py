@@ -1,6 +1,6 @@
 """Tells the encoding of a text from its first bytes, if that is sure; names the likely ones if it is not.
 
-UTF-8 proves itself, and so do byte order marks and the zeros of UTF-16 and UTF-32. What a web page declares is believed
+UTF-8 proves itself, but for a few damaged lines, and so do byte order marks and the zeros of UTF-16 and UTF-32. What a web page declares is believed
 if it fits. Chinese, Japanese and Korean show by their commonest letters; of all others `charset-normalizer` judges, and
 only scripts other than Latin are ever sure: German in cp1252 and in cp1250 are the same bytes, and of French the judge
 prefers Baltic encodings as often as not.
@@ -57,6 +57,7 @@ CONTROLS = re.compile("[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 ASCII = bytes(range(0x80))
 LETTERS = bytes(range(ord("A"), ord("Z") + 1)) + bytes(range(ord("a"), ord("z") + 1))
 STRAY_ZEROS = 0.001  # of the bytes of a text, at most
+SPOILT_SHARE = 0.01  # of a text in UTF-8 that may stand in lines which are not
 
 
 def detect_encoding(head: bytes, is_whole: bool) -> str | None:
@@ -67,9 +68,11 @@ def detect_encoding(head: bytes, is_whole: bool) -> str | None:
     proven = _proven(head, is_whole)
     if proven is not None:
         return proven
-    if b"\0" in head:
-        return _wide(head, is_whole)
-    return _declared(head, is_whole) or _judged(head, is_whole)
+    has_zeros = b"\0" in head
+    found = _wide(head, is_whole) if has_zeros else _declared(head, is_whole)
+    if found is None and _is_nearly_utf8(head):
+        return "utf-8"
+    return found if found is not None or has_zeros else _judged(head, is_whole)
 
 
 def given_encoding(head: bytes, is_whole: bool, encoding: str) -> str | None:
@@ -127,6 +130,12 @@ def _proven(head: bytes, is_whole: bool) -> str | None:
         return "iso2022_jp"
     is_text = head.count(b"\0") <= STRAY_ZEROS * len(head)
     return "utf-8" if is_text and _decodes(head, "utf-8", is_whole) else None
+
+
+def _is_nearly_utf8(head: bytes) -> bool:
+    """Say whether all but a few lines are UTF-8, so that only those are lost, and said to be."""
+    spoilt = sum(len(line) for line in head.split(b"\n") if not line.isascii() and not _decodes(line, "utf-8", True))
+    return spoilt <= SPOILT_SHARE * len(head) and head.count(b"\0") <= STRAY_ZEROS * len(head)
 
 
 def _decodes(head: bytes, encoding: str, is_whole: bool) -> bool:

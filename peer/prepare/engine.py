@@ -169,8 +169,8 @@ class Engine:
         skips = Skips()
         for each in (job.skips, *(survey.skips for survey in surveys)):
             skips.take(each)
+        skips.check(sum(int(survey.sizes.sum()) for survey in surveys), job.plan.max_bad)
         decision = decide(surveys, job.plan.heldout_share)
-        skips.check(sum(domain.size_bytes for domain in decision.domains), job.plan.max_bad)
         vocabulary = self._vocabulary(surveys, decision)
         if job.plan.is_pooled:
             surveys = self._in_domains(surveys, decision, vocabulary)

@@ -72,7 +72,7 @@ def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None
     for survey, firsts in _with_firsts(surveys):
         _count(found, survey, firsts)
     if not found:
-        raise DataError("there is no text in what was given; see what was passed over, and name files that hold text")
+        raise DataError(_all_left_out(surveys))
     if pooled is not None:  # cluster.2 before cluster.10, everywhere
         found = {name: found[name] for name in surveys[0].names if name in found}
     for name, fate in found.items():
@@ -159,6 +159,17 @@ def check_domains(decision: Decision) -> None:
             "text, separate its documents (by blank lines in text files, or see --document), or name what is held out "
             "with --heldout"
         )
+
+
+def _all_left_out(surveys: Sequence[PartSurvey]) -> str:
+    verdicts = np.concatenate([survey.verdicts for survey in surveys])
+    if not len(verdicts):
+        return "there is no text in what was given; name files that hold text"
+    reasons = [REASONS[verdict - 1].words for verdict in np.unique(verdicts) if verdict]
+    return (
+        f"each of the documents {' or '.join(reasons)}, so none is left; see --language, --min-characters, "
+        "--max-characters and --decontaminate, and leave out what is too strict"
+    )
 
 
 def _with_firsts(surveys: Sequence[PartSurvey]) -> Iterator[tuple[PartSurvey, NDArray[np.uint64]]]:

@@ -148,7 +148,8 @@ def _passed_over(entry: Entry, name: str, kind: Kind) -> Unused | None:
     if is_packed(name):
         return Unused(Reason.KIND, ": unpack it into a folder")
     _, dot, extension = name.rpartition(".")
-    return Unused(Reason.KIND, f": if that is text, read it with --ext .{clean(extension)}" if dot else "")
+    advice = f"read it with --ext .{clean(extension)}" if dot else f"name it {clean(name)}.txt"
+    return Unused(Reason.KIND, f": if that is text, {advice}")
 
 
 def _unknown(entry: Entry, name: str) -> str:
@@ -326,8 +327,12 @@ def _unit(texts: Sequence[str], sizes: Sequence[int]) -> DocumentUnit:
 
 
 def _no_text(url: str, skips: Skips) -> str:
-    # What stands in the way comes before what was left out on purpose.
-    passed = sorted(skips.by_reason.items(), key=lambda item: not item[0].is_bad)
-    places = [f"{skipped.places[0].partition(': ')[0]} {reason.words}" for reason, skipped in passed if skipped.places]
+    # What stands in the way comes before what was left out on purpose, with what is to be done about it.
+    bad = [skipped for reason, skipped in skips.by_reason.items() if reason.is_bad]
+    if bad:
+        others = sum(skipped.count for skipped in bad) - 1
+        more = f" (and {others:,} more that cannot be used)" if others else ""
+        return f"{clean(url)} holds no text that can be used: {bad[0].places[0]}{more}"
+    places = [f"{each.places[0].partition(': ')[0]} {reason.words}" for reason, each in skips.by_reason.items()]
     why = f" ({'; '.join(places[:3])})" if places else ""
     return f"{clean(url)} holds no text{why}; it needs files that end in {KNOWN}, or others with --ext"

@@ -81,6 +81,7 @@ def look(job: Job, progress: Progress) -> Look:
     skips = Skips()
     for each in (job.skips, *(survey.skips for survey in surveys)):
         skips.take(each)
+    skips.check(sum(int(survey.sizes.sum()) for survey in surveys), 1.0)  # how much of it is bad is only shown
     decision = decide(surveys, job.plan.heldout_share)
     decided = list(fates(surveys, decision))
     count(surveys, decided, decision)

@@ -4,6 +4,7 @@ Which of a record's columns count is `fields.py`'s. JSON lines, JSON files, tabl
 held in memory are read by modules of their own, which give what they read to `Records`.
 """
 
+import codecs
 import json
 import tempfile
 from collections.abc import Iterator
@@ -75,7 +76,8 @@ class Records:
 def parse(data: bytes) -> object:
     """Return what JSON says, or why it cannot be read."""
     try:
-        return json.loads(data.decode())
+        # Files that are put together have marks between them.
+        return json.loads(data.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         return Refusal(
             Reason.ENCODING, f"is not UTF-8 at its byte {error.start}; convert it or remove it", len(data.strip())

@@ -82,18 +82,32 @@ class Skips:
         return sum(skipped.size_bytes for reason, skipped in self.by_reason.items() if reason.is_bad)
 
     def check(self, read_bytes: int, most: float) -> None:
-        """Raise SkipError if what cannot be used is more than the share `most` of it and the `read_bytes` used."""
+        """Raise SkipError if nothing can be used, or if what cannot is more than the share `most` of all text.
+
+        `read_bytes`: of the text that can be used.
+        """
+        if not read_bytes:
+            raise SkipError(self._nothing())
         if self.bad_bytes <= most * (read_bytes + self.bad_bytes):
             return
-        worst, skipped = max(
-            ((reason, skipped) for reason, skipped in self.by_reason.items() if reason.is_bad),
-            key=lambda each: each[1].size_bytes,
-        )
+        worst, skipped = self._worst()
         share = self.bad_bytes / (read_bytes + self.bad_bytes)
         raise SkipError(
             f"{share:.1%} of the text cannot be used, more than --max-bad {most:g} allows; most of it {worst.words}; "
             f"first {skipped.places[0]} (or leave such text out: --max-bad {_above(share):g})"
         )
+
+    def _nothing(self) -> str:
+        """Return what stands in the way of all text."""
+        if not self.by_reason:
+            return "there is no text in what was given; name files that hold text"
+        reason, skipped = self._worst()
+        more = f" (the first of {skipped.count:,})" if skipped.count > 1 else ""
+        return f"none of the text can be used: it {reason.words}, {skipped.places[0]}{more}"
+
+    def _worst(self) -> tuple[Reason, Skipped]:
+        """Return what left out most, bad things before those that were left out on purpose."""
+        return max(self.by_reason.items(), key=lambda each: (each[0].is_bad, each[1].size_bytes))
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""

@@ -84,7 +84,7 @@ def open_url(url: str) -> Iterator[BinaryIO]:
             except KeyError:
                 raise FileNotFoundError(2, "no such file in the archive", member) from None
             except ZIP_ERRORS as error:
-                raise DamagedError(f"cannot be unpacked: {clean(str(error))}") from None
+                raise DamagedError(f"cannot be unpacked: {clean(str(error))}; fetch it again") from None
             with inside:
                 yield _stream(_unpacked(inside))
     else:

@@ -20,6 +20,7 @@ BYTE_ORDER_MARK = codecs.BOM_UTF8
 _GAP = re.compile(r"\n\s*\n")  # what separates paragraphs: blank lines
 _LONGEST_GAP = 1000  # characters of white space that are looked through for the blank line that ends a long piece
 _LEAD = re.compile(r"(?:\s*\n)?")  # blank lines before a document
+_MARK = re.compile("^\ufeff", re.MULTILINE)  # where another file was put behind the first
 _IS_BLANK = re.compile(r"\s*\Z")
 _CONTROLS = bytes([*range(9), *range(14, 32), 127])  # those of ASCII but white space
 _IS_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -113,7 +114,7 @@ def _pieces(
         at = begin - len(rest.encode(errors=_ESCAPE))  # the byte offset of character `done`
         done = 0
         is_suspect = is_suspect or is_block_suspect
-        has_returns, is_ascii = "\r" in text, text.isascii()
+        has_returns, has_marks, is_ascii = "\r" in text, "\ufeff" in text, text.isascii()
         for start, stop, is_last, content in cut(text, is_end):
             at += start - done if is_ascii else len(text[done:start].encode(errors=_ESCAPE))
             done = start
@@ -123,6 +124,8 @@ def _pieces(
                     content = _GAP.sub("\n\n", kept).strip("\n") if file.unit == "paragraph" else kept
             if has_returns:
                 content = _without_returns(content)
+            if has_marks:
+                content = _MARK.sub("", content)
             if not content or content.isspace():
                 content = ""
             if content or is_last:
@@ -149,7 +152,7 @@ def _blocks(file: SourceFile, stream: BinaryIO, skips: Skips, since: int) -> Ite
                 data = stream.read(min(BLOCK_BYTES, file.size_bytes + 1) if at == since else BLOCK_BYTES)
             except DamagedError as error:
                 lost = lost_bytes(file, at + len(pending))
-                skips.add(Reason.DAMAGED, f"{file.url}: {error}, after {at + len(pending)} bytes of text", lost)
+                skips.add(Reason.DAMAGED, f"{file.url}: {error}", lost)
                 is_damaged = True
         is_end = not data
         data = pending + data if pending else data
@@ -190,7 +193,8 @@ def _sifted(file: SourceFile, text: str, at: int, skips: Skips) -> str:
             if codecs.lookup(file.encoding).name not in ("utf-8", "ascii", "utf-8-sig"):
                 place += " of its text as UTF-8"
             is_undecoded = _IS_UNDECODED.match(found[0]) is not None
-            wrong = f"is not {file.encoding}" if is_undecoded else f"the control character {ord(found[0])}"
+            advice = "mend that line, or say with --encoding what the file is in"
+            wrong = f"is not {file.encoding}; {advice}" if is_undecoded else f"the control character {ord(found[0])}"
             reason = Reason.ENCODING if is_undecoded else Reason.TYPE
             skips.add(reason, f"{place}: {wrong}", len(line.strip().encode(errors=_ESCAPE)))
         else:

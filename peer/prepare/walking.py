@@ -236,7 +236,8 @@ def _members(entry: Entry, above: str, skips: Skips) -> list[Entry]:
             if member.flag_bits & 1 or member.compress_type not in UNPACKED_HERE:
                 skips.add(Reason.UNREADABLE, f"{clean(url)}: {what}; unpack it into a folder", member.file_size)
                 continue
-            relative = above + posixpath.normpath(member.filename.replace("\\", "/")).lstrip("/")
+            # Nothing is unpacked to where a name says, so that one which leads out of the archive does no harm.
+            relative = above + posixpath.normpath("/" + member.filename.replace("\\", "/")).lstrip("/")
             identity = (entry.identity, member.filename)
             found.append(Entry(url, relative, member.file_size, identity, entry.is_link))
     return found

@@ -1,0 +1,12 @@
+"""The table of odd inputs: kind × compression × encoding × layout × damage, each in a module of its own."""
+
+from odd_damage import DAMAGE
+from odd_encodings import ENCODINGS
+from odd_entries import Odd
+from odd_found import FOUND
+from odd_kinds import KINDS
+from odd_layouts import LAYOUTS
+from odd_packing import PACKING
+from odd_tasks import TASKS
+
+ODD: list[Odd] = [*KINDS, *TASKS, *PACKING, *ENCODINGS, *LAYOUTS, *DAMAGE, *FOUND]
