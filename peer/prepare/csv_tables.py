@@ -188,8 +188,7 @@ class _Raw(io.RawIOBase):
             data = self._pending or self._stream.read(len(buffer))
         except DamagedError as error:
             file = self._records.file
-            words = f"{error}, after {self._read_bytes} bytes of text; fetch it again"
-            self._records.skip_rest(Reason.DAMAGED, words, lost_bytes(file, self._read_bytes))
+            self._records.skip_rest(Reason.DAMAGED, str(error), lost_bytes(file, self._read_bytes))
             return 0
         count = min(len(buffer), len(data))
         buffer[:count] = data[:count]

@@ -198,7 +198,5 @@ def _spooled(records: Records, stream: BinaryIO) -> BinaryIO:
         while data := stream.read(BLOCK_BYTES):
             copy.write(data)
     except DamagedError as error:
-        at = copy.tell()
-        words = f"{error}, after {at} bytes of text; fetch it again"
-        records.skip_rest(Reason.DAMAGED, words, lost_bytes(records.file, at))
+        records.skip_rest(Reason.DAMAGED, str(error), lost_bytes(records.file, copy.tell()))
     return copy

@@ -81,8 +81,7 @@ def _lines(records: Records, start: int) -> Iterator[_Line]:
             try:
                 data = stream.read(BLOCK_BYTES)
             except DamagedError as error:
-                words = f"{error}, after {at + len(pending)} bytes of text; fetch it again"
-                records.skip_rest(Reason.DAMAGED, words, lost_bytes(file, at + len(pending)))
+                records.skip_rest(Reason.DAMAGED, str(error), lost_bytes(file, at + len(pending)))
                 data = b""
             if at == 0 and not pending and data.startswith(BYTE_ORDER_MARK):
                 data, at = data[3:], 3

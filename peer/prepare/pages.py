@@ -88,8 +88,7 @@ def _decoded(file: SourceFile, stream: BinaryIO, skips: Skips) -> Iterator[str]:
         try:
             data = stream.read(BLOCK_BYTES)
         except DamagedError as error:
-            words = f"{file.url}: {error}, after {read_bytes} bytes; fetch it again"
-            skips.add(Reason.DAMAGED, words, lost_bytes(file, read_bytes))
+            skips.add(Reason.DAMAGED, f"{file.url}: {error}", lost_bytes(file, read_bytes))
             return
         if decoder is None:
             encoding = charset_of(data[:HEAD_BYTES], file.encoding)

@@ -49,7 +49,7 @@ def read(file: SourceFile, how: Reading, skips: Skips, since: int = 0) -> Iterat
             is_used = True
             yield piece
     except DamagedError as error:
-        own.add(Reason.DAMAGED, f"{file.url}: {error}; fetch it again", file.size_bytes)
+        own.add(Reason.DAMAGED, f"{file.url}: {error}", file.size_bytes)
     except (OSError, DataError) as error:
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         own.add(Reason.UNREADABLE, f"{file.url}: {words}", file.size_bytes)

@@ -83,7 +83,7 @@ def open_url(url: str) -> Iterator[BinaryIO]:
             except KeyError:
                 raise FileNotFoundError(2, "no such file in the archive", member) from None
             except ZIP_ERRORS as error:
-                raise DamagedError(f"cannot be unpacked: {clean(str(error))}") from None
+                raise DamagedError(f"cannot be unpacked: {clean(str(error))}; fetch it again") from None
             with inside:
                 yield _stream(_unpacked(inside))
     else:
@@ -342,13 +342,15 @@ def _where(done_bytes: int) -> str:
 
 def _unpacked(inside: IO[bytes]) -> Iterator[bytes]:
     """Yield what a member of a ZIP archive holds, in blocks."""
+    done_bytes = 0
     while True:
         try:
             block = inside.read(BLOCK_BYTES)
         except ZIP_ERRORS as error:
-            raise DamagedError(f"is damaged: {clean(str(error))}; fetch it again") from None
+            raise DamagedError(f"is damaged {_where(done_bytes)}: {clean(str(error))}; fetch it again") from None
         if not block:
             return
+        done_bytes += len(block)
         yield block
 
 

@@ -149,7 +149,7 @@ def _blocks(file: SourceFile, stream: BinaryIO, skips: Skips, since: int) -> Ite
                 data = stream.read(min(BLOCK_BYTES, file.size_bytes + 1) if at == since else BLOCK_BYTES)
             except DamagedError as error:
                 lost = lost_bytes(file, at + len(pending))
-                skips.add(Reason.DAMAGED, f"{file.url}: {error}, after {at + len(pending)} bytes of text", lost)
+                skips.add(Reason.DAMAGED, f"{file.url}: {error}", lost)
                 is_damaged = True
         is_end = not data
         data = pending + data if pending else data
