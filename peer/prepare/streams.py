@@ -121,7 +121,7 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise DataError(f"{clean(url)} cannot be read: {clean(str(error))}; copy the text to this machine") from None
     except OSError as error:
-        advice = "set HADOOP_HOME and CLASSPATH, or name webhdfs://HOST:9870/…" if scheme == "hdfs" else "try again"
+        advice = "use the client hdfs-native: pip install hdfs-native" if scheme == "hdfs" else "try again"
         raise DataError(f"{clean(url)} cannot be read: {clean(str(error))}; {advice}") from None
 
 
