@@ -250,7 +250,8 @@ def write_files(work: Path) -> None:
         _write_lines(work / f"{name}.jsonl", lines)
     turns = [[{"role": "user", "content": a}, {"role": "assistant", "content": b}] for a, b in pairs]
     _write_lines(work / "chats.jsonl", [{"messages": each} for each in turns])
-    rows = [f"On day {n} it rained for {n % 7} hours.,How long did it rain?,{n % 7} hours" for n in range(1, 201)]
+    asked = "For how many hours did it rain on that day?"
+    rows = [f"On day {n} it rained for {n % 7} hours.,{asked},{n % 7} hours" for n in range(1, 201)]
     (work / "quiz.csv").write_text("\n".join(["story,question,answer", *rows]) + "\n")
     _write_found(work / "found")
 
