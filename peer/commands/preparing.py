@@ -15,7 +15,6 @@ from peer.commands.options import MODEL, Announce, Host, Invitation, Json, Port,
 if TYPE_CHECKING:
     from configs.corpus import CorpusInfo
     from peer.prepare.documents import Reading
-    from peer.prepare.engine import Prepared
     from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
 
@@ -97,6 +96,14 @@ def prepare(
     counts_noise: Annotated[
         float | None, typer.Option(help="On the token counts, which leave: times what one document can add.")
     ] = None,
+    engine: Annotated[Literal["here", "spark"], typer.Option(help="Who does the work.")] = "here",
+    master: Annotated[str | None, typer.Option(help="Of the Spark cluster.", metavar="URL")] = None,
+    spark_conf: Annotated[
+        list[str] | None, typer.Option("--spark-conf", help="A setting of Spark.", metavar="KEY=VALUE")
+    ] = None,
+    shared_dir: Annotated[
+        str | None, typer.Option(help="That all of the cluster can write: results pass through it.", metavar="DIR")
+    ] = None,
     host: Host = None,
     port: Port = None,
     announce: Announce = None,
@@ -116,6 +123,10 @@ def prepare(
         raise UsageError("nothing says where to write the corpus; give --out DIR, or --dry-run only to look")
     if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
         raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
+    if (engine == "spark") != (master is not None):
+        raise UsageError("--engine spark needs --master, such as spark://HOST:7077, and nothing else does")
+    if engine == "here" and (spark_conf or shared_dir is not None):
+        raise UsageError("--spark-conf and --shared-dir are of a Spark cluster; add --engine spark --master URL")
     if sum(each is not None for each in (like, together, together_with)) > 1:
         raise UsageError("--like, --together and --together-with are three ways to agree on domains; choose one")
     if together_with is not None and any(each is not None for each in (vocab_size, tokenizer, domains, context_length)):
@@ -124,6 +135,8 @@ def prepare(
             "--context-length"
         )
     from configs.corpus import DEFAULT_PROMPT
+    from peer.commands import terminal
+    from peer.prepare import engine as engines
     from peer.prepare.cleaning import Cleaning
     from peer.prepare.documents import Reading
     from peer.prepare.listing import Listing
@@ -175,7 +188,14 @@ def prepare(
         if out is None or dry_run:
             _look(sources, plan, how, listing, as_json)
             return
-        prepared = _prepare(sources, out, plan, how, listing)
+        workers = None
+        if master is not None:
+            from peer.prepare.spark import open_cluster
+
+            sources = [_absolute(source) for source in sources]
+            workers = held.enter_context(open_cluster(master, _settings(spark_conf), folder=shared_dir))
+        with terminal.progress() as report:
+            prepared = engines.prepare(sources, out, plan, how, listing, report, workers)
     if as_json:
         print(prepared.info.model_dump_json(indent=1, exclude_defaults=True))
     else:
@@ -185,12 +205,17 @@ def prepare(
         print(_way_to_train(prepared.info, out, plan, like))
 
 
-def _prepare(sources: list[str], out: Path, plan: "Plan", how: "Reading", listing: "Listing") -> "Prepared":
-    from peer.commands import terminal
-    from peer.prepare.engine import prepare as prepared
+def _absolute(source: str) -> str:
+    """Return a source as workers with another working directory find it."""
+    return source if "://" in source else str(Path(source).absolute())
 
-    with terminal.progress() as report:
-        return prepared(sources, out, plan, how, listing, report)
+
+def _settings(told: list[str] | None) -> dict[str, str]:
+    """Read Spark's settings."""
+    pairs = [each.partition("=") for each in told or ()]
+    if wrong := [key for key, mark, _ in pairs if not mark or not key]:
+        raise UsageError(f"--spark-conf {wrong[0]} is no setting; write KEY=VALUE, as in spark.executor.memory=2g")
+    return {key: value for key, _, value in pairs}
 
 
 def _look(sources: list[str], plan: "Plan", how: "Reading", listing: "Listing", as_json: bool) -> None:

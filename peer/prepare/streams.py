@@ -20,6 +20,7 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 from configs.errors import DataError
 from configs.text import clean
+from peer.corpus.stores import filesystem_of
 from peer.prepare.documents import Compression, SourceFile
 from peer.prepare.encodings import detect_encoding
 
@@ -101,28 +102,6 @@ def held_archive(url: str) -> Iterator[zipfile.ZipFile]:
         stamp = (status.st_mtime_ns, status.st_size)
     # A forked process must not share the place where its parent reads.
     yield _archive(url, stamp, os.getpid())
-
-
-def filesystem_of(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path in it.
-
-    S3 is read by pyarrow where s3fs is not installed. Raises DataError: an unknown scheme, a package that is missing, a
-    server that does not answer.
-    """
-    import fsspec.core
-
-    scheme = url.partition(":")[0].lower()
-    try:
-        return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
-    except ImportError as error:
-        if scheme in ("s3", "s3a"):
-            return _s3(), url.partition("://")[2]
-        raise DataError(f"{scheme}:// cannot be read: {clean(str(error))}") from None
-    except ValueError as error:
-        raise DataError(f"{clean(url)} cannot be read: {clean(str(error))}; copy the text to this machine") from None
-    except OSError as error:
-        advice = "use the client hdfs-native: pip install hdfs-native" if scheme == "hdfs" else "try again"
-        raise DataError(f"{clean(url)} cannot be read: {clean(str(error))}; {advice}") from None
 
 
 def decoded(stream: BinaryIO | IO[bytes], encoding: str) -> Iterator[str]:
@@ -364,12 +343,3 @@ def _archive(url: str, stamp: tuple[int, ...], process: int) -> zipfile.ZipFile:
         return zipfile.ZipFile(fs.open(path, "rb"))
     except ZIP_ERRORS as error:
         raise DamagedError(f"cannot be unpacked: {clean(str(error))}; fetch it again") from None
-
-
-def _s3() -> Any:
-    """Return S3 as pyarrow reads it: keys, region and endpoint are those of the environment."""
-    import pyarrow.fs
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return ArrowFSWrapper(pyarrow.fs.S3FileSystem(endpoint_override=endpoint))

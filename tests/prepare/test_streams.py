@@ -17,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from configs.errors import DataError
+from configs.errors import ConfigError
 from peer.prepare.documents import Compression, Form, SourceFile
 from peer.prepare.streams import (
     BLOCK_BYTES,
@@ -171,7 +171,7 @@ def test_remote_files_are_read_through_fsspec() -> None:
     fs.pipe("/streams/a.txt.gz", gzip.compress(TEXT))
     with open_bytes(source("memory://streams/a.txt.gz", "gzip")) as stream:
         assert stream.read() == TEXT
-    with pytest.raises(DataError, match="cannot be read: Protocol not known"):
+    with pytest.raises(ConfigError, match="is no place that is known"):
         filesystem_of("nothing://a")
 
 
