@@ -232,6 +232,8 @@ def _look(sources: list[str], plan: "Plan", how: "Reading", listing: "Listing", 
         from peer.commands.prepared import show_look
 
         show_look(found)
+    if found.refusal is not None:
+        raise found.refusal
 
 
 def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | None) -> str:

@@ -24,26 +24,17 @@ from peer.prepare.assemble import assemble
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
 from peer.prepare.domains import WINDOWS, Assigned, Search, check_alone, fitted, sort_into, too_small
-from peer.prepare.fates import Decision, PartFates, check_domains, count, decide, fates
+from peer.prepare.fates import Decision, PartFates, check_domains, decide, fates
 from peer.prepare.job import Job, passages_of
 from peer.prepare.kept import Here, Kept, Workers
 from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.reading import read
-from peer.prepare.repeats import repeated
+from peer.prepare.settle import pooled, read_bytes, settle, skipped, surveyed
 from peer.prepare.skips import Skips
-from peer.prepare.survey import (
-    IS_TASK,
-    OF_TASKS,
-    PartSurvey,
-    chunks,
-    part_bytes_of,
-    piece_characters_of,
-    with_domains,
-)
+from peer.prepare.survey import PartSurvey, part_bytes_of, piece_characters_of, with_domains
 
 VERSION = 1  # of what lies in the work folder
-POOL = "all"  # the one domain of text in which domains are found
 
 
 @dataclass(frozen=True)
@@ -162,38 +153,22 @@ class Engine:
 
     def _run(self) -> Prepared:
         job = self._job
-        surveys = self._survey()
-        if job.plan.is_pooled:
-            _check_is_text(surveys)
-            surveys = [with_domains(each, (POOL,), np.zeros(len(each.sizes), dtype=np.uint16)) for each in surveys]
-        skips = Skips()
-        for each in (job.skips, *(survey.skips for survey in surveys)):
-            skips.take(each)
-        skips.check(sum(int(survey.sizes.sum()) for survey in surveys), job.plan.max_bad)
+        step = partial(self._kept.results, "survey", self._workers, job.survey)
+        surveys = pooled(job, surveyed(job, step, self._progress))
+        skips = skipped(job, surveys)
+        skips.check(read_bytes(surveys), job.plan.max_bad)
         decision = decide(surveys, job.plan.heldout_share)
         vocabulary = self._vocabulary(surveys, decision)
         if job.plan.is_pooled:
             surveys = self._in_domains(surveys, decision, vocabulary)
             decision = decide(surveys, job.plan.heldout_share, pooled=decision)
-        decided = self._without_repeats(surveys, list(fates(surveys, decision)), decision)
-        count(surveys, decided, decision)
+        decided = settle(surveys, decision, job.plan.cleaning, self._kept.folder / "signatures")
         check_domains(decision)
         skips.take(decision.skips)
         parts = self._encode(surveys, decided, vocabulary)
         names = [(domain.name, domain.is_task) for domain in decision.domains]
         info, lost = assemble(parts, names, vocabulary, job.plan, self._kept.folder)
         return Prepared(info, skips, decision, lost)
-
-    def _survey(self) -> list[PartSurvey]:
-        job = self._job
-        total = sum(file.size_bytes for file in job.files)
-        found: list[PartSurvey] = []
-        items, done = chunks(job.files, job.part_bytes), 0
-        for chunk, raw in zip(items, self._kept.results("survey", self._workers, job.survey, items), strict=True):
-            found += PartSurvey.list_from_bytes(raw)
-            done += sum(file.size_bytes for file in job.files[chunk.start : chunk.stop])
-            self._progress("reading", done, total)
-        return found
 
     def _vocabulary(self, surveys: Sequence[PartSurvey], decision: Decision) -> Vocabulary:
         """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
@@ -273,15 +248,6 @@ class Engine:
             done += int(survey.sizes.sum())
             self._progress(stage, done, total)
 
-    def _without_repeats(
-        self, surveys: Sequence[PartSurvey], decided: list[PartFates], decision: Decision
-    ) -> list[PartFates]:
-        cleaning = self._job.plan.cleaning
-        if not cleaning.is_deduplicated and cleaning.near is None:
-            return decided
-        dropped = repeated(surveys, decided, cleaning, self._kept.folder / "signatures")
-        return list(fates(surveys, decision, dropped))
-
     def _encode(
         self, surveys: Sequence[PartSurvey], decided: Sequence[PartFates], vocabulary: Vocabulary
     ) -> Iterator[bytes]:
@@ -293,15 +259,6 @@ class Engine:
             done += int(survey.sizes.sum())
             self._progress("tokenizing", done, total)
         return (self._kept.read(f"tokens.{at}") for at in range(len(items)))
-
-
-def _check_is_text(surveys: Sequence[PartSurvey]) -> None:
-    for survey in surveys:
-        for place in np.unique(survey.domains[survey.flags & IS_TASK > 0]):
-            raise DataError(
-                f"'{survey.names[place].rstrip(OF_TASKS)}' is a task (examples with input and target), and domains are "
-                "found in text alone; prepare it without --domains, as a domain of its own"
-            )
 
 
 def _with_clusters(
