@@ -49,7 +49,7 @@ class Layout:
     """What was told of the files of a domain: how many have what for one document, and which are in what encoding."""
 
     domain: str  # that the files name; columns and --domains may say otherwise
-    units: Mapping[DocumentUnit, int]  # of text files
+    units: Mapping[DocumentUnit, int]  # of text files and code
     encodings: Mapping[str, int]  # other than UTF-8
 
 
@@ -177,7 +177,7 @@ def _layouts(files: Sequence[SourceFile]) -> Iterator[Layout]:
     """Yield what is told of the files of each domain that they name."""
     for name in dict.fromkeys(file.domain for file in files):
         mine = [file for file in files if file.domain == name]
-        units = Counter(file.unit for file in mine if file.form == "text")
+        units = Counter(file.unit for file in mine if file.form in ("text", "code"))
         yield Layout(name, units, Counter(file.encoding for file in mine if file.encoding not in UTF8))
 
 
