@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from peer.fused.scores import TaskScores
     from peer.member.invited import Home
     from peer.prepare.documents import DocumentUnit, End, Reading
+    from peer.prepare.job import Job
     from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
 
 Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how much)
+CACHE_GB = 20.0  # of a corpus at a URL: `cache_gb`'s own
 T = TypeVar("T")
 
 
@@ -143,12 +145,12 @@ def prepare(
 ) -> Corpus:
     """Turn text, tasks and tables, or folders or URLs of them, into a corpus at `out`, and open it.
 
-    `like` is a run's address or another corpus, whose tokenizer and domains are taken. Raises DataError, StateError,
-    and NetworkError if nobody answers there.
+    `out` is a folder, or a URL of one; what is small of a corpus there is copied to the user's cache. `like` is a run's
+    address or another corpus, whose tokenizer and domains are taken. Raises DataError, StateError, and NetworkError if
+    nobody answers there.
     """
     from configs.errors import UsageError
-    from peer.corpus.data import open_corpus
-    from peer.prepare.engine import prepare as prepared
+    from peer.prepare.engine import job_of
 
     if like is not None and any(how.get(name) is not None for name in ("vocab_size", "tokenizer", "domains")):
         raise UsageError("like= takes tokens and domains from there: leave out vocab_size, tokenizer and domains")
@@ -159,8 +161,8 @@ def prepare(
 
             length, begun = how.get("context_length"), plan
             plan = _aside(lambda: alike(str(like), begun, Path(folder), length, _home(None)))
-        prepared([str(each) for each in _listed(sources)], Path(out), plan, reading, listing, progress)
-    return open_corpus(Path(out))
+        job = job_of([str(each) for each in _listed(sources)], plan, reading, listing)
+        return _prepared(job, str(out), progress or (lambda stage, done, total: None))
 
 
 def fuse(sources: str | Path | Iterable[str | Path], out: str | Path, **how: Unpack[Fusing]) -> Fused:
@@ -253,6 +255,24 @@ def evaluate(
 
 def _listed(sources: str | Path | Iterable[str | Path]) -> list[str | Path]:
     return [sources] if isinstance(sources, str | Path) else list(sources)
+
+
+def _prepared(job: Job, out: str, progress: Progress) -> Corpus:
+    from peer.corpus.data import open_corpus
+    from peer.prepare.delivery import Delivery, cache_folder
+    from peer.prepare.engine import Engine
+    from peer.prepare.streams import is_url
+
+    if not is_url(out):
+        Engine(job, Path(out), progress).run()
+        return open_corpus(Path(out))
+    from configs.limits import GB
+    from peer.corpus.remote import open_remote
+
+    delivery = Delivery(out)
+    delivery.prepare(job, progress)
+    delivery.forget()
+    return open_remote(out, cache_folder() / "corpora", round(CACHE_GB * GB))
 
 
 def _options(how: Preparing) -> tuple[Plan, Reading, Listing]:

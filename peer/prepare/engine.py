@@ -8,6 +8,7 @@ where it was. The same text and options give the same bytes on every machine.
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,16 @@ from numpy.typing import NDArray
 from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from configs.files import disk_errors
+from peer.corpus.data import TOKENIZER_FILE
 from peer.corpus.mixture import log_unigrams_of
-from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer, trained_vocabulary
+from peer.corpus.tokenizer import (
+    MODEL_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    Vocabulary,
+    read_tokenizer,
+    train_tokenizer,
+    trained_vocabulary,
+)
 from peer.prepare.assemble import assemble
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
@@ -133,7 +142,7 @@ class Engine:
 
     def __init__(self, job: Job, out: Path, progress: Progress, workers: Workers | None = None) -> None:
         self._job, self._out, self._progress, self._workers = job, out, progress, workers or Here()
-        self._kept = Kept(out.parent / f".{out.name}.unfinished", _fingerprint(job))
+        self._kept = Kept(out.parent / f".{out.name}.unfinished", fingerprint(job))
 
     def run(self) -> Prepared:
         """Do all that is not done yet. What is kept goes if the text or the options are at fault."""
@@ -273,21 +282,29 @@ def _with_clusters(
         yield with_domains(survey, names, own)
 
 
-def _fingerprint(job: Job) -> str:
+def fingerprint(job: Job) -> str:
     """Return what tells this text and these options from others, so that nothing goes on with what was of those."""
-    plan = asdict(replace(job.plan, known=None, together=None))
+    plan = asdict(replace(job.plan, known=None, together=None, tokenizer=None))
     known = {name: hashlib.sha256(counts.tobytes()).hexdigest() for name, counts in (job.plan.known or {}).items()}
     files = [(*asdict(file).values(), _changed_at(file)) for file in job.files]
-    given = job.plan.tokenizer
-    tokenizer = [] if given is None else [_changed_at(each) for each in (given, given / "tokenizer.json")]
+    tokenizer = list(_contents(job.plan.tokenizer)) if job.plan.tokenizer else []
     facts = [VERSION, plan, job.plan.together is None, known, files, asdict(job.how), tokenizer]
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()
 
 
-def _changed_at(file: SourceFile | Path) -> int:
+def _contents(tokenizer: Path) -> Iterator[str]:
+    """Yield hashes of all that a tokenizer is read from, wherever it lies: --like has it in another place each time."""
+    folder = tokenizer if tokenizer.is_dir() else tokenizer.parent
+    file = tokenizer / TOKENIZER_FILE if tokenizer.is_dir() else tokenizer
+    for path in (file, folder / MODEL_CONFIG_FILE, folder / TOKENIZER_CONFIG_FILE):
+        with suppress(OSError):
+            yield path.name + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _changed_at(file: SourceFile) -> int:
     """Return when a file was last written, in nanoseconds; 0 where nobody says."""
     try:
-        return Path(file.url if isinstance(file, SourceFile) else file).stat().st_mtime_ns
+        return Path(file.url).stat().st_mtime_ns
     except (OSError, ValueError):
         return 0
 

@@ -63,7 +63,7 @@ def test_a_model_writes_and_says_who_spoke(model: shoal.Model) -> None:
 
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(shoal.DataError, match="no such file or folder: .*nowhere; check the path"):
+    with pytest.raises(shoal.DataError, match=r"no such file or folder: .*nowhere; check the path"):
         shoal.prepare(tmp_path / "nowhere", tmp_path / "corpus")
     with pytest.raises(shoal.DataError, match="no model directory at"):
         shoal.load_model(tmp_path / "nowhere")
