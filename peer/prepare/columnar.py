@@ -8,6 +8,7 @@ from peer.prepare.fields import Kind, kind_of
 from peer.prepare.records import PIECES, Records
 from peer.prepare.skips import Reason
 from peer.prepare.streams import DamagedError, open_bytes
+from peer.prepare.text import lost_bytes
 from peer.prepare.values import Refusal, column_in, strings_size
 
 BATCH_BYTES = 8 << 20  # of rows that are read at once, about
@@ -52,12 +53,13 @@ def read_arrow(records: Records) -> Iterator[Piece]:
     """Yield the pieces of an Arrow file or stream; marks are ordinals of rows. Raises OSError: it cannot be opened."""
     import pyarrow
 
-    row = 0
+    row = read_bytes = 0
     columns: list[str] | None = None
     with open_bytes(records.file) as stream:
         try:
             for batch in _batches(stream):
                 _check(batch)
+                read_bytes += batch.nbytes
                 if row == 0 and batch.num_rows:
                     columns = _wanted(records, batch, batch.schema.names)
                 if batch.num_rows and not records.is_before((row + batch.num_rows) * PIECES):
@@ -67,7 +69,7 @@ def read_arrow(records: Records) -> Iterator[Piece]:
                         yield from _rows(records, batch.slice(start, size), row + start)
                 row += batch.num_rows
         except (pyarrow.ArrowException, OSError, DamagedError) as error:
-            _damaged(records, error, row, 0 if row else records.file.size_bytes)
+            _damaged(records, error, row, lost_bytes(records.file, read_bytes))
 
 
 def _batches(stream: BinaryIO) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 Write = Callable[[Path], None]
 Texts = Mapping[str, Sequence[str]]  # domain → documents
-Skipped = Mapping[str, tuple[int, int | str]]  # reason → how many, and bytes or the file whose size that is
+Skipped = Mapping[str, tuple[int, int | str]]  # reason → how many, and bytes, or the files whose size that is
 
 SENTENCES = (
     "boat {n} of {tag} came home late with {m} baskets of herring.",

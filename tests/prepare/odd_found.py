@@ -25,7 +25,9 @@ def _tokenizer(place: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<fin>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<fin>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(COD, trainer)
     (place / "model").mkdir()
     tokenizer.save(str(place / "model" / "tokenizer.json"))
@@ -48,7 +50,10 @@ FOUND = [
     ),
     Odd(
         "found by trying 1: a filter that does not count: a README beside four compressed files is not the corpus",
-        filled({"in/README.md": CARD} | {f"in/{n}.jsonl.gz": gzip.compress(lines_of(SHORT[n::4]).encode()) for n in range(4)}),
+        filled(
+            {"in/README.md": CARD}
+            | {f"in/{n}.jsonl.gz": gzip.compress(lines_of(SHORT[n::4]).encode()) for n in range(4)}
+        ),
         {"in": SHORT},
         skipped={"ABOUT": (1, len(CARD))},
     ),
@@ -104,7 +109,7 @@ FOUND = [
     ),
     *(
         Odd(
-            f"found by trying 6: advice that its author never followed: {encoding} {'with' if mark else 'without'} a mark",
+            f"found by trying 6: advice that its author never followed: {encoding}, {'' if mark else 'un'}marked",
             filled({"in/a.txt": mark + ("Où est l’été ?\n" + "\n".join(SHORT)).encode(encoding)}),
             {"in": ["Où est l’été ?", *SHORT]},
         )

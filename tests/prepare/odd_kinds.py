@@ -10,13 +10,24 @@ from typing import Any
 import pyarrow
 import pyarrow.feather
 import pyarrow.parquet
-from odd_entries import Odd, Remedy, Write, filled, lines_of, paragraphs, passages, put, records, sentences, size
+from odd_entries import (
+    Odd,
+    Remedy,
+    Write,
+    filled,
+    lines_of,
+    paragraphs,
+    passages,
+    put,
+    records,
+    removed,
+    sentences,
+    size,
+)
 
 COD, EEL = passages("Cod", 40), passages("Eel", 40, start=40)
 SHORT = sentences("Plaice", 200)
-ODD_CELLS = [
-    f'{text} He said "yes, {n}",\nand went;\tso did she' for n, text in enumerate(sentences("Tuna", 120))
-]
+ODD_CELLS = [f'{text} He said "yes, {n}",\nand went;\tso did she' for n, text in enumerate(sentences("Tuna", 120))]
 PAGES = passages("Ray", 30, 300)
 VERSE = [
     f"{n} leaves of yellow fell upon the water of {n * 31 % 1009} ponds that" for n in range(600)
@@ -91,7 +102,9 @@ STATE_OF_1 = len(state_of(["data-00000-of-00001.arrow"]))
 KINDS = [
     Odd("text of paragraphs", filled({"in/a.txt": paragraphs(COD)}), {"in": COD}),
     Odd("text named by itself", filled({"cod.txt": paragraphs(COD)}), {"cod": COD}, ("cod.txt",)),
-    Odd("Markdown", filled({"in/a.md": paragraphs(f"# {text}" for text in COD)}), {"in": [f"# {text}" for text in COD]}),
+    Odd(
+        "Markdown", filled({"in/a.md": paragraphs(f"# {text}" for text in COD)}), {"in": [f"# {text}" for text in COD]}
+    ),
     Odd(
         "reStructuredText",
         filled({"in/a.rst": paragraphs(f"Cod\n===\n{text}" for text in COD)}),
@@ -173,7 +186,13 @@ KINDS = [
     ),
     Odd(
         "JSON, one object with a list for each split",
-        filled({"in/a.json": json.dumps({"train": [{"text": t} for t in SHORT[:150]], "test": [{"text": t} for t in SHORT[150:]]})}),
+        filled(
+            {
+                "in/a.json": json.dumps(
+                    {"train": [{"text": t} for t in SHORT[:150]], "test": [{"text": t} for t in SHORT[150:]]}
+                )
+            }
+        ),
         {"in": SHORT},
         heldout={"in": SHORT[150:]},
     ),
@@ -182,91 +201,6 @@ KINDS = [
         filled({f"in/{n}.json": json.dumps({"title": "", "text": text}) for n, text in enumerate(COD)}),
         {"in": COD},
     ),
-    Odd(
-        "CSV with quotes, commas and line ends in its cells",
-        filled({"in/a.csv": table([["id", "text"], *([str(n), text] for n, text in enumerate(ODD_CELLS))])}),
-        {"in": ODD_CELLS},
-    ),
-    Odd(
-        "CSV with semicolons, as a spreadsheet in Europe writes it",
-        filled({"in/a.csv": "\ufeff" + table([["Nr", "text"], *([str(n), text] for n, text in enumerate(ODD_CELLS))], ";")}),
-        {"in": ODD_CELLS},
-    ),
-    Odd("CSV of one column without a header", filled({"in/a.csv": table([text] for text in SHORT)}), {"in": SHORT}),
-    Odd(
-        "CSV whose column of texts must be named",
-        filled({"in/a.csv": table([["title", "words"], *(["T", text] for text in SHORT)])}),
-        {"in": SHORT},
-        refused="which column is the text is not clear",
-        remedy=Remedy("--text-column, one of: title, words", ("--text-column", "words")),
-    ),
-    Odd(
-        "TSV with quotes that quote nothing",
-        filled({"in/a.tsv": "".join(f'{n}\t"{text}\n' for n, text in [("n", 'text')] + list(enumerate(SHORT))).replace('n\t"text', "n\ttext")}),
-        {"in": [f'"{text}' for text in SHORT]},
-    ),
-    Odd(
-        "TSV with quotes and tabs in its cells",
-        filled({"in/a.tsv": table([["n", "text"], *([str(n), text] for n, text in enumerate(ODD_CELLS))], "\t", "\n")}),
-        {"in": ODD_CELLS},
-    ),
-    Odd("Parquet in several row groups", parquet("in/a.parquet", {"text": SHORT}, row_group_size=7), {"in": SHORT}),
-    Odd(
-        "Parquet, shards of which one has no rows",
-        lambda place: [
-            parquet(f"in/train-0000{n}-of-00003.parquet", {"text": pyarrow.array(rows, pyarrow.string())})(place)
-            for n, rows in enumerate((SHORT[:90], [], SHORT[90:]))
-        ]
-        and None,
-        {"in": SHORT},
-        skipped={"BLANK": (1, 0)},
-    ),
-    Odd(
-        "Parquet with two schemas",
-        lambda place: (
-            parquet("in/a.parquet", {"text": SHORT[:90], "n": [1.5] * 90})(place),
-            parquet("in/b.parquet", {"url": ["u"] * 110, "content": SHORT[90:], "tags": [["t"]] * 110})(place),
-        )
-        and None,
-        {"in": SHORT},
-    ),
-    Odd(
-        "Parquet with bytes, a dictionary and nulls",
-        lambda place: (
-            parquet("in/a.parquet", {"text": [text.encode() for text in SHORT[:90]]})(place),
-            parquet("in/b.parquet", {"text": pyarrow.array(SHORT[90:190]).dictionary_encode()})(place),
-            parquet("in/c.parquet", {"text": pyarrow.array([*SHORT[190:], None, ""], pyarrow.large_string())})(place),
-        )
-        and None,
-        {"in": SHORT},
-        skipped={"BLANK": (2, 0)},
-    ),
-    Odd(
-        "Parquet with the text inside of another column",
-        parquet("in/a.parquet", {"page": [{"text": text, "url": "u"} for text in SHORT], "n": [1] * 200}),
-        {"in": SHORT},
-        refused="no column holds text",
-        remedy=Remedy("name one with --text-column", ("--text-column", "page.text")),
-    ),
-    Odd(
-        "a saved Arrow dataset of two shards",
-        saved("in", SHORT, 2),
-        {"in": sorted(SHORT)},
-        skipped={"ABOUT": (2, len(INFO) + STATE_OF_2)},
-    ),
-    Odd(
-        "a saved Arrow dataset with splits",
-        lambda place: (
-            saved("in/train", SHORT[:150])(place),
-            saved("in/test", SHORT[150:])(place),
-            put(place / "in" / "dataset_dict.json", '{"splits": ["train", "test"]}'),
-        )
-        and None,
-        {"in": SHORT},
-        heldout={"in": SHORT[150:]},
-        skipped={"ABOUT": (5, 2 * (len(INFO) + STATE_OF_1) + len('{"splits": ["train", "test"]}'))},
-    ),
-    Odd("an Arrow file, compressed inside", feather, {"in": SHORT}),
     Odd(
         "source code",
         filled(
@@ -332,7 +266,10 @@ KINDS = [
         {"sea": SHORT},
         options=("--domain-column", "kind"),
         refused="has no columns",
-        remedy=Remedy("use JSON lines or Parquet", mend=lambda place: [(place / "in" / n).unlink() for n in ("b.txt", "c.html")] and None),
+        remedy=Remedy(
+            "use JSON lines or Parquet",
+            mend=removed("in/b.txt", "in/c.html"),
+        ),
         skipped={},
     ),
     Odd(
