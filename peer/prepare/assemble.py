@@ -131,7 +131,7 @@ def _cut_domain(
     if task is None and found <= plan.context_length:
         raise DataError(
             f"domain '{domain}' has {found} tokens to train on, fewer than one window of {plan.context_length} "
-            f"and the token after it; give it more text or a smaller context length"
+            f"and the token after it; give it more text or a smaller --context-length"
         )
     counts = np.zeros(vocabulary.size, dtype="<u8")
     most = None if plan.counts_noise is None else COUNTED_TOKENS

@@ -28,7 +28,7 @@ def read_parquet(records: Records) -> Iterator[Piece]:
     with open_bytes(records.file) as stream:
         try:
             file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES)
-            first = next(file.iter_batches(batch_size=1), None) if file.metadata.num_rows else None
+            first = _first_row(file)
             wanted = None if first is None else _wanted(records, first, file.schema_arrow.names)
         except (pyarrow.ArrowException, OSError, DamagedError) as error:
             _damaged(records, error, 0, records.file.size_bytes)
@@ -47,6 +47,19 @@ def read_parquet(records: Records) -> Iterator[Piece]:
             except (pyarrow.ArrowException, OSError, DamagedError) as error:
                 lost = records.file.size_bytes * (end - row) // file.metadata.num_rows
                 _damaged(records, error, row, lost)
+
+
+def _first_row(file: Any) -> Any:
+    """Return the first row that can be read, as a batch; None if there is none."""
+    import pyarrow
+
+    for group in range(file.num_row_groups):
+        try:
+            for batch in file.iter_batches(batch_size=1, row_groups=[group]):
+                return batch
+        except (pyarrow.ArrowException, OSError):  # whoever reads all of it counts that
+            continue
+    return None
 
 
 def read_arrow(records: Records) -> Iterator[Piece]:

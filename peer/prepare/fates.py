@@ -146,6 +146,12 @@ def check_domains(decision: Decision) -> None:
     for domain in decision.domains:
         if domain.trained_bytes and domain.heldout_bytes:
             continue
+        if domain.size_bytes > domain.trained_bytes + domain.heldout_bytes:
+            what = "hold out" if domain.trained_bytes else "train on"
+            raise DataError(
+                f"domain '{domain.name}' has nothing left to {what}: what repeats held-out or earlier documents, or is "
+                "like them, is left out; give it more text, or leave out --deduplicate and --near-duplicates"
+            )
         if domain.by == "split":
             raise DataError(
                 f"domain '{domain.name}' has only held-out text: all of it is in a split such as valid or test; add "

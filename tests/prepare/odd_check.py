@@ -77,7 +77,7 @@ def check(odd: Odd, place: Path) -> Outcome:
             outcome.expect(_listed(place) == before, f"left behind: {_listed(place) ^ before}")
             if odd.remedy.mend is not None:
                 odd.remedy.mend(place)
-            options += odd.remedy.options
+            options = odd.remedy.options if odd.remedy.is_instead else options + odd.remedy.options
             sources = list(odd.remedy.sources or sources)
         before = _listed(place)
         ran = _measured(odd, sources, options, outcome) if odd.most_bytes else _run(odd, sources, options)

@@ -1,5 +1,6 @@
 """The table of odd inputs: kind × compression × encoding × layout × damage, each in a module of its own."""
 
+from odd_corners import CORNERS
 from odd_damage import DAMAGE
 from odd_encodings import ENCODINGS
 from odd_entries import Odd
@@ -27,4 +28,5 @@ ODD: list[Odd] = [
     *LIMITS,
     *FOUND,
     *TANGLES,
+    *CORNERS,
 ]
