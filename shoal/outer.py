@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from configs.errors import ConfigError, StateError, UsageError
 from configs.load import describe
 from configs.run import OuterSpec
-from peer.loop_thread import HAS_ENDED, LoopThread
+from dht.loop_thread import HAS_ENDED, LoopThread
 from peer.train.partition import COMMON
 from shoal.module_run import ModuleRun
 from shoal.peer import Peer, load, opened

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UsageError
 from configs.load import Settings
-from peer.loop_thread import LoopThread
+from dht.loop_thread import LoopThread
 from shoal.events import Event
 from shoal.peer import Peer, load, open_peer
 

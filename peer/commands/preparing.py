@@ -124,7 +124,7 @@ def prepare(
     if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
         raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
     if (engine == "spark") != (master is not None):
-        raise UsageError("--engine spark needs --master, such as spark://HOST:7077, and nothing else does")
+        raise UsageError("--engine spark and --master go together; give both, as in --master spark://HOST:7077")
     if engine == "here" and (spark_conf or shared_dir is not None):
         raise UsageError("--spark-conf and --shared-dir are of a Spark cluster; add --engine spark --master URL")
     if sum(each is not None for each in (like, together, together_with)) > 1:

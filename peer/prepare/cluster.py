@@ -139,11 +139,24 @@ def _start_java(master: str, settings: Mapping[str, str], scratch: Path) -> Any:
     loopback = {"SPARK_LOCAL_IP": "127.0.0.1"} if is_here(master) else {}
     with (scratch / "log").open("wb") as said, _environment(loopback):
         try:
-            return launch_gateway(conf, {"stdout": said, "stderr": said})
+            return launch_gateway(conf, _Spawned(stdout=said, stderr=said, start_new_session=True))
         except PySparkRuntimeError:
             raise UsageError(
                 f"Spark did not start: {_last_said(scratch)}; check the settings, JAVA_HOME and PYSPARK_SUBMIT_ARGS"
             ) from None
+
+
+class _Spawned(dict[str, Any]):
+    """Arguments of Popen, without the one that PySpark adds to keep Ctrl-C from Java; a session of its own does that.
+
+    `preexec_fn` runs Python in a forked child, which hangs for ever where a thread of ours held a lock. Those of
+    hdfs-native do: it was seen to hang.
+    """
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Take what is not `preexec_fn`."""
+        if key != "preexec_fn":
+            super().__setitem__(key, value)
 
 
 def _start_context(master: str, gateway: Any, scratch: Path) -> Any:

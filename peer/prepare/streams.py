@@ -321,13 +321,15 @@ def _where(done_bytes: int) -> str:
 
 def _unpacked(inside: IO[bytes]) -> Iterator[bytes]:
     """Yield what a member of a ZIP archive holds, in blocks."""
+    done_bytes = 0
     while True:
         try:
             block = inside.read(BLOCK_BYTES)
         except ZIP_ERRORS as error:
-            raise DamagedError(f"is damaged: {clean(str(error))}; fetch it again") from None
+            raise DamagedError(f"is damaged {_where(done_bytes)}: {clean(str(error))}; fetch it again") from None
         if not block:
             return
+        done_bytes += len(block)
         yield block
 
 

@@ -21,11 +21,11 @@ import numpy as np
 
 from configs.errors import DataError, NetworkError, PeerError, UsageError
 from dht.addresses import addresses_of, parse_address
+from dht.loop_thread import LoopThread
 from dht.network import Network, open_network
 from peer.corpus.data import TOKENIZER_FILE
 from peer.corpus.mixture import Add, Integers
 from peer.corpus.tokenizer import Vocabulary
-from peer.loop_thread import LoopThread
 from peer.prepare.plan import Plan, Together
 from protocols.circle import Circle
 from protocols.sums import MAX_SEATS, JoinRequest, Meeting, Terms

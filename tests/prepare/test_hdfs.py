@@ -20,7 +20,11 @@ pytestmark = [
     pytest.mark.skipif(not (is_there() and HAS_CLIENTS), reason="needs Java, shoal[spark] and benchmarks.hdfs"),
 ]
 
-TEXTS = {"one.txt": "A whale swims. " * 200_000, "deep/zwei drei.txt": "Ein Wal schwämme, 鯨。 " * 999, "empty.txt": ""}
+TEXTS = {
+    "one.txt": "".join(f"Whale {number} swims. {'It swims. ' * 99}\n\n" for number in range(3000)),
+    "deep/zwei drei.txt": "".join(f"Ein Wal schwämme, 鯨 {number}.\n\n" for number in range(999)),
+    "empty.txt": "",
+}
 
 
 @pytest.fixture(scope="module")

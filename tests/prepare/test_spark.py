@@ -249,7 +249,7 @@ def test_an_executor_that_dies_changes_nothing(workers: SparkWorkers) -> None:
 def test_who_stops_reading_ends_what_is_under_way(workers: SparkWorkers, tmp_path: Path) -> None:
     results = workers.run(linger, [""] * 4 + [str(tmp_path / "one"), str(tmp_path / "two")])
     assert next(results) == b"done"
-    until(lambda: len(list(tmp_path.iterdir())), lambda count: count == 2, "both cores to be taken")
+    until(lambda: len(list(tmp_path.iterdir())), lambda count: count >= 1, "a core to be taken")
     results.close()  # type: ignore[attr-defined]
     assert list(workers.run(refuse_seven, [1])) == [b"\1"]
 
