@@ -6,15 +6,11 @@ import json
 import random
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 
-import fsspec
-from odd_damage import spoilt, table_of
 from odd_encodings import CHINESE, RUSSIAN
 from odd_entries import (
     Odd,
     Remedy,
-    Write,
     asked,
     filled,
     lines_of,
@@ -25,13 +21,12 @@ from odd_entries import (
     sentences,
     size,
 )
-from odd_kinds import table
-from odd_packing import archive
+from odd_files import archive, in_memory, spoilt, table, table_of
 from odd_tasks import ASKED, TOLD, WINDOW
 
 COD, EEL = passages("Gurnard"), passages("Blenny")
 SHORT, OTHERS, MANY = sentences("Goby", 300), sentences("Lumpfish", 100), sentences("Stickleback", 3000)
-LONG = " ".join(f"{n}. {text}" for n in range(28) for text in MANY)  # five megabytes
+LONG = " ".join(f"{n}. {text}" for n in range(25) for text in MANY)  # more than is held in memory
 GERMAN = [f"Der Fisch {n} schwamm dem Schwarm der {n * 31 % 997} Heringe voraus, bis er müde war." for n in range(40)]
 ENGLISH = [f"The ship number {n} left the harbour early in the morning with {n * 31 % 997} men." for n in range(300)]
 WORDS = [
@@ -52,15 +47,6 @@ def sealed(bits: int, method: int) -> bytes:
         raw[begin] |= bits
         raw[begin + 2] = method
     return bytes(raw)
-
-
-def in_memory(name: str, content: bytes) -> Write:
-    """Return what writes one file to the file system of fsspec that lies in memory."""
-
-    def write(place: Path) -> None:
-        fsspec.filesystem("memory").pipe(f"/odd/{name}", content)
-
-    return write
 
 
 def packed_lines(lines: Sequence[str]) -> bytes:
@@ -235,19 +221,19 @@ CORNERS = [
     ),
     Odd(
         "an archive in memory",
-        in_memory("fish.zip", archive({"sea/a.txt": paragraphs(COD), "river/b.jsonl": lines_of(EEL)})),
+        in_memory({"fish.zip": archive({"sea/a.txt": paragraphs(COD), "river/b.jsonl": lines_of(EEL)})}),
         {"sea": COD, "river": EEL},
         ("memory://odd/fish.zip",),
     ),
     Odd(
         "a compressed file in memory",
-        in_memory("perch.jsonl.gz", gzip.compress(lines_of(SHORT).encode())),
+        in_memory({"perch.jsonl.gz": gzip.compress(lines_of(SHORT).encode())}),
         {"perch": SHORT},
         ("memory://odd/perch.jsonl.gz",),
     ),
     Odd(
         "an address that does not lead anywhere",
-        in_memory("bass.txt", paragraphs(COD).encode()),
+        in_memory({"bass.txt": paragraphs(COD).encode()}),
         {"bass": COD},
         ("memory://odd/pass.txt",),
         refused="no such file or folder",

@@ -2,15 +2,11 @@
 
 import bz2
 import gzip
-import io
 import json
 import lzma
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 from odd_entries import (
     Odd,
     Remedy,
@@ -23,12 +19,11 @@ from odd_entries import (
     removed,
     sentences,
 )
-from odd_kinds import table
-from odd_packing import archive, zstd
+from odd_files import archive, spoilt, table, table_of
+from odd_packing import zstd
 
 COD, EEL = passages("Wels"), passages("Ide", 200)
 SHORT, MANY = sentences("Asp", 300), sentences("Orfe", 3000)
-LONG = "\n".join(MANY[:1500])
 LINES = lines_of(SHORT).encode()
 BINARY = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8
 
@@ -52,19 +47,6 @@ READ_LINES = zlib.decompressobj(31).decompress(GZIP_LINES)
 WHOLE_LINES, LAST_LINE = READ_LINES[: READ_LINES.rindex(b"\n") + 1], READ_LINES[READ_LINES.rindex(b"\n") + 1 :]
 
 
-def table_of(texts: Sequence[str], rows: int = 100) -> bytes:
-    """Return a Parquet file, not compressed inside."""
-    sink = io.BytesIO()
-    columns = pyarrow.table({"text": list(texts)})
-    pyarrow.parquet.write_table(columns, sink, row_group_size=rows, compression="none", use_dictionary=False)
-    return sink.getvalue()
-
-
-def spoilt(raw: bytes, at: int, length: int = 64) -> bytes:
-    """Return a file with other bytes in its middle."""
-    return raw[:at] + b"\xff" * length + raw[at + length :]
-
-
 def _closed(place: Path) -> None:
     put(place / "in" / "a.txt", paragraphs(EEL))
     put(place / "in" / "b.txt", "x" * 50).chmod(0)
@@ -73,7 +55,6 @@ def _closed(place: Path) -> None:
 ROWS = [["n", "text"], *([str(n), text] for n, text in enumerate(SHORT))]
 RAGGED = ["only one"], ["a", "b", "c"], ["", "", "", ""]
 CUT_LIST = json.dumps([{"text": text} for text in MANY])[:-40]
-DEEP = '{"text": ' + "[" * 3000 + "]" * 3000 + "}"
 ZIP = archive({"a.txt": paragraphs(COD)})
 BAD_CRC = archive({"a.txt": "A text that is stored as it is, to be spoilt.\n" * 5}, 0)
 

@@ -5,9 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow
-import pyarrow.csv
-from odd_entries import Odd, Remedy, filled, lines_of, paragraphs, passages, sentences, size
+from odd_entries import Odd, Remedy, filled, lines_of, passages, sentences
 
 GERMAN = [
     f"Die Bäume am Fluss {n} grünen früh, und die Straße nach Köln führt {n * 31 % 997} Meter über die Höhe."
@@ -242,4 +240,3 @@ ENCODINGS = [
         {"in": ["\r".join(ENGLISH[n * 10 : n * 10 + 10]) for n in range(40)]},
     ),
 ]
-assert size(GERMAN) and paragraphs([]) and pyarrow.csv

@@ -1,86 +1,26 @@
 """Odd inputs of text: each kind of file that holds it, and each way in which it can lie there."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
-import pyarrow
-import pyarrow.feather
-import pyarrow.parquet
 from odd_entries import (
     Odd,
     Remedy,
-    Write,
     filled,
     lines_of,
     paragraphs,
     passages,
-    put,
     records,
     removed,
     sentences,
-    size,
 )
+from odd_files import table
 
 COD, EEL = passages("Cod", 40), passages("Eel", 40, start=40)
 SHORT = sentences("Plaice", 200)
-ODD_CELLS = [f'{text} He said "yes, {n}",\nand went;\tso did she' for n, text in enumerate(sentences("Tuna", 120))]
 PAGES = passages("Ray", 30, 300)
 VERSE = [
     f"{n} leaves of yellow fell upon the water of {n * 31 % 1009} ponds that" for n in range(600)
 ]  # as prose is wrapped by hand: full lines without an end
-
-
-def table(rows: Iterable[Sequence[str]], delimiter: str = ",", ends: str = "\r\n") -> str:
-    """Return rows as Python writes CSV."""
-    out = io.StringIO(newline="")
-    csv.writer(out, delimiter=delimiter, lineterminator=ends).writerows(rows)
-    return out.getvalue()
-
-
-def parquet(name: str, columns: dict[str, Any], **options: Any) -> Write:
-    """Return what writes a table."""
-
-    def write(place: Path) -> None:
-        path = place / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
-
-    return write
-
-
-def saved(name: str, texts: Sequence[str], shards: int = 1) -> Write:
-    """Return what writes a dataset as `save_to_disk` of the library `datasets` does."""
-
-    def write(place: Path) -> None:
-        names = [f"data-{at:05}-of-{shards:05}.arrow" for at in range(shards)]
-        for at, file in enumerate(names):
-            part = pyarrow.table({"text": list(texts[at::shards]), "n": list(range(len(texts[at::shards])))})
-            path = put(place / name / file, b"")
-            with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, part.schema) as stream:
-                stream.write_table(part, max_chunksize=7)
-        state = {"_data_files": [{"filename": file} for file in names], "_fingerprint": "1f", "_split": None}
-        put(place / name / "state.json", STATE := json.dumps(state))
-        put(place / name / "dataset_info.json", INFO)
-        assert len(STATE) == len(state_of(names))
-
-    return write
-
-
-INFO = json.dumps({"features": {"text": {"dtype": "string", "_type": "Value"}}})
-
-
-def state_of(names: Sequence[str]) -> str:
-    """Return what a saved dataset has in its state.json."""
-    return json.dumps({"_data_files": [{"filename": file} for file in names], "_fingerprint": "1f", "_split": None})
-
-
-def feather(place: Path) -> None:
-    (place / "in").mkdir()
-    pyarrow.feather.write_feather(pyarrow.table({"text": SHORT}), place / "in" / "a.arrow", compression="lz4")
 
 
 def page(text: str, number: int) -> str:
@@ -94,10 +34,6 @@ def page(text: str, number: int) -> str:
         "<template>nor that</template></div></body></html>"
     )
 
-
-SHARES = {"texts": COD[:20], "more": EEL[:20]}
-STATE_OF_2 = len(state_of(["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]))
-STATE_OF_1 = len(state_of(["data-00000-of-00001.arrow"]))
 
 KINDS = [
     Odd("text of paragraphs", filled({"in/a.txt": paragraphs(COD)}), {"in": COD}),
@@ -287,4 +223,3 @@ KINDS = [
         {"in": [*COD, *EEL[:11]]},
     ),
 ]
-assert size(SHORT) > 0

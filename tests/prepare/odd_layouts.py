@@ -4,11 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import fsspec
 from odd_entries import (
     Odd,
     Remedy,
-    Write,
     also,
     filled,
     lines_of,
@@ -19,37 +17,13 @@ from odd_entries import (
     renamed,
     sentences,
 )
-from odd_kinds import parquet
+from odd_files import in_memory, linked, parquet
 
 COD, EEL, RAY = passages("Zander"), passages("Roach"), passages("Burbot")
 SHORT, OTHERS = sentences("Dory", 300), sentences("Hake", 100)
-TWENTY = sentences("Tench", 4000)
 LICENCE, CARD = "Permission is granted.\n\nTo all.\n", "---\nlicense: mit\n---\n# A data set\n\nOf texts.\n"
 BOTH = {"sea": COD, "river": EEL}
 TWO = {"in/sea/a.txt": paragraphs(COD), "in/river/a.txt": paragraphs(EEL)}
-
-
-def linked(link: str, target: str) -> Write:
-    """Return what makes a symbolic link."""
-
-    def write(place: Path) -> None:
-        (place / link).parent.mkdir(parents=True, exist_ok=True)
-        (place / link).symlink_to(target)
-
-    return write
-
-
-def in_memory(files: dict[str, str]) -> Write:
-    """Return what writes files to the file system of fsspec that lies in memory."""
-
-    def write(place: Path) -> None:
-        memory = fsspec.filesystem("memory")
-        if memory.exists("/odd"):
-            memory.rm("/odd", recursive=True)
-        for name, content in files.items():
-            memory.pipe(f"/odd/{name}", content.encode())
-
-    return write
 
 
 def _special(place: Path) -> None:

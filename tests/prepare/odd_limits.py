@@ -1,13 +1,5 @@
 """Odd inputs that are too large, too small or too bad, and what is left out on purpose."""
 
-import gzip
-import io
-import json
-import lzma
-import zlib
-from collections.abc import Sequence
-from pathlib import Path
-
 import pyarrow
 import pyarrow.parquet
 from odd_entries import (
@@ -18,71 +10,18 @@ from odd_entries import (
     lines_of,
     paragraphs,
     passages,
-    put,
     sentences,
     size,
 )
-from odd_kinds import parquet
-from odd_packing import archive
+from odd_files import parquet, spoilt, table_of
 
 COD, EEL = passages("Wels"), passages("Ide", 200)
 SHORT, MANY = sentences("Asp", 300), sentences("Orfe", 3000)
 LONG = "\n".join(MANY[:1500])
 LINES = lines_of(SHORT).encode()
-BINARY = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8
 
-
-def cut(pack: object, keep: float) -> tuple[bytes, bytes]:
-    """Return a compressed file of lines that is cut off, and what can be read of it."""
-    if pack is gzip:
-        raw = gzip.compress("\n".join(MANY).encode())
-        raw = raw[: int(len(raw) * keep)]
-        return raw, zlib.decompressobj(31).decompress(raw)
-    raw = lzma.compress("\n".join(MANY).encode())
-    raw = raw[: int(len(raw) * keep)]
-    return raw, lzma.LZMADecompressor().decompress(raw)
-
-
-GZIP, GZIP_TEXT = cut(gzip, 0.6)
-XZ, XZ_TEXT = cut(lzma, 0.6)
-# Of JSON lines the last that can be read is cut off as well.
-GZIP_LINES = gzip.compress(lines_of(MANY).encode())[:-9000]
-READ_LINES = zlib.decompressobj(31).decompress(GZIP_LINES)
-WHOLE_LINES, LAST_LINE = READ_LINES[: READ_LINES.rindex(b"\n") + 1], READ_LINES[READ_LINES.rindex(b"\n") + 1 :]
-
-
-def table_of(texts: Sequence[str], rows: int = 100) -> bytes:
-    """Return a Parquet file, not compressed inside."""
-    sink = io.BytesIO()
-    columns = pyarrow.table({"text": list(texts)})
-    pyarrow.parquet.write_table(columns, sink, row_group_size=rows, compression="none", use_dictionary=False)
-    return sink.getvalue()
-
-
-def spoilt(raw: bytes, at: int, length: int = 64) -> bytes:
-    """Return a file with other bytes in its middle."""
-    return raw[:at] + b"\xff" * length + raw[at + length :]
-
-
-def _closed(place: Path) -> None:
-    put(place / "in" / "a.txt", paragraphs(EEL))
-    put(place / "in" / "b.txt", "x" * 50).chmod(0)
-
-
-ROWS = [["n", "text"], *([str(n), text] for n, text in enumerate(SHORT))]
-RAGGED = ["only one"], ["a", "b", "c"], ["", "", "", ""]
-CUT_LIST = json.dumps([{"text": text} for text in MANY])[:-40]
-DEEP = '{"text": ' + "[" * 3000 + "]" * 3000 + "}"
-ZIP = archive({"a.txt": paragraphs(COD)})
-BAD_CRC = archive({"a.txt": "A text that is stored as it is, to be spoilt.\n" * 5}, 0)
 
 LIMITS = [
-    Odd(
-        "JSON lines, one of five megabytes",
-        filled({"in/a.jsonl": lines_of([*SHORT, "\n".join(f"{n} of {text}" for n in range(30) for text in MANY)])}),
-        {"in": [*SHORT, *(f"{n} of {text}" for n in range(30) for text in MANY)]},
-        is_whole=False,
-    ),
     Odd(
         "a document that is longer than a piece",
         filled({"in/a.txt": LONG, "in/b.txt": paragraphs(COD)}),

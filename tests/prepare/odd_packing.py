@@ -8,12 +8,12 @@ import lzma
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 from odd_entries import Odd, Remedy, Write, filled, lines_of, paragraphs, passages, sentences
+from odd_files import archive
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,15 +24,6 @@ COD, EEL = passages("Bass", 30), passages("Bleak", 30)
 SHORT, OTHERS = sentences("Sole", 200), sentences("Brill", 200)
 PACKS = {"gz": gzip.compress, "zst": zstd.compress, "bz2": bz2.compress, "xz": lzma.compress}
 TEXT, LINES = paragraphs(COD).encode(), lines_of(SHORT).encode()
-
-
-def archive(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a ZIP archive."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as packed:
-        for name, content in members.items():
-            packed.writestr(name, content)
-    return out.getvalue()
 
 
 def _table() -> bytes:

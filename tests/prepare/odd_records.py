@@ -1,53 +1,23 @@
 """Odd inputs of records, in which what is usual misleads."""
 
-import io
 import json
-from pathlib import Path
 
-import pyarrow
 from odd_entries import (
     Odd,
     Remedy,
     chatted,
     filled,
     lines_of,
-    paragraphs,
-    passages,
-    put,
     records,
     sentences,
 )
-from odd_kinds import table
+from odd_files import table
 from odd_tasks import ASKED, PAIRS, TOLD, WINDOW, messages
 
-from peer.commands.main import main
-
-COD, EEL, RAY = passages("Dab"), passages("Turbot"), passages("Flounder", 200)
 SHORT, OTHERS, MANY = sentences("Halibut", 300), sentences("Witch", 300), sentences("Megrim", 3000)
 TASK = records({"input": i, "target": t} for i, t in zip(ASKED, TOLD, strict=True))
-OVERLONG = [(f"A long answer, {n}?", " ".join(sentences("Bib", 12, n * 12))) for n in range(2)]
-DEEP_NAME = "a folder with a name that is longer than what the name of a domain may have"
-SHARED = sentences("Pout", 60)
 
 
-def _prepared_before(place: Path) -> None:
-    put(place / "in" / "a.txt", paragraphs(COD))
-    assert main(["prepare", "in/a.txt", "--out", "in/corpus", "--vocab-size", "300", "--context-length", "16"]) == 0
-
-
-def _bytes_below(*parts: str) -> int:
-    return sum(len(part.encode()) for part in parts)
-
-
-def _cut_arrow() -> tuple[bytes, int]:
-    """Return a stream of three batches that is cut off in the second, and the bytes of the first."""
-    columns, sink = pyarrow.table({"text": SHORT}), io.BytesIO()
-    with pyarrow.ipc.new_stream(sink, columns.schema) as stream:
-        stream.write_table(columns, max_chunksize=100)
-    return sink.getvalue()[: sink.tell() // 2], columns.slice(0, 100).nbytes
-
-
-ARROW, READ_BYTES = _cut_arrow()
 TOOLS = {
     "messages": [
         {"role": "user", "content": "Add."},

@@ -20,9 +20,7 @@ from odd_entries import (
     sentences,
     size,
 )
-from odd_kinds import parquet, table
-from odd_layouts import linked
-from odd_packing import archive
+from odd_files import archive, linked, parquet, table
 from odd_tasks import ASKED, PAIRS, TOLD, WINDOW
 
 from peer.commands.main import main
@@ -40,10 +38,6 @@ def _prepared_before(place: Path) -> None:
     assert main(["prepare", "in/a.txt", "--out", "in/corpus", "--vocab-size", "300", "--context-length", "16"]) == 0
 
 
-def _bytes_below(*parts: str) -> int:
-    return sum(len(part.encode()) for part in parts)
-
-
 def _cut_arrow() -> tuple[bytes, int]:
     """Return a stream of three batches that is cut off in the second, and the bytes of the first."""
     columns, sink = pyarrow.table({"text": SHORT}), io.BytesIO()
@@ -53,13 +47,6 @@ def _cut_arrow() -> tuple[bytes, int]:
 
 
 ARROW, READ_BYTES = _cut_arrow()
-TOOLS = {
-    "messages": [
-        {"role": "user", "content": "Add."},
-        {"role": "tool", "content": "2"},
-        {"role": "assistant", "content": "It is 2."},
-    ]
-}
 XML = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<html xmlns="http://www.w3.org/1999/xhtml">'
 
 TANGLES = [
