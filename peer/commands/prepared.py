@@ -36,7 +36,7 @@ def show_corpus(prepared: Prepared, out: Path, plan: Plan) -> None:
             end = "end" if plan.keep == "start" else "beginning"
             print(
                 f"{domain.name}: {domain.task.cut:,} inputs lost their {end} "
-                f"({prepared.lost.get(domain.name, 0):,} tokens) and {domain.task.left_out:,} examples were left out, "
+                f"({prepared.lost[domain.name].tokens:,} tokens) and {domain.task.left_out:,} examples were left out, "
                 f"to fit into {plan.context_length} tokens; --context-length takes longer ones"
             )
     show_skips(prepared.skips)

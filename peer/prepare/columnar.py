@@ -8,6 +8,7 @@ from peer.prepare.fields import Kind, kind_of
 from peer.prepare.records import PIECES, Records
 from peer.prepare.skips import Reason
 from peer.prepare.streams import DamagedError, open_bytes
+from peer.prepare.text import lost_bytes
 from peer.prepare.values import Refusal, column_in, strings_size
 
 BATCH_BYTES = 8 << 20  # of rows that are read at once, about
@@ -27,7 +28,7 @@ def read_parquet(records: Records) -> Iterator[Piece]:
     with open_bytes(records.file) as stream:
         try:
             file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES)
-            first = next(file.iter_batches(batch_size=1), None) if file.metadata.num_rows else None
+            first = _first_row(file)
             wanted = None if first is None else _wanted(records, first, file.schema_arrow.names)
         except (pyarrow.ArrowException, OSError, DamagedError) as error:
             _damaged(records, error, 0, records.file.size_bytes)
@@ -48,16 +49,30 @@ def read_parquet(records: Records) -> Iterator[Piece]:
                 _damaged(records, error, row, lost)
 
 
+def _first_row(file: Any) -> Any:
+    """Return the first row that can be read, as a batch; None if there is none."""
+    import pyarrow
+
+    for group in range(file.num_row_groups):
+        try:
+            for batch in file.iter_batches(batch_size=1, row_groups=[group]):
+                return batch
+        except (pyarrow.ArrowException, OSError):  # whoever reads all of it counts that
+            continue
+    return None
+
+
 def read_arrow(records: Records) -> Iterator[Piece]:
     """Yield the pieces of an Arrow file or stream; marks are ordinals of rows. Raises OSError: it cannot be opened."""
     import pyarrow
 
-    row = 0
+    row = read_bytes = 0
     columns: list[str] | None = None
     with open_bytes(records.file) as stream:
         try:
             for batch in _batches(stream):
                 _check(batch)
+                read_bytes += batch.nbytes
                 if row == 0 and batch.num_rows:
                     columns = _wanted(records, batch, batch.schema.names)
                 if batch.num_rows and not records.is_before((row + batch.num_rows) * PIECES):
@@ -67,7 +82,7 @@ def read_arrow(records: Records) -> Iterator[Piece]:
                         yield from _rows(records, batch.slice(start, size), row + start)
                 row += batch.num_rows
         except (pyarrow.ArrowException, OSError, DamagedError) as error:
-            _damaged(records, error, row, 0 if row else records.file.size_bytes)
+            _damaged(records, error, row, lost_bytes(records.file, read_bytes))
 
 
 def _batches(stream: BinaryIO) -> Iterator[Any]:

@@ -21,6 +21,7 @@ HEAD_CHARACTERS = 1 << 16  # that the delimiter is told from
 USUAL_SHARE = 0.8  # of the rows that have as many fields as the first
 NO_DELIMITER = "\x1f"  # for a file of one column
 
+_SAID = re.compile(r'"?sep=([,;\t|])"?\r?\n')
 _UNDECODED = re.compile(r"[\udc80-\udcff]")
 
 
@@ -29,7 +30,10 @@ def read_csv(records: Records) -> Iterator[Piece]:
     csv.field_size_limit(FIELD_CHARACTERS)  # of the process; the default is too small for documents
     with open_bytes(records.file) as raw:
         lines = _Lines(records, utf8(raw, records.file.encoding))
-        delimiter = "\t" if records.file.form == "tsv" else delimiter_of(lines.head(), _names(records.how))
+        delimiter = lines.said_delimiter()
+        if delimiter is None and records.file.form == "tsv" and "\t" in lines.head().partition("\n")[0]:
+            delimiter = "\t"
+        delimiter = delimiter or delimiter_of(lines.head(), _names(records.how))
         if delimiter == "\t" and not has_quotes(lines.head()):
             rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         else:
@@ -169,6 +173,15 @@ class _Lines:
             self._waiting.append(line)
             size += len(line)
         return "".join(self._waiting)[:HEAD_CHARACTERS]
+
+    def said_delimiter(self) -> str | None:
+        """Go past a first line that says what separates the fields, as spreadsheets write it, and return that."""
+        said = _SAID.match(self.head())
+        if said is None:
+            return None
+        self._waiting.popleft()
+        self.number += 1
+        return said[1]
 
     def __iter__(self) -> Iterator[str]:
         return self

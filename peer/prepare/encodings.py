@@ -1,9 +1,9 @@
 """Tells the encoding of a text from its first bytes, if that is sure; names the likely ones if it is not.
 
-UTF-8 proves itself, but for a few damaged lines, and so do byte order marks and the zeros of UTF-16 and UTF-32. What a web page declares is believed
-if it fits. Chinese, Japanese and Korean show by their commonest letters; of all others `charset-normalizer` judges, and
-only scripts other than Latin are ever sure: German in cp1252 and in cp1250 are the same bytes, and of French the judge
-prefers Baltic encodings as often as not.
+UTF-8 proves itself, but for a few damaged lines, and so do byte order marks and the zeros of UTF-16 and UTF-32. What a
+web page declares is believed if it fits. Chinese, Japanese and Korean show by their commonest letters; of all others
+`charset-normalizer` judges, and only scripts other than Latin are ever sure: German in cp1252 and in cp1250 are the
+same bytes, and of French the judge prefers Baltic encodings as often as not.
 """
 
 import codecs

@@ -20,7 +20,7 @@ from configs.errors import DataError
 from configs.files import disk_errors
 from peer.corpus.mixture import log_unigrams_of
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer, trained_vocabulary
-from peer.prepare.assemble import assemble
+from peer.prepare.assemble import Lost, assemble
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
 from peer.prepare.domains import WINDOWS, Assigned, Search, check_alone, fitted, sort_into, too_small
@@ -31,7 +31,7 @@ from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.reading import read
 from peer.prepare.repeats import repeated, surveys_on_disk
-from peer.prepare.skips import Skips
+from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import (
     IS_TASK,
     OF_TASKS,
@@ -53,7 +53,7 @@ class Prepared:
     info: CorpusInfo
     skips: Skips
     decision: Decision
-    lost: Mapping[str, int]  # task → tokens of its inputs that were cut
+    lost: Mapping[str, Lost]  # by tasks
 
 
 def prepare(
@@ -182,6 +182,10 @@ class Engine:
         parts = self._encode(surveys, decided, vocabulary)
         names = [(domain.name, domain.is_task) for domain in decision.domains]
         info, lost = assemble(parts, names, vocabulary, job.plan, self._kept.folder)
+        for name, task in lost.items():
+            if task.examples:
+                where = f"in {name}, which a longer --context-length than {job.plan.context_length} takes"
+                skips.add(Reason.OVERLONG, where, task.size_bytes, task.examples)
         return Prepared(info, skips, decision, lost)
 
     def _survey(self) -> list[PartSurvey]:

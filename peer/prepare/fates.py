@@ -7,8 +7,10 @@ anything that is held out, wherever it stands.
 Surveys are gone through one after the other, so what is in memory of them is one part, and what is held out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from itertools import count as count_from
 from typing import Literal
 
 import numpy as np
@@ -78,7 +80,7 @@ def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None
     for name, fate in found.items():
         if name.endswith(OF_TASKS):
             text = name.removesuffix(OF_TASKS)
-            fate.name = f"{text[:58]}-tasks" if text in found else text
+            fate.name = _unused(f"{text[:56]}-tasks", found) if text in found else text
     places = {name: place for place, name in enumerate(found)}
     decision = Decision(list(found.values()), places, np.empty(0, dtype=np.uint64), Skips())
     for domain in decision.domains:
@@ -144,6 +146,12 @@ def check_domains(decision: Decision) -> None:
     for domain in decision.domains:
         if domain.trained_bytes and domain.heldout_bytes:
             continue
+        if domain.size_bytes > domain.trained_bytes + domain.heldout_bytes:
+            what = "hold out" if domain.trained_bytes else "train on"
+            raise DataError(
+                f"domain '{domain.name}' has nothing left to {what}: what repeats held-out or earlier documents, or is "
+                "like them, is left out; give it more text, or leave out --deduplicate and --near-duplicates"
+            )
         if domain.by == "split":
             raise DataError(
                 f"domain '{domain.name}' has only held-out text: all of it is in a split such as valid or test; add "
@@ -159,6 +167,12 @@ def check_domains(decision: Decision) -> None:
             "text, separate its documents (by blank lines in text files, or see --document), or name what is held out "
             "with --heldout"
         )
+
+
+def _unused(name: str, names: Collection[str]) -> str:
+    """Return a name of a domain that is not among `names`."""
+    others = (f"{name}-{number}" for number in count_from(2))
+    return next(each for each in chain([name], others) if each not in names)
 
 
 def _all_left_out(surveys: Sequence[PartSurvey]) -> str:

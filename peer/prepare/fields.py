@@ -19,6 +19,7 @@ from peer.prepare.values import (
     RefusedError,
     checked,
     filled,
+    has_column,
     listed,
     shown,
     text_of_value,
@@ -199,8 +200,13 @@ def known_kind(record: Record, how: Reading) -> Kind | None:
 
 def is_record(value: object, how: Reading) -> bool:
     """Return whether this is by its names or by what options say a record, and no wrapping around many."""
+    if not isinstance(value, Mapping):
+        return False
+    named = [each for each in (how.text_column, how.input_column, how.target_column) if each is not None]
+    if named := [*named, *_COLUMN.findall(how.prompt or "")]:
+        return any(has_column(value, column) for column in named)
     try:
-        return isinstance(value, Mapping) and known_kind(value, how) is not None
+        return known_kind(value, how) is not None
     except RefusedError:
         return True
 

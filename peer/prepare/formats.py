@@ -45,7 +45,8 @@ PACKED = (".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")  # archives that are n
 POINTER = b"version https://git-lfs"
 
 ABOUT = re.compile(
-    r"(readme|licen[cs]es?|copying|changelog|contributing|citation|notice|code_of_conduct|data(set)?[_-]?card)([._-].*)?$",
+    r"(readme|licen[cs]es?|copying)([._-].*)?$|(changelog|contributing|citation|notice|code_of_conduct|data(set)?[_-]?card)"
+    r"(\.\w+)?$",
     re.IGNORECASE,
 )
 ABOUT_SAVED = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")

@@ -4,6 +4,8 @@ A list goes by element by element. What stands beside the lists of an object say
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from peer.prepare.documents import Piece, Reading, Split
@@ -73,7 +75,10 @@ def _items(cursor: Cursor, how: Reading) -> Iterator[_Item]:
         raw = raw_value(cursor, LONG_RECORD, goes_on=False)
         if isinstance(raw, Long):
             cursor.go_to(begin)
-            if found == b"{":
+            if found == b"{" and _is_keyed(cursor, how):
+                cursor.take(b"{")
+                yield from _elements(cursor, how, None, b"}")
+            elif found == b"{":
                 yield from _large_object(cursor, how)
             else:
                 raw_value(cursor, 0)
@@ -85,9 +90,13 @@ def _items(cursor: Cursor, how: Reading) -> Iterator[_Item]:
         cursor.done = cursor.offset
 
 
-def _elements(cursor: Cursor, how: Reading, split: Split | None) -> Iterator[_Item]:
-    """Yield the elements of a list whose bracket is behind. Raises BrokenError."""
-    while (found := cursor.peek()) != b"]":
+def _elements(cursor: Cursor, how: Reading, split: Split | None, end: bytes = b"]") -> Iterator[_Item]:
+    """Yield the elements of a list, or the columns of an object, whose bracket is behind. Raises BrokenError."""
+    while (found := cursor.peek()) != end:
+        if end == b"}":
+            _short(raw_value(cursor, SHORT_BYTES))
+            cursor.take(b":")
+            found = cursor.peek()
         begin = cursor.offset
         raw = raw_value(cursor, LONG_RECORD)
         if not raw:
@@ -103,10 +112,21 @@ def _elements(cursor: Cursor, how: Reading, split: Split | None) -> Iterator[_It
         cursor.done = cursor.offset
         if (after := cursor.peek()) == b",":
             cursor.at += 1
-        elif after != b"]":
-            raise cursor.broken("a comma or ] was expected", not after)
+        elif after != end:
+            raise cursor.broken(f"a comma or {end.decode()} was expected", not after)
     cursor.at += 1
     cursor.done = cursor.offset
+
+
+def _is_keyed(cursor: Cursor, how: Reading) -> bool:
+    """Return whether an object holds a record for each key, as its first two do. The cursor stays where it is."""
+    begin = cursor.offset
+    cursor.take(b"{")
+    first: list[_Item] = []
+    with suppress(BrokenError):  # whoever reads all of it says so
+        first += islice(_elements(cursor, how, None, b"}"), 2)
+    cursor.go_to(begin)
+    return len(first) == 2 and all(is_record(item.value, how) for item in first)
 
 
 def _large_object(cursor: Cursor, how: Reading) -> Iterator[_Item]:
@@ -158,11 +178,18 @@ def _records_in(value: Mapping[str, object], how: Reading) -> Iterator[_Item]:
         return
     lists = {} if is_record(value, how) else _lists(value)
     if not lists:
-        yield _Item(value, strings_size(value))
+        yield from (_Item(each, strings_size(each)) for each in _keyed(value, how) or [value])
     for name, elements in lists.items():
         for each in elements:
             for record in [each] if (inner := _questions(each)) is None else inner:
                 yield _Item(record, strings_size(record), SPLITS.get(name.lower()))
+
+
+def _keyed(value: Mapping[str, object], how: Reading) -> list[object]:
+    """Return the records of an object that has one for each key; nothing if it is itself one, or none."""
+    inside = list(value.values())
+    are_records = len(inside) > 1 and all(isinstance(each, Mapping) for each in inside)
+    return inside if are_records and not is_record(value, how) and is_record(inside[0], how) else []
 
 
 def _lists(value: Mapping[str, object]) -> dict[str, list[object]]:

@@ -3,6 +3,7 @@
 What is there and is not used is counted in `skips`. What is named by itself and cannot be used is an error at once.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,6 +12,7 @@ from statistics import median
 from configs.corpus import MAX_DOMAINS
 from configs.errors import DataError
 from configs.text import clean
+from peer.corpus.data import CORPUS_FILE, TOKENIZER_FILE
 from peer.prepare.documents import DocumentUnit, SourceFile, Split, domain_name
 from peer.prepare.encodings import check_encoding, detect_encoding
 from peer.prepare.formats import (
@@ -28,7 +30,7 @@ from peer.prepare.formats import (
 from peer.prepare.layout import Place, places, source_said
 from peer.prepare.looking import Looked, Unused, heads, look, read_head, why_unreadable
 from peer.prepare.skips import SHOWN, Reason, SkipError, Skips
-from peer.prepare.streams import open_url
+from peer.prepare.streams import is_url, open_url
 from peer.prepare.walking import Entry, Source, find_source, is_hidden, walk
 
 HEADS = 8  # files of a domain that say what one document is in all of them
@@ -113,12 +115,17 @@ def _candidates(
 ) -> list[_Found]:
     """Return the files of a source that hold text by their names. `again`: is told of those that are used already."""
     found = []
-    for entry in walk(root, skips):
+    entries = walk(root, skips)
+    corpora = _corpora(entries)
+    passed: dict[object, tuple[Entry, Unused]] = {}
+    for entry in entries:
         name = entry.relative.rpartition("/")[2]
         kind = kind_of(name, extensions)
         if name == SAVED_SPLITS:
             known.saved.setdefault(root.url, set()).add(entry.relative.rpartition("/")[0])
         unused = _passed_over(entry, name, kind) if root.is_folder else None
+        if any(entry.relative.startswith(folder) for folder in corpora):
+            unused = Unused(Reason.KIND, ": a part of a corpus that was prepared before")
         if not root.is_folder and kind.form is None and not may_be_sniffed(name, kind.compression) and "." in name:
             raise SkipError(_unknown(entry, name))
         if entry.identity in known.used:
@@ -131,8 +138,18 @@ def _candidates(
             found.append(_Found(entry, kind, not root.is_folder))
         elif entry.identity not in known.passed:
             known.passed.add(entry.identity)
+            passed[entry.identity] = entry, unused
+    for identity, (entry, unused) in passed.items():
+        if identity not in known.used:  # by a name that says more, such as that of a link
             skips.add(unused.reason, clean(entry.url) + unused.said(), entry.size_bytes)
     return found
+
+
+def _corpora(entries: Iterable[Entry]) -> list[str]:
+    """Return the folders of prepared corpora, each with a slash behind it; the source itself is an empty text."""
+    names = {entry.relative for entry in entries}
+    folders = [name.removesuffix(CORPUS_FILE) for name in names if f"/{name}".endswith(f"/{CORPUS_FILE}")]
+    return [folder for folder in folders if folder + TOKENIZER_FILE in names]
 
 
 def _passed_over(entry: Entry, name: str, kind: Kind) -> Unused | None:
@@ -176,7 +193,7 @@ def _of_sources(
 ) -> list[_Found]:
     """Return the files of several sources, each of which is a domain."""
     said = [source_said(root.name, root.is_folder) for root in roots]
-    keys = [(root.url.rpartition("/")[0], each.base) for root, each in zip(roots, said, strict=True)]
+    keys = [(_folder_of(root.url), each.base) for root, each in zip(roots, said, strict=True)]
     names = dict.fromkeys(keys, "")
     names.update({key: key[1] or root.above or "text" for key, root in zip(keys, roots, strict=True)})
     if len({domain_name(name) for name in names.values()}) < len(names):
@@ -200,6 +217,11 @@ def _of_sources(
                 split = own.split
             placed.append(_placed(each, where._replace(split=split), names[key]))
     return _without_tests(placed)
+
+
+def _folder_of(url: str) -> str:
+    """Return the folder of a source, which may be named in several ways."""
+    return url.rpartition("/")[0] if is_url(url) else os.path.dirname(os.path.abspath(url))  # noqa: PTH100, PTH120
 
 
 def _places(root: Source, found: Sequence[_Found], known: _Known) -> list[Place]:

@@ -35,6 +35,7 @@ class Reason(Enum):
     NEAR_DUPLICATE = ("is almost the same as an earlier document", False)
     LANGUAGE = ("is in another language", False)
     LENGTH = ("is too short or too long", False)
+    OVERLONG = ("leaves no room for an input in the context length", False)
     LISTED = ("holds what is on the decontamination list", False)
 
     def __init__(self, words: str, is_bad: bool) -> None:

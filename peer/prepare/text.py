@@ -193,7 +193,7 @@ def _sifted(file: SourceFile, text: str, at: int, skips: Skips) -> str:
             if codecs.lookup(file.encoding).name not in ("utf-8", "ascii", "utf-8-sig"):
                 place += " of its text as UTF-8"
             is_undecoded = _IS_UNDECODED.match(found[0]) is not None
-            advice = "mend that line, or say with --encoding what the file is in"
+            advice = "mend that line, or say its encoding with --encoding"
             wrong = f"is not {file.encoding}; {advice}" if is_undecoded else f"the control character {ord(found[0])}"
             reason = Reason.ENCODING if is_undecoded else Reason.TYPE
             skips.add(reason, f"{place}: {wrong}", len(line.strip().encode(errors=_ESCAPE)))

@@ -190,7 +190,8 @@ def test_options_that_fit_nothing_say_what_would() -> None:
 
 
 def test_a_wrapper_is_no_record() -> None:
-    assert is_record({"text": "a"}, PLAIN) and is_record({"x": 1}, Reading(text_column="y"))
+    assert is_record({"text": "a"}, PLAIN) and is_record({"x": {"y": 1}}, Reading(text_column="x.y"))
+    assert not is_record({"data": [{"y": "a"}]}, Reading(text_column="y")) and not is_record([], Reading("y"))
     assert not is_record({"version": "1", "data": []}, PLAIN)
 
 

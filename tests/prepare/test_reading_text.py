@@ -113,7 +113,8 @@ def test_lines_that_are_no_text_are_counted_with_their_byte(tmp_path: Path) -> N
     file = source(tmp_path / "a.txt", b"fine\n\xc3\xa9 b\xe4d\nnull\0\nbell\x07\n\ttab\x0c\n", "line")
     found, skips = pieces(file)
     assert [piece.content for piece in found] == ["fine", "\ttab\x0c"]
-    assert skips.by_reason[Reason.ENCODING].places == [f"{file.url}, byte 9: is not utf-8"]
+    advice = "mend that line, or say its encoding with --encoding"
+    assert skips.by_reason[Reason.ENCODING].places == [f"{file.url}, byte 9: is not utf-8; {advice}"]
     assert skips.by_reason[Reason.ENCODING].size_bytes == len(b"\xc3\xa9 b\xe4d")
     assert skips.by_reason[Reason.TYPE].count == 2
     assert skips.by_reason[Reason.TYPE].places[0] == f"{file.url}, byte 16: the control character 0"
@@ -157,7 +158,7 @@ def test_nothing_small_is_an_error_but_a_named_file_without_text_is(tmp_path: Pa
     assert not found and skips.by_reason[Reason.BLANK].size_bytes == 0
     with pytest.raises(SkipError, match="holds no text; fill it or leave it out"):
         pieces(source(tmp_path / "a.txt", b"", is_named=True))
-    with pytest.raises(SkipError, match="byte 1: is not utf-8; say its encoding with --encoding"):
+    with pytest.raises(SkipError, match="byte 1: is not utf-8; mend that line, or say its encoding with --encoding"):
         pieces(source(tmp_path / "a.txt", b"b\xe4d", is_named=True))
     with pytest.raises(SkipError, match="No such file or directory"):
         pieces(SourceFile(str(tmp_path / "gone.txt"), 1, "text", "d", is_named=True))
