@@ -84,6 +84,13 @@ def repeated(
     return dropped
 
 
+def equal_documents(surveys: Sequence[PartSurvey], decided: Sequence[PartFates]) -> int:
+    """Return how many documents are the same as an earlier or a held-out one, and not held out themselves."""
+    documents = [_Documents.of(survey, each) for survey, each in zip(surveys, decided, strict=True)]
+    alike = exact([each.hashes for each in documents], [each.is_heldout for each in documents])
+    return sum(int((flags & ~each.is_heldout).sum()) for flags, each in zip(alike, documents, strict=True))
+
+
 def _near(
     surveys: Sequence[PartSurvey], documents: Sequence[_Documents], threshold: float, file: Path
 ) -> Iterator[NDArray[np.bool_]]:
