@@ -294,7 +294,7 @@ def _split(tokens: list[int], end: int) -> Iterator[bytes]:
 
 
 def _odd(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
-    bars, figures = odd.measure(place)
+    bars, figures = odd.measure(place, is_quick)
     return bars, figures, []
 
 

@@ -30,7 +30,7 @@ from peer.prepare.kept import Here, Kept, Workers
 from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.reading import read
-from peer.prepare.repeats import repeated
+from peer.prepare.repeats import repeated, surveys_on_disk
 from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import (
     IS_TASK,
@@ -189,15 +189,16 @@ class Engine:
         return Prepared(info, skips, decision, lost)
 
     def _survey(self) -> list[PartSurvey]:
+        return surveys_on_disk(self._surveyed(), self._kept.folder / "surveyed")
+
+    def _surveyed(self) -> Iterator[PartSurvey]:
         job = self._job
         total = sum(file.size_bytes for file in job.files)
-        found: list[PartSurvey] = []
         items, done = chunks(job.files, job.part_bytes), 0
         for chunk, raw in zip(items, self._kept.results("survey", self._workers, job.survey, items), strict=True):
-            found += PartSurvey.list_from_bytes(raw)
+            yield from PartSurvey.list_from_bytes(raw)
             done += sum(file.size_bytes for file in job.files[chunk.start : chunk.stop])
             self._progress("reading", done, total)
-        return found
 
     def _vocabulary(self, surveys: Sequence[PartSurvey], decision: Decision) -> Vocabulary:
         """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
