@@ -3,7 +3,7 @@
     python -m benchmarks.odd [--quick] [--json FILE]
 
 Each input goes through the real command, in this process. What it says to do is done, and the corpus that comes of it
-is read back from its tokens. `benchmarks/prepare.py` has the same two rows.
+is read back from its tokens. `benchmarks/prepare.py` has these rows as well.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +22,37 @@ LEAST = 80  # inputs
 EVERY = 4  # of them in the quick form
 
 
-def odd_files(is_quick: bool) -> tuple[list[Bar], dict[str, Any]]:
-    """Return which share of the inputs became what they must, and what was wrong with the others."""
-    outcomes = _outcomes(is_quick)
-    good = sum(not outcome["wrong"] for outcome in outcomes.values())
-    refused = sum(outcome["is_refused"] for outcome in outcomes.values())
-    what = f"of {len(outcomes)} odd inputs, {refused} of them after what the command said: right"
-    least = 0 if is_quick else LEAST
-    return [
-        at_least("odd_files", what, good / len(outcomes), 1),
-        at_least("odd_files", "inputs", good, least),
-    ], outcomes
-
-
-def nothing_lost(is_quick: bool) -> tuple[list[Bar], dict[str, Any]]:
-    """Return the bytes of text in over those in the corpora and those that were reported as skipped."""
-    outcomes = _outcomes(is_quick)
-    put_in, found = (sum(outcome[key] for outcome in outcomes.values()) for key in ("put_in", "found"))
-    apart = sum(abs(outcome["put_in"] - outcome["found"]) for outcome in outcomes.values())
+def measure(place: Path, is_quick: bool = False) -> tuple[list[Bar], dict[str, Any]]:
+    """Return the bars of `odd_files` and `nothing_lost`, and what came of each input. `place` is an empty folder."""
+    outcomes = _outcomes(place, is_quick)
     skipped: Counter[str] = Counter()
     for outcome in outcomes.values():
         skipped.update(outcome["skipped"])
-    what = f"bytes of text in ({put_in:,}) over bytes in the corpus and bytes reported as skipped ({skipped.total():,})"
-    bars = [
-        between("nothing_lost", what, put_in / found, 1, 1),
-        at_most("nothing_lost", "bytes that differ, input by input", apart, 0),
+    bars = [*_odd_files(outcomes, 0 if is_quick else LEAST), *_nothing_lost(outcomes, skipped.total())]
+    return bars, {"inputs": outcomes, "skipped_bytes": dict(skipped)}
+
+
+def _odd_files(outcomes: Mapping[str, Any], least: int) -> list[Bar]:
+    good = sum(not outcome["wrong"] for outcome in outcomes.values())
+    refused = sum(outcome["is_refused"] for outcome in outcomes.values())
+    what = f"share of {len(outcomes)} odd inputs that became the right corpus, {refused} as the command said how"
+    return [
+        at_least("odd_files", what, good / len(outcomes), 1),
+        at_least("odd_files", "odd inputs that did", good, least),
     ]
-    return bars, {"put_in": put_in, "found": found, "skipped": dict(skipped)}
 
 
-@cache
-def _outcomes(is_quick: bool) -> dict[str, Any]:
+def _nothing_lost(outcomes: Mapping[str, Any], skipped_bytes: int) -> list[Bar]:
+    put_in, found = (sum(outcome[key] for outcome in outcomes.values()) for key in ("put_in", "found"))
+    apart = sum(abs(outcome["put_in"] - outcome["found"]) for outcome in outcomes.values())
+    what = f"bytes of text in ({put_in:,}) over those in the corpus and those reported as skipped ({skipped_bytes:,})"
+    return [
+        between("nothing_lost", what, put_in / found, 1, 1),
+        at_most("nothing_lost", "bytes that are apart, input by input", apart, 0),
+    ]
+
+
+def _outcomes(place: Path, is_quick: bool) -> dict[str, Any]:
     """Go through the table, and print what is wrong."""
     sys.path.insert(0, str(TABLE))
     from odd_check import check
@@ -60,9 +60,10 @@ def _outcomes(is_quick: bool) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     entries = [odd for odd in ODD if not (odd.needs_user and os.geteuid() == 0)]
-    for odd in entries[::EVERY] if is_quick else entries:
-        with tempfile.TemporaryDirectory(prefix="shoal-odd-") as folder:
-            outcome = check(odd, Path(folder))
+    for number, odd in enumerate(entries[::EVERY] if is_quick else entries):
+        own = place / str(number)
+        own.mkdir()
+        outcome = check(odd, own)
         for line in outcome.wrong:
             print(f"{odd.name}: {line}", file=sys.stderr)
         found[odd.name] = {**vars(outcome), "is_refused": bool(odd.refused)}
@@ -70,8 +71,9 @@ def _outcomes(is_quick: bool) -> dict[str, Any]:
 
 
 def _main(args: argparse.Namespace) -> int:
-    (bars, outcomes), (more, sizes) = odd_files(args.quick), nothing_lost(args.quick)
-    return finish(args, [*bars, *more], {"seeds": [], "raw": {"odd_files": outcomes, "nothing_lost": sizes}})
+    with tempfile.TemporaryDirectory(prefix="shoal-odd-") as place:
+        bars, figures = measure(Path(place), args.quick)
+    return finish(args, bars, {"seeds": [], "raw": figures})
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from peer.corpus.tokenizer import read_tokenizer
 
 ROWS = (
     "odd_files",
+    "nothing_lost",
     "heldout_clean",
     "prepare_speed",
     "prepare_memory",
@@ -294,7 +295,7 @@ def _split(tokens: list[int], end: int) -> Iterator[bytes]:
 
 
 def _odd(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
-    bars, figures = odd.measure(place)
+    bars, figures = odd.measure(place, is_quick)
     return bars, figures, []
 
 
@@ -318,7 +319,8 @@ def _swarm_domains(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
 
 
 MEASURES: dict[str, Callable[[Path, Path, bool], Measured]] = {
-    "odd_files": _odd,
+    "odd_files": _odd_files,
+    "nothing_lost": _nothing_lost,
     "dedup": _dedup,
     "spark_same": _spark_same,
     "spark_scale": _spark_scale,

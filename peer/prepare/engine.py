@@ -39,9 +39,23 @@ from peer.prepare.kept import Here, Kept, Workers
 from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.reading import read
+<<<<<<< HEAD
 from peer.prepare.settle import pooled, read_bytes, settle, skipped, surveyed
 from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import PartSurvey, part_bytes_of, piece_characters_of, with_domains
+=======
+from peer.prepare.repeats import repeated, surveys_on_disk
+from peer.prepare.skips import Reason, Skips
+from peer.prepare.survey import (
+    IS_TASK,
+    OF_TASKS,
+    PartSurvey,
+    chunks,
+    part_bytes_of,
+    piece_characters_of,
+    with_domains,
+)
+>>>>>>> h-odd
 
 VERSION = 1  # of what lies in the work folder
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pyarrow
@@ -35,7 +36,8 @@ SHARED = sentences("Pout", 60)
 
 def _prepared_before(place: Path) -> None:
     put(place / "in" / "a.txt", paragraphs(COD))
-    assert main(["prepare", "in/a.txt", "--out", "in/corpus", "--vocab-size", "300", "--context-length", "16"]) == 0
+    with redirect_stdout(io.StringIO()):
+        assert main(["prepare", "in/a.txt", "--out", "in/corpus", "--vocab-size", "300", "--context-length", "16"]) == 0
 
 
 def _cut_arrow() -> tuple[bytes, int]:
