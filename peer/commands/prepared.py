@@ -12,7 +12,7 @@ from peer.prepare.domains import typical_words
 from peer.prepare.engine import Prepared
 from peer.prepare.look import Look
 from peer.prepare.plan import Plan
-from peer.prepare.skips import Skips
+from peer.sources.skips import Skips
 
 SHOWN_CHARACTERS = 400  # of a sample
 UNITS = {"line": "a line", "paragraph": "a paragraph or some short ones", "file": "the whole file"}

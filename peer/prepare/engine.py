@@ -31,31 +31,17 @@ from peer.corpus.tokenizer import (
 )
 from peer.prepare.assemble import Lost, assemble
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
 from peer.prepare.domains import WINDOWS, Assigned, Search, check_alone, fitted, sort_into, too_small
 from peer.prepare.fates import Decision, PartFates, check_domains, decide, fates
 from peer.prepare.job import Job, passages_of
 from peer.prepare.kept import Here, Kept, Workers
-from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
-from peer.prepare.reading import read
-<<<<<<< HEAD
 from peer.prepare.settle import pooled, read_bytes, settle, skipped, surveyed
-from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import PartSurvey, part_bytes_of, piece_characters_of, with_domains
-=======
-from peer.prepare.repeats import repeated, surveys_on_disk
-from peer.prepare.skips import Reason, Skips
-from peer.prepare.survey import (
-    IS_TASK,
-    OF_TASKS,
-    PartSurvey,
-    chunks,
-    part_bytes_of,
-    piece_characters_of,
-    with_domains,
-)
->>>>>>> h-odd
+from peer.sources.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
+from peer.sources.listing import Listing, find_files
+from peer.sources.reading import read
+from peer.sources.skips import Reason, Skips
 
 VERSION = 1  # of what lies in the work folder
 

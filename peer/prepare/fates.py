@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from configs.corpus import MAX_DOMAINS
 from configs.errors import DataError
-from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, OF_TASKS, REASONS, PartSurvey
+from peer.sources.skips import Reason, Skips
 
 TRAIN, HELDOUT, DROPPED = 0, 1, 2  # fates; from DROPPED on, the place in REASONS of why it is left out
 BUCKETS = 1 << 16  # of hashes, between which the share that is held out ends

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.duplicates import VALUES, exact, near
 from peer.prepare.fates import HELDOUT, TRAIN, PartFates
-from peer.prepare.skips import Reason
 from peer.prepare.survey import IS_FIRST, IS_LAST, REASONS, PartSurvey
+from peer.sources.skips import Reason
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 

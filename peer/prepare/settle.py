@@ -7,12 +7,12 @@ import numpy as np
 
 from configs.errors import DataError
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import Progress
 from peer.prepare.fates import Decision, PartFates, count, fates
 from peer.prepare.job import Job
 from peer.prepare.repeats import repeated, surveys_on_disk
-from peer.prepare.skips import Skips
 from peer.prepare.survey import IS_TASK, OF_TASKS, Chunk, PartSurvey, chunks, with_domains
+from peer.sources.documents import Progress
+from peer.sources.skips import Skips
 
 POOL = "all"  # the one domain of text in which domains are found
 
