@@ -14,18 +14,19 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import at_least, at_most, exit_with, finish, parser
+from benchmarks.report import Bar, at_least, at_most, exit_with, finish, parser
 from benchmarks.text import DATA
 from configs.errors import DataError
 from peer.prepare.cleaning import RUN as LISTED_WORDS
 from peer.prepare.cleaning import Cleaning, Filter
-from peer.prepare.documents import hash_of
 from peer.prepare.duplicates import NEAR, RUN, Signatures, exact, near, signature
 from peer.prepare.shingles import U64, runs, words
+from peer.sources.documents import hash_of
 
 SEED = 0
 LEAST_WORDS = 40
@@ -42,8 +43,14 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parser()])
     options.add_argument("--data", type=Path, default=DATA, help="a folder of folders with train.txt")
     args = options.parse_args()
-    clean, removed = distinct(read(args.data, QUICK_BYTES if args.quick else FULL_BYTES))
-    count = QUICK if args.quick else PLANTED
+    bars, figures = dedup(args.data, args.quick)
+    return finish(args, bars, figures)
+
+
+def dedup(data: Path, is_quick: bool) -> tuple[list[Bar], dict[str, Any]]:
+    """Plant copies and changed copies in real text, and count what is found of them, and what besides."""
+    clean, removed = distinct(read(data, QUICK_BYTES if is_quick else FULL_BYTES))
+    count = QUICK if is_quick else PLANTED
     chance = random.Random(SEED)
     planted = {name: plant(clean, change, count, chance) for name, change in CHANGES.items()}
     copies = chance.sample(clean, min(count, len(clean)))
@@ -63,7 +70,7 @@ def main() -> int:
         start += len(texts)
     similarities = highest(clean, np.flatnonzero(is_near[: len(clean)]))
     false = sum(similarity < NEAR for similarity in similarities) + int(is_copy[: len(clean)].sum())
-    figures = {
+    figures: dict[str, Any] = {
         "seeds": [SEED],
         "documents": len(clean),
         "removed_before": removed,
@@ -81,7 +88,7 @@ def main() -> int:
         at_least("dedup", f"planted near duplicates of {total} that are found", is_near[len(clean) :].mean(), 0.95),
         at_most("dedup", f"false ones among {len(clean)} documents", false / len(clean), 0.001),
     ]
-    return finish(args, bars, figures)
+    return bars, figures
 
 
 def read(data: Path, limit_bytes: int) -> list[str]:

@@ -17,18 +17,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import duplicates, odd, spark, together
 from benchmarks.report import Bar, at_least, at_most, exit_with, finish, parser
 from benchmarks.text import DATA
 from configs.errors import DataError
 from peer.corpus.data import open_corpus, open_tokens
 from peer.corpus.tokenizer import read_tokenizer
 
-ROWS = ("prepare_speed", "prepare_memory", "resume", "heldout_clean")
+ROWS = (
+    "odd_files",
+    "nothing_lost",
+    "heldout_clean",
+    "prepare_speed",
+    "prepare_memory",
+    "resume",
+    "dedup",
+    "spark_same",
+    "spark_scale",
+    "swarm_domains",
+)
 VOCABULARY = 8192
+
+Measured = tuple[list[Bar], dict[str, Any], list[str]]  # bars, figures, what was not measured
+
 SPEEDS = (("4 files", 0.85), ("20,000 files", 0.80), ("gzipped", 0.75))
 MOST_GB, KILLS = 1.5, 10
 
@@ -36,7 +51,7 @@ PREPARE = """
 import json, resource, sys, time
 from pathlib import Path
 from peer.prepare.engine import prepare
-from peer.prepare.listing import Listing
+from peer.sources.listing import Listing
 from peer.prepare.plan import Plan
 
 def cpu():
@@ -82,14 +97,18 @@ def main() -> int:
     args = asked.parse_args()
     bars: list[Bar] = []
     raw: dict[str, Any] = {}
+    left: list[str] = []
     with tempfile.TemporaryDirectory(prefix="shoal-prepare-") as folder:
         place = Path(folder)
         tokenizer = _tokenizer(place)
         for row in args.row or ROWS:
-            measured, found = MEASURES[row](place, tokenizer, args.quick)
-            raw[row] = found
+            own = place / row
+            own.mkdir()
+            measured, raw[row], missing = MEASURES[row](own, tokenizer, args.quick)
             bars += measured
-    return finish(args, bars, {"seeds": [0], "raw": raw})
+            left += missing
+            shutil.rmtree(own)
+    return finish(args, bars, {"seeds": [0], "raw": raw}, left)
 
 
 def _documents() -> list[str]:
@@ -155,7 +174,7 @@ def _run(program: str, *told: str | Path) -> dict[str, float]:
     return found
 
 
-def _speed(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], dict[str, Any]]:
+def _speed(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
     size_bytes = 10_000_000 if is_quick else 100_000_000
     documents = list(_texts(size_bytes))
     (place / "all.txt").write_text("\n\n".join(documents))
@@ -171,10 +190,10 @@ def _speed(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], dic
         raw[name] = {"ours_mb_per_cpu_s": megabytes / ours, "theirs_mb_per_cpu_s": megabytes / theirs}
         what = f"MB per CPU second over the batch call's, {megabytes:.0f} MB in {name}: {megabytes / ours:.2f}"
         bars.append(at_least("prepare_speed", what, theirs / ours, bar, megabytes / theirs))
-    return bars, raw
+    return bars, raw, []
 
 
-def _memory(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], dict[str, Any]]:
+def _memory(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
     one, many = (100_000_000, 200_000_000) if is_quick else (1_000_000_000, 4_000_000_000)
     peaks = {}
     for name in ("one text", "one JSON line", "many"):
@@ -198,10 +217,10 @@ def _memory(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], di
         at_most("prepare_memory", f"peak GB: {name}, {sizes[name] / 1e9:g} GB of text", peak, MOST_GB)
         for name, peak in peaks.items()
     ]
-    return bars, {"peak_gb": peaks}
+    return bars, {"peak_gb": peaks}, []
 
 
-def _resume(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], dict[str, Any]]:
+def _resume(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
     """Kill a preparation at random moments, and count the CPU time that all attempts took, without their imports."""
     source = place / "text"
     _write(source, list(_texts(20_000_000 if is_quick else 100_000_000)), 4)
@@ -232,7 +251,7 @@ def _resume(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], di
         at_least("resume", f"killed at {kills} random moments: the same bytes as without", float(is_same), 1),
         at_most("resume", "work done twice, of all, by CPU time", twice, 0.10),
     ]
-    return bars, {"kills": kills, "attempts": attempts, "cpu_s": spent, "straight_cpu_s": straight["cpu_s"]}
+    return bars, {"kills": kills, "attempts": attempts, "cpu_s": spent, "straight_cpu_s": straight["cpu_s"]}, []
 
 
 def _digest(folder: Path) -> str:
@@ -243,7 +262,7 @@ def _digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def _heldout(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], dict[str, Any]]:
+def _heldout(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
     """Copy held-out documents of each domain into the text of others, and look for them in what is trained on."""
     source = place / "leaky"
     shutil.copytree(DATA, source)
@@ -263,7 +282,7 @@ def _heldout(place: Path, tokenizer: Path, is_quick: bool) -> tuple[list[Bar], d
                 documents += 1
                 leaked += each in held
     what = f"held-out documents among the {documents:,} that are trained on"
-    return [at_most("heldout_clean", what, leaked, 0)], {"held_out": len(held), "trained": documents}
+    return [at_most("heldout_clean", what, leaked, 0)], {"held_out": len(held), "trained": documents}, []
 
 
 def _split(tokens: list[int], end: int) -> Iterator[bytes]:
@@ -275,7 +294,42 @@ def _split(tokens: list[int], end: int) -> Iterator[bytes]:
             start = at + 1
 
 
-MEASURES = {
+def _odd_files(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    bars, figures = odd.odd_files(is_quick)
+    return bars, figures, []
+
+
+def _nothing_lost(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    bars, figures = odd.nothing_lost(is_quick)
+    return bars, figures, []
+
+
+def _dedup(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    bars, figures = duplicates.dedup(DATA, is_quick)
+    return bars, figures, []
+
+
+def _spark_same(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    bar, figures, left = spark.spark_same(place, is_quick)
+    return [bar], figures, left
+
+
+def _spark_scale(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    bar, figures = spark.spark_scale(place, is_quick)
+    return [bar], figures, []
+
+
+def _swarm_domains(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    return together.together(DATA, is_quick)
+
+
+MEASURES: dict[str, Callable[[Path, Path, bool], Measured]] = {
+    "odd_files": _odd_files,
+    "nothing_lost": _nothing_lost,
+    "dedup": _dedup,
+    "spark_same": _spark_same,
+    "spark_scale": _spark_scale,
+    "swarm_domains": _swarm_domains,
     "prepare_speed": _speed,
     "prepare_memory": _memory,
     "resume": _resume,

@@ -36,9 +36,9 @@ from peer.chaos.links import Link, Peer, forbidden, lacking, open_links
 from peer.corpus.data import open_corpus
 from peer.corpus.tokenizer import read_tokenizer
 from peer.prepare.builtin import built_in_texts
-from peer.prepare.documents import Reading, SourceFile, cut_text, text_of
-from peer.prepare.reading import read
-from peer.prepare.skips import Skips
+from peer.sources.documents import Reading, SourceFile, cut_text, text_of
+from peer.sources.reading import read
+from peer.sources.skips import Skips
 
 PARTIES = 3
 SHARES = (0.6, 0.3, 0.1)  # of each source; which party has most of it changes from source to source
@@ -63,14 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parser()])
     own.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="a folder with one for each source")
     args = own.parse_args(argv)
-    left = []
-    sources = texts_of(args.data, QUICK_BYTES if args.quick else FULL_BYTES)
+    bars, figures, left = together(args.data, args.quick)
+    return finish(args, bars, figures, left, _table(figures["rows"]))
+
+
+def together(data: Path, is_quick: bool) -> tuple[list[Bar], dict[str, Any], list[str]]:
+    """Let three parties find domains together, near and far from each other, and compare with one place."""
+    left: list[str] = []
+    sources = texts_of(data, QUICK_BYTES if is_quick else FULL_BYTES)
     with tempfile.TemporaryDirectory(prefix="shoal-together-") as name:
         folder = Path(name)
         parts = dealt(sources)
-        together = find_together(folder / "near", parts, len(sources))
+        near = find_together(folder / "near", parts, len(sources))
         one = find_in_one_place(folder / "one", parts, len(sources), folder / "near" / "0")
-        rows = {"one place": one, "three parties": together}
+        rows = {"one place": one, "three parties": near}
         if problem := forbidden() or lacking():
             left.append(f"links with a delay: {problem}")
         else:
@@ -92,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name, row in rows.items()
         },
     }
-    return finish(args, bars, figures, left, _table(figures["rows"]))
+    return bars, figures, left
 
 
 def swarm_domains(name: str, found: Mapping[str, str], one: Mapping[str, str]) -> Bar:

@@ -85,6 +85,11 @@ class Ward:
         if not await daemon.begun(START_S) or not await daemon.is_training(START_S):
             raise ShoalError(f"{daemon.name} does not begin: {daemon.life.complaint or daemon.log[-800:]}")
 
+    async def close(self) -> None:
+        """End all its daemons, those too that have come later."""
+        for daemon in reversed(self.daemons):
+            await daemon.close()
+
     async def leave(self, index: int) -> None:
         """Let a peer leave, as Ctrl-C does. Raises ShoalError if it does not."""
         daemon = self.daemons[index]
@@ -185,12 +190,12 @@ async def open_ward(setting: Setting, folder: Path) -> AsyncIterator[Ward]:
         await asyncio.to_thread(write_corpus, data, setting.text)
         library = build_clock(folder) if setting.clocks else None
         ward = Ward(setting, folder, [], links, data)
+        stack.push_async_callback(ward.close)
         for index in range(setting.peers):
             name = f"peer{index}"
             disk = Disk(folder / name, setting.disks[index]) if index in setting.disks else None
             place = links.peers[index] if links else None
             daemon = Daemon(name, folder, place, PORT if place else free_port(), disk)
-            stack.push_async_callback(daemon.close)
             daemon.program = list(PROGRAM)
             daemon.environment |= {PERIOD: str(setting.step_s), LOG: str(folder / f"{name}.steps")}
             if index == 0:

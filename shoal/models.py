@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from peer.fused.routed import RoutedModel
     from peer.fused.scores import TaskScores
     from peer.member.invited import Home
-    from peer.prepare.documents import DocumentUnit, End, Reading
     from peer.prepare.job import Job
-    from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
+    from peer.sources.documents import DocumentUnit, End, Reading
+    from peer.sources.listing import Listing
 
 Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how much)
 CACHE_GB = 20.0  # of a corpus at a URL: `cache_gb`'s own
@@ -46,12 +46,12 @@ class Preparing(TypedDict, total=False):
     is_private: bool
     counts_noise: float | None
     domains: int | None
-    # Files: of `peer.prepare.listing.Listing`.
+    # Files: of `peer.sources.listing.Listing`.
     extensions: str | Iterable[str]  # of what is read as code, such as ".py"
     heldout: str | Path | Iterable[str | Path]
     document: DocumentUnit | None
     encoding: str | None
-    # Records: of `peer.prepare.documents.Reading`.
+    # Records: of `peer.sources.documents.Reading`.
     text_column: str | None
     domain_column: str | None
     split_column: str | None
@@ -261,7 +261,7 @@ def _prepared(job: Job, out: str, progress: Progress) -> Corpus:
     from peer.corpus.data import open_corpus
     from peer.prepare.delivery import Delivery, cache_folder
     from peer.prepare.engine import Engine
-    from peer.prepare.streams import is_url
+    from peer.sources.streams import is_url
 
     if not is_url(out):
         Engine(job, Path(out), progress).run()
@@ -279,9 +279,9 @@ def _options(how: Preparing) -> tuple[Plan, Reading, Listing]:
     """Return what the options say, by whom they are for. Raises UsageError: there is no such option."""
     from configs.errors import UsageError
     from peer.prepare.cleaning import Cleaning
-    from peer.prepare.documents import Reading
-    from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
+    from peer.sources.documents import Reading
+    from peer.sources.listing import Listing
 
     given: dict[str, Any] = dict(how)
     if unknown := given.keys() - Preparing.__annotations__.keys():

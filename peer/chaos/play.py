@@ -375,7 +375,6 @@ def make_corpus(folder: Path, strategy: str) -> Path:
     from peer.prepare.plan import Plan
 
     texts = {"songs": [f"{number} bottles of beer on the wall, {number} of beer. " * 20 for number in range(200)]}
-    if strategy != "replicas":
-        texts["rhymes"] = [f"{number} little ducks went over the hills and far away. " * 20 for number in range(200)]
-    prepare_texts(texts, folder, Plan(vocab_size=512, context_length=64))
+    rhymes = {"rhymes": [f"{number} ducks went over the hills and far away. " * 20 for number in range(200)]}
+    prepare_texts(texts if strategy == "replicas" else texts | rhymes, folder, Plan(vocab_size=512, context_length=64))
     return folder

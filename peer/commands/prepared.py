@@ -12,7 +12,7 @@ from peer.prepare.domains import typical_words
 from peer.prepare.engine import Prepared
 from peer.prepare.look import Look
 from peer.prepare.plan import Plan
-from peer.prepare.skips import Skips
+from peer.sources.skips import Skips
 
 SHOWN_CHARACTERS = 400  # of a sample
 UNITS = {"line": "a line", "paragraph": "a paragraph or some short ones", "file": "the whole file"}
@@ -38,7 +38,7 @@ def show_corpus(prepared: Prepared, out: Path, plan: Plan) -> None:
             end = "end" if plan.keep == "start" else "beginning"
             print(
                 f"{domain.name}: {domain.task.cut:,} inputs lost their {end} "
-                f"({prepared.lost.get(domain.name, 0):,} tokens) and {domain.task.left_out:,} examples were left out, "
+                f"({prepared.lost[domain.name].tokens:,} tokens) and {domain.task.left_out:,} examples were left out, "
                 f"to fit into {plan.context_length} tokens; --context-length takes longer ones"
             )
     show_skips(prepared.skips)

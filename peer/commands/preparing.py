@@ -14,9 +14,9 @@ from peer.commands.options import MODEL, Announce, Host, Invitation, Json, Port,
 
 if TYPE_CHECKING:
     from configs.corpus import CorpusInfo
-    from peer.prepare.documents import Reading
-    from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
+    from peer.sources.documents import Reading
+    from peer.sources.listing import Listing
 
 DEFAULT_CONTEXT = 128  # tokens
 
@@ -138,11 +138,11 @@ def prepare(
     from peer.commands import terminal
     from peer.prepare.cleaning import Cleaning
     from peer.prepare.delivery import Delivery
-    from peer.prepare.documents import Reading
     from peer.prepare.engine import Engine, job_of
-    from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
-    from peer.prepare.streams import is_url
+    from peer.sources.documents import Reading
+    from peer.sources.listing import Listing
+    from peer.sources.streams import is_url
 
     plan = Plan(
         vocab_size,

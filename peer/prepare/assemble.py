@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,20 @@ from peer.prepare.plan import Plan
 COUNTED_TOKENS = 1024  # of one document, where counts are to tell nothing of a single one
 
 
+class Lost(NamedTuple):
+    """What a task has lost because it did not fit."""
+
+    tokens: int = 0  # of inputs that were cut
+    examples: int = 0  # that were left out
+    size_bytes: int = 0  # of those
+
+
 def assemble(
     parts: Iterable[bytes], names: Sequence[tuple[str, bool]], vocabulary: Vocabulary, plan: Plan, folder: Path
-) -> tuple[CorpusInfo, dict[str, int]]:
+) -> tuple[CorpusInfo, dict[str, Lost]]:
     """Write a corpus into `folder`, which is empty, from what `encode_part` made. `names`: of domains; is it a task?
 
-    Returns also how many tokens the inputs of each task have lost by being cut.
+    Returns also what each task has lost.
 
     Raises DataError: a domain has less than one window.
     """
@@ -53,8 +61,8 @@ class _Task:
     def __init__(self, plan: Plan, vocabulary: Vocabulary, train: IO[bytes]) -> None:
         self._format = plan.format()
         self._packer = Packer(train, self._format.window, vocabulary.size, vocabulary.end)
-        self._examples = self._cut = self._left_out = 0
-        self.lost = 0  # tokens of inputs that were cut
+        self._examples = self._cut = 0
+        self.lost = Lost()
 
     def take(self, examples: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
         """Take the examples of a part, one after the other."""
@@ -65,23 +73,24 @@ class _Task:
     def count(self, counts: NDArray[np.int64]) -> None:
         """Take how many of a part were cut, and left out."""
         self._cut += int(counts[0])
-        self._left_out += int(counts[1])
-        self.lost += int(counts[2])
+        left_out, tokens, size_bytes = map(int, counts[1:])
+        before = self.lost
+        self.lost = Lost(before.tokens + tokens, before.examples + left_out, before.size_bytes + size_bytes)
 
     def finish(self, domain: str, num_held: int) -> TaskInfo:
         """Write what is left. Raises DataError when nothing is to be trained on, or nothing held out."""
         self._packer.finish()
         if not self._examples or not num_held:
             raise DataError(
-                f"domain '{domain}' has too few examples that fit: the targets of {self._left_out} leave no room for "
-                f"an input in {self._format.window} tokens; give it more examples or a larger context length"
+                f"domain '{domain}' has too few examples that fit: the targets of {self.lost.examples} leave no room "
+                f"for an input in {self._format.window} tokens; give it more examples or a larger context length"
             )
-        return TaskInfo(format=self._format, examples=self._examples, cut=self._cut, left_out=self._left_out)
+        return TaskInfo(format=self._format, examples=self._examples, cut=self._cut, left_out=self.lost.examples)
 
 
 def _gather(
     parts: Iterable[bytes], names: Sequence[tuple[str, bool]], vocabulary: Vocabulary, plan: Plan, scratch: Path
-) -> tuple[dict[str, TaskInfo], dict[str, int]]:
+) -> tuple[dict[str, TaskInfo], dict[str, Lost]]:
     """Write each domain to two files in `scratch`, NAME.train and NAME.heldout; return what became of the tasks."""
     with ExitStack() as stack:
         files = {
@@ -110,7 +119,7 @@ def _gather(
             names[place][0]: task.finish(names[place][0], files[f"heldout.{place}"].tell())
             for place, task in tasks.items()
         }
-        return told, {names[place][0]: task.lost for place, task in tasks.items() if task.lost}
+        return told, {names[place][0]: task.lost for place, task in tasks.items() if any(task.lost)}
 
 
 def _cut_domain(
@@ -122,7 +131,7 @@ def _cut_domain(
     if task is None and found <= plan.context_length:
         raise DataError(
             f"domain '{domain}' has {found} tokens to train on, fewer than one window of {plan.context_length} "
-            f"and the token after it; give it more text or a smaller context length"
+            f"and the token after it; give it more text or a smaller --context-length"
         )
     counts = np.zeros(vocabulary.size, dtype="<u8")
     most = None if plan.counts_noise is None else COUNTED_TOKENS

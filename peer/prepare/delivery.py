@@ -20,12 +20,12 @@ from configs.errors import DataError, NetworkError, ShoalError, UsageError
 from configs.files import disk_errors, read_json, write_json
 from peer.corpus.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, open_corpus
 from peer.corpus.stores import KEYS, PIECE_BYTES, REFUSALS, filesystem_of
-from peer.prepare.documents import Progress
 from peer.prepare.engine import Engine, Prepared, fingerprint
 from peer.prepare.fates import Decision, DomainFate
 from peer.prepare.job import Job
 from peer.prepare.kept import Workers
-from peer.prepare.skips import Skips
+from peer.sources.documents import Progress
+from peer.sources.skips import Skips
 
 REPORT_FILE = "report.json"  # beside the corpus: whose it is, and what is said of it in the end
 READ_ONLY = ("http", "https")

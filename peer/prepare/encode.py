@@ -15,10 +15,10 @@ from configs.corpus import TaskFormat
 from peer.corpus.data import token_dtype
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import Vocabulary
-from peer.prepare.documents import BATCH_CHARACTERS, Reading, SourceFile, text_of
 from peer.prepare.fates import DROPPED, HELDOUT, TRAIN, PartFates
-from peer.prepare.skips import Skips
 from peer.prepare.survey import Part, PartSurvey, Read, pieces_of
+from peer.sources.documents import BATCH_CHARACTERS, Reading, SourceFile, text_of
+from peer.sources.skips import Skips
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class _Written:
     tokens: dict[str, list[NDArray[np.integer]]] = field(default_factory=dict)
     lengths: dict[int, list[int]] = field(default_factory=dict)
     lines: dict[int, list[bytes]] = field(default_factory=dict)
-    counts: dict[int, list[int]] = field(default_factory=dict)  # of a task: cut, left out, tokens lost by the cut
+    # Of a task: cut, left out, tokens lost by the cut, bytes of what is left out.
+    counts: dict[int, list[int]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         arrays: dict[str, NDArray[np.integer]] = {key: np.concatenate(parts) for key, parts in self.tokens.items()}
@@ -120,9 +121,10 @@ def _encoded(texts: Sequence[Staying], vocabulary: Vocabulary) -> Iterator[tuple
 def _write_tasks(written: _Written, tasks: Sequence[Staying], encoder: TaskEncoder) -> None:
     examples = [each.content for each in tasks if isinstance(each.content, Example)]
     for each, example, encoded in zip(tasks, examples, encoder.encode(examples), strict=True):
-        counts = written.counts.setdefault(each.domain, [0, 0, 0])
+        counts = written.counts.setdefault(each.domain, [0, 0, 0, 0])
         if encoded is None:
             counts[1] += 1
+            counts[3] += len(example.text.encode())
         elif each.is_heldout:
             written.lines.setdefault(each.domain, []).append(example.to_line())
         else:

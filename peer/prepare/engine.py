@@ -29,19 +29,19 @@ from peer.corpus.tokenizer import (
     train_tokenizer,
     trained_vocabulary,
 )
-from peer.prepare.assemble import assemble
+from peer.prepare.assemble import Lost, assemble
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
 from peer.prepare.domains import WINDOWS, Assigned, Search, check_alone, fitted, sort_into, too_small
 from peer.prepare.fates import Decision, PartFates, check_domains, decide, fates
 from peer.prepare.job import Job, passages_of
 from peer.prepare.kept import Here, Kept, Workers
-from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
-from peer.prepare.reading import read
 from peer.prepare.settle import pooled, read_bytes, settle, skipped, surveyed
-from peer.prepare.skips import Skips
 from peer.prepare.survey import PartSurvey, part_bytes_of, piece_characters_of, with_domains
+from peer.sources.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
+from peer.sources.listing import Listing, find_files
+from peer.sources.reading import read
+from peer.sources.skips import Reason, Skips
 
 VERSION = 1  # of what lies in the work folder
 
@@ -53,7 +53,7 @@ class Prepared:
     info: CorpusInfo
     skips: Skips
     decision: Decision
-    lost: Mapping[str, int]  # task → tokens of its inputs that were cut
+    lost: Mapping[str, Lost]  # by tasks
 
 
 def prepare(
@@ -163,10 +163,10 @@ class Engine:
     def _run(self) -> Prepared:
         job = self._job
         step = partial(self._kept.results, "survey", self._workers, job.survey)
-        surveys = pooled(job, surveyed(job, step, self._progress))
+        surveys = pooled(job, surveyed(job, step, self._progress, self._kept.folder / "surveyed"))
         skips = skipped(job, surveys)
         skips.check(read_bytes(surveys), job.plan.max_bad)
-        decision = decide(surveys, job.plan.heldout_share)
+        decision = decide(surveys, job.plan.heldout_share, is_fixed=job.plan.is_pooled)
         vocabulary = self._vocabulary(surveys, decision)
         if job.plan.is_pooled:
             surveys = self._in_domains(surveys, decision, vocabulary)
@@ -177,6 +177,10 @@ class Engine:
         parts = self._encode(surveys, decided, vocabulary)
         names = [(domain.name, domain.is_task) for domain in decision.domains]
         info, lost = assemble(parts, names, vocabulary, job.plan, self._kept.folder)
+        for name, task in lost.items():
+            if task.examples:
+                where = f"in {name}, which a longer --context-length than {job.plan.context_length} takes"
+                skips.add(Reason.OVERLONG, where, task.size_bytes, task.examples)
         return Prepared(info, skips, decision, lost)
 
     def _vocabulary(self, surveys: Sequence[PartSurvey], decision: Decision) -> Vocabulary:

@@ -7,8 +7,10 @@ anything that is held out, wherever it stands.
 Surveys are gone through one after the other, so what is in memory of them is one part, and what is held out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from itertools import count as count_from
 from typing import Literal
 
 import numpy as np
@@ -16,8 +18,8 @@ from numpy.typing import NDArray
 
 from configs.corpus import MAX_DOMAINS
 from configs.errors import DataError
-from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, OF_TASKS, REASONS, PartSurvey
+from peer.sources.skips import Reason, Skips
 
 TRAIN, HELDOUT, DROPPED = 0, 1, 2  # fates; from DROPPED on, the place in REASONS of why it is left out
 BUCKETS = 1 << 16  # of hashes, between which the share that is held out ends
@@ -63,8 +65,12 @@ class Decision:
     skips: Skips
 
 
-def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None" = None) -> Decision:
+def decide(
+    surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None" = None, is_fixed: bool = False
+) -> Decision:
     """Return what is held out of each domain. `pooled`: what was decided before the domains were found; it stays.
+
+    `is_fixed`: hashes below the share are held out however much text that is, as everywhere that domains are found.
 
     Raises DataError: there is no text, or there are too many domains.
     """
@@ -78,12 +84,12 @@ def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None
     for name, fate in found.items():
         if name.endswith(OF_TASKS):
             text = name.removesuffix(OF_TASKS)
-            fate.name = f"{text[:58]}-tasks" if text in found else text
+            fate.name = _unused(f"{text[:56]}-tasks", found) if text in found else text
     places = {name: place for place, name in enumerate(found)}
     decision = Decision(list(found.values()), places, np.empty(0, dtype=np.uint64), Skips())
     for domain in decision.domains:
         if pooled is None:
-            _hold_out(domain, share)
+            _hold_out(domain, share, is_fixed)
         elif domain.has_splits:
             domain.by = "split"
         else:
@@ -144,6 +150,12 @@ def check_domains(decision: Decision) -> None:
     for domain in decision.domains:
         if domain.trained_bytes and domain.heldout_bytes:
             continue
+        if domain.size_bytes > domain.trained_bytes + domain.heldout_bytes:
+            what = "hold out" if domain.trained_bytes else "train on"
+            raise DataError(
+                f"domain '{domain.name}' has nothing left to {what}: what repeats held-out or earlier documents, or is "
+                "like them, is left out; give it more text, or leave out --deduplicate and --near-duplicates"
+            )
         if domain.by == "split":
             raise DataError(
                 f"domain '{domain.name}' has only held-out text: all of it is in a split such as valid or test; add "
@@ -159,6 +171,12 @@ def check_domains(decision: Decision) -> None:
             "text, separate its documents (by blank lines in text files, or see --document), or name what is held out "
             "with --heldout"
         )
+
+
+def _unused(name: str, names: Collection[str]) -> str:
+    """Return a name of a domain that is not among `names`."""
+    others = (f"{name}-{number}" for number in count_from(2))
+    return next(each for each in chain([name], others) if each not in names)
 
 
 def _all_left_out(surveys: Sequence[PartSurvey]) -> str:
@@ -206,13 +224,16 @@ def _count(found: dict[str, DomainFate], survey: PartSurvey, firsts: NDArray[np.
             domain.lows[row] = min(domain.lows[row], int(hashes.min()))
 
 
-def _hold_out(domain: DomainFate, share: float) -> None:
+def _hold_out(domain: DomainFate, share: float, is_fixed: bool) -> None:
     """Choose how, and below which bucket, a domain is held out.
 
     Below the share itself if that comes near: what is held out then stays held out when other documents come.
     """
     if domain.has_splits:
         domain.by = "split"
+        return
+    if is_fixed:
+        domain.by, domain.below, domain.lowest = "pieces", round(share * BUCKETS), domain.lows[1]
         return
     target = share * domain.size_bytes
     found: list[tuple[float, int]] = []

@@ -22,13 +22,13 @@ from configs.errors import DataError
 from peer.corpus.chats import ASSISTANT, USER, form_of, placed
 from peer.corpus.examples import Example
 from peer.corpus.tokenizer import read_tokenizer
-from peer.prepare.documents import Content, DocumentUnit, Progress, SourceFile, text_of
 from peer.prepare.fates import DROPPED, HELDOUT, Decision, DomainFate, PartFates, check_domains, decide, fates
 from peer.prepare.job import Job
 from peer.prepare.repeats import equal_documents
 from peer.prepare.settle import pooled, read_bytes, settle, skipped, surveyed
-from peer.prepare.skips import Skips
 from peer.prepare.survey import IS_FIRST, PartSurvey, pieces_of
+from peer.sources.documents import Content, DocumentUnit, Progress, SourceFile, text_of
+from peer.sources.skips import Skips
 
 UTF8 = ("utf-8", "utf-8-sig", "ascii")
 BYTES_OF_TOKEN = 4.0  # of English, in a vocabulary of some ten thousand; where no tokenizer says it
@@ -166,7 +166,7 @@ class _Refusals:
 
 
 def _settled(job: Job, surveys: Sequence[PartSurvey]) -> _Found:
-    decision = decide(surveys, job.plan.heldout_share)
+    decision = decide(surveys, job.plan.heldout_share, is_fixed=job.plan.is_pooled)
     duplicates = equal_documents(surveys, list(fates(surveys, decision)))
     with TemporaryDirectory() as folder:
         decided = settle(surveys, decision, job.plan.cleaning, Path(folder) / "signatures")

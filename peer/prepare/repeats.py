@@ -4,8 +4,9 @@ Held-out documents come before all others, and stay. Of a document so long that 
 known here, and it stays.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.duplicates import VALUES, exact, near
 from peer.prepare.fates import HELDOUT, TRAIN, PartFates
-from peer.prepare.skips import Reason
 from peer.prepare.survey import IS_FIRST, IS_LAST, REASONS, PartSurvey
+from peer.sources.skips import Reason
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -46,6 +47,21 @@ class _Documents:
         hashes = np.add.reduceat(mixed, starts)
         stays = (fates == TRAIN) | (fates == HELDOUT)
         return cls(starts[stays], stops[stays], hashes[stays], fates[stays] == HELDOUT, rows[stays])
+
+
+def surveys_on_disk(surveys: Iterable[PartSurvey], file: Path) -> list[PartSurvey]:
+    """Return surveys whose signatures, 512 bytes a document, are read from `file` as they are needed."""
+    found: list[PartSurvey] = []
+    ends = [0]
+    with file.open("wb") as written:
+        for survey in surveys:
+            written.write(np.ascontiguousarray(survey.signatures, dtype="<u4").data)
+            ends.append(ends[-1] + len(survey.signatures))
+            found.append(replace(survey, signatures=survey.signatures[:0].copy()))
+    if not ends[-1]:
+        return found
+    signatures = np.memmap(file, dtype="<u4", mode="r").reshape(-1, VALUES)
+    return [replace(each, signatures=signatures[a:b]) for each, (a, b) in zip(found, pairwise(ends), strict=True)]
 
 
 def repeated(

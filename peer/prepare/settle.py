@@ -7,26 +7,30 @@ import numpy as np
 
 from configs.errors import DataError
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import Progress
 from peer.prepare.fates import Decision, PartFates, count, fates
 from peer.prepare.job import Job
-from peer.prepare.repeats import repeated
-from peer.prepare.skips import Skips
+from peer.prepare.repeats import repeated, surveys_on_disk
 from peer.prepare.survey import IS_TASK, OF_TASKS, Chunk, PartSurvey, chunks, with_domains
+from peer.sources.documents import Progress
+from peer.sources.skips import Skips
 
 POOL = "all"  # the one domain of text in which domains are found
 
 
-def surveyed(job: Job, done_by: Callable[[Sequence[Chunk]], Iterator[bytes]], progress: Progress) -> list[PartSurvey]:
-    """Return what is in all chunks, which `done_by` surveys."""
-    total, done = sum(file.size_bytes for file in job.files), 0
-    found: list[PartSurvey] = []
-    items = chunks(job.files, job.part_bytes)
-    for chunk, raw in zip(items, done_by(items), strict=True):
-        found += PartSurvey.list_from_bytes(raw)
-        done += sum(file.size_bytes for file in job.files[chunk.start : chunk.stop])
-        progress("reading", done, total)
-    return found
+def surveyed(
+    job: Job, done_by: Callable[[Sequence[Chunk]], Iterator[bytes]], progress: Progress, file: Path | None = None
+) -> list[PartSurvey]:
+    """Return what is in all chunks, which `done_by` surveys; with a `file`, signatures are there and not in memory."""
+
+    def found() -> Iterator[PartSurvey]:
+        total, done = sum(each.size_bytes for each in job.files), 0
+        items = chunks(job.files, job.part_bytes)
+        for chunk, raw in zip(items, done_by(items), strict=True):
+            yield from PartSurvey.list_from_bytes(raw)
+            done += sum(each.size_bytes for each in job.files[chunk.start : chunk.stop])
+            progress("reading", done, total)
+
+    return list(found()) if file is None else surveys_on_disk(found(), file)
 
 
 def pooled(job: Job, surveys: list[PartSurvey]) -> list[PartSurvey]:

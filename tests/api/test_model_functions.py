@@ -12,9 +12,9 @@ import shoal
 from configs.run import RunSpec
 from peer.fused.sampling import Sampling
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import Reading
-from peer.prepare.listing import Listing
 from peer.prepare.plan import Plan
+from peer.sources.documents import Reading
+from peer.sources.listing import Listing
 from shoal.models import Drawing, Preparing
 
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def check(odd: Odd, place: Path) -> Outcome:
             outcome.expect(_listed(place) == before, f"left behind: {_listed(place) ^ before}")
             if odd.remedy.mend is not None:
                 odd.remedy.mend(place)
-            options += odd.remedy.options
+            options = odd.remedy.options if odd.remedy.is_instead else options + odd.remedy.options
             sources = list(odd.remedy.sources or sources)
         before = _listed(place)
         ran = _measured(odd, sources, options, outcome) if odd.most_bytes else _run(odd, sources, options)
@@ -125,7 +126,7 @@ def _check_refusal(ran: _Ran, odd: Odd, remedy: Remedy, outcome: Outcome) -> Non
 def _check_skips(said: dict[str, Any], odd: Odd, place: Path, outcome: Outcome) -> None:
     """Compare what is reported with what must be skipped."""
     due = {
-        reason: (count, size_of if isinstance(size_of, int) else (place / size_of).stat().st_size)
+        reason: (count, size_of if isinstance(size_of, int) else _size_of_files(place, size_of))
         for reason, (count, size_of) in odd.skipped.items()
     }
     found = {reason: (each["count"], each["bytes"]) for reason, each in said.items()}
@@ -136,11 +137,16 @@ def _check_skips(said: dict[str, Any], odd: Odd, place: Path, outcome: Outcome) 
     outcome.found += sum(outcome.skipped.values())
 
 
+def _size_of_files(place: Path, pattern: str) -> int:
+    return sum(path.stat().st_size for path in place.glob(pattern) if path.is_file())
+
+
 def _check_corpus(corpus: dict[str, _Domain], odd: Odd, outcome: Outcome) -> None:
     if odd.clusters:
         outcome.expect(len(corpus) == odd.clusters, f"{len(corpus)} domains instead of {odd.clusters}")
         found = [each for domain in corpus.values() for each in (domain.trained, domain.heldout)]
-        corpus = {name: _Domain(sum(found[::2], []), sum(found[1::2], [])) for name in odd.texts}
+        together = _Domain([*chain(*found[::2])], [*chain(*found[1::2])])
+        corpus = dict.fromkeys(odd.texts, together)
     names = sorted(corpus)
     outcome.expect(names == sorted(odd.texts), f"domains {names} instead of {sorted(odd.texts)}")
     for name in sorted({*corpus} | {*odd.texts}):

@@ -5,12 +5,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow
-import pyarrow.csv
-from odd_entries import Odd, Remedy, filled, lines_of, paragraphs, passages, sentences, size
+from odd_entries import Odd, Remedy, filled, lines_of, passages, sentences
 
-GERMAN = [f"Die Bäume am Fluss {n} grünen früh, und die Straße nach Köln führt {n * 31 % 997} Meter über die Höhe." for n in range(200)]
-FRENCH = [f"L’été n° {n} était très chaud, et la forêt où nous étions brûla {n * 17 % 997} jours — hélas…" for n in range(200)]
+GERMAN = [
+    f"Die Bäume am Fluss {n} grünen früh, und die Straße nach Köln führt {n * 31 % 997} Meter über die Höhe."
+    for n in range(200)
+]
+FRENCH = [
+    f"L’été n° {n} était très chaud, et la forêt où nous étions brûla {n * 17 % 997} jours — hélas…" for n in range(200)
+]
 RUSSIAN = [
     (
         "Корабль {n} вышел из гавани рано утром, и на борту было {m} человек команды.",
@@ -20,13 +23,26 @@ RUSSIAN = [
     )[n % 4].format(n=n, m=n * 31 % 997)
     for n in range(200)
 ]
-JAPANESE = [f"{n}番目の船は朝早く港を出ました。乗っていた人は全部で{n * 31 % 997}人でしたが、それは秘密です。" for n in range(200)]
-CHINESE = [f"第{n}条船一大早就离开了这个港口，船上的人一共有{n * 31 % 997}个，他们都知道要去什么地方。" for n in range(200)]
-TAIWANESE = [f"第{n}條船一大早就離開了這個港口，船上的人一共有{n * 31 % 997}個，他們都知道要去什麼地方。" for n in range(200)]
-KOREAN = [f"{n}번째 배는 아침 일찍 항구를 떠났고, 배에는 모두 {n * 31 % 997}명의 사람이 타고 있었습니다." for n in range(200)]
-GREEK = [f"Το πλοίο {n} έφυγε από το λιμάνι νωρίς το πρωί, και πάνω του ήταν {n * 31 % 997} άνθρωποι." for n in range(200)]
+JAPANESE = [
+    f"{n}番目の船は朝早く港を出ました。乗っていた人は全部で{n * 31 % 997}人でしたが、それは秘密です。"
+    for n in range(200)
+]
+CHINESE = [
+    f"第{n}条船一大早就离开了这个港口，船上的人一共有{n * 31 % 997}个，他们都知道要去什么地方。" for n in range(200)
+]
+TAIWANESE = [
+    f"第{n}條船一大早就離開了這個港口，船上的人一共有{n * 31 % 997}個，他們都知道要去什麼地方。" for n in range(200)
+]
+KOREAN = [
+    f"{n}번째 배는 아침 일찍 항구를 떠났고, 배에는 모두 {n * 31 % 997}명의 사람이 타고 있었습니다." for n in range(200)
+]
+GREEK = [
+    f"Το πλοίο {n} έφυγε από το λιμάνι νωρίς το πρωί, και πάνω του ήταν {n * 31 % 997} άνθρωποι." for n in range(200)
+]
 ENGLISH = sentences("Gudgeon", 400)
 LONG = passages("Minnow", 100)
+
+LATIN_PAGE = '<html><meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><p>'
 
 
 def text(lines: Sequence[str], encoding: str, ends: str = "\n") -> dict[str, bytes]:
@@ -42,7 +58,9 @@ def found(name: str, lines: Sequence[str], encoding: str) -> Odd:
 def said(name: str, lines: Sequence[str], encoding: str) -> Odd:
     """Return an entry whose encoding cannot be sure, and must be said."""
     remedy = Remedy(f"--encoding {encoding}", ("--encoding", encoding))
-    return Odd(name, filled(text(lines, encoding)), {"in": lines}, refused="is in no encoding that is sure", remedy=remedy)
+    return Odd(
+        name, filled(text(lines, encoding)), {"in": lines}, refused="is in no encoding that is sure", remedy=remedy
+    )
 
 
 def _bad_line(place: Path) -> None:
@@ -72,7 +90,11 @@ ENCODINGS = [
         {"in": GERMAN},
     ),
     found("UTF-16, little end first, with a mark", GERMAN, "utf-16"),
-    Odd("UTF-16, big end first, with a mark", filled({"in/a.txt": codecs.BOM_UTF16_BE + "\n".join(GERMAN).encode("utf-16-be")}), {"in": GERMAN}),
+    Odd(
+        "UTF-16, big end first, with a mark",
+        filled({"in/a.txt": codecs.BOM_UTF16_BE + "\n".join(GERMAN).encode("utf-16-be")}),
+        {"in": GERMAN},
+    ),
     found("UTF-16, little end first, without a mark", GERMAN, "utf-16-le"),
     found("UTF-16, big end first, without a mark", RUSSIAN, "utf-16-be"),
     found("Chinese in UTF-16 without a mark", CHINESE, "utf-16-le"),
@@ -80,9 +102,21 @@ ENCODINGS = [
     found("UTF-32 with a mark", GERMAN, "utf-32"),
     found("UTF-32 without a mark", JAPANESE, "utf-32-be"),
     Odd("JSON lines in UTF-16", filled({"in/a.jsonl": lines_of(FRENCH).encode("utf-16")}), {"in": FRENCH}),
-    Odd("JSON in UTF-16, a list", filled({"in/a.json": json.dumps(FRENCH, ensure_ascii=False, indent=1).encode("utf-16-le")}), {"in": FRENCH}),
-    Odd("CSV in UTF-16, as a spreadsheet exports it", filled({"in/a.csv": ("text;n\r\n" + "".join(f'"{line}";1\r\n' for line in FRENCH)).encode("utf-16")}), {"in": FRENCH}),
-    Odd("characters of four bytes", filled(text([f"🐟𝔸 {line}" for line in GERMAN], "utf-16")), {"in": [f"🐟𝔸 {line}" for line in GERMAN]}),
+    Odd(
+        "JSON in UTF-16, a list",
+        filled({"in/a.json": json.dumps(FRENCH, ensure_ascii=False, indent=1).encode("utf-16-le")}),
+        {"in": FRENCH},
+    ),
+    Odd(
+        "CSV in UTF-16, as a spreadsheet exports it",
+        filled({"in/a.csv": ("text;n\r\n" + "".join(f'"{line}";1\r\n' for line in FRENCH)).encode("utf-16")}),
+        {"in": FRENCH},
+    ),
+    Odd(
+        "characters of four bytes",
+        filled(text([f"🐟𝔸 {line}" for line in GERMAN], "utf-16")),
+        {"in": [f"🐟𝔸 {line}" for line in GERMAN]},
+    ),
     said("German in cp1252", GERMAN, "cp1252"),
     said("French in cp1252, with quotes that latin-1 does not have", FRENCH, "cp1252"),
     Odd(
@@ -93,8 +127,20 @@ ENCODINGS = [
         refused="is not in latin-1",
         remedy=Remedy("--encoding cp1252", ("--encoding", "cp1252")),
     ),
-    Odd("JSON lines in cp1252", filled({"in/a.jsonl": lines_of(GERMAN).encode("cp1252")}), {"in": GERMAN}, refused="--encoding cp1252", remedy=Remedy("--encoding cp1252", ("--encoding", "cp1252"))),
-    Odd("CSV in cp1252", filled({"in/a.csv": ("text\n" + "".join(f'"{line}"\n' for line in GERMAN)).encode("cp1252")}), {"in": GERMAN}, refused="--encoding cp1252", remedy=Remedy("--encoding cp1252", ("--encoding", "cp1252"))),
+    Odd(
+        "JSON lines in cp1252",
+        filled({"in/a.jsonl": lines_of(GERMAN).encode("cp1252")}),
+        {"in": GERMAN},
+        refused="--encoding cp1252",
+        remedy=Remedy("--encoding cp1252", ("--encoding", "cp1252")),
+    ),
+    Odd(
+        "CSV in cp1252",
+        filled({"in/a.csv": ("text\n" + "".join(f'"{line}"\n' for line in GERMAN)).encode("cp1252")}),
+        {"in": GERMAN},
+        refused="--encoding cp1252",
+        remedy=Remedy("--encoding cp1252", ("--encoding", "cp1252")),
+    ),
     Odd(
         "files in UTF-8 beside many in cp1252",
         filled({f"in/{n}.txt": line.encode("utf-8" if n % 3 else "cp1252") for n, line in enumerate(GERMAN)}),
@@ -117,8 +163,18 @@ ENCODINGS = [
     found("Russian in KOI8-R", RUSSIAN, "koi8_r"),
     found("Russian in cp1251", RUSSIAN, "cp1251"),
     found("Greek in cp1253", GREEK, "cp1253"),
-    Odd("Chinese in a page that says GB2312", filled({"in/a.html": f'<html><meta charset="gb2312"><body><p>{"<p>".join(CHINESE)}'.encode("gb18030")}), {"in": CHINESE}, is_whole=False),
-    Odd("a page in cp1252 that says latin-1", filled({"in/a.html": f'<html><meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><p>{"<p>".join(FRENCH)}'.encode("cp1252")}), {"in": FRENCH}, is_whole=False),
+    Odd(
+        "Chinese in a page that says GB2312",
+        filled({"in/a.html": f'<html><meta charset="gb2312"><body><p>{"<p>".join(CHINESE)}'.encode("gb18030")}),
+        {"in": CHINESE},
+        is_whole=False,
+    ),
+    Odd(
+        "a page in cp1252 that says latin-1",
+        filled({"in/a.html": (LATIN_PAGE + "<p>".join(FRENCH)).encode("cp1252")}),
+        {"in": FRENCH},
+        is_whole=False,
+    ),
     Odd(
         "files of four encodings side by side",
         filled(
@@ -146,7 +202,14 @@ ENCODINGS = [
     ),
     Odd(
         "a bad byte after two megabytes, in cp1252 from there on",
-        filled({"in/a.txt": "\n\n".join(LONG * 1).encode() + b"\n\n" + "\n\n".join(passages("Dace", 60)).encode() + "\n\nF\u00fcr.\n".encode("cp1252")}),
+        filled(
+            {
+                "in/a.txt": "\n\n".join(LONG * 1).encode()
+                + b"\n\n"
+                + "\n\n".join(passages("Dace", 60)).encode()
+                + "\n\nF\u00fcr.\n".encode("cp1252")
+            }
+        ),
         {"in": [*LONG, *passages("Dace", 60)]},
         skipped={"ENCODING": (1, 4)},
     ),
@@ -156,8 +219,24 @@ ENCODINGS = [
         {"in": ENGLISH},
         skipped={"TYPE": (1, len("bell \x07 rings"))},
     ),
-    Odd("an encoding that nobody knows", filled(text(GERMAN, "cp1252")), {"in": GERMAN}, options=("--encoding", "klingon"), refused="no such encoding is known", remedy=Remedy("--encoding klingon: no such encoding is known; give one such as cp1252", ("--encoding", "cp1252"))),
-    Odd("letters made of two characters, and marks of direction", filled(text([f"e\u0301 \u200e{line}\u00a0" for line in ENGLISH], "utf-8")), {"in": [f"e\u0301 \u200e{line}" for line in ENGLISH]}),
-    Odd("lines that end as on the first Macs", filled({f"in/{n}.txt": "\r".join(ENGLISH[n * 10 : n * 10 + 10]) for n in range(40)}), {"in": ["\r".join(ENGLISH[n * 10 : n * 10 + 10]) for n in range(40)]}),
+    Odd(
+        "an encoding that nobody knows",
+        filled(text(GERMAN, "cp1252")),
+        {"in": GERMAN},
+        options=("--encoding", "klingon"),
+        refused="no such encoding is known",
+        remedy=Remedy(
+            "--encoding klingon: no such encoding is known; give one such as cp1252", ("--encoding", "cp1252")
+        ),
+    ),
+    Odd(
+        "letters made of two characters, and marks of direction",
+        filled(text([f"e\u0301 \u200e{line}\u00a0" for line in ENGLISH], "utf-8")),
+        {"in": [f"e\u0301 \u200e{line}" for line in ENGLISH]},
+    ),
+    Odd(
+        "lines that end as on the first Macs",
+        filled({f"in/{n}.txt": "\r".join(ENGLISH[n * 10 : n * 10 + 10]) for n in range(40)}),
+        {"in": ["\r".join(ENGLISH[n * 10 : n * 10 + 10]) for n in range(40)]},
+    ),
 ]
-assert size(GERMAN) and paragraphs([]) and pyarrow.csv

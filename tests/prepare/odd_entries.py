@@ -11,7 +11,7 @@ from pathlib import Path
 
 Write = Callable[[Path], None]
 Texts = Mapping[str, Sequence[str]]  # domain → documents
-Skipped = Mapping[str, tuple[int, int | str]]  # reason → how many, and bytes or the file whose size that is
+Skipped = Mapping[str, tuple[int, int | str]]  # reason → how many, and bytes, or the files whose size that is
 
 SENTENCES = (
     "boat {n} of {tag} came home late with {m} baskets of herring.",
@@ -28,6 +28,7 @@ class Remedy:
 
     words: str  # in which the message says it
     options: tuple[str, ...] = ()  # of the command, which is given again; a number among them is the user's
+    is_instead: bool = False  # the options are given instead of those before
     mend: Write | None = None  # what is done to the files, in the folder of the entry
     sources: tuple[str, ...] | None = None  # named instead
 

@@ -8,12 +8,12 @@ import lzma
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
-from odd_entries import Odd, Remedy, Write, filled, lines_of, paragraphs, passages, put, sentences
+from odd_entries import Odd, Remedy, Write, filled, lines_of, paragraphs, passages, sentences
+from odd_files import archive
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,15 +24,6 @@ COD, EEL = passages("Bass", 30), passages("Bleak", 30)
 SHORT, OTHERS = sentences("Sole", 200), sentences("Brill", 200)
 PACKS = {"gz": gzip.compress, "zst": zstd.compress, "bz2": bz2.compress, "xz": lzma.compress}
 TEXT, LINES = paragraphs(COD).encode(), lines_of(SHORT).encode()
-
-
-def archive(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a ZIP archive."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as packed:
-        for name, content in members.items():
-            packed.writestr(name, content)
-    return out.getvalue()
 
 
 def _table() -> bytes:
@@ -56,7 +47,10 @@ def _untar(place: Path) -> None:
 
 def _long_window() -> bytes:
     """Return what `zstd --long=27` makes."""
-    options = {int(zstd.CompressionParameter.window_log): 27, int(zstd.CompressionParameter.enable_long_distance_matching): 1}
+    options = {
+        int(zstd.CompressionParameter.window_log): 27,
+        int(zstd.CompressionParameter.enable_long_distance_matching): 1,
+    }
     return bytes(zstd.compress(TEXT, options=options))
 
 
@@ -68,9 +62,15 @@ def each(name: str, write: Write, **more: object) -> Odd:
 
 PACKING = [
     *(each(f"text compressed as .{end}", filled({f"in/a.txt.{end}": pack(TEXT)})) for end, pack in PACKS.items()),
-    *(each(f"JSON lines compressed as .{end}", filled({f"in/a.jsonl.{end}": pack(LINES)})) for end, pack in PACKS.items()),
     *(
-        each(f"text in two members, one after the other, .{end}", filled({f"in/a.txt.{end}": pack(TEXT[:7000]) + pack(TEXT[7000:])}))
+        each(f"JSON lines compressed as .{end}", filled({f"in/a.jsonl.{end}": pack(LINES)}))
+        for end, pack in PACKS.items()
+    ),
+    *(
+        each(
+            f"text in two members, one after the other, .{end}",
+            filled({f"in/a.txt.{end}": pack(TEXT[:7000]) + pack(TEXT[7000:])}),
+        )
         for end, pack in PACKS.items()
     ),
     each("text that is compressed and does not say so", filled({"in/a.txt": gzip.compress(TEXT)})),
@@ -78,14 +78,34 @@ PACKING = [
     each("text whose name says another compression", filled({"in/a.txt.gz": zstd.compress(TEXT)})),
     each("JSON lines whose name says nothing but the compression", filled({"in/corpus.gz": gzip.compress(LINES)})),
     each("lines in capital letters", filled({"in/A.TXT.GZ": gzip.compress("\n".join(SHORT).encode())})),
-    each("a table whose name says nothing but the compression, below text", filled({"in/a.txt": TEXT, "in/t.gz": gzip.compress(b"a,b\n1,2\n3,4\n")}), skipped={"KIND": (1, "in/t.gz")}),
+    each(
+        "a table whose name says nothing but the compression, below text",
+        filled({"in/a.txt": TEXT, "in/t.gz": gzip.compress(b"a,b\n1,2\n3,4\n")}),
+        skipped={"KIND": (1, "in/t.gz")},
+    ),
     each("text compressed with a long window", filled({"in/a.txt.zst": _long_window()})),
-    each("text compressed, with zeros at the end as tapes have it", filled({"in/a.txt.gz": gzip.compress(TEXT) + bytes(512)})),
+    each(
+        "text compressed, with zeros at the end as tapes have it",
+        filled({"in/a.txt.gz": gzip.compress(TEXT) + bytes(512)}),
+    ),
     each("JSON, a list, compressed", filled({"in/a.json.xz": lzma.compress(json.dumps(SHORT).encode())})),
     each("JSON in a compressed Parquet file", filled({"in/a.parquet.gz": gzip.compress(_table())})),
-    each("lines as CSV, compressed", filled({"in/a.csv.bz2": bz2.compress(b"text\n" + "".join(f'"{s}"\n' for s in SHORT).encode())})),
-    each("a compressed page", filled({"in/a.html.gz": gzip.compress(f"<p>{'</p><p>'.join(COD)}".encode())}), is_whole=False),
-    Odd("an archive named by itself", filled({"cod.zip": archive({"cod/a.txt": TEXT, "cod/README": "About."})}), {"cod": COD}, ("cod.zip",), skipped={"ABOUT": (1, 6)}),
+    each(
+        "lines as CSV, compressed",
+        filled({"in/a.csv.bz2": bz2.compress(b"text\n" + "".join(f'"{s}"\n' for s in SHORT).encode())}),
+    ),
+    each(
+        "a compressed page",
+        filled({"in/a.html.gz": gzip.compress(f"<p>{'</p><p>'.join(COD)}".encode())}),
+        is_whole=False,
+    ),
+    Odd(
+        "an archive named by itself",
+        filled({"cod.zip": archive({"cod/a.txt": TEXT, "cod/README": "About."})}),
+        {"cod": COD},
+        ("cod.zip",),
+        skipped={"ABOUT": (1, 6)},
+    ),
     Odd(
         "an archive with folders",
         filled({"all.zip": archive({"sea/a.txt": TEXT, "river/a.txt": paragraphs(EEL), "__MACOSX/a.txt": "x"})}),
@@ -93,21 +113,60 @@ PACKING = [
         ("all.zip",),
         skipped={"HIDDEN": (1, 1)},
     ),
-    Odd("an archive in a folder, beside text", filled({"in/a.zip": archive({"b.txt": TEXT}), "in/c.txt": paragraphs(EEL)}), {"in": [*COD, *EEL]}),
-    Odd("compressed files in an archive", filled({"in.zip": archive({"b.txt.gz": gzip.compress(TEXT), "c.jsonl.zst": zstd.compress(lines_of(EEL).encode())}, zipfile.ZIP_STORED)}), {"in": [*COD, *EEL]}, ("in.zip",)),
+    Odd(
+        "an archive in a folder, beside text",
+        filled({"in/a.zip": archive({"b.txt": TEXT}), "in/c.txt": paragraphs(EEL)}),
+        {"in": [*COD, *EEL]},
+    ),
+    Odd(
+        "compressed files in an archive",
+        filled(
+            {
+                "in.zip": archive(
+                    {"b.txt.gz": gzip.compress(TEXT), "c.jsonl.zst": zstd.compress(lines_of(EEL).encode())},
+                    zipfile.ZIP_STORED,
+                )
+            }
+        ),
+        {"in": [*COD, *EEL]},
+        ("in.zip",),
+    ),
     Odd(
         "an archive with bzip2 and LZMA inside, and names that leave it",
-        filled({"in/x.zip": archive({"../../evil.txt": TEXT}, zipfile.ZIP_BZIP2), "in/y.zip": archive({"über die See/ä.txt": paragraphs(EEL)}, zipfile.ZIP_LZMA)}),
+        filled(
+            {
+                "in/x.zip": archive({"../../evil.txt": TEXT}, zipfile.ZIP_BZIP2),
+                "in/y.zip": archive({"über die See/ä.txt": paragraphs(EEL)}, zipfile.ZIP_LZMA),
+            }
+        ),
         {"in": COD, "über-die-See": EEL},
     ),
     Odd("a table in an archive", filled({"in.zip": archive({"a.parquet": _table()})}), {"in": SHORT}, ("in.zip",)),
-    Odd("splits in an archive", filled({"in.zip": archive({"in/train.txt": TEXT, "in/test.txt": paragraphs(EEL)})}), {"in": [*COD, *EEL]}, ("in.zip",), heldout={"in": EEL}),
-    Odd("an archive in an archive", filled({"in/a.txt": TEXT, "in/b.zip": archive({"c.zip": archive({"d.txt": "x"})})}), {"in": COD}, skipped={"KIND": (1, len(archive({"d.txt": "x"})))}),
+    Odd(
+        "splits in an archive",
+        filled({"in.zip": archive({"in/train.txt": TEXT, "in/test.txt": paragraphs(EEL)})}),
+        {"in": [*COD, *EEL]},
+        ("in.zip",),
+        heldout={"in": EEL},
+    ),
+    Odd(
+        "an archive in an archive",
+        filled({"in/a.txt": TEXT, "in/b.zip": archive({"c.zip": archive({"d.txt": "x"})})}),
+        {"in": COD},
+        skipped={"KIND": (1, len(archive({"d.txt": "x"})))},
+    ),
     Odd("an empty archive beside text", filled({"in/a.txt": TEXT, "in/b.zip": archive({})}), {"in": COD}),
-    Odd("an archive of another kind", _tar, {"old": COD}, ("old.tar.gz",), refused="an archive of another kind", remedy=Remedy("unpack it and name the folder", mend=_untar, sources=("old",))),
+    Odd(
+        "an archive of another kind",
+        _tar,
+        {"old": COD},
+        ("old.tar.gz",),
+        refused="an archive of another kind",
+        remedy=Remedy("unpack it and name the folder", mend=_untar, sources=("old",)),
+    ),
     Odd(
         "source code, compressed",
-        lambda place: [put(place / "in" / f"{n}.py.gz", gzip.compress(text.encode())) for n, text in enumerate(COD)] and None,
+        filled({f"in/{n}.py.gz": gzip.compress(text.encode()) for n, text in enumerate(COD)}),
         {"in": COD},
         options=("--ext", "py"),
     ),

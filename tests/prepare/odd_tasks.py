@@ -15,7 +15,17 @@ PLAIN = ("--chat-format", "plain")
 def _squad() -> tuple[str, list[str]]:
     """Return a file as the first SQuAD has it, and what must come of it."""
     paragraphs_of = [
-        {"context": MORE[n], "qas": [{"id": f"{n}.{k}", "question": ASKED[2 * n + k], "answers": [{"text": TOLD[2 * n + k], "answer_start": 0}]} for k in (0, 1)]}
+        {
+            "context": MORE[n],
+            "qas": [
+                {
+                    "id": f"{n}.{k}",
+                    "question": ASKED[2 * n + k],
+                    "answers": [{"text": TOLD[2 * n + k], "answer_start": 0}],
+                }
+                for k in (0, 1)
+            ],
+        }
         for n in range(60)
     ]
     articles = [{"title": f"T{n}", "paragraphs": paragraphs_of[n * 6 : n * 6 + 6]} for n in range(10)]
@@ -39,7 +49,9 @@ def _four(n: int) -> Sequence[str]:
 
 
 SQUAD, SQUAD_EXAMPLES = _squad()
-UNANSWERED = [{"context": MORE[n], "question": ASKED[n], "answers": {"text": [], "answer_start": []}} for n in range(20)]
+UNANSWERED = [
+    {"context": MORE[n], "question": ASKED[n], "answers": {"text": [], "answer_start": []}} for n in range(20)
+]
 
 TASKS = [
     Odd(
@@ -63,7 +75,9 @@ TASKS = [
     ),
     Odd(
         "prompt and completion, as CSV",
-        filled({"in/a.csv": "prompt,completion\n" + "".join(f'"{i}","{t}"\n' for i, t in zip(ASKED, TOLD, strict=True))}),
+        filled(
+            {"in/a.csv": "prompt,completion\n" + "".join(f'"{i}","{t}"\n' for i, t in zip(ASKED, TOLD, strict=True))}
+        ),
         {"in": PAIRS},
         context=WINDOW,
     ),
@@ -87,7 +101,8 @@ TASKS = [
         ),
         {
             "alpaca": [
-                asked(f"{i}\n\n{m}" if n % 2 else i, t) for n, (i, m, t) in enumerate(zip(ASKED, MORE, TOLD, strict=True))
+                asked(f"{i}\n\n{m}" if n % 2 else i, t)
+                for n, (i, m, t) in enumerate(zip(ASKED, MORE, TOLD, strict=True))
             ]
         },
         ("alpaca.json",),
@@ -95,7 +110,9 @@ TASKS = [
     ),
     Odd(
         "SQuAD, as it is published, in train-v1.1.json and dev-v1.1.json",
-        filled({"in/train-v1.1.json": SQUAD, "in/dev-v1.1.json": SQUAD.replace("perch", "pike").replace("Perch", "Pike")}),
+        filled(
+            {"in/train-v1.1.json": SQUAD, "in/dev-v1.1.json": SQUAD.replace("perch", "pike").replace("Perch", "Pike")}
+        ),
         {"in": [*SQUAD_EXAMPLES, *(e.replace("perch", "pike").replace("Perch", "Pike") for e in SQUAD_EXAMPLES)]},
         heldout={"in": [e.replace("perch", "pike").replace("Perch", "Pike") for e in SQUAD_EXAMPLES]},
         context=WINDOW,
@@ -170,7 +187,9 @@ TASKS = [
     ),
     Odd(
         "columns of a task that are named",
-        filled({"in/a.jsonl": records({"q": {"x": i}, "gold": t, "text": "no"} for i, t in zip(ASKED, TOLD, strict=True))}),
+        filled(
+            {"in/a.jsonl": records({"q": {"x": i}, "gold": t, "text": "no"} for i, t in zip(ASKED, TOLD, strict=True))}
+        ),
         {"in": PAIRS},
         options=("--input-column", "q.x", "--target-column", "gold"),
         context=WINDOW,
@@ -183,7 +202,11 @@ TASKS = [
                 + "".join(f"{n}\t{m}\t{i}\t{t}\n" for n, (i, m, t) in enumerate(zip(ASKED, MORE, TOLD, strict=True)))
             }
         ),
-        {"in": [asked(f"{n}. {m} Question: {i}", t) for n, (i, m, t) in enumerate(zip(ASKED, MORE, TOLD, strict=True))]},
+        {
+            "in": [
+                asked(f"{n}. {m} Question: {i}", t) for n, (i, m, t) in enumerate(zip(ASKED, MORE, TOLD, strict=True))
+            ]
+        },
         options=("--prompt", "{n}. {context} Question: {question}"),
         context=WINDOW,
     ),

@@ -17,11 +17,11 @@ from peer.commands.main import main
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
 from peer.corpus.remote import RemoteCorpus, open_remote
 from peer.prepare.delivery import Delivery
-from peer.prepare.documents import Reading
 from peer.prepare.engine import job_of, prepare
 from peer.prepare.job import Job
-from peer.prepare.listing import Listing
 from peer.prepare.plan import Plan
+from peer.sources.documents import Reading
+from peer.sources.listing import Listing
 
 GB = 10**9
 PLAN = Plan(vocab_size=300, context_length=8, shard_tokens=2000)
