@@ -98,7 +98,12 @@ class Look:
 
 def look(job: Job, progress: Progress) -> Look:
     """Read all text once. What `prepare` would refuse before it tokenizes is in the look, beside all that was found."""
-    surveys = surveyed(job, partial(map, job.survey), progress)
+    with TemporaryDirectory() as folder:
+        return _looked(job, progress, Path(folder))
+
+
+def _looked(job: Job, progress: Progress, folder: Path) -> Look:
+    surveys = surveyed(job, partial(map, job.survey), progress, folder / "surveyed")
     skips, refusals = skipped(job, surveys), _Refusals()
     with refusals.heard():
         surveys = pooled(job, surveys)
@@ -106,7 +111,7 @@ def look(job: Job, progress: Progress) -> Look:
         skips.check(read_bytes(surveys), job.plan.max_bad)
     found = _Found(Decision([], {}, np.empty(0, dtype=np.uint64), Skips()), [], 0)
     with refusals.heard():
-        found = _settled(job, surveys)
+        found = _settled(job, surveys, folder)
         check_domains(found.decision)
     skips.take(found.decision.skips)
     bytes_of_token = _bytes_of_token(job, surveys, found.decided)
@@ -165,11 +170,10 @@ class _Refusals:
             self.first = self.first or error
 
 
-def _settled(job: Job, surveys: Sequence[PartSurvey]) -> _Found:
+def _settled(job: Job, surveys: Sequence[PartSurvey], folder: Path) -> _Found:
     decision = decide(surveys, job.plan.heldout_share, is_fixed=job.plan.is_pooled)
     duplicates = equal_documents(surveys, list(fates(surveys, decision)))
-    with TemporaryDirectory() as folder:
-        decided = settle(surveys, decision, job.plan.cleaning, Path(folder) / "signatures")
+    decided = settle(surveys, decision, job.plan.cleaning, folder / "signatures")
     return _Found(decision, decided, duplicates)
 
 

@@ -163,6 +163,31 @@ def test_a_bucket_that_is_not_there_is_told_before_any_work(bucket: str, job: Jo
     assert not cache.exists()
 
 
+def test_what_is_said_of_tasks_is_said_again_when_only_the_upload_is_left(
+    tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    records = "".join(
+        f'{{"input": "{"how many sheep " * (number % 40)}", "target": "{number}"}}\n' for number in range(200)
+    )
+    (tmp_path / "sheep.jsonl").write_text(records)
+    command = ["prepare", str(tmp_path / "sheep.jsonl"), "--out", "memory://sheep", "--vocab-size", "300"]
+    here = ["prepare", str(tmp_path / "sheep.jsonl"), "--out", str(tmp_path / "here"), "--vocab-size", "300"]
+    for each in (command, here):
+        each += ["--context-length", "32"]
+
+    def fail(self: Delivery, name: str) -> None:
+        raise OSError("no route")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "_put", fail)
+        assert main(command) == 1
+    assert main(here) == 0
+    said = capsys.readouterr().out
+    assert "inputs lost their beginning" in said
+    assert main(command) == 0
+    assert capsys.readouterr().out == said.replace(str(tmp_path / "here"), "memory://sheep")
+
+
 def test_other_text_is_prepared_anew_where_an_upload_had_failed(
     texts: Path, tmp_path: Path, memory: Any, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
