@@ -21,7 +21,7 @@ from peer.prepare import cluster, spark
 from peer.prepare.cluster import ClusterError, check_java, check_master, java_reason, job_error, python_reason
 from peer.prepare.engine import prepare
 from peer.prepare.plan import Plan
-from peer.prepare.spark import MOST_HELD, SparkWorkers, Task, Written, at_once, open_cluster, toolchain
+from peer.prepare.spark import AHEAD, MOST_HELD, SparkWorkers, Task, Written, at_once, open_cluster, toolchain
 
 HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
 needs_spark = pytest.mark.skipif(not HAS_SPARK, reason="needs Java and pip install 'shoal[spark]'")
@@ -247,8 +247,10 @@ def test_an_executor_that_dies_changes_nothing(workers: SparkWorkers) -> None:
 @needs_spark
 @pytest.mark.timeout(300)
 def test_who_stops_reading_ends_what_is_under_way(workers: SparkWorkers, tmp_path: Path) -> None:
-    results = workers.run(linger, [""] * 4 + [str(tmp_path / "one"), str(tmp_path / "two")])
-    assert next(results) == b"done"
+    size = at_once(workers.cores, False)
+    results = workers.run(linger, [""] * (AHEAD * size) + [str(tmp_path / "one"), str(tmp_path / "two")])
+    for _ in range(size + 1):  # those who linger are sent when the first job has been read
+        assert next(results) == b"done"
     until(lambda: len(list(tmp_path.iterdir())), lambda count: count >= 1, "a core to be taken")
     results.close()  # type: ignore[attr-defined]
     assert list(workers.run(refuse_seven, [1])) == [b"\1"]
