@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.boxes import MICRO, Box, open_boxes, shoal
 from benchmarks.report import arguments, at_most, exit_with, finish
-from peer.corpus.builtin import built_in_corpus
+from peer.prepare.builtin import built_in_corpus
 
 KINDS = ("sign_flip", "alie", "equivocation", "false_digests", "false_states")
 MEMBERS = 5

@@ -39,8 +39,9 @@ from benchmarks.report import Bar, at_most, exit_with, finish, parser
 from benchmarks.usage import anonymous_bytes, mapped_bytes
 from configs.errors import ShoalError
 from configs.run import ModelSpec, RunSpec
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.status import Status
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.frozen import take_base
 from peer.train.sharded import build_sharded
 

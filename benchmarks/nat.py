@@ -29,7 +29,8 @@ from benchmarks.nats import Kind, Site, open_world
 from benchmarks.patience import Hung, until
 from benchmarks.report import at_least, at_most, exit_with, finish, parser
 from peer.chaos.links import Peer
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 JOIN_S, ROUNDS = 30.0, 10
 TICK_S = 2.0

@@ -32,10 +32,11 @@ from benchmarks.smollm2 import base_or_smollm2
 from benchmarks.text import DATA
 from configs.run import AdapterSpec, ModelSpec, RunSpec
 from peer.corpus.data import Corpus, open_corpus
-from peer.corpus.prepare import Plan, prepare
 from peer.fused.parts import build_one
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.router import Router
+from peer.prepare.engine import prepare
+from peer.prepare.plan import Plan
 from peer.train.adapters import map_base
 from peer.train.partition import COMMON, Strategy
 from peer.train.pretrained import read_pretrained, write_parameters
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if base is None:
             return 1
         texts = [args.data / domain / "train.txt" for domain in DOMAINS]
-        corpus = prepare(texts, place / "corpus", Plan(tokenizer=base, context_length=CONTEXT))
+        corpus = prepare(texts, place / "corpus", Plan(tokenizer=base, context_length=CONTEXT)).info
         assert corpus is not None
         rows = _rows(place, base, tokens, args, held_out)
     ratio = fmean(rows["routed"].values()) / fmean(rows["one"].values())

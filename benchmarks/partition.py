@@ -21,9 +21,10 @@ from peer.chaos.faults import Stage, do, undo
 from peer.chaos.invariants import AGREE_ROUNDS, Done, agreed_at, recovery_rounds
 from peer.chaos.play import Swarm, open_swarm, seen_of
 from peer.chaos.schedule import Fault, Schedule
-from peer.corpus.builtin import built_in_texts
 from peer.corpus.data import Corpus, open_corpus
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.builtin import built_in_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 ROUNDS, QUICK_ROUNDS = 10, 4  # that each half seals by itself, at least
 TICK_S = 2.0

@@ -12,7 +12,7 @@ from statistics import fmean
 from benchmarks.quality_cells import PEERS, Cell, Trials
 from benchmarks.routes import DEFAULT
 from benchmarks.text import prepared
-from peer.corpus.prepare import Plan
+from peer.prepare.plan import Plan
 
 
 @dataclass(frozen=True)

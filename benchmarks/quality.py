@@ -34,8 +34,8 @@ from benchmarks.routes import DEFAULT, ORACLE
 from benchmarks.text import DATA, DOMAINS, corpus_for, prepared
 from configs.run import InnerSpec, ModelSpec
 from peer.corpus.data import TOKENIZER_FILE, Corpus, open_corpus
-from peer.corpus.prepare import Plan
 from peer.fused.parts import Parts
+from peer.prepare.plan import Plan
 
 LATE = "shakespeare"  # of the same text
 TUNED_SHARE = 0.25  # of the tokens, with which a row's setting is chosen

@@ -24,7 +24,7 @@ from benchmarks.patience import HANG_S
 from benchmarks.report import arguments, at_least, at_most, exit_with, finish
 from benchmarks.usage import peak_mib, tree
 from configs.errors import ShoalError
-from peer.corpus.builtin import built_in_corpus
+from peer.prepare.builtin import built_in_corpus
 
 WINDOW_S, QUICK_WINDOW_S = 60.0, 15.0
 LEAD_S = 35.0  # of an attack, before what is measured: its imports, and what was saved up

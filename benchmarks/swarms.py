@@ -74,7 +74,7 @@ class Speed:
 @contextmanager
 def prepare(*, is_quick: bool) -> Iterator[Setting]:
     """Make the corpus and measure a step: once, for all that is compared."""
-    from peer.corpus.builtin import built_in_corpus
+    from peer.prepare.builtin import built_in_corpus
 
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         text = CONFIG.read_text()

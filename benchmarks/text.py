@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.run import ModelSpec
-from peer.corpus.builtin import built_in_corpus
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
-from peer.corpus.prepare import Plan, prepare
+from peer.prepare.builtin import built_in_corpus
+from peer.prepare.engine import prepare
+from peer.prepare.plan import Plan
 
 DATA = Path("../shared/data/lm")
 DOMAINS = ("wiki", "novel", "science", "tech_pep", "law_en", "dialogue")  # of that folder: those in English

@@ -27,8 +27,9 @@ from configs.errors import ShoalError
 from peer.chaos.daemons import Daemon
 from peer.chaos.links import Link, Links, open_links
 from peer.chaos.machine import Disk, build_clock, free_port, tree
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.status import Finding, Status
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 CONFIG = Path(__file__).parents[1] / "peer" / "chaos" / "micro.toml"
 PROGRAM = (sys.executable, "-m", "benchmarks.paced_daemon")
@@ -83,6 +84,11 @@ class Ward:
         await daemon.start([*command, *own, *more])
         if not await daemon.begun(START_S) or not await daemon.is_training(START_S):
             raise ShoalError(f"{daemon.name} does not begin: {daemon.life.complaint or daemon.log[-800:]}")
+
+    async def close(self) -> None:
+        """End all its daemons, those too that have come later."""
+        for daemon in reversed(self.daemons):
+            await daemon.close()
 
     async def leave(self, index: int) -> None:
         """Let a peer leave, as Ctrl-C does. Raises ShoalError if it does not."""
@@ -184,12 +190,12 @@ async def open_ward(setting: Setting, folder: Path) -> AsyncIterator[Ward]:
         await asyncio.to_thread(write_corpus, data, setting.text)
         library = build_clock(folder) if setting.clocks else None
         ward = Ward(setting, folder, [], links, data)
+        stack.push_async_callback(ward.close)
         for index in range(setting.peers):
             name = f"peer{index}"
             disk = Disk(folder / name, setting.disks[index]) if index in setting.disks else None
             place = links.peers[index] if links else None
             daemon = Daemon(name, folder, place, PORT if place else free_port(), disk)
-            stack.push_async_callback(daemon.close)
             daemon.program = list(PROGRAM)
             daemon.environment |= {PERIOD: str(setting.step_s), LOG: str(folder / f"{name}.steps")}
             if index == 0:
@@ -207,7 +213,7 @@ async def open_ward(setting: Setting, folder: Path) -> AsyncIterator[Ward]:
 
 def write_corpus(folder: Path, text: Mapping[str, int]) -> None:
     """Prepare so many characters of each domain of the text that every machine has."""
-    from peer.corpus.builtin import built_in_texts
+    from peer.prepare.builtin import built_in_texts
 
     texts = built_in_texts(max(text.values()))
     texts["verses"] = [VERSE.format(number) * 20 for number in range(max(text.values()) // 1000)]

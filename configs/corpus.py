@@ -34,11 +34,14 @@ class TaskFormat(Frozen):
     window: Positive  # tokens that hold an example, its end mark included
     # How turns are written; None: as the prompt says, of which there is one. Left out of what is written when None.
     chat: Annotated[ChatFormat | None, Field(exclude_if=lambda value: value is None)] = None
+    # Which end stays of an input that is too long. Left out of what is written when it is the usual one.
+    keep: Annotated[Literal["start", "end"], Field(exclude_if=lambda value: value == "end")] = "end"
 
     @property
     def option(self) -> str:
         """What `shoal prepare` is told to write examples like this."""
-        return f"--chat-format {self.chat}" if self.chat else f"--prompt-format {self.prompt!r}"
+        told = f"--chat-format {self.chat}" if self.chat else f"--prompt-format {self.prompt!r}"
+        return told if self.keep == "end" else f"{told} --keep {self.keep}"
 
     @field_validator("prompt")
     @classmethod
@@ -53,7 +56,7 @@ class TaskInfo(Frozen):
 
     format: TaskFormat
     examples: Count  # to train on
-    cut: Count  # of these, inputs that lost their beginning, for the target to fit
+    cut: Count  # of these, inputs that lost their beginning, or their end if `keep` says so, for the target to fit
     left_out: Count  # examples whose target leaves no room for an input
 
 

@@ -6,17 +6,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from configs.errors import UsageError
 from configs.limits import Limits
 from configs.names import Positive
-from configs.outlets import Outlet, read_every, read_outlet, read_target
+from configs.outlets import SECRET, Outlet, read_every, read_outlet, read_target
 from configs.run import Frozen
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Precision = Literal["auto", "float32", "bfloat16"]
 BasePrecision = Literal["own", "nf4"]
+
+
+def _data_place(value: Any) -> Any:
+    """Return a folder as a Path, and a URL as it is: a path has no two slashes.
+
+    Raises ValueError: neither, or a URL with a password in it.
+    """
+    if not isinstance(value, str | Path | None):
+        raise ValueError("it must be a folder or a URL")
+    if not isinstance(value, str) or "://" not in value:
+        return Path(value) if isinstance(value, str) else value
+    if SECRET.search(value):
+        raise ValueError("keys and passwords have no place in a URL, which is kept and logged; use the environment")
+    return value
+
+
+DataPlace = Annotated[Path | str, BeforeValidator(_data_place)]
 
 
 def default_state_dir() -> Path:
@@ -47,7 +64,9 @@ class PeerConfig(Limits):
     base_precision: BasePrecision = "own"  # of the frozen model under adapters; nf4: four bits, by bitsandbytes
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # of one CPU worker; 0: torch's own choice
     micro_batch: Annotated[int, Field(ge=0)] = 0  # sequences; 0: found by itself
-    data: Path | None = None  # a prepared corpus; None founds on the built-in one
+    data: DataPlace | None = None  # a prepared corpus: a folder, or a URL; None founds on the built-in one
+    cache_gb: Annotated[float, Field(gt=0)] = 20.0  # of the shards of a corpus at a URL that lie here at a time
+    cache_dir: Path | None = None  # where they lie; several peers may share it. None: in the state directory
     init_from: Path | None = None  # a Hugging Face directory to found a run with; None: from the seed
     base: Path | None = None  # a copy of what a run was founded with, so that its frozen model need not be downloaded
     private: bool = False  # keep this peer's data here

@@ -27,10 +27,10 @@ from pydantic import ValidationError
 from configs.errors import ConfigError, StateError, UsageError
 from configs.load import describe
 from configs.run import OuterSpec
+from dht.loop_thread import HAS_ENDED, LoopThread
 from peer.train.partition import COMMON
 from shoal.module_run import ModuleRun
 from shoal.peer import Peer, load, opened
-from shoal.threads import HAS_ENDED, LoopThread
 from shoal.trainee import Parameters, Trainee
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import torch
 
 from configs.run import InnerSpec, ModelSpec
 from peer.corpus.data import Corpus, Sampler, Source, open_corpus
-from peer.corpus.prepare import Plan, prepare
+from peer.prepare.engine import prepare
+from peer.prepare.plan import Plan
 from peer.train.inner import Inner
 from peer.train.model import TokenLoss, initial_parameters
 from peer.train.partition import COMMON, Strategy
@@ -41,7 +42,8 @@ def mixed_corpus(folder: Path) -> Corpus:
     task_file(folder / "texts" / "colours.jsonl", records(has_options=True))
     tales = (f"a tale of {number} fish and a bird " * 40 for number in range(20))
     (folder / "texts" / "tales.txt").write_text("\n\n".join(tales), encoding="utf-8")
-    prepare([folder / "texts"], folder / "corpus", Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000))
+    plan = Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000)
+    prepare(sorted((folder / "texts").iterdir()), folder / "corpus", plan)
     return open_corpus(folder / "corpus")
 
 

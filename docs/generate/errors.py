@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from docs.generate.sources import ROOT, Call, calls, files, texts
+from docs.generate.sources import ROOT, Call, File, calls, files, texts
 
 REMEDIES = "docs/remedies.toml"
 TREE = "ShoalError"
 
 # A remedy is a clause that begins with what to do, so with one of these.
 _VERBS = (
-    "add ask begin check choose convert delete enlarge fetch fill found free fuse give install join leave lower make"
-    " mend move name paste prepare prune put raise remove rename repair restore run say see send separate set shorten"
-    " start take train try turn unset update use wait write end invite bring allow pip revoke open look push login"
+    "add ask begin check choose convert copy delete enlarge fetch fill found free fuse give install join leave let"
+    " lower make mend move name paste prepare prune put raise remove rename repair restore run say see send separate"
+    " set shorten start take train try turn unset update use wait write end invite bring allow pip revoke open look"
+    " push login"
 )
-_CLAUSE = re.compile(r"(?:^|[;:,(.?]\s*|\b(?:or|and|then|please)\s+)(\w+)")
+_CLAUSE = re.compile(r"(?:^|[;:,(.?]\s*(?:or\s+)?|\b(?:or|and|then|please)\s+)(\w+)")
 # So is what the right form is.
 _RIGHT_FORM = re.compile(r"\bmust\b|looks? like|needs (?:both|files|the port|s3:)|; there are |docs/\w+\.md shows")
 
@@ -93,11 +94,29 @@ def raised() -> tuple[Raised, ...]:
     for file in files():
         for call in calls(file):
             name = ast.unparse(call.node.func).split(".")[-1]
-            if name in classes():
+            if name in classes() and _is_of_tree(file, name):
                 for message in _messages(call):
                     remedy = by_hand["messages"].get(message, "") or by_hand["classes"].get(name, "")
                     found.append(Raised(name, file.path, message, remedy, names_remedy(message)))
     return tuple(dict.fromkeys(found))
+
+
+def _is_of_tree(file: File, name: str) -> bool:
+    """Whether a class of that name, as a file uses it, is an error of ours: another one may be called so, too."""
+    where = {file.path} | {
+        f"{node.module.replace('.', '/')}.py"
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.ImportFrom) and node.module and any(each.name == name for each in node.names)
+    }
+    bases = [
+        ast.unparse(base).split(".")[-1]
+        for each in files()
+        if each.path in where
+        for node in each.tree.body
+        if isinstance(node, ast.ClassDef) and node.name == name
+        for base in node.bases
+    ]
+    return name == TREE or not bases or any(base in classes() for base in bases)
 
 
 def _messages(call: Call) -> Sequence[str]:

@@ -371,10 +371,10 @@ def _miscounted(stage: Stage) -> list[str]:
 
 def make_corpus(folder: Path, strategy: str) -> Path:
     """Prepare a small corpus, of two domains for experts, that the micro model learns in seconds."""
-    from peer.corpus.prepare import Plan, prepare_texts
+    from peer.prepare.engine import prepare_texts
+    from peer.prepare.plan import Plan
 
-    songs = [f"{number} bottles of beer on the wall, {number} bottles of beer. " * 20 for number in range(200)]
-    rhymes = [f"{number} little ducks went out to play, over the hills and far away. " * 20 for number in range(200)]
-    texts = {"songs": songs} if strategy == "replicas" else {"songs": songs, "rhymes": rhymes}
-    prepare_texts(texts, folder, Plan(vocab_size=512, context_length=64))
+    texts = {"songs": [f"{number} bottles of beer on the wall, {number} of beer. " * 20 for number in range(200)]}
+    rhymes = {"rhymes": [f"{number} ducks went over the hills and far away. " * 20 for number in range(200)]}
+    prepare_texts(texts if strategy == "replicas" else texts | rhymes, folder, Plan(vocab_size=512, context_length=64))
     return folder

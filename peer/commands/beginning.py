@@ -26,7 +26,7 @@ def check_start(settings: Settings) -> None:
     is_founding = founds(settings)
     if is_founding and settings.run is None:
         raise ConfigError(_nothing_to_found(settings))
-    if own.data is not None and not (own.data / "corpus.json").is_file():
+    if isinstance(own.data, Path) and not (own.data / "corpus.json").is_file():
         raise DataError(_no_corpus(settings))
     if is_founding and own.init_from is None and settings.run is not None and settings.run.strategy.kind == "adapters":
         raise UsageError("adapters are trained on a pretrained model: name a Hugging Face model with --init-from DIR")

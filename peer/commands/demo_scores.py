@@ -24,7 +24,8 @@ def score_models(folder: Path, progress: Callable[[float], None]) -> dict[str, A
     from peer.fused.parts import Parts
     from peer.fused.routed import RoutedModel
     from peer.fused.sampling import Sampling
-    from peer.member.entry import built_in, saved_spec
+    from peer.member.entry import saved_spec
+    from peer.member.own_text import built_in
     from peer.train.partition import COMMON, Strategy
 
     spec = saved_spec(folder / "founder")

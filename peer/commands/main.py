@@ -18,7 +18,7 @@ from configs.files import is_full
 from configs.outlets import read_target
 from configs.temporary import NOTE, note_temporary, remove_noted
 from peer import __version__
-from peer.commands import admission, answers, limits, logs, models, publishing, replay, service
+from peer.commands import admission, answers, limits, logs, models, preparing, publishing, replay, service
 from peer.commands.beginning import RUN_FILE, check_start, founds
 from peer.commands.options import (
     Base,
@@ -236,6 +236,7 @@ app.add_typer(replay.app)
 app.add_typer(admission.app)
 app.add_typer(limits.app)
 app.add_typer(service.app)
+app.add_typer(preparing.app)
 app.add_typer(models.app)
 app.add_typer(publishing.app)
 app.add_typer(answers.app)

@@ -1,109 +1,18 @@
-"""The commands that turn text into a corpus, blocks into a model, and a model into scores and text."""
+"""The commands that turn blocks into a model, and a model into scores and text."""
 
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from configs.errors import DataError, UsageError
+from configs.errors import UsageError
 from configs.outlets import read_target
 from configs.text import printable
 from peer.commands.beginning import check_fuse
 from peer.commands.options import MODEL, Device, Invitation, Json, ModelDir, StateDir, check_model, home_of
 from peer.commands.publishing import push_fused
 
-if TYPE_CHECKING:
-    from configs.corpus import CorpusInfo
-    from peer.corpus.prepare import Plan
-
-DEFAULT_CONTEXT = 128  # tokens
-
 app = typer.Typer()
-
-
-@app.command(rich_help_panel=MODEL)
-def prepare(
-    sources: Annotated[
-        list[Path], typer.Argument(help="Text, JSON lines, Parquet, tasks, or folders.", metavar="SOURCE...")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The corpus to write.", metavar="DIR")],
-    vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, or a model's folder, to use instead.", metavar="FILE|DIR")
-    ] = None,
-    text_column: Annotated[str, typer.Option(help="Of JSON lines and Parquet.", metavar="NAME")] = "text",
-    domain_column: Annotated[str | None, typer.Option(help="That names each domain.", metavar="NAME")] = None,
-    domains: Annotated[
-        int | None, typer.Option(help="Find so many in the text, whatever its files.", min=1, max=64, metavar="K")
-    ] = None,
-    like: Annotated[
-        str | None,
-        typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR"),
-    ] = None,
-    context_length: Annotated[
-        int | None, typer.Option(help="Tokens that each domain must fill; 128 or the run's.", min=8)
-    ] = None,
-    prompt_format: Annotated[
-        str | None, typer.Option(help="Of tasks, with {input} in it; \\n is a line break.", metavar="TEXT")
-    ] = None,
-    chat_format: Annotated[
-        Literal["chatml", "llama3", "mistral", "gemma", "plain"] | None,
-        typer.Option(help="How the turns of tasks and chats are written."),
-    ] = None,
-    heldout_share: Annotated[float, typer.Option(help="Of the documents, never trained on.")] = 0.05,
-    shard_tokens: Annotated[int, typer.Option(help="Of one data shard.", min=9)] = 4 << 20,
-    private: Annotated[bool, typer.Option("--private", help="Never let this data leave the machine.")] = False,
-    counts_noise: Annotated[
-        float | None, typer.Option(help="On the token counts, which leave: times what one document can add.")
-    ] = None,
-    state_dir: StateDir = None,
-    invitation: Invitation = None,
-    as_json: Json = False,
-) -> None:
-    """Turn text into a corpus: tokenizer, domains, data shards.
-
-    JSON lines with `input` and `target` are a task: only the target is learnt. `targets` (more right answers) and
-    `options` (to choose from) are used by `shoal eval --metrics`. JSON lines with `messages` are chats: what the
-    assistant says is learnt.
-    """
-    if chat_format is not None and prompt_format is not None:
-        raise UsageError("--chat-format and --prompt-format both say how an input is written; leave one of them out")
-    for source in sources:
-        if not source.exists():
-            raise DataError(f"there is nothing at {source}; give text files or folders of them")
-    if like is not None and any(option is not None for option in (vocab_size, tokenizer, domains)):
-        raise UsageError("--like takes tokens and domains from there: leave out --vocab-size, --tokenizer, --domains")
-    from peer.commands import terminal
-    from peer.corpus import prepare as preparing
-    from peer.corpus.documents import Columns
-
-    plan = preparing.Plan(
-        vocab_size,
-        tokenizer,
-        context_length=context_length or DEFAULT_CONTEXT,
-        heldout_share=heldout_share,
-        shard_tokens=shard_tokens,
-        is_private=private,
-        counts_noise=counts_noise,
-        domains=domains,
-        chat=chat_format,
-    )
-    if prompt_format is not None:
-        plan = replace(plan, prompt=prompt_format.replace("\\n", "\n"))
-    with TemporaryDirectory() as folder:
-        if like is not None:
-            from peer.visit.likeness import alike
-
-            plan = alike(like, plan, Path(folder), context_length, home_of(state_dir, invitation))
-        with terminal.progress() as report:
-            corpus = preparing.prepare(sources, out, plan, Columns(text_column, domain_column), report)
-    if as_json:
-        print(corpus.model_dump_json(indent=1, exclude_defaults=True))
-    else:
-        _show_corpus(corpus, out, plan)
-        print(_way_to_train(corpus, out, plan, like))
 
 
 @app.command(rich_help_panel=MODEL)
@@ -243,41 +152,6 @@ def generate(
     if explain:
         print()
         terminal.show_segments(generation.segments())
-
-
-def _show_corpus(corpus: "CorpusInfo", out: Path, plan: "Plan") -> None:
-    """Print what each domain holds, and what tells it from the others if it was found in the text."""
-    words: dict[str, list[str]] = {}
-    if plan.domains is not None:
-        from peer.corpus.data import open_corpus
-        from peer.corpus.domains import typical_words
-
-        words = typical_words(open_corpus(out))
-    for domain in corpus.domains:
-        size, held_out = f"{domain.tokens:,} tokens in {len(domain.shards)} shards", f"{domain.heldout.tokens:,}"
-        if domain.task is not None:
-            size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
-        typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
-        print(f"{domain.name}: {size}, {held_out} held out{typical}")
-        if domain.task is not None and domain.task.cut + domain.task.left_out:
-            print(
-                f"{domain.name}: {domain.task.cut:,} inputs lost their beginning and {domain.task.left_out:,} examples "
-                f"were left out, to fit into {plan.context_length} tokens; --context-length takes longer ones"
-            )
-
-
-def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | None) -> str:
-    """Return the line that says how to train on a corpus."""
-    from dht.addresses import is_address
-
-    if like is not None and is_address(like):
-        return f"train on it with: shoal join {like} --data {out}{' --private' if plan.is_private else ''}"
-    is_task = corpus.task_format is not None
-    if plan.tokenizer is not None and (plan.tokenizer / "config.json").is_file():
-        config = f"{'answer' if is_task else 'small'} --init-from {plan.tokenizer}"
-    else:
-        config = "answer" if is_task else "tiny"
-    return f"vocabulary of {corpus.vocab_size:,} tokens; train on it with: shoal start --config {config} --data {out}"
 
 
 def _way_to_ask(form: str, out: Path) -> str:

@@ -68,7 +68,13 @@ PauseAboveCpu = Annotated[
         metavar="X",
     ),
 ]
-Data = Annotated[Path | None, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="A corpus made by `shoal prepare`: a folder, or a URL.", metavar="DIR|URL")
+]
+CacheGb = Annotated[
+    float | None,
+    typer.Option("--cache-gb", help="Of a corpus at a URL, let no more lie here at a time.", min=0.001, metavar="N"),
+]
 InitFrom = Annotated[
     Path | None, typer.Option("--init-from", help="Found the run with this Hugging Face model.", metavar="DIR")
 ]
@@ -129,6 +135,7 @@ LIMIT_OPTIONS: dict[str, Any] = {
 # Those of a daemon, by the setting of `PeerConfig` that each gives, in the order in which `--help` shows them.
 PEER_OPTIONS: dict[str, Any] = {
     "data": Data,
+    "cache_gb": CacheGb,
     "private": Private,
     "state_dir": StateDir,
     "host": Host,

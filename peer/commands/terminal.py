@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from peer.fused.scores import TaskScores
 
 WATCH_S = 1.0  # between two looks
+LINE_S = 10.0  # between two lines of progress where nobody watches
 PATIENCE = 3  # looks in a row without an answer, after which the daemon counts as gone
 SAMPLE_CHARS = 320  # of a text that is shown
 SPEAKERS = ("cyan", "green", "yellow", "magenta", "blue", "red")
@@ -68,9 +69,12 @@ def watch_status(where: str | Path, *, as_json: bool) -> None:
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Show how far a long job is, and when it will be done; shows nothing unless stderr is a terminal."""
+    """Show how far a long job is, and when it will be done; a line now and then where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield _lines(time.monotonic)
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    display = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    display = Progress(*columns, console=Console(stderr=True), transient=True)
     tasks: dict[str, TaskID] = {}
 
     def report(stage: str, done: int, total: int) -> None:
@@ -80,6 +84,19 @@ def progress() -> Iterator[Report]:
 
     with display:
         yield report
+
+
+def _lines(clock: Callable[[], float]) -> Report:
+    """Return what writes a line to stderr every LINE_S seconds."""
+    told_at = clock()
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal told_at
+        if clock() - told_at >= LINE_S:
+            told_at = clock()
+            print(clean(stage) + (f" {done / total:.0%}" if total else ""), file=sys.stderr, flush=True)
+
+    return report
 
 
 def show_evaluation(result: "Evaluation") -> None:

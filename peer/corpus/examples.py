@@ -2,8 +2,8 @@
 
 An example becomes prompt, target, end mark; the prompt is what was said before, in the task's format (`chats.py`). What
 the assistant says counts; all other tokens are marked (data.py). One that is longer than the window loses its first
-turns, then the beginning of the last input. Training, `eval` and `generate` all take their tokens from `TaskEncoder`.
-Reading files of examples is `documents.py`'s.
+turns, then the beginning of the last input, or its end if the format says so. Training, `eval` and `generate` all take
+their tokens from `TaskEncoder`. Reading files of examples is `peer/prepare`'s.
 """
 
 import json
@@ -60,7 +60,7 @@ class Encoded:
 
     prompt: NDArray[np.int64]
     answers: tuple[NDArray[np.int64], ...]
-    is_cut: bool  # whether what was said before lost its beginning
+    lost: int  # tokens of what was said before that did not fit
     learnt: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))  # of the prompt; empty: nothing
 
     def marked(self, answer: int = 0) -> NDArray[np.int64]:
@@ -97,7 +97,7 @@ class TaskEncoder:
         Raises DataError: the format leaves too little room in a window, or needs tokens that are not there.
         """
         self.window = form.window  # tokens
-        self._tokenizer, self._form = tokenizer, form_of(form)
+        self._tokenizer, self._form, self._keep = tokenizer, form_of(form), form.keep
         if lacking := [token for token in self._form.special if tokenizer.token_to_id(token) is None]:
             raise DataError(
                 f"the chat format {form.chat} is written with {lacking[0]}, which this tokenizer does not have; take "
@@ -161,7 +161,7 @@ class TaskEncoder:
         if left < 1:
             return None
         left = max(1, min(left, space - room))
-        kept = [replace(last, content=last.content[-left:])]
+        kept = [replace(last, content=last.content[:left] if self._keep == "start" else last.content[-left:])]
         left -= len(kept[0].content)
         for turn in reversed(before):
             left -= len(turn.tokens)
@@ -172,12 +172,12 @@ class TaskEncoder:
             del kept[0]
         opened = self._opens[ASSISTANT]
         prompt = np.concatenate([self._begin, *(turn.tokens for turn in kept), opened])
-        is_cut = len(kept) < len(said) or len(kept[-1].content) < len(last.content)
+        lost = sum(len(turn.tokens) for turn in said) - sum(len(turn.tokens) for turn in kept)
         if len(kept) == 1:
-            return Encoded(prompt, tuple(answers), is_cut)
+            return Encoded(prompt, tuple(answers), lost)
         none = np.zeros(len(self._begin), dtype=bool), np.zeros(len(opened), dtype=bool)
         learnt = np.concatenate([none[0], *(turn.learnt for turn in kept), none[1]])
-        return Encoded(prompt, tuple(answers), is_cut, learnt)
+        return Encoded(prompt, tuple(answers), lost, learnt)
 
     def _said(self, role: str, content: NDArray[np.int64]) -> _Said:
         is_learnt = role == ASSISTANT

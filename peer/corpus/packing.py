@@ -3,7 +3,7 @@
 How an example becomes tokens is `examples.py`'s, what the files look like `data.py`'s.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from configs.corpus import MAX_SHARDS, TaskFormat, TaskInfo
-from configs.errors import DataError
+from configs.corpus import MAX_SHARDS, TaskFormat
 from peer.corpus.data import Tokens, token_dtype, unmarked
-from peer.corpus.examples import Example, TaskEncoder, read_examples
-from peer.corpus.tokenizer import Vocabulary
+from peer.corpus.examples import TaskEncoder, read_examples
 
 BOUNDARY_TOKENS = 1 << 14  # tokens: how far from its place a cut may move to fall between documents
 OPEN_WINDOWS = 64  # windows that are filled side by side, so that an example finds one where it fits
@@ -77,39 +75,6 @@ def packed_examples(lines: Path, form: TaskFormat, tokenizer: Tokenizer, vocab_s
             packer.add(encoded.marked())
     packer.finish()
     return file.getvalue()
-
-
-class TaskWriter:
-    """Writes the examples of one domain to its two files, and counts what becomes of them."""
-
-    def __init__(self, form: TaskFormat, vocabulary: Vocabulary, train: IO[bytes], heldout: IO[bytes]) -> None:
-        """Raises DataError: the format leaves too little room in a window."""
-        self._format, self._heldout = form, heldout
-        self._encoder = TaskEncoder(form, vocabulary.tokenizer, vocabulary.end)
-        self._packer = Packer(train, form.window, vocabulary.size, vocabulary.end)
-        self._examples = self._cut = self._left_out = 0
-
-    def write(self, examples: Sequence[Example], are_heldout: Sequence[bool]) -> None:
-        """Write examples to train on, or as held-out lines; one that cannot be made to fit is left out."""
-        for example, encoded, is_heldout in zip(examples, self._encoder.encode(examples), are_heldout, strict=True):
-            if encoded is None:
-                self._left_out += 1
-            elif is_heldout:
-                self._heldout.write(example.to_line())
-            else:
-                self._packer.add(encoded.marked())
-                self._examples += 1
-                self._cut += encoded.is_cut
-
-    def finish(self, domain: str) -> TaskInfo:
-        """Write what is left. Raises DataError when nothing is to be trained on, or nothing held out."""
-        self._packer.finish()
-        if not self._examples or not self._heldout.tell():
-            raise DataError(
-                f"domain '{domain}' has too few examples that fit: the targets of {self._left_out} leave no room for "
-                f"an input in {self._format.window} tokens; give it more examples or a larger context length"
-            )
-        return TaskInfo(format=self._format, examples=self._examples, cut=self._cut, left_out=self._left_out)
 
 
 def cut_documents(tokens: Tokens, shard_tokens: int, end_of_text: int) -> Iterator[Tokens]:

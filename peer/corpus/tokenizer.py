@@ -37,11 +37,14 @@ class Vocabulary:
     size: int
     end: int
 
+    def ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Yield the tokens of each text. Uses all cores."""
+        return (encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the tokens of each text, followed by the end-of-text token. Uses all cores."""
-        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        """Return the tokens of each text, followed by the end-of-text token."""
         dtype = token_dtype(self.size)
-        return [np.array([*encoding.ids, self.end], dtype=dtype) for encoding in encodings]
+        return [np.array([*ids, self.end], dtype=dtype) for ids in self.ids(texts)]
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Vocabulary:
@@ -57,8 +60,14 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Vocabulary:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    raw = tokenizer.to_str().encode()
-    return Vocabulary(_plain(tokenizer), raw, vocab_size, end_of_text(tokenizer))
+    return trained_vocabulary(tokenizer.to_str().encode(), vocab_size)
+
+
+def trained_vocabulary(raw: bytes, vocab_size: int) -> Vocabulary:
+    """Return what `train_tokenizer` returned, from the bytes of its file."""
+    _use_cores()
+    tokenizer = open_tokenizer(raw)
+    return Vocabulary(tokenizer, raw, vocab_size, end_of_text(tokenizer))
 
 
 def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ def assemble(
     outlook = Outlook(facts, membership, store, entry.peers)
     library.on_bytes, library.leased = traffic.receiver("text"), outlook.leased
     library.down_mbit = lambda: traffic.down_mbit
+    if (stream := library.stream) is not None:
+        stream.seed, stream.on_bytes = facts.data_seed, traffic.receiver("text")
+        workers.progress = replace(workers.progress, position=stream.begun_at)
+        stream.position = lambda: workers.progress.position
 
     def is_member(peer_id: str) -> bool:
         admission = network.admission

@@ -125,6 +125,8 @@ class Changes:
         parts.activity.train()
         others, refresh = parts.outlook.others, parts.session.refresh_sources
         tasks.create_task(parts.library.fetch_in_background(strategy, sub_model, me, others, refresh))
+        if parts.library.stream is not None:
+            tasks.create_task(parts.library.stream.follow(parts.library.sources(strategy, sub_model), refresh))
 
     async def _rounds_before(self, state: OuterState) -> Sequence[SealedRound]:
         return await rounds_before(self._swarm, state, self._parts.outlook.others())

@@ -33,8 +33,9 @@ from dht.identity import Identity
 from dht.network import Network
 from dht.records import DomainRecord, open_record, sign_record
 from peer import __version__
-from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, open_corpus
-from peer.member.library import Library, match, tokenizer_from
+from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus
+from peer.member.library import Library, tokenizer_from
+from peer.member.own_text import built_in, given_corpus, match, own_corpus
 from peer.train.origin import keep_files, read_files
 from peer.train.outer import OuterState
 from peer.train.pretrained import (
@@ -125,7 +126,7 @@ async def _entered(
 async def _found(
     plan: RunPlan, config: PeerConfig, identity: Identity, network: Network, admission: str | None
 ) -> Entry:
-    corpus = await asyncio.to_thread(_own_corpus, plan, config)
+    corpus = await asyncio.to_thread(own_corpus, plan, config)
     plan = windowed(plan, corpus)
     model, initial_id, origin = await asyncio.to_thread(_beginning, plan, config, corpus)
     plan = plan.model_copy(update={"model": model})
@@ -157,7 +158,7 @@ def windowed(plan: RunPlan, corpus: Corpus) -> RunPlan:
     if form is None or plan.model.context_length % form.window == 0:
         return plan
     length = form.window * max(1, plan.model.context_length // form.window)
-    log.info("%s has examples: windows of %d tokens, not of %d", corpus.path, length, plan.model.context_length)
+    log.info("%s has examples: windows of %d tokens, not of %d", corpus.name, length, plan.model.context_length)
     model = plan.model.model_copy(update={"context_length": length})
     inner = plan.inner.model_copy(update={"batch_tokens": max(plan.inner.batch_tokens, length)})
     return plan.model_copy(update={"model": model, "inner": inner})
@@ -207,7 +208,7 @@ async def _join(
         await network.remember(member, addresses)
     records = tuple(description.domains)
     domains = read_domains(records, spec)
-    library = _library(config, network, spec, domains)
+    library = await asyncio.to_thread(_library, config, network, spec, domains)
     has_it = library.has_tokenizer
     library.set_tokenizer(
         library.tokenizer_json if has_it else await _tokenizer(description, network, spec, peer, library.folder)
@@ -229,7 +230,7 @@ async def _resume(config: PeerConfig, network: Network, spec: RunSpec, known: Se
         description, _ = await _described_again(network, spec, peers, error)
         records = description.domains
         domains = read_domains(records, spec)
-    library = _library(config, network, spec, domains)
+    library = await asyncio.to_thread(_library, config, network, spec, domains)
     if not library.has_tokenizer:
         lost = StateError(f"{library.folder / TOKENIZER_FILE} is missing or damaged; {REMEDY}")
         description, peer = await _described_again(network, spec, peers, lost)
@@ -266,27 +267,12 @@ async def _described_again(
 
 
 def _library(config: PeerConfig, network: Network, spec: RunSpec, domains: list[DomainInfo]) -> Library:
-    corpus = open_corpus(config.data) if config.data is not None else None
+    corpus = given_corpus(config)
     if corpus is not None:
         domains = match(corpus, spec, domains)
     else:
         corpus = built_in(config.state_dir, spec)
     return Library(config.state_dir / "corpus", spec, domains, shards_stub(network, spec), corpus)
-
-
-def built_in(state_dir: Path, spec: RunSpec) -> Corpus | None:
-    """Return the built-in corpus that a founder prepared in its state directory, if it is this run's."""
-    corpora = [path.parent for path in (state_dir / "corpus").glob(f"*/{TOKENIZER_FILE}")]
-    return next((c for c in map(open_corpus, corpora) if c.info.tokenizer_sha256 == spec.tokenizer_sha256), None)
-
-
-def _own_corpus(plan: RunPlan, config: PeerConfig) -> Corpus:
-    if config.data is not None:
-        return open_corpus(config.data)
-    from peer.corpus.builtin import built_in_corpus
-
-    log.info("no --data given: preparing the built-in corpus")
-    return built_in_corpus(config.state_dir / "corpus", plan.model.vocab_size, plan.model.context_length)
 
 
 def _beginning(plan: RunPlan, config: PeerConfig, corpus: Corpus) -> tuple[ModelSpec, str | None, OriginSpec | None]:

@@ -26,7 +26,9 @@ from dht.records import MAX_SCORED
 from peer.block.room import Room
 from peer.corpus.data import BLOBS, TOKENIZER_FILE, Corpus, Source, token_dtype
 from peer.corpus.packing import packed_examples
+from peer.corpus.remote import RemoteCorpus
 from peer.corpus.tokenizer import open_tokenizer
+from peer.member.stream import Stream
 from peer.train.adapters import base_bytes, map_base
 from peer.train.partition import COMMON, Strategy
 from protocols.shards import OnBytes, download
@@ -79,6 +81,8 @@ class Library:
         self._damaged: set[Path] = set()  # files that are not
         self._background = 0  # how often fetching in the background has been begun: only the last goes on
         make_folder(folder / BLOBS)
+        # What brings the shards of a corpus at a URL, when they are needed.
+        self.stream = Stream(corpus, spec, folder) if isinstance(corpus, RemoteCorpus) else None
 
     @property
     def tokenizer_json(self) -> bytes:
@@ -146,12 +150,24 @@ class Library:
 
     def can_train(self, strategy: Strategy, sub_model: str) -> bool:
         """Return whether this peer has, or may fetch, text for `sub_model`."""
-        return any(d.is_public or any(map(self.path, d.shards)) for d in self.trains(strategy, sub_model))
+        domains = self.trains(strategy, sub_model)
+        return any(d.is_public or self._is_streamed(d) or any(map(self.path, d.shards)) for d in domains)
+
+    def _is_streamed(self, domain: DomainInfo) -> bool:
+        """Return whether the shards of a domain come from this peer's own store."""
+        return self.stream is not None and self.stream.has(domain)
 
     def sources(self, strategy: Strategy, sub_model: str) -> list[Source]:
-        """Return the token files for `sub_model` that lie here; every domain weighs the same."""
-        sources = []
-        for domain in self.trains(strategy, sub_model):
+        """Return the token files for `sub_model` that lie here, or come in time; every domain weighs the same.
+
+        Raises DataError: there is too little room for those that come.
+        """
+        domains = self.trains(strategy, sub_model)
+        streamed = list(filter(self._is_streamed, domains))
+        sources = [] if self.stream is None else self.stream.sources(streamed)
+        for domain in domains:
+            if domain in streamed:
+                continue
             here = [(shard, path) for shard in domain.shards if (path := self.path(shard)) is not None]
             here = [(shard, path) for shard, path in here if shard.tokens > self.spec.model.context_length]
             total = sum(shard.tokens for shard, _ in here)
@@ -195,7 +211,8 @@ class Library:
         """
         queues, leased = [], self.leased()
         for domain in self.trains(strategy, sub_model):
-            shards = [s for s in domain.shards if s.tokens > self.spec.model.context_length] if domain.is_public else []
+            may_fetch = domain.is_public and not self._is_streamed(domain)
+            shards = [s for s in domain.shards if s.tokens > self.spec.model.context_length] if may_fetch else []
             queues.append(choose_shards(shards, leased, MAX_LOCAL_SHARDS, f"{me}/{domain.name}"))
         longest = max(map(len, queues), default=0)
         mixed = [queue[at] for at in range(longest) for queue in queues if at < len(queue)]
@@ -293,7 +310,8 @@ class Library:
     def _verify(self, strategy: Strategy, sub_model: str) -> bool:
         """Read, once, what `sub_model` is trained on; return whether some of it was damaged, and is used no more."""
         domains = self.trains(strategy, sub_model)
-        blobs = [blob for domain in domains for blob in (*domain.shards, domain.counts)]
+        shards = [shard for domain in domains if not self._is_streamed(domain) for shard in domain.shards]
+        blobs = [*shards, *(domain.counts for domain in domains)]
         found = False
         for blob in blobs:
             path = None if blob.content_id in self._verified else self.path(blob)
@@ -313,15 +331,24 @@ class Library:
         return found
 
     async def fetch_first(self, strategy: Strategy, sub_model: str, me: str, peers: Sequence[str]) -> None:
-        """Fetch just enough to begin: one shard. Raises NetworkError if `sub_model` has no text that can be had."""
-        if self.sources(strategy, sub_model) or self.spec.model.module is not None:  # which reads what it likes
+        """Fetch just enough to begin: one shard. Raises NetworkError if `sub_model` has no text that can be had.
+
+        From a store of this peer's own: what the next step needs. Then raises as `Stream.begin`.
+        """
+        sources = self.sources(strategy, sub_model)
+        if self.stream is not None:
+            await self.stream.begin(sources)
+        if sources or self.spec.model.module is not None:  # which reads what it likes
             return
         wanted = self.wanted(strategy, sub_model, me)
         if not wanted:
             names = ", ".join(domain.name for domain in self.trains(strategy, sub_model))
             raise NetworkError(f"no text for {sub_model}: domain {names} is private; bring your own with --data DIR")
-        first = sorted(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes)
-        *others, last = [*first, *wanted[len(self.domains) :]][:FIRST_TRIES]
+        first, leased = sorted(wanted[: len(self.domains)], key=lambda shard: shard.size_bytes), self.leased()
+        tried = [*first, *wanted[len(self.domains) :]]
+        # Of a corpus in somebody's store only those lie at a peer that are trained on now.
+        present = [s for domain in self.trains(strategy, sub_model) for s in domain.shards if s.content_id in leased]
+        *others, last = [*tried[: FIRST_TRIES - 1], *[*present, *tried[FIRST_TRIES - 1 :], tried[-1]][:1]]
         for shard in others:
             try:
                 await self.fetch([shard], peers)
@@ -335,31 +362,6 @@ class Library:
 def retry_seconds(size_bytes: int, tries: int) -> float:
     """Return after how long a blob that nobody had is asked for again: as long as it may take, then twice that, …"""
     return min(RETRY_S, keep_seconds(size_bytes, None) * 2.0 ** min(tries, MAX_DOUBLINGS))
-
-
-def match(corpus: Corpus, spec: RunSpec, domains: Sequence[DomainInfo]) -> list[DomainInfo]:
-    """Return the run's domains with this peer's own shards in the place of those that it cannot fetch.
-
-    Raises DataError: another tokenizer, a domain that the run has not, or examples in another format.
-    """
-    if corpus.info.tokenizer_sha256 != spec.tokenizer_sha256:
-        raise DataError(
-            f"{corpus.path} was prepared with another tokenizer than the run's; use the run's tokenizer.json"
-        )
-    own = {domain.name: domain for domain in corpus.info.domains}
-    known = {domain.name for domain in domains}
-    if strange := sorted(own.keys() - known):
-        raise DataError(
-            f"the run has no domain {', '.join(strange)}; its domains are {', '.join(sorted(known))}: prepare yours "
-            "by one of these names, or found a run of your own"
-        )
-    for domain in domains:
-        mine = own.get(domain.name)
-        if mine is not None and not domain.is_public and mine.task_format != domain.task_format:
-            form = domain.task_format
-            wanted = f"examples, with {form.option} --context-length {form.window}" if form else "text"
-            raise DataError(f"domain '{domain.name}' of {corpus.path} is not as the run has it; prepare it of {wanted}")
-    return [own[d.name] if d.name in own and not d.is_public else d for d in domains]
 
 
 async def tokenizer_from(

@@ -108,11 +108,17 @@ class Lookout:
         parts = self._parts
         values = sum(replica.state.phi.numel() for replica in parts.session.replicas.values())
         alone = self.company.present
-        troubles = alone.line() if alone else "", *parts.activity.watch.present, parts.facts.clock.warning()
+        late = self._of_text()
+        troubles = (
+            alone.line() if alone else "",
+            *parts.activity.watch.present,
+            parts.facts.clock.warning(),
+            late[2] if late[4] else "",
+        )
         return Pulse(
             taken_tick=parts.place.taken_tick,
             is_worker_up=parts.session.workers.is_up,
-            silent_s=parts.session.workers.silent_s,
+            silent_s=parts.session.workers.silent_s if self._should_step() else 0.0,
             step_s=parts.session.progress.usual_step_s,
             free_bytes=await asyncio.to_thread(free_of, parts.facts.config.state_dir),
             needed_bytes=STATE_VALUES * values,
@@ -151,9 +157,14 @@ class Lookout:
         parts, step_s = self._parts, self._parts.session.progress.usual_step_s
         lengths = [length for length, _ in self._rounds(tick)]
         cut_s = parts.facts.spec.rounds.cut_share * min(lengths, default=math.inf)
-        silent_s = parts.session.workers.silent_s if parts.activity.takes_part() else 0.0
+        silent_s = parts.session.workers.silent_s if self._should_step() else 0.0
         found = clocks.verdict(self.clocks.offsets, cut_s), diagnosis.of_silent_worker(silent_s, step_s)
         return [each for each in found if each is not None]
+
+    def _should_step(self) -> bool:
+        """Return whether the worker should take steps now: one that waits for text does not hang."""
+        stream = self._parts.library.stream
+        return self._parts.activity.takes_part() and not (stream is not None and stream.is_waiting)
 
     def _of_long_steps(self, tick: int) -> Finding | None:
         parts = self._parts
@@ -181,10 +192,17 @@ class Lookout:
             ("invitation", "this peer: it is left out when its invitation ends", ending, ": ", False),
             *(("stuck", "what is under way", f"{text}; {STUCK}", "; ", True) for text in parts.activity.watch.present),
             ("disk-limit", "what is kept for others", parts.disk.present, "; ", False),
+            self._of_text(),
             *(("outlet", "what leaves this machine; training goes on", text, "; ", False) for text in self._outward()),
             *(("excluded", "that peer", text, ": ", False) for text in parts.exclusions.told(tick)),
         ]
         return [diagnosis.told(*each) for each in said if each[2]]
+
+    def _of_text(self) -> tuple[str, str, str, str, bool]:
+        """Return what is wrong with the store that this peer's text comes from."""
+        stream = self._parts.library.stream
+        text, is_late = ("", False) if stream is None else (stream.warning, stream.is_waiting)
+        return ("text-store", "this peer's training" if is_late else "the text to come", text, "; ", is_late)
 
     def _outward(self) -> list[str]:
         """Return what is wrong with what leaves this machine: curves, checkpoints."""

@@ -34,6 +34,7 @@ class Snapshots:
     works: Mapping[str, Work]  # block → θ as it may leave, tokens, domain
     thetas: Mapping[str, Tensor]  # block → θ as it is
     epoch: int  # of the worker: it changes when θ goes back to the anchor
+    position: int = 0  # steps of the data that were taken
 
 
 class Session:
@@ -52,6 +53,7 @@ class Session:
         self._domain = ""
         self._is_put_off = False  # what was learnt lies in the residuals, and must not get there twice
         self._is_paused = False  # by the user: then whatever begins waits for `resume`
+        self._reached: int | None = None  # steps of the data that are in the replicas
         self._before: dict[str, int] = {}  # block → this peer's tokens on it before the worker was loaded
         self._lock = asyncio.Lock()  # orders everything that touches the two shared buffers
 
@@ -108,6 +110,7 @@ class Session:
                 return
             has_snapshot = is_step and snapshots.epoch == self.workers.epoch
             base = snapshots.thetas[block] if has_snapshot else before.phi
+            self._reached = snapshots.position if has_snapshot else self._reached
             await unbroken(self._put, self.workers.snapshot, block, base)
             await unbroken(self._put, self.workers.anchor, block, self.replicas[block].state.phi)
             await self.workers.apply(self._ages([block]))
@@ -153,6 +156,7 @@ class Session:
                 async with asyncio.timeout(PAUSE_S):
                     await self.workers.pause()
             snapshots = await self._take(self._layout.blocks)
+            self._reached = snapshots.position
             for block in self._layout.blocks:
                 work = snapshots.works[block]
                 await unbroken(self.replicas[block].put_off, work.theta, work.tokens)
@@ -160,8 +164,11 @@ class Session:
                 await unbroken(self._put, self.workers.anchor, block, snapshots.thetas[block])
 
     async def save(self, replica: Replica) -> None:
-        """Store a replica's state."""
+        """Store a replica's state, and how far through the data it is."""
         await self._store.save(replica)
+        stream = None if self._library is None else self._library.stream
+        if stream is not None and self._reached is not None:
+            await asyncio.to_thread(stream.keep_position, self._reached)
 
     def serve(self) -> None:
         """Train nothing from now on."""
@@ -181,7 +188,7 @@ class Session:
         works = {
             block: Work(theta, self._before[block] + snapshot.tokens, self._domain) for block, theta in released.items()
         }
-        return Snapshots(works, thetas, epoch)
+        return Snapshots(works, thetas, epoch, snapshot.position)
 
     def _released(self, thetas: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return what may leave in the place of each θ."""

@@ -16,9 +16,10 @@ from dht.identity import Identity
 from peer.block.saved import Facts
 from peer.block.store import BlockStore
 from peer.corpus.data import BLOBS, TOKENIZER_FILE
-from peer.member.entry import DOMAINS_FILE, HINTS_FILE, RUN_FILE, built_in, read_domains, saved_records, saved_spec
+from peer.member.entry import DOMAINS_FILE, HINTS_FILE, RUN_FILE, read_domains, saved_records, saved_spec
 from peer.member.invited import IDENTITY_FILE
 from peer.member.library import Library
+from peer.member.own_text import built_in
 from peer.publish.manifest import CHECKPOINT, MAX_MANIFEST_BYTES, PART_BYTES, PARTS, Checkpoint, CheckpointFile, Part
 from peer.publish.manifest import read_checkpoint as read
 from peer.publish.places import Place, copy_file

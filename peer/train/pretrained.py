@@ -224,7 +224,7 @@ def check_tokenizer(folder: Path, corpus: Corpus) -> None:
         raise DataError(f"{folder} has no {TOKENIZER_FILE}, so nothing says what its tokens mean; add it")
     if found != corpus.info.tokenizer_sha256:
         raise DataError(
-            f"{corpus.path} was prepared with another tokenizer than that of {folder}; "
+            f"{corpus.name} was prepared with another tokenizer than that of {folder}; "
             f"prepare it with --tokenizer {folder}"
         )
 

@@ -130,7 +130,7 @@ class Worker:
         self._epoch = 0
         self._position = 0  # inner steps of the data, dropped ones included
         self._losses: list[float] = []  # since the last snapshot
-        self._is_paused = self._is_stalled = False
+        self._is_paused = self._is_stalled = self._is_waiting = False  # the last: for text that is being fetched
         self._good_steps, self._failures = 0, 0
         self._step_s: float | None = None  # of the last step
         self._shown_at, self._shown_tokens = 0.0, 0
@@ -143,7 +143,8 @@ class Worker:
         while True:
             self._do_what_was_asked()
             try:
-                self._step()
+                if self._has_text():
+                    self._step()
             except ShoalError as error:  # the data; the same on every rank
                 with self._lock:
                     self._stall(str(error))
@@ -203,7 +204,7 @@ class Worker:
 
     @property
     def _is_training(self) -> bool:
-        return self._sampler is not None and not self._is_paused and not self._is_stalled
+        return self._sampler is not None and not (self._is_paused or self._is_stalled or self._is_waiting)
 
     def _on_snapshot(self, _: TakeSnapshot) -> Snapshot:
         self._theta.read(self._snapshot)
@@ -244,14 +245,16 @@ class Worker:
         return Done()
 
     def _on_sources(self, new: SetSources) -> Done:
-        self._sample_from(new.sources)
+        if self._sampler is None or not self._sampler.streams_from(new.sources):  # else more of their text has come
+            self._sample_from(new.sources)
+        self._is_stalled = self._is_waiting = False
         return Done()
 
     def _sample_from(self, sources: Sequence[Source]) -> None:
+        self._is_stalled = self._is_waiting = False
         self._sampler = None
         self._sampler = Sampler(sources, self._plan.model.context_length, self._seed)
         self._watch = Watch()
-        self._is_stalled = False
 
     def _on_pause(self, _: Pause) -> Done:
         self._is_paused = True
@@ -285,6 +288,15 @@ class Worker:
         return Scored(losses=tuple(losses))
 
     # Training
+
+    def _has_text(self) -> bool:
+        """Return whether the text of the next step is here, as rank 0 sees it; if not, wait until sources are told."""
+        sampler = self._sampler
+        if sampler is not None and sampler.is_streamed:
+            self._is_waiting = bool(self._ranks.agree(len(sampler.lacking(self._position, self._batch))))
+            if self._is_waiting and (losses := self._losses):
+                self._show(losses[-1], at_once=True)  # the daemon fetches by the position
+        return not self._is_waiting
 
     def _step(self) -> None:
         """Take one inner step. θ, and what is counted of it, change only at its end, under the lock."""
@@ -329,28 +341,27 @@ class Worker:
         self._is_stalled = True
         self._tell(Stalled(reason=reason))
 
-    def _show(self, loss: float) -> None:
+    def _show(self, loss: float, *, at_once: bool = False) -> None:
         now = time.monotonic()
         seconds = now - self._shown_at
-        if seconds < PROGRESS_S:
+        if seconds < PROGRESS_S and not at_once:
             return
         if not self._threads and now - self._counted_at > THREADS_S:
             self._counted_at = now
             torch.set_num_threads(fair_threads())
         # After an answer the speed is not known: it is measured from here.
-        speed = (self._ledger.tokens - self._shown_tokens) / seconds if self._shown_at else None
+        speed = (self._ledger.tokens - self._shown_tokens) / seconds if self._shown_at and not at_once else None
         self._shown_at, self._shown_tokens = now, self._ledger.tokens
-        self._tell(
-            Stepped(
-                position=self._position,
-                loss=loss,
-                tokens=self._ledger.tokens,
-                tokens_per_s=speed,
-                step_s=self._step_s,
-                learning_rate=self._inner.rate,
-                gradient_norm=self._inner.gradient_norm,
-            )
+        told = Stepped(
+            position=self._position,
+            loss=loss,
+            tokens=self._ledger.tokens,
+            tokens_per_s=speed,
+            step_s=self._step_s,
+            learning_rate=self._inner.rate,
+            gradient_norm=self._inner.gradient_norm,
         )
+        self._tell(told)
 
     def _tell(self, told: Told) -> None:
         if self._ranks.index == 0:

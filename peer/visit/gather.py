@@ -25,9 +25,10 @@ from peer.fused.fuse import fuse
 from peer.fused.parts import Parts
 from peer.fused.tune import Tuning
 from peer.member.best import best_looks
-from peer.member.entry import RUN_FILE, built_in, read_domains, saved_records, saved_spec
+from peer.member.entry import RUN_FILE, read_domains, saved_records, saved_spec
 from peer.member.invited import Home
 from peer.member.library import Library
+from peer.member.own_text import built_in
 from peer.publish.restore import holds_checkpoint, restore
 from peer.train.origin import FOLDER, read_files
 from peer.train.outer import OuterState

@@ -13,8 +13,8 @@ from configs.corpus import DomainInfo
 from configs.errors import DataError
 from dht.addresses import is_address
 from peer.corpus.data import TOKENIZER_FILE, open_corpus
-from peer.corpus.prepare import Plan
 from peer.member.invited import Home
+from peer.prepare.plan import Plan
 from peer.visit.visit import open_visit
 
 

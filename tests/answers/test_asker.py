@@ -15,10 +15,11 @@ from peer.answers.asker import PIECE_TOKENS, Asker, Wish
 from peer.answers.speaker import Speaker
 from peer.block.store import BlockStore
 from peer.corpus.data import Corpus, open_corpus
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.history import Piece
 from peer.member.library import Library
 from peer.member.prompts import ANSWER_TOKENS, ASK_S, MAX_ANSWERS, Prompts, drawn, joined
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.outer import new_state
 from peer.train.partition import Strategy
 

@@ -13,8 +13,9 @@ from loop import in_loop
 import shoal
 from benchmarks.patience import patience, until_async
 from peer.commands.processes import joiner, open_processes
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.local import holds, post_action
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 MICRO = str(Path(__file__).parent.parent / "swarm" / "micro.toml")
 TEXTS = {"songs": [f"verse {number}: the tide comes in, the tide goes out again" for number in range(2000)]}

@@ -11,7 +11,8 @@ from benchmarks.joint_mixture import train_joint
 from benchmarks.routes import DEFAULT, ORACLE, losses, sub_models_of
 from configs.run import ModelSpec, RunSpec
 from peer.corpus.data import Corpus, open_corpus
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.partition import COMMON, Strategy
 
 MODEL = ModelSpec(

@@ -10,7 +10,8 @@ from torch import Tensor
 from benchmarks.in_process_swarm import TICK_STEPS, Rule, Swarm, Text, run_spec, train
 from configs.run import InnerSpec, ModelSpec
 from peer.corpus.data import open_corpus
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.partition import COMMON, REPLICA
 
 MODEL = ModelSpec(

@@ -22,8 +22,9 @@ from dht.address_book import AddressBook
 from dht.identity import Identity
 from peer.commands.main import join, main, start
 from peer.commands.options import PEER_OPTIONS
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.member.entry import HINTS_FILE, RUN_FILE, Entry, enter, saved_hints
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 Command = Callable[..., PeerConfig]

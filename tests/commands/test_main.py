@@ -104,7 +104,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["status", "ftp://x"], "is not an address of a daemon"),
         (["status", "--watch"], "--watch needs a terminal"),
         (["fuse", "nowhere", "--out", "x"], "'nowhere' is neither a directory nor an address"),
-        (["prepare", "nowhere", "--out", "x"], "there is nothing at nowhere"),
+        (["prepare", "nowhere", "--out", "x"], "no such file or folder: nowhere"),
         (["generate", "nowhere", "hello"], "no model directory at nowhere"),
         (["eval", ".", "--data", "x"], "holds no model"),
         (["serve", "nowhere"], "no model directory at nowhere"),
@@ -125,12 +125,15 @@ def test_a_mistake_is_one_line_and_code_2(
     assert said in output.err
 
 
+STRICT = ["--max-bad", "0"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "said"),
     [
         ("a.txt", b"", [], "a.txt holds no text"),
         ("a.txt", b" \n\n\t\n", [], "a.txt holds no text"),
-        ("a.txt", b"good\n\nb\xe4d\n", [], "is not UTF-8 at byte 7"),
+        ("a.txt", b"good\n\nb\xe4d\n", [], "say it with --encoding cp1252"),
         ("a.txt", b"only one passage", [], "has only one document"),
         ("a.txt", LINES, ["--context-length", "4096"], "fewer than one window of 4096"),
         ("a.jsonl", FEW, ["--domain-column", "kind"], "has only one document, but one is held out"),
@@ -138,17 +141,32 @@ def test_a_mistake_is_one_line_and_code_2(
         ("a.txt", LINES, ["--domains", "9"], "9 domains need at least 18 documents to train on and there are"),
         ("a.jsonl", FEW, ["--domains", "2", "--domain-column", "kind"], "leave one of them out"),
         ("a.jsonl", TASK, ["--domains", "2"], "'a' is a task (examples with input and target)"),
-        ("a.jsonl", TASK + b'{"input": "fish"}\n', [], "line 51: no 'target', but the file begins with examples"),
-        ("a.jsonl", TASK + b'{"text": "a tale"}\n', [], "line 51: no 'input'"),
-        ("a.jsonl", b'{"text": "a tale"}\n' + TASK, [], "line 2: an example with 'input' and 'target' among lines"),
-        ("a.jsonl", b'{"input": "fish"}\n' + TASK, [], "line 1: an example needs both 'input' and 'target'"),
-        ("a.jsonl", TASK + b'{"input": " ", "target": "x"}\n', [], "line 51: 'input' is empty; fill it"),
-        ("a.jsonl", TASK + b'{"input": "x", "target": ""}\n', [], "line 51: 'target' is empty; fill it"),
-        ("a.jsonl", TASK + b'{"input": 3, "target": "x"}\n', [], "line 51: 'input' holds int, not text"),
-        ("a.jsonl", TASK + b'{"input": "x", "target"\n', [], "line 51: broken JSON"),
-        ("a.jsonl", TASK + b'{"input": "x", "target": "y", "options": "y"}\n', [], "'options' holds str, not a list"),
-        ("a.jsonl", TASK + b'{"input": "x", "target": "y", "options": ["z"]}\n', [], "'target' is not among 'options'"),
-        ("a.jsonl", TASK + b'{"input": "x", "target": "y", "targets": ["z"]}\n', [], "'target' is not among 'targets'"),
+        ("a.jsonl", TASK + b'{"input": "fish"}\n', STRICT, "line 51: has 'input' and no 'target'; add it"),
+        ("a.jsonl", TASK + b'{"text": "a tale"}\n', STRICT, "has no column 'input'; the columns are: text"),
+        ("a.jsonl", b'{"text": "a tale"}\n' + TASK, STRICT, "no column 'text'; the columns are: input, target"),
+        ("a.jsonl", b'{"input": "fish"}\n' + TASK, STRICT, "line 1: has 'input' and no 'target'; add it"),
+        ("a.jsonl", TASK + b'{"input": " ", "target": "x"}\n', STRICT, "line 51: 'input' is empty; fill it"),
+        ("a.jsonl", TASK + b'{"input": "x", "target": ""}\n', STRICT, "line 51: 'target' is empty; fill it"),
+        ("a.jsonl", TASK + b'{"input": 3, "target": "x"}\n', STRICT, "line 51: 'input' holds int, not text"),
+        ("a.jsonl", TASK + b'{"input": "x", "target"\n', STRICT, "line 51: broken JSON"),
+        (
+            "a.jsonl",
+            TASK + b'{"input": "x", "target": "y", "options": "y"}\n',
+            STRICT,
+            "'options' holds no list of texts",
+        ),
+        (
+            "a.jsonl",
+            TASK + b'{"input": "x", "target": "y", "options": ["z"]}\n',
+            STRICT,
+            "'target' is not among 'options'",
+        ),
+        (
+            "a.jsonl",
+            TASK + b'{"input": "x", "target": "y", "targets": ["z"]}\n',
+            STRICT,
+            "'target' is not among 'targets'",
+        ),
         ("a.jsonl", TASK, ["--prompt-format", "none"], "must have {input} in it once"),
         ("a.jsonl", TASK, ["--context-length", "8"], "takes more than half of the 8 tokens of a window"),
         ("a.jsonl", LONG, ["--context-length", "16"], "the targets of 50 leave no room for an input in 16 tokens"),

@@ -9,8 +9,8 @@ import pytest
 
 from configs.corpus import TaskFormat
 from configs.errors import DataError
-from peer.commands.models import _way_to_train
 from peer.commands.options import check_model
+from peer.commands.preparing import _way_to_train
 from peer.fused.on_corpus import check_format, check_tokenizer
 
 
@@ -52,5 +52,5 @@ def test_the_way_to_train_is_a_line_to_type(
     if model:
         (tmp_path / "config.json").write_text("{}")
     corpus: Any = SimpleNamespace(task_format=object() if is_task else None, vocab_size=2048)
-    plan: Any = SimpleNamespace(is_private=is_private, context_length=128, tokenizer=tmp_path)
+    plan: Any = SimpleNamespace(is_private=is_private, context_length=128, tokenizer=tmp_path, together=None)
     assert _way_to_train(corpus, Path("out"), plan, like).endswith(line.format(model=tmp_path, like=like))

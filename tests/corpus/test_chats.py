@@ -12,9 +12,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from configs.corpus import INPUT, ChatFormat, TaskFormat
 from configs.errors import DataError
 from peer.corpus.chats import ASSISTANT, FORMS, SYSTEM, USER, check_turns, template
-from peer.corpus.documents import Columns, read_documents
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import train_tokenizer
+from peer.sources.documents import Reading, SourceFile
+from peer.sources.reading import read
+from peer.sources.skips import SkipError, Skips
 
 FORMATS: tuple[ChatFormat, ...] = get_args(ChatFormat)
 END = "<|endoftext|>"
@@ -54,7 +56,7 @@ def spelt(tokenizer: Tokenizer, tokens: Any) -> str:
 @pytest.mark.parametrize("chat", FORMATS)
 def test_what_the_assistant_says_is_learnt_and_nothing_else(tokenizer: Tokenizer, chat: ChatFormat) -> None:
     (encoded,) = encoder(tokenizer, chat).encode([example()])
-    assert encoded is not None and not encoded.is_cut
+    assert encoded is not None and not encoded.lost
     marked = encoded.marked()
     end = FORMS[chat].end or END
     lead = FORMS[chat].lead
@@ -103,7 +105,7 @@ def test_a_long_chat_loses_its_first_turns_then_the_beginning_of_the_last(tokeni
 
     def prompt(window: int) -> str:
         (encoded,) = encoder(tokenizer, "plain", window).encode([example("No.")])
-        assert encoded is not None and encoded.is_cut == (window < 104)
+        assert encoded is not None and (encoded.lost > 0) == (window < 104)
         return spelt(tokenizer, encoded.prompt)
 
     asked = "User:\nAnd <|im_end|> a crab?\nAssistant:\n"
@@ -140,7 +142,8 @@ def test_chats_are_read_from_json_lines_and_back(tmp_path: Path) -> None:
     turns = [*CHAT, (ASSISTANT, "No.")]
     messages = [{"role": role, "content": text} for role, text in turns]
     path.write_text(json.dumps({"messages": messages}) + "\n")
-    ((_, found),) = read_documents(path, Columns())
+    (piece,) = read(SourceFile(str(path), 1, "json_lines", "chats"), Reading(), Skips())
+    found = piece.content
     assert isinstance(found, Example)
     assert ([*found.before, (USER, found.input), (ASSISTANT, found.target)]) == turns
     assert Example.from_line(found.to_line()) == found
@@ -149,14 +152,14 @@ def test_chats_are_read_from_json_lines_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
-        ("hello", "must be a list of turns"),
+        ("hello", "holds no list of turns"),
         ([{"role": "user", "content": "a"}], "line 1: the turns must be user and assistant"),
-        ([{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}], "content of turn 1' is empty"),
-        ([{"role": "user"}, {"role": "assistant", "content": "b"}], "content of turn 1' holds NoneType, not text"),
+        ([{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}], "turn 1 is empty"),
+        ([{"role": "user"}, {"role": "assistant", "content": "b"}], "turn 1 is empty"),
     ],
 )
 def test_a_broken_chat_is_one_line(tmp_path: Path, messages: object, says: str) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": messages}) + "\n")
-    with pytest.raises(DataError, match=says):
-        list(read_documents(path, Columns()))
+    with pytest.raises(SkipError, match=says):
+        list(read(SourceFile(str(path), 1, "json_lines", "chats", is_named=True), Reading(), Skips()))

@@ -9,7 +9,8 @@ import torch
 from configs.errors import DataError
 from configs.run import ModelSpec
 from peer.corpus.data import Corpus, Sampler, Source, open_corpus, open_tokens, read_counts, token_dtype
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 CONTEXT = 8
 VOCAB = 1 << 16

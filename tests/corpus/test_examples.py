@@ -14,11 +14,12 @@ from configs.errors import DataError
 from peer.corpus.data import Corpus, Sampler, Source, open_corpus, open_tokens, token_dtype, unmarked
 from peer.corpus.examples import Example, TaskEncoder, corpus_encoder, heldout_examples, heldout_tokens
 from peer.corpus.packing import Packer
-from peer.corpus.prepare import Plan, prepare, prepare_texts
 from peer.corpus.tokenizer import read_tokenizer
 from peer.fused.evaluate import evaluate, split_documents
 from peer.fused.routed import RoutedModel, SubModelInfo
 from peer.fused.router import Router
+from peer.prepare.engine import prepare, prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.model import TokenLoss, build_model
 
 PLAN = Plan(300, context_length=WINDOW)
@@ -60,9 +61,8 @@ def test_windows_hold_whole_examples_of_which_the_targets_count(corpus: Corpus) 
 
 def test_the_same_examples_give_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
     folder = corpus.path.parent
-    info = prepare(
-        [folder / "texts"], tmp_path / "again", Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000)
-    )
+    plan = Plan(vocab_size=300, context_length=WINDOW, shard_tokens=4000)
+    info = prepare(sorted((folder / "texts").iterdir()), tmp_path / "again", plan).info
     assert info == corpus.info
 
 
@@ -126,8 +126,8 @@ def test_an_input_loses_its_beginning_for_the_target_to_fit(corpus: Corpus) -> N
     )
     assert lost is None and whole is not None and cut is not None
     decode = vocabulary.tokenizer.decode
-    assert not whole.is_cut and decode(whole.prompt.tolist()) == "Q: fish\nA:"
-    assert cut.is_cut and len(cut.marked()) == WINDOW
+    assert not whole.lost and decode(whole.prompt.tolist()) == "Q: fish\nA:"
+    assert cut.lost and len(cut.marked()) == WINDOW
     text = decode(cut.prompt.tolist())
     assert text.startswith("Q: x") and text.endswith("x end\nA:")
     assert decode(cut.answers[0][:-1].tolist()) == "it is blue" and cut.answers[0][-1] == vocabulary.end
@@ -141,7 +141,7 @@ def test_examples_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     lines = [*records(60), {"input": "long", "target": "z q " * 100}, {"input": "fish " * 60, "target": "many"}]
     info = prepare(
         [task_file(tmp_path / "a.jsonl", lines)], tmp_path / "corpus", Plan(vocab_size=300, context_length=WINDOW)
-    )
+    ).info
     task = info.domains[0].task
     assert task is not None and task.left_out == 1 and task.cut == 1
     assert task.examples + info.domains[0].heldout.tokens == 61

@@ -5,6 +5,7 @@ said that it is ready. Later commands find it by what it printed, as a reader do
 PEER_ID, PORT, round 812. A bucket and a hub are those of the tests of publishing: servers on this machine.
 """
 
+import gzip
 import json
 import os
 import pty
@@ -249,6 +250,28 @@ def write_files(work: Path) -> None:
         _write_lines(work / f"{name}.jsonl", lines)
     turns = [[{"role": "user", "content": a}, {"role": "assistant", "content": b}] for a, b in pairs]
     _write_lines(work / "chats.jsonl", [{"messages": each} for each in turns])
+    asked = "For how many hours did it rain on that day?"
+    rows = [f"On day {n} it rained for {n % 7} hours.,{asked},{n % 7} hours" for n in range(1, 201)]
+    (work / "quiz.csv").write_text("\n".join(["story,question,answer", *rows]) + "\n")
+    _write_found(work / "found")
+
+
+def _write_found(folder: Path) -> None:
+    """Write what somebody has collected: letters, news with a split, and files that are no text."""
+    letters, news = folder / "letters", folder / "news"
+    letters.mkdir(parents=True)
+    news.mkdir()
+    for n in range(1, 61):
+        harvest = f"the harvest of 18{n + 9} was good: {7 * n} sacks of wheat are on their way."
+        (letters / f"{n}.txt").write_text(f"Dear {n},\n\n{harvest}\n\nYours, {n + 1}\n")
+    (letters / "menu.txt").write_bytes("Café au lait, crème brûlée, à bientôt\n".encode("cp1252"))
+    (letters / "empty.txt").touch()
+    said = [f"On day {n} the harbour saw {3 * n} ships, and {n} of them left before the tide." for n in range(1, 401)]
+    lines = [json.dumps({"head": f"Harbour {n}", "body": {"text": text}}) for n, text in enumerate(said, start=1)]
+    (news / "train.jsonl.gz").write_bytes(gzip.compress("\n".join(lines[:360]).encode()))
+    (news / "valid.jsonl").write_text("\n".join(lines[360:]))
+    (folder / "README.md").write_text("# Letters and news\n\nCollected in the archive.\n")
+    (folder / "photo.jpg").write_bytes(b"\xff\xd8\xff")
 
 
 def _write_lines(path: Path, lines: list[dict[str, object]]) -> None:

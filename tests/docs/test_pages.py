@@ -42,6 +42,7 @@ def test_no_remedy_is_of_an_error_that_is_gone() -> None:
         ("the prompt is empty; give at least one word", True),
         ("port 4001 is taken: choose another", True),
         ("leave out --task", True),
+        ("most of it is damaged (or leave such text out: --max-bad 0.1)", True),
         ("{path} must be a table", True),
         ("the port is taken", False),
         ("the machine gave up", False),
@@ -50,6 +51,11 @@ def test_no_remedy_is_of_an_error_that_is_gone() -> None:
 )
 def test_what_names_a_remedy(message: str, does: bool) -> None:
     assert errors.names_remedy(message) is does
+
+
+def test_what_is_only_called_like_an_error_of_ours_is_none() -> None:
+    assert [each for each in errors.raised() if each.error == "Refusal"]  # of a request
+    assert not [each for each in errors.raised() if each.error == "Refusal" and each.path.startswith("peer/prepare/")]
 
 
 def test_each_warning_in_the_log_has_a_cause_and_a_remedy() -> None:

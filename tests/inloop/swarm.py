@@ -63,6 +63,7 @@ class FakeLibrary:
         self.tokenizer_id, self.tokenizer_json = "0" * 64, b"{}"
         self.on_bytes: Any = None
         self.leased: Any = dict
+        self.stream = None
 
     async def obtain_base(self, peers: object) -> None:
         return None

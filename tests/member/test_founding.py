@@ -21,10 +21,11 @@ from configs.run import AdapterSpec, RunSpec
 from peer.block.store import BlockStore, initial_state
 from peer.commands.main import main
 from peer.corpus.data import open_corpus
-from peer.corpus.prepare import Plan, prepare, prepare_texts
 from peer.fused.fuse import fuse
 from peer.fused.parts import Parts, build_sub_model
 from peer.member.entry import Entry, windowed
+from peer.prepare.engine import prepare, prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.model import initial_parameters
 from peer.train.outer import new_state
 from peer.train.partition import COMMON, Strategy

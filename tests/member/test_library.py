@@ -14,8 +14,11 @@ from configs.errors import DataError, NetworkError
 from configs.load import load
 from peer.corpus.data import BLOBS, Sampler, open_corpus, open_tokens
 from peer.corpus.examples import Example, corpus_encoder, heldout_examples
-from peer.corpus.prepare import Plan, prepare_texts
-from peer.member.library import FIRST_TRIES, RETRY_S, Library, match, retry_seconds
+from peer.corpus.remote import open_remote
+from peer.member.library import FIRST_TRIES, RETRY_S, Library, retry_seconds
+from peer.member.own_text import match
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.partition import COMMON, Strategy
 from protocols.state import keep_seconds
 
@@ -243,3 +246,42 @@ def test_a_frozen_model_comes_from_the_nearest_that_have_it(
     has_near = False
     with pytest.raises(NetworkError, match="no such blob"):
         asyncio.run(library.obtain_base([["near"]]))
+
+
+def test_shards_of_a_store_come_when_they_are_needed_and_are_asked_of_nobody(library: Library, tmp_path: Path) -> None:
+    strategy, url = Strategy("experts", 2), (tmp_path / "corpus").as_uri()
+    remote = open_remote(url, tmp_path / "remote", 10**9)
+    streamed = Library(tmp_path / "streamed", library.spec, library.domains, nobody, remote)
+    assert streamed.can_train(strategy, "expert.1") and not streamed.wanted(strategy, COMMON, "me")
+    (source,) = streamed.sources(strategy, "expert.1")
+    shards = library.domains[1].shards
+    assert [Path(part.path).name for part in source.parts] == [shard.content_id for shard in shards]
+    assert [streamed.lookup(shard.content_id) for shard in shards] == [None] * len(shards)
+    assert set(streamed.heldout_sources(strategy, COMMON)) == {"up", "down"}
+    asyncio.run(streamed.fetch_first(strategy, "expert.1", "me", []))
+    here = [shard for shard in shards if streamed.lookup(shard.content_id) is not None]  # and is served to others
+    assert 0 < len(here) < len(shards)
+    assert streamed.leases(strategy, "expert.1") == [shard.content_id for shard in here]
+    streamed.domains = [domain.model_copy(update={"is_public": False}) for domain in streamed.domains]
+    assert streamed.lookup(here[0].content_id) is None  # private text never leaves
+    assert streamed.can_train(strategy, "expert.1")
+
+
+def test_who_joins_tries_what_somebody_trains_on_if_nothing_else_is_to_be_had(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = Strategy("experts", 2)
+    shards = {shard.content_id for shard in library.domains[0].shards}
+    present = library.wanted(strategy, "expert.0", "me")[0].content_id
+    library.leased = lambda: {present: 1}
+    monkeypatch.setattr(peer.member.library, "FIRST_TRIES", 3)
+    tried = fetched_by(library, monkeypatch, shards - {present})
+    asyncio.run(library.fetch_first(strategy, "expert.0", "me", ["anybody"]))
+    assert len(tried) == 3 and tried[-1] == present
+
+
+def test_a_cache_that_is_too_small_is_said_before_anything_is_fetched(library: Library, tmp_path: Path) -> None:
+    remote = open_remote((tmp_path / "corpus").as_uri(), tmp_path / "remote", 100)
+    streamed = Library(tmp_path / "streamed", library.spec, library.domains, nobody, remote)
+    with pytest.raises(DataError, match=r"two shards of each domain that is trained need .*raise cache_gb"):
+        asyncio.run(streamed.fetch_first(Strategy("experts", 2), "expert.1", "me", []))

@@ -59,7 +59,8 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory, letters: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def fish(tmp_path_factory: pytest.TempPathFactory, chat_model: Path) -> Path:
-    from peer.corpus.prepare import Plan, prepare_texts
+    from peer.prepare.engine import prepare_texts
+    from peer.prepare.plan import Plan
 
     texts = {name: [f"{name} {number} swims " * 20 for number in range(20)] for name in ("cod", "eel")}
     out = tmp_path_factory.mktemp("corpus") / "fish"

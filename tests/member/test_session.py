@@ -102,7 +102,7 @@ def test_what_leaves_is_not_what_is_trained_on(smallest_run: Callable[..., RunSp
 
     async def snapshot() -> Any:
         workers.snapshot.copy_(state.phi + 1.0)
-        return SimpleNamespace(tokens=8)
+        return SimpleNamespace(tokens=8, position=0)
 
     async def main() -> None:
         await session.take_up(state, unknown)

@@ -20,9 +20,10 @@ from dht.address_book import AddressBook
 from dht.identity import Identity
 from peer import __version__
 from peer.corpus.data import BLOBS, TOKENIZER_FILE
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.member.chronicle import FILE, Chronicle
 from peer.member.entry import DOMAINS_FILE, HINTS_FILE, RUN_FILE, Entry, enter, saved_hints, saved_spec
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from protocols.describe import Describe
 from protocols.shards import Shards
 from protocols.traffic import Traffic

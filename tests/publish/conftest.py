@@ -14,8 +14,9 @@ from configs.run import RunPlan
 from dht.address_book import AddressBook
 from dht.identity import Identity
 from peer.block.store import BlockStore, initial_state
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.member.entry import enter
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.partition import Strategy
 
 TEXTS = {

@@ -13,9 +13,10 @@ from pushing import Server
 from benchmarks.patience import until_async
 from configs.errors import NetworkError
 from peer.commands.processes import LOCAL, Process, founder, open_processes
-from peer.corpus.builtin import built_in_texts
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.status import Status
+from peer.prepare.builtin import built_in_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 MICRO = str(Path(__file__).parents[1] / "swarm" / "micro.toml")
 TICK = {"SHOAL_RUN__ROUNDS__TICK_SECONDS": "2.0"}

@@ -18,9 +18,10 @@ import torch
 from benchmarks.patience import HANG_S, until
 from configs.errors import NetworkError
 from peer.commands.main import main
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.local import fetch_status
 from peer.http.status import Status
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 MICRO = str(Path(__file__).parent / "micro.toml")
 LOCAL = ("--host", "127.0.0.1", "--threads", "1")

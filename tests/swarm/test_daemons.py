@@ -16,10 +16,11 @@ from ticks import sealed, tick, tick_s
 from benchmarks.patience import until_async
 from configs.errors import NetworkError
 from peer.commands.processes import Process, founder, joiner, open_processes
-from peer.corpus.builtin import built_in_texts
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.http.local import post_action
 from peer.http.status import BlockStatus, Status
+from peer.prepare.builtin import built_in_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 MICRO = str(Path(__file__).parent / "micro.toml")
 VOCABULARY, CONTEXT = 512, 64

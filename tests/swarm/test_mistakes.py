@@ -15,7 +15,8 @@ import pytest
 from mistake import MICRO, Daemon, mistake, mistake_of, shoal
 
 from peer.commands.main import main
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 
 STRANGER = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
 

@@ -18,9 +18,10 @@ from dht.records import DomainRecord, sign_record
 from peer.answers.choosing import Choice, choices, rank
 from peer.commands.main import main
 from peer.corpus.data import Corpus, open_corpus
-from peer.corpus.prepare import Plan, prepare_texts
 from peer.fused.router import Router
 from peer.member.library import Library
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
 from peer.train.partition import Strategy
 from peer.visit.ask import Question, ask_swarm
 from protocols.answer import AnswerPart, AnswerRequest, Answers

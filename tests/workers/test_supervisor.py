@@ -24,7 +24,8 @@ from configs.errors import DataError, DeviceError
 from configs.load import load
 from configs.machine import PeerConfig
 from configs.run import AdapterSpec, InnerSpec, ModelSpec, RoundSpec, RunSpec, StrategySpec
-from peer.corpus.data import Source
+from peer.corpus.data import Sampler, Source
+from peer.corpus.source import Part
 from peer.train import launch
 from peer.train.model import initial_parameters
 from peer.train.partition import COMMON, TRUNK, Strategy
@@ -432,3 +433,32 @@ async def _be_daemon(folder: Path) -> None:
 
 if __name__ == "__main__":
     asyncio.run(_be_daemon(Path(sys.argv[1])))
+
+
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
+def test_workers_wait_for_text_that_is_being_fetched_and_answer_meanwhile(
+    tmp_path: Path, devices: tuple[str, ...]
+) -> None:
+    async def main() -> None:
+        async with training(tmp_path, devices) as (workers, events):
+            await trained(workers, BATCH_TOKENS)
+            parts = tuple(Part(str(tmp_path / f"part{at}"), 16 * 40 + 1) for at in range(3))
+            source = Source("store", 300, parts=parts, active=1)
+            content = np.random.default_rng(2).integers(0, 40, 16 * 40 + 1).astype("<u2").tobytes()
+            sampler = Sampler([source], 16, 1)
+            due = [(step, Path(part.path)) for step, part in sampler.ahead(0, BATCH_TOKENS // 16)]
+            due[0][1].write_bytes(content)
+            await workers.load(STRATEGY, COMMON, [source], {COMMON: 0}, position=0)
+            await trained(workers, due[1][0] * BATCH_TOKENS)
+            for step, path in due[1:3]:
+                assert (await workers.take_snapshot()).tokens == step * BATCH_TOKENS  # not one step without its text
+                assert workers.progress.position == step
+                await workers.pause()  # whoever waits answers
+                await workers.resume()
+                path.write_bytes(content)
+                assert (await workers.take_snapshot()).tokens == step * BATCH_TOKENS  # until it is told
+                await workers.set_sources([source])
+                await trained(workers, (step + due[1][0]) * BATCH_TOKENS)
+            assert events.empty()
+
+    asyncio.run(main())

@@ -16,8 +16,10 @@ from pathlib import Path
 
 from configs.errors import DataError
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
-from peer.corpus.documents import Progress, split_lines
-from peer.corpus.prepare import Plan, prepare_texts
+from peer.prepare.engine import prepare_texts
+from peer.prepare.plan import Plan
+from peer.sources.documents import Progress
+from peer.sources.text import split_lines
 
 MAX_BYTES = 2_000_000  # bytes of text of each domain, at most
 MAX_FILE_BYTES = 60_000  # bytes of a source, at most; larger ones are mostly generated tables
@@ -37,7 +39,7 @@ def built_in_corpus(cache: Path, vocab_size: int, context_length: int, progress:
     if not (out / CORPUS_FILE).exists():
         plan = Plan(
             vocab_size,
-            tokenizer_characters=TOKENIZER_CHARACTERS,
+            tokenizer_bytes=TOKENIZER_CHARACTERS,
             context_length=context_length,
             shard_tokens=SHARD_TOKENS,
         )
@@ -81,7 +83,7 @@ def _documents(texts: Iterable[str], max_bytes: int) -> list[str]:
     """Split texts into documents, until there are `max_bytes` of them (counted in characters)."""
     documents = []
     for text in texts:
-        for document in split_lines(text.splitlines()):
+        for document in split_lines(text):
             documents.append(document)
             max_bytes -= len(document)
         if max_bytes <= 0:

@@ -18,8 +18,10 @@ from configs.content import content_id_of
 from configs.errors import DataError, StateError
 from configs.files import disk_errors
 from peer.corpus.data import open_corpus, open_tokens
-from peer.corpus.documents import Columns, split_lines
-from peer.corpus.prepare import COUNTED_TOKENS, Plan, counted_tokens, noised, prepare, prepare_texts
+from peer.prepare.assemble import COUNTED_TOKENS, counted_tokens, noised
+from peer.prepare.engine import prepare, prepare_texts
+from peer.prepare.plan import Plan
+from peer.sources.documents import Reading
 
 PLAN = Plan(vocab_size=300, context_length=16)
 
@@ -50,22 +52,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_folder_holds_a_domain_in_each_entry(tmp_path: Path) -> None:
+def test_sub_folders_are_domains_and_the_files_beside_them_one_more(tmp_path: Path) -> None:
     for part in ("one", "two"):
         text_file(tmp_path / "texts" / "deep" / part / "part.txt", f"whale {part}")
     text_file(tmp_path / "texts" / "flat.txt", "herring")
     (tmp_path / "texts" / ".hidden").mkdir()
     (tmp_path / "texts" / "logo.png").write_bytes(b"\x89PNG")
-    info = prepare([tmp_path / "texts"], tmp_path / "corpus", PLAN)
-    assert [domain.name for domain in info.domains] == ["deep", "flat"]
+    info = prepare([tmp_path / "texts"], tmp_path / "corpus", PLAN).info
+    assert [domain.name for domain in info.domains] == ["deep", "texts"]
     assert open_corpus(tmp_path / "corpus").info == info
 
 
 def test_several_sources_are_a_domain_each(tmp_path: Path) -> None:
     files = [text_file(tmp_path / name / "train.txt", name) for name in ("cod", "eel")]
-    info = prepare(files, tmp_path / "corpus", PLAN)
+    info = prepare(files, tmp_path / "corpus", PLAN).info
     assert [domain.name for domain in info.domains] == ["cod", "eel"]
-    info = prepare([file.parent for file in files], tmp_path / "again", PLAN)
+    info = prepare([file.parent for file in files], tmp_path / "again", PLAN).info
     assert [domain.name for domain in info.domains] == ["cod", "eel"]
 
 
@@ -73,10 +75,10 @@ def test_a_column_names_the_domain(tmp_path: Path) -> None:
     rows = [{"body": text, "kind": kind} for kind in ("sea fish", "bird") for text in passages(kind)]
     lines = json_lines(tmp_path / "all.jsonl", rows)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "all.parquet")
-    columns = Columns("body", "kind")
-    info = prepare([lines], tmp_path / "a", PLAN, columns)
+    columns = Reading("body", "kind")
+    info = prepare([lines], tmp_path / "a", PLAN, columns).info
     assert [domain.name for domain in info.domains] == ["sea-fish", "bird"]
-    assert prepare([tmp_path / "all.parquet"], tmp_path / "b", PLAN, columns) == info
+    assert prepare([tmp_path / "all.parquet"], tmp_path / "b", PLAN, columns).info == info
 
 
 def test_tokens_decode_to_the_documents_and_none_is_lost(tmp_path: Path) -> None:
@@ -105,7 +107,8 @@ def test_the_same_text_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_document_stays_held_out_when_others_come(tmp_path: Path) -> None:
-    few, many = passages("cod", 100), passages("cod", 200)
+    many = [f"cod number {index}, " * 5 for index in range(4000)]
+    few = many[:2500]
     heldout = []
     for out, texts in (("few", few), ("many", many)):
         info = prepare_texts({"cod": texts}, tmp_path / out, Plan(300, context_length=16, heldout_share=0.1))
@@ -128,13 +131,8 @@ def test_a_tokenizer_can_be_brought(tmp_path: Path) -> None:
 
 def test_private_domains_say_so(tmp_path: Path) -> None:
     file = text_file(tmp_path / "cod.txt", "cod")
-    assert not prepare([file], tmp_path / "a", replace(PLAN, is_private=True)).domains[0].is_public
-    assert prepare([file], tmp_path / "b", PLAN).domains[0].is_public
-
-
-def test_paragraphs_are_joined_until_they_are_long_enough() -> None:
-    long = "x" * 1200
-    assert list(split_lines(["a", "", " ", "b", "", long, "", "c"])) == [f"a\n\nb\n\n{long}", "c"]
+    assert not prepare([file], tmp_path / "a", replace(PLAN, is_private=True)).info.domains[0].is_public
+    assert prepare([file], tmp_path / "b", PLAN).info.domains[0].is_public
 
 
 def test_progress_ends_with_everything_done(tmp_path: Path) -> None:
@@ -166,16 +164,16 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
         ("a.txt", b"", "holds no text"),
         ("a.txt", b" \n\n\t\n", "holds no text"),
         ("a.jsonl", b"\n", "holds no text"),
-        ("a.txt", b"fine\n\xef\xbb\xbfgood\nb\xe4d\n", "is not UTF-8 at byte 14"),
-        ("a.txt", b"\xef\xbb\xbfb\xe4d\n", "is not UTF-8 at byte 4"),
+        ("a.txt", b"fine\n\xef\xbb\xbfgood\nb\xe4d\n", "say it with --encoding"),
         ("a.txt", b"only one passage", "only one document"),
-        ("a.txt", b"x\n\n" * 2000, "fewer than one window of 16384"),
+        ("a.txt", b"x\n\n" * 2000, "says the same"),
+        ("a.txt", b"".join(b"%d\n\n" % n for n in range(1000)), "fewer than one window of 16384"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', "line 3: broken JSON"),
-        ("a.jsonl", b"[1]\n", "line 1: not a JSON object"),
-        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2: no column 'text'; the columns are: body"),
+        ("a.jsonl", b"[1]\n", "line 1: holds list, no record"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2: has no column 'text'; the columns are: body"),
         ("a.jsonl", b'{"text": 5}\n', "holds int, not text"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "half a character"),
-        ("a.parquet", b"PAR0", "no readable Parquet file"),
+        ("a.parquet", b"PAR0", "smaller than the minimum file footer"),
     ],
 )
 def test_text_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -189,14 +187,14 @@ def test_text_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, wor
 def test_columns_that_are_not_there(tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     pyarrow.parquet.write_table(pyarrow.table({"body": ["a"], "kind": [None]}), tmp_path / "a.parquet")
-    assert "no column 'text'; the columns are: body" in refusal(lambda: prepare([tmp_path / "a.parquet"], out))
+    assert "only one document" in refusal(lambda: prepare([tmp_path / "a.parquet"], out))
     lines = json_lines(tmp_path / "a.jsonl", [{"text": "a", "kind": ""}])
-    assert "no column 'topic'" in refusal(lambda: prepare([lines], out, columns=Columns(domain="topic")))
-    assert "column 'kind' is empty" in refusal(lambda: prepare([lines], out, columns=Columns(domain="kind")))
+    assert "no column 'topic'" in refusal(lambda: prepare([lines], out, how=Reading(domain_column="topic")))
+    assert "'kind' is empty" in refusal(lambda: prepare([lines], out, how=Reading(domain_column="kind")))
     file = text_file(tmp_path / "cod.txt", "cod")
-    assert "use JSON lines or Parquet" in refusal(lambda: prepare([file], out, columns=Columns(domain="kind")))
+    assert "use JSON lines or Parquet" in refusal(lambda: prepare([file], out, how=Reading(domain_column="kind")))
     many = json_lines(tmp_path / "many.jsonl", [{"text": "a", "url": index} for index in range(65)])
-    assert "more than 64 domains" in refusal(lambda: prepare([many], out, columns=Columns(domain="url")))
+    assert "more than 64 domains" in refusal(lambda: prepare([many], out, how=Reading(domain_column="url")))
 
 
 def test_options_that_make_no_sense(tmp_path: Path) -> None:
@@ -230,7 +228,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert contents(out) == before
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_after_a_full_disk_it_goes_on_where_it_was(tmp_path: Path) -> None:
     def full(stage: str, done: int, total: int) -> None:
         if stage == "tokenizing":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -238,7 +236,11 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     texts = {"cod": passages("cod")}
     message = refusal(lambda: prepare_texts(texts, tmp_path / "c", Plan(300, context_length=16), full), StateError)
     assert "free some space" in message
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".c.unfinished"]
+    stages: list[str] = []
+    prepare_texts(texts, tmp_path / "c", Plan(300, context_length=16), lambda stage, done, total: stages.append(stage))
+    assert "training the tokenizer" not in stages
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
     (tmp_path / "file").touch()
     assert "cannot write" in refusal(lambda: prepare_texts(texts, tmp_path / "file" / "c"), StateError)
 
@@ -249,27 +251,18 @@ def test_a_really_full_disk_is_a_state_error(tmp_path: Path) -> None:
         Path("/dev/full").write_bytes(b"x")
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
-    def stop(stage: str, done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare_texts({"cod": passages("cod")}, tmp_path / "corpus", Plan(300, context_length=16), stop)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_text_and_examples_are_no_domain_together(tmp_path: Path) -> None:
-    text_file(tmp_path / "texts" / "both" / "a.txt", "cod")
-    json_lines(tmp_path / "texts" / "both" / "b.jsonl", [{"input": "cod", "target": "fish"}])
-    said = refusal(lambda: prepare([tmp_path / "texts"], tmp_path / "corpus", PLAN))
-    assert "domain 'both' has both text and examples; make them two domains" in said
+def test_text_and_examples_of_one_folder_are_two_domains(tmp_path: Path) -> None:
+    text_file(tmp_path / "texts" / "a.txt", "cod")
+    json_lines(tmp_path / "texts" / "b.jsonl", [{"input": f"cod {n}", "target": "fish"} for n in range(50)])
+    info = prepare([tmp_path / "texts"], tmp_path / "corpus", replace(PLAN, prompt="{input}:", context_length=32)).info
+    assert [(domain.name, domain.task is None) for domain in info.domains] == [("texts", True), ("texts-tasks", False)]
 
 
 def test_examples_beside_a_text_column_are_text(tmp_path: Path) -> None:
     rows: list[object] = [{"text": text, "input": "x", "target": "y"} for text in passages("cod")]
     plain: list[object] = [{"text": text} for text in passages("cod")]
     found = [
-        prepare([json_lines(tmp_path / f"{name}.jsonl", lines)], tmp_path / name, PLAN).domains[0].shards
+        prepare([json_lines(tmp_path / f"{name}.jsonl", lines)], tmp_path / name, PLAN).info.domains[0].shards
         for name, lines in (("a", rows), ("b", plain))
     ]
     assert found[0] == found[1]

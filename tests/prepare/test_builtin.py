@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from peer.corpus.builtin import built_in_corpus, built_in_texts
 from peer.corpus.data import Corpus
+from peer.prepare.builtin import built_in_corpus, built_in_texts
 
 
 def test_domains_are_unlike_and_the_same_each_time() -> None:

@@ -12,11 +12,12 @@ import pytest
 from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from peer.corpus.data import open_corpus
-from peer.corpus.documents import Columns, cut_text
-from peer.corpus.domains import enough, typical_words
-from peer.corpus.mixture import BOUNDS, Mixture, Passages, Prices, choose, fit, log_unigrams_of, settle
-from peer.corpus.prepare import Plan, prepare, prepare_texts
+from peer.corpus.mixture import BOUNDS, Passages, alone, choose, fit, in_step, log_unigrams_of, settle
 from peer.corpus.tokenizer import read_tokenizer
+from peer.prepare.domains import enough, typical_words
+from peer.prepare.engine import prepare, prepare_texts
+from peer.prepare.plan import Plan
+from peer.sources.documents import Reading, cut_text
 
 WORDS = {
     "sea": ["fish", "net", "tide", "harbour", "gull", "wave", "salt", "keel", "mast", "oar", "shoal", "reef"],
@@ -140,9 +141,9 @@ def test_files_and_folders_do_not_matter(tmp_path: Path) -> None:
         path.write_text("\n\n".join(texts[part * 60 : part * 60 + 60]), encoding="utf-8")
     twins = [tmp_path / "texts" / half / "train.txt" for half in ("a", "b")]
     plan = Plan(vocab_size=400, context_length=16)
-    assert len(prepare([tmp_path / "texts"], tmp_path / "one", replace(plan, domains=3)).domains) == 3
-    assert len(prepare(twins, tmp_path / "two", replace(plan, domains=2)).domains) == 2
-    assert len(prepare(twins, tmp_path / "all", replace(plan, domains=1)).domains) == 1
+    assert len(prepare([tmp_path / "texts"], tmp_path / "one", replace(plan, domains=3)).info.domains) == 3
+    assert len(prepare(twins, tmp_path / "two", replace(plan, domains=2)).info.domains) == 2
+    assert len(prepare(twins, tmp_path / "all", replace(plan, domains=1)).info.domains) == 1
 
 
 def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
     assert "too much alike for 4 domains" in message
     rows = [json.dumps({"text": text, "kind": "a"}) for text in mixed()]
     (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, Plan(domains=2), Columns(domain="kind")))
+    both = refusal(lambda: prepare([tmp_path / "a.jsonl"], out, Plan(domains=2), Reading(domain_column="kind")))
     assert "leave one of them out" in both
     examples = [json.dumps({"input": f"{n} fish", "target": str(n)}) for n in range(50)]
     (tmp_path / "qa.jsonl").write_text("\n".join(examples), encoding="utf-8")
@@ -168,7 +169,7 @@ def test_a_long_text_is_cut_where_lines_or_words_end() -> None:
     pieces = list(cut_text(text, 200))
     assert "".join(pieces) == text
     assert all(len(piece) <= 200 and piece.endswith("\n") for piece in pieces[:-1])
-    assert list(cut_text("abc " * 3, 6)) == ["abc ", "abc ", "abc "]
+    assert list(cut_text("abc " * 3, 6)) == ["abc", " abc", " abc "]
     assert list(cut_text("x" * 10, 4)) == ["xxxx", "xxxx", "xx"]
     assert list(cut_text(" \n", 4)) == []
 
@@ -200,37 +201,6 @@ def test_a_known_domain_without_enough_text_leaves_it_to_the_others(tmp_path: Pa
     )
 
 
-def test_sums_over_two_halves_give_the_model_of_the_whole() -> None:
-    """What peers would have to exchange to find domains in text that stays with them: counts and sizes."""
-    random = np.random.default_rng(5)
-    whole, shape = passages_of(200, random), (3, 30)
-    middle = int(whole.starts[90])
-    halves = [Passages(whole.tokens[:middle], whole.starts[:90])]
-    halves.append(Passages(whole.tokens[middle:], whole.starts[90:] - middle))
-    chosen = random.integers(3, size=200)
-    ours, theirs = chosen, [chosen[:90], chosen[90:]]
-    for _ in range(10):
-        log_unigrams = log_unigrams_of(whole.counts(ours, shape))
-        summed = sum(half.counts(each, shape) for half, each in zip(halves, theirs, strict=True))
-        assert np.array_equal(log_unigrams, log_unigrams_of(summed))
-        scores = [half.scores(log_unigrams) for half in halves]
-        prices, moved = Prices.zero(3), Prices.zero(3)
-        while moved is not None:
-            prices = moved
-            theirs = [choose(each, half.lengths, prices.values) for each, half in zip(scores, halves, strict=True)]
-            moved = prices.moved(
-                sum(
-                    np.bincount(each, half.lengths, minlength=3).astype(np.int64)
-                    for each, half in zip(theirs, halves, strict=True)
-                ),
-                BOUNDS,
-            )
-        values = settle(whole.scores(log_unigrams), whole.lengths, BOUNDS)
-        assert np.array_equal(values, prices.values)
-        ours = Mixture(log_unigrams, values).assign(whole)
-        assert np.array_equal(ours, np.concatenate(theirs))
-
-
 def test_a_fit_recovers_the_kinds_and_is_a_function_of_the_seed() -> None:
     passages = passages_of(300, np.random.default_rng(2))
     clusters = fit(passages, (3, 30), seed=0).assign(passages)
@@ -244,7 +214,9 @@ def test_prices_keep_sizes_in_bounds(num_clusters: int) -> None:
     lengths = random.integers(50, 400, size=600)
     scores = random.normal(-6, 0.2, (600, num_clusters)) * lengths[:, None]
     scores[:, 0] += 0.5 * lengths  # which all like best
-    taken = choose(scores, lengths, settle(scores, lengths, BOUNDS))
+    (found,) = in_step([settle(scores, lengths, np.zeros(600, dtype=np.int64), BOUNDS)], alone)
+    taken = choose(scores, lengths, found.prices)
+    assert np.array_equal(taken, found.clusters) and found.moved == (taken != 0).sum()
     shares = np.bincount(taken, lengths, minlength=num_clusters) * num_clusters / lengths.sum()
     assert BOUNDS[0] <= shares.min() and shares.max() <= BOUNDS[1]
 

@@ -1,0 +1,1 @@
+"""Turns text as it comes into a corpus."""
