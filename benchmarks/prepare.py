@@ -2,7 +2,7 @@
 
     python -m benchmarks.prepare [--row ROW …] [--quick] [--json FILE]
 
-Text is the shared domains, said over again in another order until there is enough of it. CPU seconds are those of a
+`odd_files` also measures `nothing_lost`. Text is the shared domains, said over again in another order until there is enough of it. CPU seconds are those of a
 process of its own, its threads included, from the first byte read to the last byte written; imports do not count.
 """
 
@@ -30,7 +30,6 @@ from peer.corpus.tokenizer import read_tokenizer
 
 ROWS = (
     "odd_files",
-    "nothing_lost",
     "heldout_clean",
     "prepare_speed",
     "prepare_memory",
@@ -295,12 +294,7 @@ def _split(tokens: list[int], end: int) -> Iterator[bytes]:
 
 
 def _odd_files(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
-    bars, figures = odd.odd_files(is_quick)
-    return bars, figures, []
-
-
-def _nothing_lost(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
-    bars, figures = odd.nothing_lost(is_quick)
+    bars, figures = odd.measure(place, is_quick)
     return bars, figures, []
 
 
@@ -325,7 +319,6 @@ def _swarm_domains(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
 
 MEASURES: dict[str, Callable[[Path, Path, bool], Measured]] = {
     "odd_files": _odd_files,
-    "nothing_lost": _nothing_lost,
     "dedup": _dedup,
     "spark_same": _spark_same,
     "spark_scale": _spark_scale,
