@@ -24,9 +24,9 @@ from benchmarks.text import DATA
 from configs.errors import DataError
 from peer.prepare.cleaning import RUN as LISTED_WORDS
 from peer.prepare.cleaning import Cleaning, Filter
-from peer.prepare.documents import hash_of
 from peer.prepare.duplicates import NEAR, RUN, Signatures, exact, near, signature
 from peer.prepare.shingles import U64, runs, words
+from peer.sources.documents import hash_of
 
 SEED = 0
 LEAST_WORDS = 40

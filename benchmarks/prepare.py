@@ -30,6 +30,7 @@ from peer.corpus.tokenizer import read_tokenizer
 
 ROWS = (
     "odd_files",
+    "nothing_lost",
     "heldout_clean",
     "prepare_speed",
     "prepare_memory",
@@ -50,7 +51,7 @@ PREPARE = """
 import json, resource, sys, time
 from pathlib import Path
 from peer.prepare.engine import prepare
-from peer.prepare.listing import Listing
+from peer.sources.listing import Listing
 from peer.prepare.plan import Plan
 
 def cpu():
@@ -293,8 +294,13 @@ def _split(tokens: list[int], end: int) -> Iterator[bytes]:
             start = at + 1
 
 
-def _odd(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
-    bars, figures = odd.measure(place, is_quick)
+def _odd_files(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    bars, figures = odd.odd_files(is_quick)
+    return bars, figures, []
+
+
+def _nothing_lost(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
+    bars, figures = odd.nothing_lost(is_quick)
     return bars, figures, []
 
 
@@ -318,7 +324,8 @@ def _swarm_domains(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
 
 
 MEASURES: dict[str, Callable[[Path, Path, bool], Measured]] = {
-    "odd_files": _odd,
+    "odd_files": _odd_files,
+    "nothing_lost": _nothing_lost,
     "dedup": _dedup,
     "spark_same": _spark_same,
     "spark_scale": _spark_scale,

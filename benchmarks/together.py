@@ -36,9 +36,9 @@ from peer.chaos.links import Link, Peer, forbidden, lacking, open_links
 from peer.corpus.data import open_corpus
 from peer.corpus.tokenizer import read_tokenizer
 from peer.prepare.builtin import built_in_texts
-from peer.prepare.documents import Reading, SourceFile, cut_text, text_of
-from peer.prepare.reading import read
-from peer.prepare.skips import Skips
+from peer.sources.documents import Reading, SourceFile, cut_text, text_of
+from peer.sources.reading import read
+from peer.sources.skips import Skips
 
 PARTIES = 3
 SHARES = (0.6, 0.3, 0.1)  # of each source; which party has most of it changes from source to source

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 if TYPE_CHECKING:
     from configs.corpus import ChatFormat
@@ -20,24 +20,51 @@ if TYPE_CHECKING:
     from peer.fused.routed import RoutedModel
     from peer.fused.scores import TaskScores
     from peer.member.invited import Home
+    from peer.prepare.job import Job
+    from peer.prepare.plan import Plan
+    from peer.sources.documents import DocumentUnit, End, Reading
+    from peer.sources.listing import Listing
 
 Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how much)
+CACHE_GB = 20.0  # of a corpus at a URL: `cache_gb`'s own
 T = TypeVar("T")
 
 
 class Preparing(TypedDict, total=False):
-    """How `prepare` makes a corpus; the fields of `peer.prepare.plan.Plan`, where each is explained."""
+    """How `prepare` makes a corpus, as the options of the command say it; files may be URLs."""
 
+    # Tokens and domains: the fields of `peer.prepare.plan.Plan`, where each is explained.
     vocab_size: int | None
-    tokenizer: Path | None
+    tokenizer: str | Path | None
     context_length: int
-    prompt: str
-    chat: ChatFormat | None
+    prompt: str  # --prompt-format
+    chat: ChatFormat | None  # --chat-format
+    keep: End
     heldout_share: float
+    max_bad: float
     shard_tokens: int
     is_private: bool
     counts_noise: float | None
     domains: int | None
+    # Files: of `peer.sources.listing.Listing`.
+    extensions: str | Iterable[str]  # of what is read as code, such as ".py"
+    heldout: str | Path | Iterable[str | Path]
+    document: DocumentUnit | None
+    encoding: str | None
+    # Records: of `peer.sources.documents.Reading`.
+    text_column: str | None
+    domain_column: str | None
+    split_column: str | None
+    input_column: str | None
+    target_column: str | None
+    prompt_columns: str | None  # a task's input, "{context} {question}": --prompt
+    # What is left out: of `peer.prepare.cleaning.Cleaning`.
+    languages: str | Iterable[str]
+    min_characters: int | None
+    max_characters: int | None
+    decontaminate: str | Path | Iterable[str | Path]
+    is_deduplicated: bool
+    near: float | None  # --near-duplicates
 
 
 class Fusing(TypedDict, total=False):
@@ -113,30 +140,29 @@ def prepare(
     out: str | Path,
     *,
     like: str | Path | None = None,
-    text_column: str | None = None,
-    domain_column: str | None = None,
     progress: Progress | None = None,
-    **plan: Unpack[Preparing],
+    **how: Unpack[Preparing],
 ) -> Corpus:
-    """Turn text, JSON lines or Parquet files, or folders of them, into a corpus at `out`, and open it.
+    """Turn text, tasks and tables, or folders or URLs of them, into a corpus at `out`, and open it.
 
-    `like` is a run's address or another corpus, whose tokenizer and domains are taken. Raises DataError, StateError,
-    and NetworkError if nobody answers there.
+    `out` is a folder, or a URL of one; what is small of a corpus there is copied to the user's cache. `like` is a run's
+    address or another corpus, whose tokenizer and domains are taken. Raises DataError, StateError, and NetworkError if
+    nobody answers there.
     """
-    from peer.corpus.data import open_corpus
-    from peer.prepare.documents import Reading
-    from peer.prepare.engine import prepare as prepared
-    from peer.prepare.plan import Plan
+    from configs.errors import UsageError
+    from peer.prepare.engine import job_of
 
-    chosen = Plan(**plan)
+    if like is not None and any(how.get(name) is not None for name in ("vocab_size", "tokenizer", "domains")):
+        raise UsageError("like= takes tokens and domains from there: leave out vocab_size, tokenizer and domains")
+    plan, reading, listing = _options(how)
     with TemporaryDirectory() as folder:
         if like is not None:
             from peer.visit.likeness import alike
 
-            length = plan.get("context_length")
-            chosen = _aside(lambda: alike(str(like), chosen, Path(folder), length, _home(None)))
-        prepared(_paths(sources), Path(out), chosen, Reading(text_column, domain_column), progress=progress)
-    return open_corpus(Path(out))
+            length, begun = how.get("context_length"), plan
+            plan = _aside(lambda: alike(str(like), begun, Path(folder), length, _home(None)))
+        job = job_of([str(each) for each in _listed(sources)], plan, reading, listing)
+        return _prepared(job, str(out), progress or (lambda stage, done, total: None))
 
 
 def fuse(sources: str | Path | Iterable[str | Path], out: str | Path, **how: Unpack[Fusing]) -> Fused:
@@ -231,15 +257,48 @@ def _listed(sources: str | Path | Iterable[str | Path]) -> list[str | Path]:
     return [sources] if isinstance(sources, str | Path) else list(sources)
 
 
-def _paths(sources: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Return files and folders that are there. Raises DataError."""
-    from configs.errors import DataError
+def _prepared(job: Job, out: str, progress: Progress) -> Corpus:
+    from peer.corpus.data import open_corpus
+    from peer.prepare.delivery import Delivery, cache_folder
+    from peer.prepare.engine import Engine
+    from peer.sources.streams import is_url
 
-    paths = [Path(each) for each in _listed(sources)]
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"there is nothing at {path}; give text files or folders of them")
-    return paths
+    if not is_url(out):
+        Engine(job, Path(out), progress).run()
+        return open_corpus(Path(out))
+    from configs.limits import GB
+    from peer.corpus.remote import open_remote
+
+    delivery = Delivery(out)
+    delivery.prepare(job, progress)
+    delivery.forget()
+    return open_remote(out, cache_folder() / "corpora", round(CACHE_GB * GB))
+
+
+def _options(how: Preparing) -> tuple[Plan, Reading, Listing]:
+    """Return what the options say, by whom they are for. Raises UsageError: there is no such option."""
+    from configs.errors import UsageError
+    from peer.prepare.cleaning import Cleaning
+    from peer.prepare.plan import Plan
+    from peer.sources.documents import Reading
+    from peer.sources.listing import Listing
+
+    given: dict[str, Any] = dict(how)
+    if unknown := given.keys() - Preparing.__annotations__.keys():
+        raise UsageError(f"prepare has no option {min(unknown)}; it has {', '.join(Preparing.__annotations__)}")
+    for name in ("extensions", "heldout", "languages", "decontaminate"):
+        if name in given:
+            given[name] = tuple(str(each) for each in _listed(given[name]))
+    if given.get("tokenizer") is not None:
+        given["tokenizer"] = Path(given["tokenizer"])
+
+    def of(kind: Any) -> dict[str, Any]:
+        return {name: given.pop(name) for name in kind.__dataclass_fields__ if name in given and name != "prompt"}
+
+    reading = Reading(prompt=given.pop("prompt_columns", None), **of(Reading))
+    listing = Listing(unit=given.pop("document", None), **of(Listing))
+    cleaning = Cleaning(**of(Cleaning))
+    return Plan(cleaning=cleaning, **given), reading, listing
 
 
 def _home(state_dir: Path | None) -> Home:

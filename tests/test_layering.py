@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     ["configs"],
     ["dht", "peer.corpus", "peer.http", "peer.track"],
-    ["protocols", "peer.train", "peer.prepare"],
+    ["protocols", "peer.train", "peer.sources", "peer.prepare"],
     ["peer.block", "peer.workers", "peer.fused"],
     ["peer.member", "peer.answers", "peer.publish", "peer.simulate"],
     ["peer.daemon", "peer.doctor", "peer.visit", "peer.chaos", "peer.service"],
@@ -32,6 +32,7 @@ FOREIGN = {
     "shoal": {"hivemind"},
     "peer.train": {"asyncio", "uvloop"},
     "peer.corpus": {"asyncio", "uvloop"},
+    "peer.sources": {"asyncio", "uvloop", "torch"},
     "peer.prepare": {"asyncio", "uvloop", "torch"},
     "peer.fused": {"asyncio", "uvloop"},
 }

@@ -1,5 +1,6 @@
 """What `shoal prepare` prints: what a corpus holds, what was left out and why, and what a look before has found."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +12,10 @@ from peer.prepare.domains import typical_words
 from peer.prepare.engine import Prepared
 from peer.prepare.look import Look
 from peer.prepare.plan import Plan
-from peer.prepare.skips import Skips
+from peer.sources.skips import Skips
 
 SHOWN_CHARACTERS = 400  # of a sample
+UNITS = {"line": "a line", "paragraph": "a paragraph or some short ones", "file": "the whole file"}
 BY = {
     "split": "by its splits",
     "documents": "whole documents",
@@ -52,11 +54,17 @@ def show_skips(skips: Skips) -> None:
 
 def show_look(look: Look) -> None:
     """Print what a look before the work has found."""
-    print(f"{look.files:,} files, {_size(look.file_bytes)}; a token is about {look.bytes_of_token:.1f} bytes")
+    print(f"{_count(look.files, 'file')}, {_size(look.file_bytes)}; a token is about {look.bytes_of_token:.1f} bytes")
+    for layout in look.layouts:
+        told = [f"{UNITS[unit]} in {_count(files, 'file')} of text" for unit, files in layout.units.items()]
+        if told:
+            print(f"{layout.domain}: one document is {', '.join(told)}")
+        if layout.encodings:
+            print(f"{layout.domain}: not UTF-8: {', '.join(_in_encodings(layout.encodings))}")
     for domain in look.domains:
-        kind = "examples" if domain.is_task else "documents"
+        documents = _count(domain.documents, "example" if domain.is_task else "document")
         print(
-            f"{domain.name}: {domain.documents:,} {kind}, {_size(domain.size_bytes)}, about {domain.tokens:,} tokens; "
+            f"{domain.name}: {documents}, {_size(domain.size_bytes)}, about {_count(domain.tokens, 'token')}; "
             f"held out: {_size(domain.heldout_bytes)}, {BY[domain.held_out_by]}"
         )
     print(f"duplicates: {look.duplicates:,}")
@@ -79,9 +87,18 @@ def show_look(look: Look) -> None:
         console.print(shown)
 
 
+def _in_encodings(encodings: Mapping[str, int]) -> Iterator[str]:
+    for encoding, files in encodings.items():
+        yield f"{_count(files, 'file')} in {encoding}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _size(size_bytes: int) -> str:
     """Return a size as people say it."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} bytes"
+    return _count(size_bytes, "byte")

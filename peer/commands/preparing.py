@@ -14,9 +14,9 @@ from peer.commands.options import MODEL, Announce, Host, Invitation, Json, Port,
 
 if TYPE_CHECKING:
     from configs.corpus import CorpusInfo
-    from peer.prepare.documents import Reading
-    from peer.prepare.listing import Listing
     from peer.prepare.plan import Plan
+    from peer.sources.documents import Reading
+    from peer.sources.listing import Listing
 
 DEFAULT_CONTEXT = 128  # tokens
 
@@ -28,7 +28,7 @@ def prepare(
     sources: Annotated[
         list[str], typer.Argument(help="Files, folders, or URLs of them (s3://, hdfs://, hf://).", metavar="SOURCE...")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="The corpus to write.", metavar="DIR")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="The corpus to write.", metavar="DIR|URL")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look, and say what there is.")] = False,
     vocab_size: Annotated[int | None, typer.Option(help="Of the tokenizer to train.", min=258, max=262_144)] = None,
     tokenizer: Annotated[
@@ -136,11 +136,13 @@ def prepare(
         )
     from configs.corpus import DEFAULT_PROMPT
     from peer.commands import terminal
-    from peer.prepare import engine as engines
     from peer.prepare.cleaning import Cleaning
-    from peer.prepare.documents import Reading
-    from peer.prepare.listing import Listing
+    from peer.prepare.delivery import Delivery
+    from peer.prepare.engine import Engine, job_of
     from peer.prepare.plan import Plan
+    from peer.sources.documents import Reading
+    from peer.sources.listing import Listing
+    from peer.sources.streams import is_url
 
     plan = Plan(
         vocab_size,
@@ -194,16 +196,23 @@ def prepare(
 
             sources = [_absolute(source) for source in sources]
             workers = held.enter_context(open_cluster(master, _settings(spark_conf), folder=shared_dir))
+        delivery = Delivery(out) if is_url(out) else None
         with terminal.progress() as report:
-            prepared = engines.prepare(sources, out, plan, how, listing, report, workers)
+            job = job_of(sources, plan, how, listing)
+            if delivery is not None:
+                prepared = delivery.prepare(job, report, workers)
+            else:
+                prepared = Engine(job, Path(out), report, workers).run()
     if as_json:
         info = prepared.info.model_dump(mode="json", exclude_defaults=True)
         print(json.dumps({**info, "skipped": prepared.skips.as_dict()}, indent=1, ensure_ascii=False))
     else:
         from peer.commands.prepared import show_corpus
 
-        show_corpus(prepared, out, plan)
+        show_corpus(prepared, Path(out) if delivery is None else delivery.folder, plan)
         print(_way_to_train(prepared.info, out, plan, like))
+    if delivery is not None:
+        delivery.forget()
 
 
 def _absolute(source: str) -> str:
@@ -232,9 +241,11 @@ def _look(sources: list[str], plan: "Plan", how: "Reading", listing: "Listing", 
         from peer.commands.prepared import show_look
 
         show_look(found)
+    if found.refusal is not None:
+        raise found.refusal
 
 
-def _way_to_train(corpus: "CorpusInfo", out: Path, plan: "Plan", like: str | None) -> str:
+def _way_to_train(corpus: "CorpusInfo", out: str, plan: "Plan", like: str | None) -> str:
     """Return the line that says how to train on a corpus."""
     from dht.addresses import is_address
 

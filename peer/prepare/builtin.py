@@ -16,10 +16,10 @@ from pathlib import Path
 
 from configs.errors import DataError
 from peer.corpus.data import CORPUS_FILE, Corpus, open_corpus
-from peer.prepare.documents import Progress
 from peer.prepare.engine import prepare_texts
 from peer.prepare.plan import Plan
-from peer.prepare.text import split_lines
+from peer.sources.documents import Progress
+from peer.sources.text import split_lines
 
 MAX_BYTES = 2_000_000  # bytes of text of each domain, at most
 MAX_FILE_BYTES = 60_000  # bytes of a source, at most; larger ones are mostly generated tables

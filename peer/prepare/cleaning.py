@@ -22,7 +22,7 @@ import numpy as np
 
 from configs.errors import DataError
 from peer.prepare.shingles import U64, is_unspaced, runs, words
-from peer.prepare.skips import Reason
+from peer.sources.skips import Reason
 
 SAMPLE = 1000  # characters: of 300, one text in fifty more is taken for another language
 SURE = 0.7  # the probability of a language from which it counts

@@ -29,8 +29,8 @@ from peer.corpus.mixture import (
     whole_of,
 )
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer
-from peer.prepare.documents import BATCH_CHARACTERS
 from peer.prepare.plan import Together
+from peer.sources.documents import BATCH_CHARACTERS
 
 SAMPLE_BYTES = 16 << 20  # bytes of text that clusters are fitted on: some 5 M tokens, 200 MB meanwhile
 PASSAGES, WINDOWS = 4, 8  # what a domain needs of a text, where others have it too, for a part of it to be held out

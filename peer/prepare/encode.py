@@ -15,10 +15,10 @@ from configs.corpus import TaskFormat
 from peer.corpus.data import token_dtype
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import Vocabulary
-from peer.prepare.documents import BATCH_CHARACTERS, Reading, SourceFile, text_of
 from peer.prepare.fates import DROPPED, HELDOUT, TRAIN, PartFates
-from peer.prepare.skips import Skips
 from peer.prepare.survey import Part, PartSurvey, Read, pieces_of
+from peer.sources.documents import BATCH_CHARACTERS, Reading, SourceFile, text_of
+from peer.sources.skips import Skips
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ where it was. The same text and options give the same bytes on every machine.
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,32 +19,31 @@ from numpy.typing import NDArray
 from configs.corpus import CorpusInfo
 from configs.errors import DataError
 from configs.files import disk_errors
+from peer.corpus.data import TOKENIZER_FILE
 from peer.corpus.mixture import log_unigrams_of
-from peer.corpus.tokenizer import Vocabulary, read_tokenizer, train_tokenizer, trained_vocabulary
+from peer.corpus.tokenizer import (
+    MODEL_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    Vocabulary,
+    read_tokenizer,
+    train_tokenizer,
+    trained_vocabulary,
+)
 from peer.prepare.assemble import Lost, assemble
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
 from peer.prepare.domains import WINDOWS, Assigned, Search, check_alone, fitted, sort_into, too_small
-from peer.prepare.fates import Decision, PartFates, check_domains, count, decide, fates
+from peer.prepare.fates import Decision, PartFates, check_domains, decide, fates
 from peer.prepare.job import Job, passages_of
 from peer.prepare.kept import Here, Kept, Workers
-from peer.prepare.listing import Listing, find_files
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
-from peer.prepare.reading import read
-from peer.prepare.repeats import repeated, surveys_on_disk
-from peer.prepare.skips import Reason, Skips
-from peer.prepare.survey import (
-    IS_TASK,
-    OF_TASKS,
-    PartSurvey,
-    chunks,
-    part_bytes_of,
-    piece_characters_of,
-    with_domains,
-)
+from peer.prepare.settle import pooled, read_bytes, settle, skipped, surveyed
+from peer.prepare.survey import PartSurvey, part_bytes_of, piece_characters_of, with_domains
+from peer.sources.documents import Content, Piece, Progress, Reading, SourceFile, cut_text, domain_name, text_of
+from peer.sources.listing import Listing, find_files
+from peer.sources.reading import read
+from peer.sources.skips import Reason, Skips
 
 VERSION = 1  # of what lies in the work folder
-POOL = "all"  # the one domain of text in which domains are found
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Engine:
 
     def __init__(self, job: Job, out: Path, progress: Progress, workers: Workers | None = None) -> None:
         self._job, self._out, self._progress, self._workers = job, out, progress, workers or Here()
-        self._kept = Kept(out.parent / f".{out.name}.unfinished", _fingerprint(job))
+        self._kept = Kept(out.parent / f".{out.name}.unfinished", fingerprint(job))
 
     def run(self) -> Prepared:
         """Do all that is not done yet. What is kept goes if the text or the options are at fault."""
@@ -162,21 +162,16 @@ class Engine:
 
     def _run(self) -> Prepared:
         job = self._job
-        surveys = self._survey()
-        if job.plan.is_pooled:
-            _check_is_text(surveys)
-            surveys = [with_domains(each, (POOL,), np.zeros(len(each.sizes), dtype=np.uint16)) for each in surveys]
-        skips = Skips()
-        for each in (job.skips, *(survey.skips for survey in surveys)):
-            skips.take(each)
-        skips.check(sum(int(survey.sizes.sum()) for survey in surveys), job.plan.max_bad)
-        decision = decide(surveys, job.plan.heldout_share)
+        step = partial(self._kept.results, "survey", self._workers, job.survey)
+        surveys = pooled(job, surveyed(job, step, self._progress, self._kept.folder / "surveyed"))
+        skips = skipped(job, surveys)
+        skips.check(read_bytes(surveys), job.plan.max_bad)
+        decision = decide(surveys, job.plan.heldout_share, is_fixed=job.plan.is_pooled)
         vocabulary = self._vocabulary(surveys, decision)
         if job.plan.is_pooled:
             surveys = self._in_domains(surveys, decision, vocabulary)
             decision = decide(surveys, job.plan.heldout_share, pooled=decision)
-        decided = self._without_repeats(surveys, list(fates(surveys, decision)), decision)
-        count(surveys, decided, decision)
+        decided = settle(surveys, decision, job.plan.cleaning, self._kept.folder / "signatures")
         check_domains(decision)
         skips.take(decision.skips)
         parts = self._encode(surveys, decided, vocabulary)
@@ -187,18 +182,6 @@ class Engine:
                 where = f"in {name}, which a longer --context-length than {job.plan.context_length} takes"
                 skips.add(Reason.OVERLONG, where, task.size_bytes, task.examples)
         return Prepared(info, skips, decision, lost)
-
-    def _survey(self) -> list[PartSurvey]:
-        return surveys_on_disk(self._surveyed(), self._kept.folder / "surveyed")
-
-    def _surveyed(self) -> Iterator[PartSurvey]:
-        job = self._job
-        total = sum(file.size_bytes for file in job.files)
-        items, done = chunks(job.files, job.part_bytes), 0
-        for chunk, raw in zip(items, self._kept.results("survey", self._workers, job.survey, items), strict=True):
-            yield from PartSurvey.list_from_bytes(raw)
-            done += sum(file.size_bytes for file in job.files[chunk.start : chunk.stop])
-            self._progress("reading", done, total)
 
     def _vocabulary(self, surveys: Sequence[PartSurvey], decision: Decision) -> Vocabulary:
         """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
@@ -278,15 +261,6 @@ class Engine:
             done += int(survey.sizes.sum())
             self._progress(stage, done, total)
 
-    def _without_repeats(
-        self, surveys: Sequence[PartSurvey], decided: list[PartFates], decision: Decision
-    ) -> list[PartFates]:
-        cleaning = self._job.plan.cleaning
-        if not cleaning.is_deduplicated and cleaning.near is None:
-            return decided
-        dropped = repeated(surveys, decided, cleaning, self._kept.folder / "signatures")
-        return list(fates(surveys, decision, dropped))
-
     def _encode(
         self, surveys: Sequence[PartSurvey], decided: Sequence[PartFates], vocabulary: Vocabulary
     ) -> Iterator[bytes]:
@@ -298,15 +272,6 @@ class Engine:
             done += int(survey.sizes.sum())
             self._progress("tokenizing", done, total)
         return (self._kept.read(f"tokens.{at}") for at in range(len(items)))
-
-
-def _check_is_text(surveys: Sequence[PartSurvey]) -> None:
-    for survey in surveys:
-        for place in np.unique(survey.domains[survey.flags & IS_TASK > 0]):
-            raise DataError(
-                f"'{survey.names[place].rstrip(OF_TASKS)}' is a task (examples with input and target), and domains are "
-                "found in text alone; prepare it without --domains, as a domain of its own"
-            )
 
 
 def _with_clusters(
@@ -321,21 +286,29 @@ def _with_clusters(
         yield with_domains(survey, names, own)
 
 
-def _fingerprint(job: Job) -> str:
+def fingerprint(job: Job) -> str:
     """Return what tells this text and these options from others, so that nothing goes on with what was of those."""
-    plan = asdict(replace(job.plan, known=None, together=None))
+    plan = asdict(replace(job.plan, known=None, together=None, tokenizer=None))
     known = {name: hashlib.sha256(counts.tobytes()).hexdigest() for name, counts in (job.plan.known or {}).items()}
     files = [(*asdict(file).values(), _changed_at(file)) for file in job.files]
-    given = job.plan.tokenizer
-    tokenizer = [] if given is None else [_changed_at(each) for each in (given, given / "tokenizer.json")]
+    tokenizer = list(_contents(job.plan.tokenizer)) if job.plan.tokenizer else []
     facts = [VERSION, plan, job.plan.together is None, known, files, asdict(job.how), tokenizer]
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()
 
 
-def _changed_at(file: SourceFile | Path) -> int:
+def _contents(tokenizer: Path) -> Iterator[str]:
+    """Yield hashes of all that a tokenizer is read from, wherever it lies: --like has it in another place each time."""
+    folder = tokenizer if tokenizer.is_dir() else tokenizer.parent
+    file = tokenizer / TOKENIZER_FILE if tokenizer.is_dir() else tokenizer
+    for path in (file, folder / MODEL_CONFIG_FILE, folder / TOKENIZER_CONFIG_FILE):
+        with suppress(OSError):
+            yield path.name + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _changed_at(file: SourceFile) -> int:
     """Return when a file was last written, in nanoseconds; 0 where nobody says."""
     try:
-        return Path(file.url if isinstance(file, SourceFile) else file).stat().st_mtime_ns
+        return Path(file.url).stat().st_mtime_ns
     except (OSError, ValueError):
         return 0
 

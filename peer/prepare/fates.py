@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from configs.corpus import MAX_DOMAINS
 from configs.errors import DataError
-from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, OF_TASKS, REASONS, PartSurvey
+from peer.sources.skips import Reason, Skips
 
 TRAIN, HELDOUT, DROPPED = 0, 1, 2  # fates; from DROPPED on, the place in REASONS of why it is left out
 BUCKETS = 1 << 16  # of hashes, between which the share that is held out ends
@@ -65,8 +65,12 @@ class Decision:
     skips: Skips
 
 
-def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None" = None) -> Decision:
+def decide(
+    surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None" = None, is_fixed: bool = False
+) -> Decision:
     """Return what is held out of each domain. `pooled`: what was decided before the domains were found; it stays.
+
+    `is_fixed`: hashes below the share are held out however much text that is, as everywhere that domains are found.
 
     Raises DataError: there is no text, or there are too many domains.
     """
@@ -85,7 +89,7 @@ def decide(surveys: Sequence[PartSurvey], share: float, pooled: "Decision | None
     decision = Decision(list(found.values()), places, np.empty(0, dtype=np.uint64), Skips())
     for domain in decision.domains:
         if pooled is None:
-            _hold_out(domain, share)
+            _hold_out(domain, share, is_fixed)
         elif domain.has_splits:
             domain.by = "split"
         else:
@@ -220,13 +224,16 @@ def _count(found: dict[str, DomainFate], survey: PartSurvey, firsts: NDArray[np.
             domain.lows[row] = min(domain.lows[row], int(hashes.min()))
 
 
-def _hold_out(domain: DomainFate, share: float) -> None:
+def _hold_out(domain: DomainFate, share: float, is_fixed: bool) -> None:
     """Choose how, and below which bucket, a domain is held out.
 
     Below the share itself if that comes near: what is held out then stays held out when other documents come.
     """
     if domain.has_splits:
         domain.by = "split"
+        return
+    if is_fixed:
+        domain.by, domain.below, domain.lowest = "pieces", round(share * BUCKETS), domain.lows[1]
         return
     target = share * domain.size_bytes
     found: list[tuple[float, int]] = []

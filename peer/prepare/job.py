@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from peer.corpus.mixture import Mixture
 from peer.corpus.tokenizer import Vocabulary
 from peer.prepare.cleaning import Filter
-from peer.prepare.documents import Reading, SourceFile, text_of
 from peer.prepare.domains import assign, read_passages
 from peer.prepare.encode import Staying, encode_part, sample_part, staying
 from peer.prepare.fates import DROPPED, TRAIN, PartFates, all_trained
 from peer.prepare.plan import Plan
-from peer.prepare.skips import Skips
 from peer.prepare.survey import Chunk, Part, PartSurvey, Read, Sieve, survey_chunk
+from peer.sources.documents import Reading, SourceFile, text_of
+from peer.sources.skips import Skips
 
 MOST = (1 << 64) - 1  # the highest hash
 

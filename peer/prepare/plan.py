@@ -13,7 +13,7 @@ from configs.errors import DataError
 from peer.corpus.mixture import Add
 from peer.corpus.tokenizer import MAX_VOCABULARY, Vocabulary
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import End
+from peer.sources.documents import End
 
 DEFAULT_VOCABULARY = 32_000
 

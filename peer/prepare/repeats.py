@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.duplicates import VALUES, exact, near
 from peer.prepare.fates import HELDOUT, TRAIN, PartFates
-from peer.prepare.skips import Reason
 from peer.prepare.survey import IS_FIRST, IS_LAST, REASONS, PartSurvey
+from peer.sources.skips import Reason
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -82,6 +82,13 @@ def repeated(
         for pieces, each, flags in zip(dropped, documents, _near(surveys, documents, cleaning.near, file), strict=True):
             _mark(pieces, each, flags & (pieces[each.starts] == 0), Reason.NEAR_DUPLICATE)
     return dropped
+
+
+def equal_documents(surveys: Sequence[PartSurvey], decided: Sequence[PartFates]) -> int:
+    """Return how many documents are the same as an earlier or a held-out one, and not held out themselves."""
+    documents = [_Documents.of(survey, each) for survey, each in zip(surveys, decided, strict=True)]
+    alike = exact([each.hashes for each in documents], [each.is_heldout for each in documents])
+    return sum(int((flags & ~each.is_heldout).sum()) for flags, each in zip(alike, documents, strict=True))
 
 
 def _near(

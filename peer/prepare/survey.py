@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peer.prepare.cleaning import Filter
-from peer.prepare.documents import (
+from peer.prepare.duplicates import VALUES, Signature
+from peer.sources.documents import (
     LEAST_PIECE_CHARACTERS,
     PIECE_CHARACTERS,
     Piece,
@@ -24,8 +25,7 @@ from peer.prepare.documents import (
     hash_of,
     text_of,
 )
-from peer.prepare.duplicates import VALUES, Signature
-from peer.prepare.skips import Reason, Skips
+from peer.sources.skips import Reason, Skips
 
 PARTS = 256  # that a corpus is cut into, about: what a kill loses is half of one
 LEAST_PART_BYTES, MOST_PART_BYTES = 1 << 18, 16 << 20  # of text in a part

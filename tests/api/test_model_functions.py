@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from fused_example import BRANCHES, CONTEXT, TEXT, write_fused
+from tokenizers import Tokenizer
 
 import shoal
 from configs.run import RunSpec
 from peer.fused.sampling import Sampling
+from peer.prepare.cleaning import Cleaning
 from peer.prepare.plan import Plan
+from peer.sources.documents import Reading
+from peer.sources.listing import Listing
 from shoal.models import Drawing, Preparing
 
 
@@ -59,7 +63,7 @@ def test_a_model_writes_and_says_who_spoke(model: shoal.Model) -> None:
 
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(shoal.DataError, match="there is nothing at"):
+    with pytest.raises(shoal.DataError, match=r"no such file or folder: .*nowhere; check the path"):
         shoal.prepare(tmp_path / "nowhere", tmp_path / "corpus")
     with pytest.raises(shoal.DataError, match="no model directory at"):
         shoal.load_model(tmp_path / "nowhere")
@@ -79,6 +83,68 @@ def test_fusing_asks_the_network_also_where_a_loop_runs(tmp_path: Path) -> None:
     asyncio.run(in_a_notebook())
 
 
+def test_all_that_the_command_can_say_of_text_can_be_said(tmp_path: Path) -> None:
+    folder = tmp_path / "found"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number}.py").write_text(f"def f{number}(x):\n    return x + {number}\n" * 8)
+    (folder / "old.txt").write_bytes(
+        "".join(f"Grüße an Nummer {n}, dein Bäcker.\n" for n in range(90)).encode("cp1252")
+    )
+    stages: set[str] = set()
+    corpus = shoal.prepare(
+        folder,
+        tmp_path / "corpus",
+        vocab_size=400,
+        context_length=8,
+        extensions=".py",
+        encoding="cp1252",
+        document="line",
+        heldout=folder / "7.py",
+        min_characters=10,
+        is_deduplicated=True,
+        near=0.9,
+        max_bad=0.5,
+        progress=lambda stage, done, total: stages.add(stage),
+    )
+    assert [domain.name for domain in corpus.info.domains] == ["found"]
+    assert {"reading", "tokenizing"} <= stages
+    tokenizer = Tokenizer.from_buffer(corpus.tokenizer_json())
+    held_out = tokenizer.decode(corpus.heldout(corpus.info.domains[0]).tolist())
+    assert "f7(x)" in held_out and "f8(x)" not in held_out
+
+
+def test_columns_and_addresses_of_tasks(tmp_path: Path) -> None:
+    rows = "".join(
+        f"A story of {n} sheep.,How many sheep were number {n}?,{n},{'test' if n % 9 == 0 else 'train'}\n"
+        for n in range(90)
+    )
+    (tmp_path / "quiz.csv").write_text("story,question,answer,part\n" + rows)
+    corpus = shoal.prepare(
+        [(tmp_path / "quiz.csv").as_uri()],
+        tmp_path / "corpus",
+        vocab_size=300,
+        context_length=64,
+        prompt_columns="{story} {question}",
+        target_column="answer",
+        split_column="part",
+        prompt="{input} ->",
+        keep="start",
+    )
+    [domain] = corpus.info.domains
+    assert domain.task is not None and domain.task.examples == 80 and domain.heldout.tokens == 10
+    assert corpus.info.task_format is not None
+    assert (corpus.info.task_format.prompt, corpus.info.task_format.keep) == ("{input} ->", "start")
+
+
+def test_options_that_are_none_or_do_not_go_together_are_refused(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(shoal.UsageError, match="has no option vocabulary; it has vocab_size, "):
+        shoal.prepare(texts, tmp_path / "corpus", vocabulary=400)  # type: ignore[call-arg]
+    with pytest.raises(shoal.UsageError, match="leave out vocab_size, tokenizer and domains"):
+        shoal.prepare(texts, tmp_path / "corpus", like=tmp_path, domains=2)
+
+
 def test_what_the_functions_take_is_what_the_commands_take() -> None:
-    assert Preparing.__annotations__.keys() <= Plan.__dataclass_fields__.keys()
+    fields = {name for kind in (Plan, Listing, Reading, Cleaning) for name in kind.__dataclass_fields__}
+    assert Preparing.__annotations__.keys() - {"document", "prompt_columns"} <= fields
     assert Drawing.__annotations__.keys() <= Sampling.model_fields.keys()

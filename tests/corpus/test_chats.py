@@ -14,9 +14,9 @@ from configs.errors import DataError
 from peer.corpus.chats import ASSISTANT, FORMS, SYSTEM, USER, check_turns, template
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import train_tokenizer
-from peer.prepare.documents import Reading, SourceFile
-from peer.prepare.reading import read
-from peer.prepare.skips import SkipError, Skips
+from peer.sources.documents import Reading, SourceFile
+from peer.sources.reading import read
+from peer.sources.skips import SkipError, Skips
 
 FORMATS: tuple[ChatFormat, ...] = get_args(ChatFormat)
 END = "<|endoftext|>"

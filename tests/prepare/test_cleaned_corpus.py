@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from peer.corpus.data import open_corpus, open_tokens
 from peer.prepare import survey
 from peer.prepare.cleaning import Cleaning
-from peer.prepare.documents import Reading
 from peer.prepare.engine import Prepared, prepare
 from peer.prepare.plan import Plan
-from peer.prepare.skips import Reason
+from peer.sources.documents import Reading
+from peer.sources.skips import Reason
 
 WORDS = [
     f"{first}{last}"

@@ -6,7 +6,7 @@ import pytest
 
 from configs.errors import DataError
 from peer.prepare.cleaning import RUN, SHORTEST, Cleaning, Filter, known_languages, language_of
-from peer.prepare.skips import Reason
+from peer.sources.skips import Reason
 
 ENGLISH = "The daemon trains a part of the model on its own machine, and gossips with the others what it has learnt."
 GERMAN = (

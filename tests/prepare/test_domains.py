@@ -14,10 +14,10 @@ from configs.errors import DataError
 from peer.corpus.data import open_corpus
 from peer.corpus.mixture import BOUNDS, Passages, alone, choose, fit, in_step, log_unigrams_of, settle
 from peer.corpus.tokenizer import read_tokenizer
-from peer.prepare.documents import Reading, cut_text
 from peer.prepare.domains import enough, typical_words
 from peer.prepare.engine import prepare, prepare_texts
 from peer.prepare.plan import Plan
+from peer.sources.documents import Reading, cut_text
 
 WORDS = {
     "sea": ["fish", "net", "tide", "harbour", "gull", "wave", "salt", "keel", "mast", "oar", "shoal", "reef"],

@@ -9,8 +9,8 @@ import pytest
 
 from configs.errors import DataError
 from peer.prepare.fates import DROPPED, HELDOUT, TRAIN, PartFates, check_domains, count, decide, fates
-from peer.prepare.skips import Reason, Skips
 from peer.prepare.survey import IS_FIRST, IS_HELDOUT, IS_LAST, IS_TASK, OF_TASKS, REASONS, Chunk, Part, PartSurvey
+from peer.sources.skips import Reason, Skips
 
 WHOLE = IS_FIRST | IS_LAST
 HELD_OUT = DROPPED + REASONS.index(Reason.HELD_OUT)

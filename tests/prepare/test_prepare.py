@@ -19,9 +19,9 @@ from configs.errors import DataError, StateError
 from configs.files import disk_errors
 from peer.corpus.data import open_corpus, open_tokens
 from peer.prepare.assemble import COUNTED_TOKENS, counted_tokens, noised
-from peer.prepare.documents import Reading
 from peer.prepare.engine import prepare, prepare_texts
 from peer.prepare.plan import Plan
+from peer.sources.documents import Reading
 
 PLAN = Plan(vocab_size=300, context_length=16)
 
