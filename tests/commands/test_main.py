@@ -137,7 +137,7 @@ STRICT = ["--max-bad", "0"]
         ("a.txt", b"only one passage", [], "has only one document"),
         ("a.txt", LINES, ["--context-length", "4096"], "fewer than one window of 4096"),
         ("a.jsonl", FEW, ["--domain-column", "kind"], "has only one document, but one is held out"),
-        ("a.jsonl", FEW, [], "give it more text or a smaller context length"),
+        ("a.jsonl", FEW, [], "give it more text or a smaller --context-length"),
         ("a.txt", LINES, ["--domains", "9"], "9 domains need at least 18 documents to train on and there are"),
         ("a.jsonl", FEW, ["--domains", "2", "--domain-column", "kind"], "leave one of them out"),
         ("a.jsonl", TASK, ["--domains", "2"], "'a' is a task (examples with input and target)"),
