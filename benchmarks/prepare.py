@@ -2,8 +2,9 @@
 
     python -m benchmarks.prepare [--row ROW …] [--quick] [--json FILE]
 
-`odd_files` also measures `nothing_lost`. Text is the shared domains, said over again in another order until there is enough of it. CPU seconds are those of a
-process of its own, its threads included, from the first byte read to the last byte written; imports do not count.
+`odd_files` measures `nothing_lost`, too. Text is the shared domains, said over again in another order until there is
+enough of it. CPU seconds are those of a process of its own, its threads included, from the first byte read to the last
+byte written; imports do not count.
 """
 
 import argparse
