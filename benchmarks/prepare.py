@@ -63,7 +63,8 @@ def cpu():
 began = cpu()
 unit = sys.argv[4] if len(sys.argv) > 4 else None
 prepare([sys.argv[1]], Path(sys.argv[2]), Plan(tokenizer=Path(sys.argv[3])), listing=Listing(unit=unit))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open("/proc/self/status") as status:  # getrusage counts what the parent took
+    peak = next(int(line.split()[1]) for line in status if "VmHWM" in line)
 print(json.dumps({"cpu_s": cpu() - began, "start_cpu_s": began, "peak_bytes": peak * 1024}))
 """
 

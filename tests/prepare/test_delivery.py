@@ -1,6 +1,10 @@
-"""A corpus that is written to a store: the same bytes as here, whole or not yet one, in spite of errors and kills."""
+"""A corpus that is written to a store: the same bytes as here, whole or not yet one, in spite of errors and kills.
+
+`docs/guide/your-own-data.md` shows the command with a bucket as its `--out`, which is typed here.
+"""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -63,8 +67,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    boto3.session.Session().client("s3").create_bucket(Bucket="fish")
-    yield "fish"
+    name = f"fish-{secrets.token_hex(4)}"  # all servers of this process hold the same objects
+    boto3.session.Session().client("s3").create_bucket(Bucket=name)
+    yield name
     server.stop()
 
 
@@ -104,9 +109,13 @@ def prepared_here(texts: Path, folder: Path) -> Corpus:
 def test_a_corpus_in_a_store_is_what_start_reads(
     kind: str, texts: Path, tmp_path: Path, cache: Path, request: pytest.FixtureRequest, capsys: Any
 ) -> None:
-    if kind != "file":
-        request.getfixturevalue({"s3": "bucket", "memory": "memory"}[kind])
-    url = {"s3": "s3://fish/deep/corpus", "file": (tmp_path / "away").as_uri(), "memory": "memory://deep/corpus"}[kind]
+    if kind == "s3":
+        url = f"s3://{request.getfixturevalue('bucket')}/deep/corpus"
+    elif kind == "memory":
+        request.getfixturevalue("memory")
+        url = "memory://deep/corpus"
+    else:
+        url = (tmp_path / "away").as_uri()
     assert main(["prepare", str(texts), "--out", url, *OPTIONS]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("salt: ") and said[-1].endswith(f"shoal start --config tiny --data {url}")
