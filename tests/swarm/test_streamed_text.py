@@ -67,6 +67,7 @@ def test_it_trains_from_a_cache_smaller_than_the_corpus_and_goes_on_where_it_was
         assert "GB of it lie in" in daemon.log
 
 
+@pytest.mark.long
 def test_who_joins_without_a_store_trains_on_what_the_others_have_of_it(tmp_path: Path, store: Path) -> None:
     command = shoal("start", "--config", MICRO, "--data", store.as_uri())
     with running(command, tmp_path / "founder") as founder:
@@ -85,6 +86,7 @@ def test_a_store_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "keys and passwords have no place in a URL" in said and "secret@" not in said.partition("keys")[2]
 
 
+@pytest.mark.long
 def test_private_text_at_a_url_stays_there(tmp_path: Path, store: Path) -> None:
     command = shoal("start", "--config", MICRO, "--data", store.as_uri(), "--private")
     with running(command, tmp_path / "founder") as founder:

@@ -96,6 +96,7 @@ def check_nothing_lost(before: Status, after: Status) -> dict[str, int]:
     return {peer.peer_id: peer.rounds for peer in after.peers}
 
 
+@pytest.mark.long
 def test_a_swarm_is_updated_peer_by_peer(corpus: Path, tmp_path: Path) -> None:
     present, following = of(ROOT), later(tmp_path / "next", "9.0", protocol=2, oldest=1)
     start = shoal("start", "--config", MICRO, "--data", str(corpus))
