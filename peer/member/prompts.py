@@ -47,8 +47,10 @@ class Prompts:
         return now >= self._next_s
 
     async def ask(self, now: float, tick: int, age: int) -> None:
-        """Ask every prompt once; one that nobody answers is left out this time."""
+        """Ask every prompt once; one that nobody answers is left out this time. A run of no language model has none."""
         self._next_s = now + ASK_S
+        if self._library.spec.model.module is not None:
+            return
         wanted = [(prompt, "") for prompt in self._given[:MAX_PROMPTS]] or drawn(self._library)
         known = {each.prompt: each for each in self.history.prompts}
         prompts = []

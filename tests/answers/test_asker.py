@@ -124,6 +124,13 @@ def test_the_fixed_prompts_are_the_owners_or_beginnings_of_held_out_text(world: 
     assert [each.prompt for each in changed.history.prompts] == [text for text, _ in found]
 
 
+def test_a_run_of_no_language_model_is_asked_nothing(world: Any) -> None:
+    module = SimpleNamespace(spec=SimpleNamespace(model=SimpleNamespace(module="a module of somebody's own")))
+    prompts: Any = Prompts(world.folder, (), module, world.asker.ask)  # type: ignore[arg-type]  # all that is asked of it
+    asyncio.run(prompts.ask(100.0, 7, 500))
+    assert not prompts.history.prompts and not prompts.is_due(101.0)
+
+
 def test_answers_are_thinned_and_a_prompt_that_nobody_answers_costs_nothing(world: Any) -> None:
     async def mute(wish: Wish) -> Any:
         assert wish.max_tokens == ANSWER_TOKENS and wish.temperature == 0.0
