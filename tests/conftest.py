@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 
 import pytest
+from servers import Server, s3_client, s3_environment, serving
 
 from configs.run import RunSpec
 
@@ -33,6 +34,25 @@ def pytest_collection_finish() -> None:
     """What was imported stays: looking through it for garbage takes a tenth of the tests' time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    """One store for all tests of a process; `bucket` reaches it."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("boto3")
+    with serving("s3_server.py") as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket, `fish`; its store is in the environment, as any other would be."""
+    for name, value in s3_environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    s3_client(s3_server).create_bucket(Bucket="fish")
+    yield "fish"
+    s3_server.ask("/moto-api/reset", "POST")
 
 
 @pytest.fixture(scope="module")

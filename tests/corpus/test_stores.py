@@ -3,10 +3,10 @@
 import logging
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import Server, upload
 
 from configs.errors import ConfigError, DataError, NetworkError, UsageError
 from peer.corpus import stores
@@ -28,35 +28,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return open_corpus(path)
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of a real server; its URL is in the environment, as for any other service."""
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.session.Session().client("s3").create_bucket(Bucket="fish")
-    yield "fish"
-    server.stop()
-
-
-def upload(bucket: str, prefix: str, folder: Path) -> None:
-    import boto3
-
-    client = boto3.session.Session().client("s3")
-    for path in folder.rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
-
-
 def check_is_whole(corpus: RemoteCorpus, prepared: Corpus) -> None:
     """See that all that is small is here, no shard, and that a shard comes as it was prepared."""
     assert corpus.info == prepared.info
@@ -71,8 +42,8 @@ def check_is_whole(corpus: RemoteCorpus, prepared: Corpus) -> None:
             assert corpus.blob(shard.content_id).read_bytes() == prepared.blob(shard.content_id).read_bytes()
 
 
-def test_a_corpus_in_a_bucket(tmp_path: Path, prepared: Corpus, bucket: str) -> None:
-    upload(bucket, "texts/corpus", prepared.path)
+def test_a_corpus_in_a_bucket(tmp_path: Path, prepared: Corpus, s3_server: Server, bucket: str) -> None:
+    upload(s3_server, "texts/corpus", prepared.path)
     check_is_whole(open_remote(f"s3://{bucket}/texts/corpus/", tmp_path, GB), prepared)
 
 
@@ -95,9 +66,9 @@ def test_what_is_not_in_a_bucket_is_named(tmp_path: Path, bucket: str) -> None:
 
 
 def test_without_a_key_the_line_says_how_to_give_one(
-    tmp_path: Path, prepared: Corpus, bucket: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, prepared: Corpus, s3_server: Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload(bucket, "corpus", prepared.path)
+    upload(s3_server, "corpus", prepared.path)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
@@ -167,9 +138,14 @@ def test_a_damaged_corpus_is_refused_by_its_url(
 
 
 def test_what_was_copied_will_do_while_the_store_is_away(
-    tmp_path: Path, prepared: Corpus, bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    prepared: Corpus,
+    s3_server: Server,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    upload(bucket, "corpus", prepared.path)
+    upload(s3_server, "corpus", prepared.path)
     open_remote("s3://fish/corpus", tmp_path, GB)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     with caplog.at_level(logging.WARNING):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from pushing import Saved, Server, serving
+from pushing import Saved
+from servers import Server, serving
 
 from configs.load import Settings, load
 from configs.machine import PeerConfig
@@ -25,26 +26,12 @@ TEXTS = {
 }
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[Server]:
-    pytest.importorskip("moto.server")
-    with serving("s3_server.py") as server:
-        yield server
-
-
 @pytest.fixture
-def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server with an empty bucket `fish`, and the environment to reach it."""
-    boto3 = pytest.importorskip("boto3")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    boto3.session.Session().client("s3").create_bucket(Bucket="fish")
+def s3(s3_server: Server, bucket: str) -> Iterator[Server]:
+    """A server with an empty bucket `fish`, which can be told to stall, and the environment to reach it."""
     s3_server.ask("/_stall/off", "DELETE")
     yield s3_server
     s3_server.ask("/_stall/off", "PUT")
-    s3_server.ask("/moto-api/reset", "POST")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pushing import serving
+from servers import serving
 
 from configs.content import content_id_of
 from configs.errors import ConfigError, DataError, NetworkError, ShoalError, StateError, UsageError

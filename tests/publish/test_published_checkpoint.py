@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pushing import Saved, Server
+from pushing import Saved
+from servers import Server
 
 from benchmarks.patience import until
 from configs.errors import DataError, StateError, UsageError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pushing import Server
+from servers import Server
 
 from benchmarks.patience import until_async
 from configs.errors import NetworkError

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from pushing import Saved, Server
+from pushing import Saved
+from servers import Server
 
 from configs.machine import PeerConfig
 from configs.outlets import Every, read_target

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fused_example import BRANCHES, write_fused
-from pushing import Server
+from servers import Server
 
 from configs.errors import DataError, UsageError
 from configs.outlets import Target, read_target

@@ -3,12 +3,12 @@
 import gzip
 import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 from folders import RECORDS, TEXT, counts, fill, find, layout, refusal
+from servers import Server, s3_client
 
 from peer.sources.skips import Reason
 
@@ -89,27 +89,12 @@ def test_remote_folders_are_listed_like_local_ones(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server_module = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.session.Session().client("s3")
-    client.create_bucket(Bucket="fish")
+def s3(s3_server: Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
     for name in ("texts/wiki/a.txt", "texts/wiki/valid.jsonl.gz", "texts/README.md"):
         content = gzip.compress(RECORDS.encode()) if name.endswith("gz") else TEXT.encode()
-        client.put_object(Bucket="fish", Key=name, Body=content)
-    yield
-    server.stop()
+        s3_client(s3_server).put_object(Bucket=bucket, Key=name, Body=content)
 
 
 @pytest.mark.usefixtures("s3")

@@ -2,11 +2,11 @@
 
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 from mistake import MICRO, mistake, running, shoal, until_status
+from servers import Server, upload
 
 from configs.limits import GB
 from peer.corpus.data import BLOBS, open_corpus
@@ -16,8 +16,6 @@ from peer.prepare.engine import prepare_texts
 from peer.prepare.plan import Plan
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "publish"))
-from pushing import serving  # noqa: E402  (as the tests of the documentation do)
 
 pytestmark = pytest.mark.swarm
 
@@ -100,25 +98,11 @@ def test_private_text_at_a_url_stays_there(tmp_path: Path, store: Path) -> None:
 
 
 def test_the_line_of_the_guide_trains_from_a_bucket(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: Path, s3_server: Server, bucket: str
 ) -> None:
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("moto.server")
     guide = (ROOT / "docs" / "guide" / "your-own-data.md").read_text(encoding="utf-8")
     line = next(line for line in guide.splitlines() if line.startswith("shoal ") and "--data s3://" in line)
-    words = shlex.split(line.replace("BUCKET", "fish").replace("--config tiny", f"--config {MICRO}"))
-    with serving("s3_server.py") as server:
-        for name, value in {
-            "AWS_ENDPOINT_URL_S3": server.url,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():
-            monkeypatch.setenv(name, value)
-        client = boto3.session.Session().client("s3")
-        client.create_bucket(Bucket="fish")
-        for path in filter(Path.is_file, store.rglob("*")):
-            client.upload_file(str(path), "fish", f"corpus/{path.relative_to(store).as_posix()}")
-        with running(shoal(*words[1:]), tmp_path / "state") as daemon:
-            until_status(daemon, lambda status: status.peers[0].rounds > 1, "it trains from the bucket")
+    words = shlex.split(line.replace("BUCKET", bucket).replace("--config tiny", f"--config {MICRO}"))
+    upload(s3_server, "corpus", store)
+    with running(shoal(*words[1:]), tmp_path / "state") as daemon:
+        until_status(daemon, lambda status: status.peers[0].rounds > 1, "it trains from the bucket")
