@@ -41,7 +41,7 @@ async def seconds_to_a_map() -> dict[str, float]:
                 async with _peer(clone, folder / "two", join) as two:
                     joined_s = time.monotonic() - began
                     async with open_page(browser, two["status"]) as (page, _):
-                        await page.wait_for_function(f"document.querySelectorAll('{DOTS}').length > 1")
+                        await page.locator(DOTS).nth(1).wait_for(state="attached")
                         return {"founded_s": founded_s, "joined_s": joined_s, "drawn_s": time.monotonic() - began}
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 from configs.errors import UsageError
 from configs.limits import Limits
 from configs.names import Positive
-from configs.outlets import SECRET, Outlet, read_every, read_outlet, read_target
+from configs.outlets import SECRET, Outlet, is_url, read_every, read_outlet, read_target
 from configs.run import Frozen
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -26,7 +26,7 @@ def _data_place(value: Any) -> Any:
     """
     if not isinstance(value, str | Path | None):
         raise ValueError("it must be a folder or a URL")
-    if not isinstance(value, str) or "://" not in value:
+    if not isinstance(value, str) or not is_url(value):
         return Path(value) if isinstance(value, str) else value
     if SECRET.search(value):
         raise ValueError("keys and passwords have no place in a URL, which is kept and logged; use the environment")

@@ -11,6 +11,7 @@ Tracking = Literal["tensorboard", "wandb", "mlflow", "otel"]
 TRACKERS: tuple[Tracking, ...] = ("tensorboard", "wandb", "mlflow", "otel")
 Kind = Literal["folder", "s3", "hub"]
 SCHEMES: dict[str, Kind] = {"s3": "s3", "hf": "hub", "file": "folder"}
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 SECRET = re.compile(r"(?<=//)[^/@\s]*:[^/@\s]*@")  # name and password in a URL
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
@@ -90,6 +91,11 @@ def read_target(text: str) -> Target:
         wanted = "s3://BUCKET/PREFIX" if kind == "s3" else "hf://USER/REPO"
         raise UsageError(f"'{text}' is no target of the form {wanted}")
     return Target(kind, root, prefix)
+
+
+def is_url(text: str) -> bool:
+    """Whether this is a URL, of whatever kind, and no path."""
+    return URL.match(text) is not None
 
 
 def is_remote(text: str) -> bool:

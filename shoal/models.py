@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from peer.sources.listing import Listing
 
 Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how much)
-CACHE_GB = 20.0  # of a corpus at a URL: `cache_gb`'s own
 T = TypeVar("T")
 
 
@@ -258,21 +257,23 @@ def _listed(sources: str | Path | Iterable[str | Path]) -> list[str | Path]:
 
 
 def _prepared(job: Job, out: str, progress: Progress) -> Corpus:
+    from configs.outlets import is_url
     from peer.corpus.data import open_corpus
     from peer.prepare.delivery import Delivery, cache_folder
     from peer.prepare.engine import Engine
-    from peer.sources.streams import is_url
 
     if not is_url(out):
         Engine(job, Path(out), progress).run()
         return open_corpus(Path(out))
     from configs.limits import GB
+    from configs.machine import PeerConfig
     from peer.corpus.remote import open_remote
 
     delivery = Delivery(out)
     delivery.prepare(job, progress)
     delivery.forget()
-    return open_remote(out, cache_folder() / "corpora", round(CACHE_GB * GB))
+    most_gb = PeerConfig.model_fields["cache_gb"].default
+    return open_remote(out, cache_folder() / "corpora", round(most_gb * GB))
 
 
 def _options(how: Preparing) -> tuple[Plan, Reading, Listing]:

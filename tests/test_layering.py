@@ -1,8 +1,12 @@
 """Holds the layers of the house: who may import whom, read from the source without importing anything."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,9 @@ FOREIGN = {
     "peer.prepare": {"asyncio", "uvloop", "torch"},
     "peer.fused": {"asyncio", "uvloop"},
 }
+
+# Packages that another one brings as a part of itself.
+BROUGHT = {"botocore": "boto3", "s3transfer": "boto3", "py4j": "pyspark"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,26 @@ def test_a_layer_imports_only_from_below(layer: str) -> None:
 @pytest.mark.parametrize("layer", FOREIGN)
 def test_a_layer_does_without(layer: str) -> None:
     assert not [where for where, found in imports_of(layer) if found.module.split(".")[0] in FOREIGN[layer]]
+
+
+def _distribution(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=;! ]", name, maxsplit=1)[0]).lower()
+
+
+def test_everything_that_is_imported_is_asked_for_by_the_project_itself() -> None:
+    """What is there only because somebody else needs it, is gone on the next machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    declared, installed = {_distribution(name) for name in asked}, packages_distributions()
+    missing = {
+        name: where
+        for layer in [*LAYERS, HALL]
+        for where, found in imports_of(layer)
+        if (name := found.module.split(".")[0]) not in sys.stdlib_module_names and layer_of(found.module) is None
+        if name not in (HALL, "compression")  # Python's own from 3.14
+        if not {_distribution(one) for one in installed.get(BROUGHT.get(name, name), [])} & declared
+    }
+    assert not missing
 
 
 @pytest.mark.parametrize(

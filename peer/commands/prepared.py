@@ -26,14 +26,13 @@ BY = {
 def show_corpus(prepared: Prepared, out: Path, plan: Plan) -> None:
     """Print what each domain holds, and what tells it from the others if it was found in the text."""
     words = {} if plan.domains is None else typical_words(open_corpus(out))
-    by = {domain.name: domain for domain in prepared.decision.domains}
     for domain in prepared.info.domains:
         size = f"{domain.tokens:,} tokens in {len(domain.shards)} shard{'s' if len(domain.shards) > 1 else ''}"
         held_out = f"{domain.heldout.tokens:,}"
         if domain.task is not None:
             size, held_out = f"{domain.task.examples:,} examples, {size}", f"{held_out} examples"
         typical = f"; typical: {', '.join(words[domain.name])}" if words.get(domain.name) else ""
-        print(f"{domain.name}: {size}, {held_out} held out ({BY[by[domain.name].by]}){typical}")
+        print(f"{domain.name}: {size}, {held_out} held out ({BY[prepared.held_out_by[domain.name]]}){typical}")
         if domain.task is not None and domain.task.cut + domain.task.left_out:
             end = "end" if plan.keep == "start" else "beginning"
             print(

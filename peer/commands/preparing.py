@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from configs.errors import UsageError
+from configs.outlets import is_url
 from peer.commands.options import MODEL, Announce, Host, Invitation, Json, Port, StateDir, home_of
 
 if TYPE_CHECKING:
@@ -142,7 +143,6 @@ def prepare(
     from peer.prepare.plan import Plan
     from peer.sources.documents import Reading
     from peer.sources.listing import Listing
-    from peer.sources.streams import is_url
 
     plan = Plan(
         vocab_size,
@@ -217,7 +217,7 @@ def prepare(
 
 def _absolute(source: str) -> str:
     """Return a source as workers with another working directory find it."""
-    return source if "://" in source else str(Path(source).absolute())
+    return source if is_url(source) else str(Path(source).absolute())
 
 
 def _settings(told: list[str] | None) -> dict[str, str]:

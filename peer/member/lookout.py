@@ -108,12 +108,12 @@ class Lookout:
         parts = self._parts
         values = sum(replica.state.phi.numel() for replica in parts.session.replicas.values())
         alone = self.company.present
-        late = self._of_text()
+        text = parts.library.stream
         troubles = (
             alone.line() if alone else "",
             *parts.activity.watch.present,
             parts.facts.clock.warning(),
-            late[2] if late[4] else "",
+            text.warning if text is not None and text.is_waiting else "",
         )
         return Pulse(
             taken_tick=parts.place.taken_tick,

@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from configs.errors import DataError, NetworkError, ShoalError, UsageError
 from configs.files import disk_errors, read_json, write_json
 from peer.corpus.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, open_corpus
 from peer.corpus.stores import KEYS, PIECE_BYTES, REFUSALS, filesystem_of
 from peer.prepare.assemble import Lost
 from peer.prepare.engine import Engine, Prepared, fingerprint
-from peer.prepare.fates import Decision, DomainFate
 from peer.prepare.job import Job
 from peer.prepare.kept import Workers
 from peer.sources.documents import Progress
@@ -176,17 +173,13 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 def _report(prepared: Prepared) -> dict[str, Any]:
     """Return what `_reported` reads, but for what is in the corpus."""
-    by = {domain.name: domain.by for domain in prepared.decision.domains}
     return {
         "skipped": prepared.skips.as_dict(),
-        "by": by,
+        "held_out_by": prepared.held_out_by,
         "lost": {name: lost._asdict() for name, lost in prepared.lost.items()},
     }
 
 
 def _reported(folder: Path, report: Mapping[str, Any]) -> Prepared:
-    info = open_corpus(folder).info
-    domains = [DomainFate(each.name, each.task is not None, by=report["by"][each.name]) for each in info.domains]
-    decision = Decision(domains, {}, np.empty(0, dtype=np.uint64), Skips())
     lost = {name: Lost(**values) for name, values in report["lost"].items()}
-    return Prepared(info, Skips.from_dict(report["skipped"]), decision, lost)
+    return Prepared(open_corpus(folder).info, Skips.from_dict(report["skipped"]), report["held_out_by"], lost)

@@ -30,7 +30,7 @@ from peer.corpus.mixture import (
 )
 from peer.corpus.tokenizer import Vocabulary, read_tokenizer
 from peer.prepare.plan import Together
-from peer.sources.documents import BATCH_CHARACTERS
+from peer.sources.documents import batches
 
 SAMPLE_BYTES = 16 << 20  # bytes of text that clusters are fitted on: some 5 M tokens, 200 MB meanwhile
 PASSAGES, WINDOWS = 4, 8  # what a domain needs of a text, where others have it too, for a part of it to be held out
@@ -180,13 +180,5 @@ def typical_words(corpus: Corpus, count: int = 6) -> dict[str, list[str]]:
 
 def read_passages(passages: Iterator[str], vocabulary: Vocabulary) -> Iterator[Passages]:
     """Yield the tokens of passages, some at a time, in their order."""
-    batch: list[str] = []
-    characters = 0
-    for passage in passages:
-        batch.append(passage)
-        characters += len(passage)
-        if characters >= BATCH_CHARACTERS:
-            yield Passages.of(vocabulary.encode(batch))
-            batch, characters = [], 0
-    if batch:
+    for batch in batches(passages, len):
         yield Passages.of(vocabulary.encode(batch))

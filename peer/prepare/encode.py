@@ -17,7 +17,7 @@ from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import Vocabulary
 from peer.prepare.fates import DROPPED, HELDOUT, TRAIN, PartFates
 from peer.prepare.survey import Part, PartSurvey, Read, pieces_of
-from peer.sources.documents import BATCH_CHARACTERS, Reading, SourceFile, text_of
+from peer.sources.documents import Reading, SourceFile, batches, text_of
 from peer.sources.skips import Skips
 
 
@@ -68,7 +68,6 @@ def sample_part(
 class _Written:
     """What a part's file will hold."""
 
-    dtype: np.dtype[np.integer]
     tokens: dict[str, list[NDArray[np.integer]]] = field(default_factory=dict)
     lengths: dict[int, list[int]] = field(default_factory=dict)
     lines: dict[int, list[bytes]] = field(default_factory=dict)
@@ -89,9 +88,9 @@ class _Written:
 
 def encode_part(staying: Iterator[Staying], vocabulary: Vocabulary, form: TaskFormat) -> bytes:
     """Tokenize what stays of a part; return the file."""
-    written = _Written(token_dtype(vocabulary.size))
+    written = _Written()
     encoder: TaskEncoder | None = None
-    for batch in _batches(staying):
+    for batch in batches(staying, lambda each: len(text_of(each.content))):
         texts = [each for each in batch if isinstance(each.content, str)]
         for key, tokens in _encoded(texts, vocabulary):
             written.tokens.setdefault(key, []).append(tokens)
@@ -133,17 +132,3 @@ def _write_tasks(written: _Written, tasks: Sequence[Staying], encoder: TaskEncod
             written.lengths.setdefault(each.domain, []).append(len(marked))
             counts[0] += encoded.lost > 0
             counts[2] += encoded.lost
-
-
-def _batches(staying: Iterator[Staying]) -> Iterator[list[Staying]]:
-    """Yield pieces in lists of about BATCH_CHARACTERS."""
-    batch: list[Staying] = []
-    characters = 0
-    for each in staying:
-        batch.append(each)
-        characters += len(text_of(each.content))
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch

@@ -32,9 +32,9 @@ from peer.corpus.tokenizer import (
 from peer.prepare.assemble import Lost, assemble
 from peer.prepare.cleaning import Cleaning
 from peer.prepare.domains import WINDOWS, Assigned, Search, check_alone, fitted, sort_into, too_small
-from peer.prepare.fates import Decision, PartFates, check_domains, decide, fates
+from peer.prepare.fates import By, Decision, PartFates, check_domains, decide, fates
 from peer.prepare.job import Job, passages_of
-from peer.prepare.kept import Here, Kept, Workers
+from peer.prepare.kept import Here, Item, Kept, Workers
 from peer.prepare.plan import DEFAULT_VOCABULARY, Plan
 from peer.prepare.settle import pooled, read_bytes, settle, skipped, surveyed
 from peer.prepare.survey import PartSurvey, part_bytes_of, piece_characters_of, with_domains
@@ -52,7 +52,7 @@ class Prepared:
 
     info: CorpusInfo
     skips: Skips
-    decision: Decision
+    held_out_by: Mapping[str, By]  # domain → how what is held out was chosen
     lost: Mapping[str, Lost]  # by tasks
 
 
@@ -167,38 +167,43 @@ class Engine:
         skips = skipped(job, surveys)
         skips.check(read_bytes(surveys), job.plan.max_bad)
         decision = decide(surveys, job.plan.heldout_share, is_fixed=job.plan.is_pooled)
-        vocabulary = self._vocabulary(surveys, decision)
+        decided = list(fates(surveys, decision))
+        vocabulary = self._vocabulary(surveys, decided, decision)
         if job.plan.is_pooled:
             surveys = self._in_domains(surveys, decision, vocabulary)
             decision = decide(surveys, job.plan.heldout_share, pooled=decision)
-        decided = settle(surveys, decision, job.plan.cleaning, self._kept.folder / "signatures")
+            decided = list(fates(surveys, decision))
+        decided = settle(surveys, decided, decision, job.plan.cleaning, self._kept.folder / "signatures")
         check_domains(decision)
         skips.take(decision.skips)
-        parts = self._encode(surveys, decided, vocabulary)
+        items = [(survey.part, each) for survey, each in zip(surveys, decided, strict=True)]
+        parts = self._each("tokenizing", "tokens", partial(job.encode, vocabulary), items, surveys)
         names = [(domain.name, domain.is_task) for domain in decision.domains]
         info, lost = assemble(parts, names, vocabulary, job.plan, self._kept.folder)
         for name, task in lost.items():
             if task.examples:
                 where = f"in {name}, which a longer --context-length than {job.plan.context_length} takes"
                 skips.add(Reason.OVERLONG, where, task.size_bytes, task.examples)
-        return Prepared(info, skips, decision, lost)
+        return Prepared(info, skips, {domain.name: domain.by for domain in decision.domains}, lost)
 
-    def _vocabulary(self, surveys: Sequence[PartSurvey], decision: Decision) -> Vocabulary:
+    def _vocabulary(
+        self, surveys: Sequence[PartSurvey], decided: Sequence[PartFates], decision: Decision
+    ) -> Vocabulary:
         """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
         plan = self._job.plan
         if plan.tokenizer is not None:
             return read_tokenizer(plan.tokenizer, plan.vocab_size)
         size = plan.vocab_size or DEFAULT_VOCABULARY
-        raw = self._kept.result("tokenizer", lambda: train_tokenizer(self._sample(surveys, decision), size).json)
+        items = list(zip(surveys, decided, strict=True))
+        raw = self._kept.result("tokenizer", lambda: train_tokenizer(self._sample(items, decision), size).json)
         return trained_vocabulary(raw, size)
 
-    def _sample(self, surveys: Sequence[PartSurvey], decision: Decision) -> Iterator[str]:
+    def _sample(self, items: Sequence[tuple[PartSurvey, PartFates]], decision: Decision) -> Iterator[str]:
         job = self._job
         budget = job.plan.tokenizer_bytes / len(decision.domains)
         shares = [min(1.0, budget / domain.size_bytes) for domain in decision.domains]
         lowest = [min(2**64 - 1, round((1 - share) * 2**64)) for share in shares]
         expected = int(sum(min(budget, domain.size_bytes) for domain in decision.domains))
-        items = list(zip(surveys, fates(surveys, decision), strict=True))
         done = 0
         for raw in self._workers.run(partial(job.sample, lowest), items):
             done += len(raw)
@@ -230,7 +235,7 @@ class Engine:
         mixture = fitted(sample, search, vocabulary)
         for attempt in range(search.domains):
             step = partial(job.assign, vocabulary, mixture)
-            raw = self._each("finding domains", f"domains.{attempt}", step, surveys)
+            raw = self._each("finding domains", f"domains.{attempt}", step, surveys, surveys)
             found = [Assigned.from_bytes(each, search.domains) for each in raw]
             counts, tokens = sum(each.counts for each in found), sum(each.tokens for each in found)
             if search.together is None:
@@ -247,31 +252,19 @@ class Engine:
     ) -> NDArray[np.uint8]:
         unigrams = log_unigrams_of(np.stack([counts.astype(np.int64) for counts in known.values()]))
         step = partial(self._job.score, vocabulary, unigrams)
-        raw = self._each("sorting into domains", "scores", step, surveys)
+        raw = self._each("sorting into domains", "scores", step, surveys, surveys)
         rows = np.concatenate([np.frombuffer(each, dtype="<f8").reshape(-1, 1 + len(known)) for each in raw])
         return sort_into(known, rows[:, 1:], rows[:, 0].astype(np.int64), self._job.plan.context_length)
 
     def _each(
-        self, stage: str, name: str, step: Callable[[PartSurvey], bytes], surveys: Sequence[PartSurvey]
+        self, stage: str, name: str, step: Callable[[Item], bytes], items: Sequence[Item], surveys: Sequence[PartSurvey]
     ) -> Iterator[bytes]:
-        """Yield what a step makes of each part, and tell how far it is."""
-        total, done = sum(int(survey.sizes.sum()) for survey in surveys), 0
-        for survey, raw in zip(surveys, self._kept.results(name, self._workers, step, surveys), strict=True):
+        """Yield what a step makes of each part, an item and a survey each, and tell how far it is."""
+        total, done = read_bytes(surveys), 0
+        for survey, raw in zip(surveys, self._kept.results(name, self._workers, step, items), strict=True):
             yield raw
             done += int(survey.sizes.sum())
             self._progress(stage, done, total)
-
-    def _encode(
-        self, surveys: Sequence[PartSurvey], decided: Sequence[PartFates], vocabulary: Vocabulary
-    ) -> Iterator[bytes]:
-        """Yield what each part has in tokens, after all have been made."""
-        total, done = sum(int(survey.sizes.sum()) for survey in surveys), 0
-        items = [(survey.part, each) for survey, each in zip(surveys, decided, strict=True)]
-        made = self._kept.results("tokens", self._workers, partial(self._job.encode, vocabulary), items)
-        for survey, _ in zip(surveys, made, strict=True):
-            done += int(survey.sizes.sum())
-            self._progress("tokenizing", done, total)
-        return (self._kept.read(f"tokens.{at}") for at in range(len(items)))
 
 
 def _with_clusters(

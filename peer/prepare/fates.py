@@ -103,12 +103,11 @@ def fates(surveys: Sequence[PartSurvey], decision: Decision, dropped: "Dropped |
     """Yield what becomes of each part. `dropped`: duplicates, by part."""
     waiting: list[tuple[PartFates, NDArray[np.uint8]]] = []  # a part, and those after it that hold no pieces
     for at, (survey, firsts) in enumerate(_with_firsts(surveys)):
-        own = [
-            decision.places.get(name, 0) for name in survey.names
-        ]  # of one that is not there, every piece is left out
+        # Of a domain that has no place every piece is left out.
+        own = [decision.places.get(name, 0) for name in survey.names]
         domains = np.array(own, dtype=np.uint16)[survey.domains]
         found = np.where(_is_heldout(survey, firsts, decision), HELDOUT, TRAIN).astype(np.uint8)
-        again = (found == TRAIN) & np.isin(survey.hashes, decision.heldout)
+        again = (found == TRAIN) & _is_among(survey.hashes, decision.heldout)
         found[again] = DROPPED + REASONS.index(Reason.HELD_OUT)
         if dropped is not None:
             found = np.where((found == TRAIN) & (dropped[at] > 0), DROPPED - 1 + dropped[at], found).astype(np.uint8)
@@ -275,6 +274,14 @@ def _heldout_hashes(surveys: Sequence[PartSurvey], decision: Decision) -> Iterat
     yield np.empty(0, dtype=np.uint64)
     for survey, firsts in _with_firsts(surveys):
         yield survey.hashes[_is_heldout(survey, firsts, decision) & (survey.verdicts == 0)]
+
+
+def _is_among(hashes: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which hashes are in a sorted array. `np.isin` would sort that anew for each part."""
+    if not len(ordered):
+        return np.zeros(len(hashes), dtype=bool)
+    places = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
+    return np.asarray(ordered[places] == hashes)
 
 
 def _closed(

@@ -51,7 +51,8 @@ class Job:
 
     def sample(self, lowest: Sequence[int], item: tuple[PartSurvey, PartFates]) -> bytes:
         """Return the texts of a part that a tokenizer is trained on, as a JSON list."""
-        return json.dumps(list(sample_part(self.files, *item, lowest, self.how, self.read))).encode()
+        texts = list(sample_part(self.files, *item, lowest, self.how, self.read))
+        return json.dumps(texts, ensure_ascii=False).encode()
 
     def encode(self, vocabulary: Vocabulary, item: tuple[Part, PartFates]) -> bytes:
         """Return the tokens of a part, as `encode_part` writes them."""

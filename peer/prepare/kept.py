@@ -66,7 +66,7 @@ class Kept:
         """Return the result of that name; make it if it is not there."""
         if not self.has(name):
             write_file(self.folder / name, make())
-        return self.read(name)
+        return self._read(name)
 
     def results(
         self, name: str, workers: "Workers", step: Callable[[Item], bytes], items: Sequence[Item]
@@ -81,14 +81,13 @@ class Kept:
                 yield ahead[1]
                 ahead = next(made, None)
             else:
-                yield self.read(f"{name}.{at}")
+                yield self._read(f"{name}.{at}")
 
     def has(self, name: str) -> bool:
         """Whether that result is there."""
         return (self.folder / name).exists()
 
-    def read(self, name: str) -> bytes:
-        """Return a result that is there."""
+    def _read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
     def remove(self) -> None:

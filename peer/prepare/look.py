@@ -172,9 +172,9 @@ class _Refusals:
 
 def _settled(job: Job, surveys: Sequence[PartSurvey], folder: Path) -> _Found:
     decision = decide(surveys, job.plan.heldout_share, is_fixed=job.plan.is_pooled)
-    duplicates = equal_documents(surveys, list(fates(surveys, decision)))
-    decided = settle(surveys, decision, job.plan.cleaning, folder / "signatures")
-    return _Found(decision, decided, duplicates)
+    decided = list(fates(surveys, decision))
+    duplicates = equal_documents(surveys, decided)
+    return _Found(decision, settle(surveys, decided, decision, job.plan.cleaning, folder / "signatures"), duplicates)
 
 
 def _layouts(files: Sequence[SourceFile]) -> Iterator[Layout]:

@@ -71,12 +71,10 @@ def repeated(
 
     Signatures of all documents that are compared are written to `file`.
     """
-    documents = [_Documents.of(survey, each) for survey, each in zip(surveys, decided, strict=True)]
+    documents = _documents(surveys, decided)
     dropped = [np.zeros(len(survey.hashes), dtype=np.uint8) for survey in surveys]
-    alike = exact([each.hashes for each in documents], [each.is_heldout for each in documents])
-    alike = [flags & ~each.is_heldout for flags, each in zip(alike, documents, strict=True)]
     if cleaning.is_deduplicated:
-        for pieces, each, flags in zip(dropped, documents, alike, strict=True):
+        for pieces, each, flags in zip(dropped, documents, _equal(documents), strict=True):
             _mark(pieces, each, flags, Reason.DUPLICATE)
     if cleaning.near is not None:
         for pieces, each, flags in zip(dropped, documents, _near(surveys, documents, cleaning.near, file), strict=True):
@@ -86,9 +84,17 @@ def repeated(
 
 def equal_documents(surveys: Sequence[PartSurvey], decided: Sequence[PartFates]) -> int:
     """Return how many documents are the same as an earlier or a held-out one, and not held out themselves."""
-    documents = [_Documents.of(survey, each) for survey, each in zip(surveys, decided, strict=True)]
+    return sum(int(flags.sum()) for flags in _equal(_documents(surveys, decided)))
+
+
+def _documents(surveys: Sequence[PartSurvey], decided: Sequence[PartFates]) -> list[_Documents]:
+    return [_Documents.of(survey, each) for survey, each in zip(surveys, decided, strict=True)]
+
+
+def _equal(documents: Sequence[_Documents]) -> Iterator[NDArray[np.bool_]]:
+    """Yield which documents of each part are the same as an earlier or a held-out one; held-out ones are none."""
     alike = exact([each.hashes for each in documents], [each.is_heldout for each in documents])
-    return sum(int((flags & ~each.is_heldout).sum()) for flags, each in zip(alike, documents, strict=True))
+    return (flags & ~each.is_heldout for flags, each in zip(alike, documents, strict=True))
 
 
 def _near(

@@ -62,12 +62,13 @@ def read_bytes(surveys: Sequence[PartSurvey]) -> int:
     return sum(int(survey.sizes.sum()) for survey in surveys)
 
 
-def settle(surveys: Sequence[PartSurvey], decision: Decision, cleaning: Cleaning, signatures: Path) -> list[PartFates]:
+def settle(
+    surveys: Sequence[PartSurvey], decided: list[PartFates], decision: Decision, cleaning: Cleaning, signatures: Path
+) -> list[PartFates]:
     """Return what becomes of each part, without duplicates as far as they are to go, and count it in `decision`.
 
-    The file `signatures` is written where near ones are looked for.
+    `decided`: what becomes of it with them. The file `signatures` is written where near ones are looked for.
     """
-    decided = list(fates(surveys, decision))
     if cleaning.is_deduplicated or cleaning.near is not None:
         decided = list(fates(surveys, decision, repeated(surveys, decided, cleaning, signatures)))
     count(surveys, decided, decision)

@@ -32,7 +32,7 @@ LEAST_PART_BYTES, MOST_PART_BYTES = 1 << 18, 16 << 20  # of text in a part
 LONGEST_BYTES = 32 << 20  # of a document that is not cut by the end of a part
 PIECES_OF_DOMAIN = 64  # that the smallest domain should have, so that one in twenty can be held out
 
-IS_FIRST, IS_LAST, IS_TASK, IS_TRAIN, IS_HELDOUT = 1, 2, 4, 8, 16  # flags of a piece
+IS_FIRST, IS_LAST, IS_TASK, IS_HELDOUT = 1, 2, 4, 8  # flags of a piece
 
 OF_TASKS = "\t"  # ends the name, in surveys, of a domain's examples: they are a domain of their own beside its text
 
@@ -208,12 +208,11 @@ class _Notes:
         else:
             kind, size_bytes = IS_TASK, len(content.text.encode())
             self._digests.append(hash_of(content).to_bytes(8, "little"))
-        split = piece.split or file.split
         self._flags.append(
             kind
             | (0 if self._is_open else IS_FIRST)
             | (IS_LAST if piece.is_last else 0)
-            | (IS_TRAIN if split == "train" else IS_HELDOUT if split == "heldout" else 0)
+            | (IS_HELDOUT if (piece.split or file.split) == "heldout" else 0)
         )
         self._sizes.append(size_bytes)
         self._bytes += size_bytes

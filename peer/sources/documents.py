@@ -6,9 +6,9 @@ than a million short ones. Where a reader stands is a *mark*: one that begins th
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from peer.corpus.examples import Example
 
@@ -23,6 +23,7 @@ Split = Literal["train", "heldout"]
 DocumentUnit = Literal["line", "paragraph", "file"]  # what is one document in a file of text
 End = Literal["start", "end"]
 
+T = TypeVar("T")
 Content = str | Example
 Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all (0: not known yet)
 
@@ -93,6 +94,20 @@ def cut_text(text: str, longest: int) -> Iterator[str]:
         if passage.strip():
             yield passage
         start = stop
+
+
+def batches(items: Iterable[T], characters_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield items in lists of about BATCH_CHARACTERS."""
+    batch: list[T] = []
+    characters = 0
+    for item in items:
+        batch.append(item)
+        characters += characters_of(item)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def domain_name(text: str) -> str:

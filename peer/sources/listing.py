@@ -11,6 +11,7 @@ from statistics import median
 
 from configs.corpus import MAX_DOMAINS
 from configs.errors import DataError
+from configs.outlets import is_url
 from configs.text import clean
 from peer.corpus.data import CORPUS_FILE, TOKENIZER_FILE
 from peer.sources.documents import DocumentUnit, SourceFile, Split, domain_name
@@ -30,7 +31,7 @@ from peer.sources.formats import (
 from peer.sources.layout import Place, places, source_said
 from peer.sources.looking import Looked, Unused, heads, look, read_head, why_unreadable
 from peer.sources.skips import SHOWN, Reason, SkipError, Skips
-from peer.sources.streams import is_url, open_url
+from peer.sources.streams import open_url
 from peer.sources.walking import Entry, Source, find_source, is_hidden, walk
 
 HEADS = 8  # files of a domain that say what one document is in all of them

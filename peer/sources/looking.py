@@ -12,6 +12,8 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from configs.errors import DataError
+from configs.outlets import is_url
+from peer.corpus.stores import filesystem_of
 from peer.sources.documents import Compression, Form
 from peer.sources.encodings import detect_encoding, given_encoding, likely_encodings
 from peer.sources.formats import (
@@ -23,7 +25,7 @@ from peer.sources.formats import (
     sniffed,
 )
 from peer.sources.skips import Reason
-from peer.sources.streams import TABLES, DamagedError, begin, filesystem_of, is_url, open_url, unpacked
+from peer.sources.streams import TABLES, DamagedError, begin, open_url, unpacked
 from peer.sources.walking import Entry, trouble
 
 TEXT_BYTES = HEAD_BYTES[None]  # of a file's text that are looked at

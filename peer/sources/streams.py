@@ -4,10 +4,8 @@ What is compressed is read as a stream, member after member. Where it is cut off
 comes first, then DamagedError.
 """
 
-import codecs
 import io
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -19,12 +17,10 @@ from functools import lru_cache
 from typing import IO, Any, BinaryIO, Protocol, cast
 
 from configs.errors import DataError
+from configs.outlets import is_url
 from configs.text import clean
 from peer.corpus.stores import filesystem_of
 from peer.sources.documents import Compression, SourceFile
-from peer.sources.encodings import detect_encoding
-
-__all__ = ["DamagedError", "UndecodableError", "decoded", "detect_encoding", "filesystem_of", "open_bytes", "open_url"]
 
 BLOCK_BYTES = 1 << 18  # that are read or decompressed at once
 SPOOLED_BYTES = 1 << 24  # of a compressed table that are kept in memory; more is on disk while it is read
@@ -35,19 +31,6 @@ ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImpleme
 
 class DamagedError(DataError):
     """A file is cut off or damaged; all that could be read of it came before."""
-
-
-class UndecodableError(DamagedError):
-    """A text is not in the encoding that it seemed to be in."""
-
-    def __init__(self, encoding: str, offset_bytes: int) -> None:
-        super().__init__(f"is not {encoding} at byte {offset_bytes}")
-        self.offset_bytes = offset_bytes  # from where the stream began
-
-
-def is_url(source: str) -> bool:
-    """Say whether fsspec opens it, not the system."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
 
 
 @contextmanager
@@ -102,31 +85,6 @@ def held_archive(url: str) -> Iterator[zipfile.ZipFile]:
         stamp = (status.st_mtime_ns, status.st_size)
     # A forked process must not share the place where its parent reads.
     yield _archive(url, stamp, os.getpid())
-
-
-def decoded(stream: BinaryIO | IO[bytes], encoding: str) -> Iterator[str]:
-    """Yield a text in chunks of about BLOCK_BYTES, line ends as they are.
-
-    Raises UndecodableError after what stands before. A byte order mark is left out if `encoding` is one that has it, as
-    `utf-8-sig` and `utf-16` are.
-    """
-    decoder = codecs.getincrementaldecoder(encoding)()
-    done_bytes = 0
-    while True:
-        block = stream.read(BLOCK_BYTES)
-        before = decoder.getstate()
-        try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            held = len(before[0])  # of a character that began in the block before
-            decoder.setstate(before)
-            yield decoder.decode(block[: max(0, error.start - held)])
-            raise UndecodableError(encoding, done_bytes - held + error.start) from None
-        if text:
-            yield text
-        if not block:
-            return
-        done_bytes += len(block)
 
 
 def begin(head: bytes, compression: Compression, most: int) -> bytes:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from configs.errors import DataError
+from configs.outlets import is_url
 from configs.text import clean
+from peer.corpus.stores import filesystem_of
 from peer.sources.formats import ZIP
 from peer.sources.skips import Reason, SkipError, Skips
-from peer.sources.streams import DamagedError, filesystem_of, held_archive, is_url
+from peer.sources.streams import DamagedError, held_archive
 
 # What other programs leave beside their files: of Hadoop, macOS and Python.
 HIDDEN = {"_SUCCESS", "_metadata", "_common_metadata", "_temporary", "__MACOSX", "__pycache__", "Thumbs.db"}

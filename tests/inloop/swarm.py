@@ -56,7 +56,8 @@ class Fault:
 class FakeLibrary:
     """Text is not what these swarms are about: there is always some."""
 
-    def __init__(self, num_domains: int) -> None:
+    def __init__(self, spec: RunSpec, num_domains: int) -> None:
+        self.spec = spec
         self.domains = [
             SimpleNamespace(name=f"d{n}", tokens=1 << 40, shards=(), heldout="") for n in range(num_domains)
         ]
@@ -193,7 +194,7 @@ class Member:
         steady = SteadyTime(wall=lambda: GENESIS + loop.time() + self.clock_set_s, steady=lambda: GENESIS + loop.time())
         now = SteadyTime(wall=lambda: GENESIS + loop.time(), steady=loop.time)
         strategy = Strategy.of(self.spec.strategy, 2)
-        library: Any = FakeLibrary(strategy.num_domains)
+        library: Any = FakeLibrary(self.spec, strategy.num_domains)
         entry = Entry(self.spec, (), library, tuple(others), is_founder)
         clock = Clock(self.spec.genesis, self.spec.rounds.tick_seconds, steady)
         facts = Facts(self.spec, PeerConfig(state_dir=self.folder), strategy, self.peer_id, clock)

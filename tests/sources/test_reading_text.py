@@ -1,6 +1,7 @@
 """Text and code as pieces: the same documents as ever, from any mark the same rest, nothing lost without a count."""
 
 import gzip
+import io
 import random
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import peer.sources.text as text_module
 from peer.sources.documents import PIECE_CHARACTERS, DocumentUnit, Piece, Reading, SourceFile, cut_text
 from peer.sources.reading import read
 from peer.sources.skips import Reason, SkipError, Skips
-from peer.sources.text import cut_stream, split_lines
+from peer.sources.text import BLOCK_BYTES, cut_stream, split_lines, utf8
 
 UNITS: tuple[DocumentUnit, ...] = ("line", "paragraph", "file")
 TOKENS = ["a", "b ", " c", "é", "海", "\n", "\n\n", "\n \n", "\r\n", "\r\n\r\n", "x" * 300, "word " * 50, " " * 90]
@@ -118,6 +119,25 @@ def test_lines_that_are_no_text_are_counted_with_their_byte(tmp_path: Path) -> N
     assert skips.by_reason[Reason.ENCODING].size_bytes == len(b"\xc3\xa9 b\xe4d")
     assert skips.by_reason[Reason.TYPE].count == 2
     assert skips.by_reason[Reason.TYPE].places[0] == f"{file.url}, byte 16: the control character 0"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "gb18030", "cp932", "utf-8-sig"])
+def test_a_text_is_decoded_across_blocks(encoding: str) -> None:
+    text = "海の魚 are many fish\r\nand a line end of its own\n" * 20_000
+    stream = utf8(io.BytesIO(text.encode(encoding)), encoding)
+    assert b"".join(iter(lambda: stream.read(BLOCK_BYTES), b"")).decode("utf-8-sig") == text
+
+
+@pytest.mark.parametrize(("encoding", "bad"), [("utf-8", b"\xff"), ("gb18030", b"\xff\xff"), ("euc_jp", b"\xff\xff")])
+def test_what_cannot_be_decoded_stands_in_its_place(encoding: str, bad: bytes) -> None:
+    for length in (10, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES + 7):
+        good = "a" * (length % 3) + "海" * length
+        stream = utf8(io.BytesIO(good.encode(encoding) + bad + b" and more"), encoding)
+        read = b"".join(iter(lambda stream=stream: stream.read(BLOCK_BYTES), b""))  # type: ignore[misc]
+        assert read.startswith(good.encode()) and read.endswith(b" and more")
+        with pytest.raises(UnicodeDecodeError) as caught:
+            read.decode()
+        assert caught.value.start == len(good.encode())
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252", "shift_jis"])

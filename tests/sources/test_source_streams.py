@@ -18,13 +18,11 @@ import pyarrow.parquet
 import pytest
 
 from configs.errors import ConfigError
+from peer.corpus.stores import filesystem_of
 from peer.sources.documents import Compression, Form, SourceFile
 from peer.sources.streams import (
     BLOCK_BYTES,
     DamagedError,
-    UndecodableError,
-    decoded,
-    filesystem_of,
     open_bytes,
 )
 
@@ -173,23 +171,3 @@ def test_remote_files_are_read_through_fsspec() -> None:
         assert stream.read() == TEXT
     with pytest.raises(ConfigError, match="is no place that is known"):
         filesystem_of("nothing://a")
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "gb18030", "cp932", "utf-8-sig"])
-def test_a_text_is_decoded_across_blocks(encoding: str) -> None:
-    text = "海の魚 are many fish\r\nand a line end of its own\n" * 20_000
-    assert "".join(decoded(io.BytesIO(text.encode(encoding)), encoding)) == text
-
-
-@pytest.mark.parametrize(("encoding", "bad"), [("utf-8", b"\xff"), ("gb18030", b"\xff\xff"), ("euc_jp", b"\xff\xff")])
-def test_what_cannot_be_decoded_is_said_with_its_place(encoding: str, bad: bytes) -> None:
-    for length in (10, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES + 7):
-        good = ("a" * (length % 3) + "海" * length).encode(encoding)
-        parts = []
-        with pytest.raises(UndecodableError) as caught:
-            for part in decoded(io.BytesIO(good + bad + b" and more"), encoding):
-                parts.append(part)
-        assert "".join(parts).encode(encoding) == good
-        assert caught.value.offset_bytes == len(good) and f"at byte {len(good)}" in str(caught.value)
-    with pytest.raises(UndecodableError, match="at byte 2"):
-        list(decoded(io.BytesIO(b"ab\xe6"), "utf-8"))
