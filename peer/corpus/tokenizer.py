@@ -70,12 +70,13 @@ def trained_vocabulary(raw: bytes, vocab_size: int) -> Vocabulary:
     return Vocabulary(tokenizer, raw, vocab_size, end_of_text(tokenizer))
 
 
-def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:
+def read_tokenizer(path: Path, vocab_size: int | None = None, special: Sequence[str] = ()) -> Vocabulary:
     """Read a Hugging Face `tokenizer.json`, or the one in a folder; `vocab_size` may leave room for more tokens.
 
-    A model in that folder says by itself for how many tokens it has room.
+    A model in that folder says by itself for how many tokens it has room. Special tokens beyond that, such as one that
+    only fills up, do no harm: no text becomes one, but for the `special` ones that a chat format writes.
 
-    Raises DataError: no such file, not a tokenizer, larger than `vocab_size`, or without a token that ends a text.
+    Raises DataError: no such file, not a tokenizer, more tokens than the room, or without a token that ends a text.
     """
     _use_cores()
     file = path / TOKENIZER_FILE if path.is_dir() else path
@@ -89,12 +90,20 @@ def read_tokenizer(path: Path, vocab_size: int | None = None) -> Vocabulary:
         tokenizer = open_tokenizer(raw)
     except DataError as error:
         raise DataError(f"{file} is not a Hugging Face tokenizer.json ({error}); name another or train one") from None
-    smallest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    size = vocab_size or max(smallest, _size_of_model(path))
-    if not smallest <= size <= MAX_VOCABULARY:
-        allowed = min(size, MAX_VOCABULARY)
-        raise DataError(f"the tokenizer {file} has {smallest} tokens, more than {allowed}; raise --vocab-size")
-    return Vocabulary(tokenizer, raw, size, end_of_text(tokenizer, file.parent))
+    end, known = end_of_text(tokenizer, file.parent), tokenizer.get_vocab(with_added_tokens=True)
+    unread = {token for token, each in tokenizer.get_added_tokens_decoder().items() if each.special and token != end}
+    unread -= {known.get(name) for name in special}
+    size = vocab_size or _size_of_model(path) or max(known.values()) + 1
+    smallest = max(token for token in known.values() if token not in unread) + 1
+    if size > MAX_VOCABULARY:
+        raise DataError(f"the tokenizer {file} has {size} tokens, more than {MAX_VOCABULARY}; take another")
+    if smallest > size:
+        raise DataError(
+            f"the tokenizer {file} needs room for {smallest} tokens, and there is room for {size}; prepare with "
+            f"--vocab-size {smallest}, and give a model that is to go on training that room in Transformers: "
+            f"model.resize_token_embeddings({smallest}), then save it"
+        )
+    return Vocabulary(tokenizer, raw, size, end)
 
 
 def open_tokenizer(raw: bytes | str) -> Tokenizer:

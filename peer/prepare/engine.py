@@ -25,7 +25,6 @@ from peer.corpus.tokenizer import (
     MODEL_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
     Vocabulary,
-    read_tokenizer,
     train_tokenizer,
     trained_vocabulary,
 )
@@ -191,8 +190,8 @@ class Engine:
     ) -> Vocabulary:
         """Read the given tokenizer, or train one on an equal part of each domain, none of it held out."""
         plan = self._job.plan
-        if plan.tokenizer is not None:
-            return read_tokenizer(plan.tokenizer, plan.vocab_size)
+        if (given := plan.given_vocabulary()) is not None:
+            return given
         size = plan.vocab_size or DEFAULT_VOCABULARY
         items = list(zip(surveys, decided, strict=True))
         raw = self._kept.result("tokenizer", lambda: train_tokenizer(self._sample(items, decision), size).json)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from peer.corpus.chats import ASSISTANT, USER, form_of, placed
 from peer.corpus.examples import Example
-from peer.corpus.tokenizer import read_tokenizer
 from peer.prepare.fates import DROPPED, HELDOUT, Decision, DomainFate, PartFates, check_domains, decide, fates
 from peer.prepare.job import Job
 from peer.prepare.repeats import equal_documents
@@ -209,9 +208,9 @@ def _domain(domain: DomainFate, documents: int, bytes_of_token: float) -> Domain
 
 
 def _bytes_of_token(job: Job, surveys: Sequence[PartSurvey], decided: Sequence[PartFates]) -> float:
-    if job.plan.tokenizer is None:
+    vocabulary = job.plan.given_vocabulary()
+    if vocabulary is None:
         return BYTES_OF_TOKEN
-    vocabulary = read_tokenizer(Path(job.plan.tokenizer), job.plan.vocab_size)
     size_bytes = tokens = 0
     for survey, each in zip(surveys, decided, strict=False):
         for piece in job.staying(survey.part, each):

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from configs.corpus import DEFAULT_PROMPT, INPUT, MAX_DOMAINS, ChatFormat, TaskFormat
 from configs.errors import DataError
+from peer.corpus.chats import form_of
 from peer.corpus.mixture import Add
-from peer.corpus.tokenizer import MAX_VOCABULARY, Vocabulary
+from peer.corpus.tokenizer import MAX_VOCABULARY, Vocabulary, read_tokenizer
 from peer.prepare.cleaning import Cleaning
 from peer.sources.documents import End
 
@@ -59,6 +60,12 @@ class Plan:
         """Return the format of tasks."""
         prompt = self.prompt if self.chat is None else INPUT
         return TaskFormat(prompt=prompt, window=self.context_length, chat=self.chat, keep=self.keep)
+
+    def given_vocabulary(self) -> Vocabulary | None:
+        """Read the tokenizer that was given, or return None if one is to be trained. Raises DataError."""
+        if self.tokenizer is None:
+            return None
+        return read_tokenizer(self.tokenizer, self.vocab_size, form_of(self.format()).special)
 
     def check(self) -> None:
         """Raise DataError when an option makes no sense."""

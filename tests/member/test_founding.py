@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from peft import PeftModel
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import peer.block.store
@@ -98,6 +98,32 @@ def test_a_model_of_another_family_comes_back_as_it_was(
         assert type(ours) is type(theirs)
         with torch.no_grad():
             assert (ours(input_ids=tokens).logits - theirs(input_ids=tokens).logits).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+def test_a_tokenizer_with_one_token_more_than_its_model(
+    founded: Callable[..., Entry], llama: Path, tmp_path: Path, is_special: bool
+) -> None:
+    """One that no text becomes does no harm; for any other the message says how the model gets room for it."""
+    model, texts = tmp_path / "model", {"cod": [f"cod {number} swims " * 20 for number in range(20)]}
+    shutil.copytree(llama, model)
+    written = Tokenizer.from_file(str(model / "tokenizer.json"))
+    names = [f"<{number}>" for number in range(VOCABULARY + 1 - written.get_vocab_size(with_added_tokens=True))]
+    added = [AddedToken(name, special=is_special) for name in names]
+    (written.add_special_tokens if is_special else written.add_tokens)(added)
+    written.save(str(model / "tokenizer.json"))
+    plan = Plan(tokenizer=model, context_length=32)
+    if is_special:
+        assert prepare_texts(texts, tmp_path / "fish", plan).vocab_size == VOCABULARY
+    else:
+        with pytest.raises(DataError, match=rf"model\.resize_token_embeddings\({VOCABULARY + 1}\), then save it"):
+            prepare_texts(texts, tmp_path / "fish", plan)
+        larger = AutoModelForCausalLM.from_pretrained(model)
+        larger.resize_token_embeddings(VOCABULARY + 1)
+        larger.save_pretrained(model)
+        assert prepare_texts(texts, tmp_path / "fish", plan).vocab_size == VOCABULARY + 1
+    entry = founded(tmp_path / "state", {"kind": "replicas"}, data=tmp_path / "fish", init_from=model)
+    assert entry.spec.model.vocab_size == VOCABULARY + (not is_special)
 
 
 def test_experts_of_a_family_without_a_mixture_are_refused(

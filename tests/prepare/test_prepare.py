@@ -215,7 +215,9 @@ def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     path.write_text(raw.replace("<|endoftext|>", "<|unheard|>"), encoding="utf-8")
     assert "which token ends a text" in refusal(lambda: prepare([file], out, Plan(tokenizer=path)))
     path.write_text(raw, encoding="utf-8")
-    assert "raise --vocab-size" in refusal(lambda: prepare([file], out, Plan(tokenizer=path, vocab_size=258)))
+    said = refusal(lambda: prepare([file], out, Plan(tokenizer=path, vocab_size=258)))
+    assert "prepare with --vocab-size 300," in said
+    prepare([file], out, Plan(tokenizer=path, vocab_size=300, context_length=16))
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
