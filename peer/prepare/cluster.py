@@ -24,6 +24,7 @@ from configs.errors import NetworkError, ShoalError, UsageError
 LEAST_JAVA = 17
 REACH_S = 10.0  # for a master to take a connection
 END_S = 20.0  # for the Java machine to end by itself
+MOST_SOCKET_BYTES = 103 - len("/.00000000-0000-0000-0000-000000000000.sock")  # of a folder with Spark's sockets
 JAVA_S = 60.0  # for `java -version`, which takes a tenth of a second
 
 SHIPPED = ("configs", "peer")  # our own code, which workers run in exactly this version
@@ -134,6 +135,11 @@ def _start_java(master: str, settings: Mapping[str, str], scratch: Path) -> Any:
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.RAYON_NUM_THREADS": "1",
     }
+    if len(os.fsencode(scratch)) <= MOST_SOCKET_BYTES:
+        # By TCP each task waits 40 ms for an acknowledgement that the other side puts off.
+        ours["spark.python.unix.domain.socket.enabled"] = "true"
+        if is_here(master):
+            ours["spark.python.unix.domain.socket.dir"] = str(scratch)
     conf = SparkConf(loadDefaults=False).setAll(list((ours | dict(settings)).items()))
     # What a cluster on this machine listens on is not for others.
     loopback = {"SPARK_LOCAL_IP": "127.0.0.1"} if is_here(master) else {}

@@ -30,7 +30,7 @@ class Plan:
 
     vocab_size: int | None = None  # None: DEFAULT_VOCABULARY, or that of the given tokenizer
     tokenizer: Path | None = None  # a tokenizer.json or a folder that has one; None: train one
-    tokenizer_bytes: int = 64 << 20  # of text that a tokenizer is trained on, from all domains alike
+    tokenizer_bytes: int = 32 << 20  # of text that a tokenizer is trained on, from all domains alike
     context_length: int = 128  # each domain must fill one window; examples are cut to it
     prompt: str = DEFAULT_PROMPT  # of tasks: what a model reads before it answers
     chat: ChatFormat | None = None  # how turns are written; None: inputs stand in the prompt, and there are no chats

@@ -7,6 +7,7 @@ Results come back in the order of the items. How Spark is started and ended, and
 
 import platform
 import socket
+import time
 import unicodedata
 import uuid
 from collections import deque
@@ -23,8 +24,10 @@ from peer.prepare.cluster import ClusterError, job_error, open_context
 
 START_S = 180.0  # for a cluster to run a first task
 AHEAD = 3  # jobs that are under way at once: none of its cores waits for another's last task
+JOB_S = 3.0  # from a job's start to its end, below which the next ones are larger: Spark takes 0.2 s for each
+TASKS = 4  # of a job for each core, at most: Spark takes 0.02 s for each
 MOST_HELD = 96  # results that come by way of the driver and are held there at once, at most
-MOST_AT_ONCE = 512  # tasks of a job, at most
+MOST_AT_ONCE = 512  # items of a job, at most
 
 # Libraries that decide which bytes come out. Workers have them in the versions of the driver.
 LIBRARIES = ("numpy", "tokenizers", "pyarrow", "fsspec")
@@ -46,6 +49,9 @@ class Failed:
     error: ShoalError
 
 
+Outcome = bytes | Written | Failed
+
+
 @dataclass(frozen=True)
 class Task(Generic[Item]):
     """What is sent to a worker: a step, and what the worker must have for it."""
@@ -54,7 +60,7 @@ class Task(Generic[Item]):
     toolchain: tuple[tuple[str, str], ...]  # of the driver
     folder: str | None  # which all share; None: results come by way of the driver
 
-    def __call__(self, item: Item) -> bytes | Written | Failed:
+    def __call__(self, item: Item) -> Outcome:
         """Do the step."""
         try:
             check_toolchain(self.toolchain)
@@ -93,27 +99,33 @@ class SparkWorkers:
         ClusterError for all else that ends a task four times.
         """
         task, tag = Task(step, self._toolchain, self._folder), f"shoal-{uuid.uuid4().hex}"
-        size = at_once(self.cores, self._folder is not None)
-        coming: deque[Future[list[bytes | Written | Failed]]] = deque()
+        coming: deque[Future[tuple[float, Sequence[Outcome]]]] = deque()
+        most = most_at_once(is_shared=self._folder is not None)
+        size, start = min(2 * self.cores, most), 0
         try:
-            for start in range(0, len(items), size):
-                coming.append(self._pool.submit(self._job, task, items[start : start + size], tag))
-                if len(coming) == AHEAD:
-                    yield from map(self._take, coming.popleft().result())
-            while coming:
-                yield from map(self._take, coming.popleft().result())
+            while coming or start < len(items):
+                if start < len(items) and len(coming) < AHEAD:
+                    coming.append(self._pool.submit(self._job, task, items[start : start + size], tag))
+                    start += size
+                    continue
+                took_s, done = coming.popleft().result()
+                size = next_size(size, took_s, most)
+                yield from map(self._take, done)
         finally:
             for job in coming:
                 job.cancel()
             while coming and wait(coming, timeout=1.0).not_done:  # again: one may just have been about to begin
                 self._context.cancelJobsWithTag(tag)
 
-    def _job(self, task: Task[Item], items: Sequence[Item], tag: str) -> list[bytes | Written | Failed]:
+    def _job(self, task: Task[Item], items: Sequence[Item], tag: str) -> tuple[float, Sequence[Outcome]]:
+        """Return how long it took, in seconds, and what came of each item."""
         from py4j.protocol import Py4JError
 
+        began = time.monotonic()
         self._context.addJobTag(tag)
         try:
-            done: list[bytes | Written | Failed] = self._context.parallelize(items, len(items)).map(task).collect()
+            spread = self._context.parallelize(items, min(len(items), TASKS * self.cores))
+            done: list[Outcome] = spread.map(task).collect()
         except Py4JError as error:
             raise job_error(str(error)) from None
         except OSError:  # the Java machine is gone, with its sockets
@@ -121,9 +133,9 @@ class SparkWorkers:
         finally:
             with suppress(Exception):
                 self._context.removeJobTag(tag)
-        return done
+        return time.monotonic() - began, done
 
-    def _take(self, outcome: bytes | Written | Failed) -> bytes:
+    def _take(self, outcome: Outcome) -> bytes:
         if isinstance(outcome, Failed):
             raise outcome.error
         if isinstance(outcome, bytes):
@@ -192,12 +204,17 @@ def _folder(folder: str | None, context: Any) -> Iterator[str | None]:
             system.rm(path, recursive=True)
 
 
-def at_once(cores: int, is_shared: bool) -> int:
-    """Return how many items go into a job: enough that `AHEAD` of them keep all cores busy, few enough to hold.
+def most_at_once(is_shared: bool) -> int:
+    """Return how many items go into a job, at most: the driver holds the results of all jobs that are under way.
 
-    Results that lie in a shared folder are only named; else the driver holds those of all jobs that are under way.
+    Those that lie in a shared folder are only named.
     """
-    return min(max(2 * cores, 4), MOST_AT_ONCE if is_shared else MOST_HELD // AHEAD)
+    return MOST_AT_ONCE if is_shared else MOST_HELD // AHEAD
+
+
+def next_size(size: int, took_s: float, most: int) -> int:
+    """Return how many items the next jobs have, after one of `size`: what a kill loses stays some seconds of work."""
+    return min(2 * size, most) if took_s < JOB_S else size
 
 
 def probe(item: int) -> bytes:

@@ -21,7 +21,18 @@ from peer.prepare import cluster, spark
 from peer.prepare.cluster import ClusterError, check_java, check_master, java_reason, job_error, python_reason
 from peer.prepare.engine import prepare
 from peer.prepare.plan import Plan
-from peer.prepare.spark import AHEAD, MOST_HELD, SparkWorkers, Task, Written, at_once, open_cluster, toolchain
+from peer.prepare.spark import (
+    AHEAD,
+    JOB_S,
+    MOST_HELD,
+    SparkWorkers,
+    Task,
+    Written,
+    most_at_once,
+    next_size,
+    open_cluster,
+    toolchain,
+)
 
 HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
 needs_spark = pytest.mark.skipif(not HAS_SPARK, reason="needs Java and pip install 'shoal[spark]'")
@@ -114,10 +125,13 @@ def test_what_a_failed_job_says_is_one_line_in_our_words() -> None:
         assert "\n" not in str(job_error(text))
 
 
-def test_what_the_driver_holds_is_bounded_and_all_cores_are_busy() -> None:
-    for cores in (1, 2, 16, 64, 1000):
-        assert at_once(cores, is_shared=False) * spark.AHEAD <= MOST_HELD
-        assert at_once(cores, is_shared=True) * (spark.AHEAD - 1) >= cores
+def test_what_the_driver_holds_is_bounded() -> None:
+    assert most_at_once(is_shared=False) * AHEAD <= MOST_HELD < most_at_once(is_shared=True)
+
+
+def test_jobs_grow_as_long_as_they_are_short() -> None:
+    assert next_size(4, JOB_S / 2, 512) == 8 and next_size(4, JOB_S, 512) == 4
+    assert next_size(20, 0.1, 32) == next_size(32, 0.1, 32) == 32
 
 
 def test_a_worker_with_other_libraries_refuses() -> None:
@@ -196,6 +210,10 @@ def kill_executor(number: int) -> bytes:
     return die_once(number, 2)
 
 
+def bytes_of(number: int) -> bytes:
+    return bytes([number])
+
+
 def linger(path: str) -> bytes:
     """Say that it is at work, and never end."""
     if path:
@@ -210,6 +228,21 @@ def test_results_come_in_order_and_are_those_of_one_machine(workers: SparkWorker
     assert list(workers.run(tokenize, texts)) == [tokenize(text) for text in texts]
     assert list(workers.run(tokenize, [])) == []
     assert workers.cores == 2
+
+
+@needs_spark
+def test_many_short_steps_are_few_jobs(workers: SparkWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each job costs Spark a fifth of a second, each task a fiftieth, and a twentieth where TCP waits."""
+    sizes, job = list[int](), SparkWorkers._job
+
+    def counted(self: SparkWorkers, task: Task[Any], items: Any, tag: str) -> Any:
+        sizes.append(len(items))
+        return job(self, task, items, tag)
+
+    monkeypatch.setattr(SparkWorkers, "_job", counted)
+    assert b"".join(workers.run(bytes_of, range(200))) == bytes(range(200))
+    assert sizes[0] == 2 * workers.cores and max(sizes) > 4 * sizes[0] and len(sizes) < 20
+    assert workers._context.getConf().get("spark.python.unix.domain.socket.enabled") == "true"
 
 
 @needs_spark
@@ -247,7 +280,7 @@ def test_an_executor_that_dies_changes_nothing(workers: SparkWorkers) -> None:
 @needs_spark
 @pytest.mark.timeout(300)
 def test_who_stops_reading_ends_what_is_under_way(workers: SparkWorkers, tmp_path: Path) -> None:
-    size = at_once(workers.cores, False)
+    size = 2 * workers.cores
     results = workers.run(linger, [""] * (AHEAD * size) + [str(tmp_path / "one"), str(tmp_path / "two")])
     for _ in range(size + 1):  # those who linger are sent when the first job has been read
         assert next(results) == b"done"

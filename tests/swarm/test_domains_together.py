@@ -26,7 +26,7 @@ from benchmarks.together import (
 )
 from peer.corpus.data import open_corpus
 
-BYTES = 150_000  # of each source: some seconds
+BYTES = 300_000  # of each source: some seconds, and passages enough
 SOURCES = texts_of(DATA, BYTES)
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "your-own-data.md"  # whose lines are typed here
 
