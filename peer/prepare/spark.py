@@ -25,6 +25,7 @@ from peer.prepare.cluster import ClusterError, job_error, open_context
 START_S = 180.0  # for a cluster to run a first task
 AHEAD = 3  # jobs that are under way at once: none of its cores waits for another's last task
 JOB_S = 3.0  # from a job's start to its end, below which the next ones are larger: Spark takes 0.2 s for each
+MOST_GROWTH = 8  # of a job over the one before
 TASKS = 4  # of a job for each core, at most: Spark takes 0.02 s for each
 MOST_HELD = 96  # results that come by way of the driver and are held there at once, at most
 MOST_AT_ONCE = 512  # items of a job, at most
@@ -214,7 +215,7 @@ def most_at_once(is_shared: bool) -> int:
 
 def next_size(size: int, took_s: float, most: int) -> int:
     """Return how many items the next jobs have, after one of `size`: what a kill loses stays some seconds of work."""
-    return min(2 * size, most) if took_s < JOB_S else size
+    return min(most, size * max(1, min(MOST_GROWTH, int(JOB_S / took_s))))
 
 
 def probe(item: int) -> bytes:

@@ -130,7 +130,9 @@ def test_what_the_driver_holds_is_bounded() -> None:
 
 
 def test_jobs_grow_as_long_as_they_are_short() -> None:
-    assert next_size(4, JOB_S / 2, 512) == 8 and next_size(4, JOB_S, 512) == 4
+    assert next_size(4, JOB_S / 2, 512) == 8
+    assert next_size(4, JOB_S / 3.5, 512) == 12 and next_size(4, JOB_S / 100, 512) == 32
+    assert next_size(4, JOB_S, 512) == next_size(4, 2 * JOB_S, 512) == 4
     assert next_size(20, 0.1, 32) == next_size(32, 0.1, 32) == 32
 
 
