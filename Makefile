@@ -43,7 +43,7 @@ test: $(TEST_STAMP) tools
 # Real swarms for minutes, and many more schedules of the swarms in one event loop.
 test-long: $(TEST_STAMP) tools
 	$(VENV)/bin/python -m pytest -m long
-	SHOAL_SCHEDULES=5000 $(VENV)/bin/python -m pytest -n auto tests/inloop
+	SHOAL_SCHEDULES=5000 $(VENV)/bin/python -m pytest -n auto --dist load tests/inloop
 
 # What tests the benchmarks' own tools, not the product.
 test-benchmarks: $(TEST_STAMP) tools

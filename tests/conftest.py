@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from servers import Server, s3_client, s3_environment, serving
@@ -10,21 +11,17 @@ from configs.run import RunSpec
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, for they share what is dear; but not those that say their own group.
+    """Order files, each of which is run by one worker, for its tests share what is dear.
 
     Whole swarms come first, real ones, which wait much, in turn with those in one loop, which never do; what is short
     fills up the workers in the end.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    turns: dict[tuple[int, str], int] = {}  # kind and group → its place among those of its kind
+    real = {item.path for item in items if item.get_closest_marker("swarm")}
+    turns: dict[tuple[int, Path], int] = {}  # kind and file → its place among those of its kind
 
-    def place(item: pytest.Item) -> tuple[int, int]:
-        kind = 0 if item.get_closest_marker("swarm") else 1 if item.path.parent.name == "inloop" else 2
-        mark = item.get_closest_marker("xdist_group")
-        assert mark is not None
-        turn = turns.setdefault((kind, mark.args[0]), sum(1 for each, _ in turns if each == kind))
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        kind = 0 if item.path in real else 1 if item.path.parent.name == "inloop" else 2
+        turn = turns.setdefault((kind, item.path), sum(1 for each, _ in turns if each == kind))
         return (kind == 2, turn)
 
     items.sort(key=place)

@@ -58,7 +58,6 @@ def test_a_block_with_a_test_of_its_own_is_read_by_that(block: Block) -> None:
 
 @pytest.mark.swarm
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("document", QUICK, ids=name)
 def test_the_commands_of_a_page(document: Path, model: Path) -> None:
     play([block for block in STORIES[document] if not block.is_long], model)

@@ -150,9 +150,7 @@ def check(swarm: InLoopSwarm, ledger: Ledger, told: Counter[str]) -> None:
             told["adds up"] += 1
 
 
-@pytest.mark.parametrize(
-    "part", [pytest.param(part, marks=pytest.mark.xdist_group(f"schedules {part}")) for part in range(PARTS)]
-)
+@pytest.mark.parametrize("part", range(PARTS))
 def test_swarms_live_through_random_faults(
     part: int,
     smallest_run: Callable[..., RunSpec],
