@@ -24,7 +24,7 @@ from peer.prepare.cluster import ClusterError, job_error, open_context
 
 START_S = 180.0  # for a cluster to run a first task
 AHEAD = 3  # jobs that are under way at once: none of its cores waits for another's last task
-JOB_S = 3.0  # from a job's start to its end, below which the next ones are larger: Spark takes 0.2 s for each
+JOB_S = 3.0  # that a job is to take, from its start to its end: Spark takes 0.2 s for each
 MOST_GROWTH = 8  # of a job over the one before
 TASKS = 4  # of a job for each core, at most: Spark takes 0.02 s for each
 MOST_HELD = 96  # results that come by way of the driver and are held there at once, at most
@@ -102,7 +102,7 @@ class SparkWorkers:
         task, tag = Task(step, self._toolchain, self._folder), f"shoal-{uuid.uuid4().hex}"
         coming: deque[Future[tuple[float, Sequence[Outcome]]]] = deque()
         most = most_at_once(is_shared=self._folder is not None)
-        size, start = min(2 * self.cores, most), 0
+        size, start = least_at_once(self.cores, most), 0
         try:
             while coming or start < len(items):
                 if start < len(items) and len(coming) < AHEAD:
@@ -110,7 +110,7 @@ class SparkWorkers:
                     start += size
                     continue
                 took_s, done = coming.popleft().result()
-                size = next_size(size, took_s, most)
+                size = next_size(len(done), took_s, self.cores, most)
                 yield from map(self._take, done)
         finally:
             for job in coming:
@@ -213,9 +213,14 @@ def most_at_once(is_shared: bool) -> int:
     return MOST_AT_ONCE if is_shared else MOST_HELD // AHEAD
 
 
-def next_size(size: int, took_s: float, most: int) -> int:
-    """Return how many items the next jobs have, after one of `size`: what a kill loses stays some seconds of work."""
-    return min(most, size * max(1, min(MOST_GROWTH, int(JOB_S / took_s))))
+def least_at_once(cores: int, most: int) -> int:
+    """Return how many items go into a job, at least, so that `AHEAD` of them keep all cores busy."""
+    return min(2 * cores, most)
+
+
+def next_size(done: int, took_s: float, cores: int, most: int) -> int:
+    """Return how many items the next job has, after one of `done` took so long: what a kill loses is some seconds'."""
+    return max(least_at_once(cores, most), min(int(done * JOB_S / took_s), done * MOST_GROWTH, most))
 
 
 def probe(item: int) -> bytes:

@@ -24,10 +24,13 @@ from peer.prepare.plan import Plan
 from peer.prepare.spark import (
     AHEAD,
     JOB_S,
+    MOST_AT_ONCE,
+    MOST_GROWTH,
     MOST_HELD,
     SparkWorkers,
     Task,
     Written,
+    least_at_once,
     most_at_once,
     next_size,
     open_cluster,
@@ -125,15 +128,16 @@ def test_what_a_failed_job_says_is_one_line_in_our_words() -> None:
         assert "\n" not in str(job_error(text))
 
 
-def test_what_the_driver_holds_is_bounded() -> None:
+def test_what_the_driver_holds_is_bounded_and_all_cores_are_busy() -> None:
     assert most_at_once(is_shared=False) * AHEAD <= MOST_HELD < most_at_once(is_shared=True)
+    for cores in (1, 2, 16, 64, 1000):
+        assert least_at_once(cores, MOST_AT_ONCE) * (AHEAD - 1) >= cores
 
 
-def test_jobs_grow_as_long_as_they_are_short() -> None:
-    assert next_size(4, JOB_S / 2, 512) == 8
-    assert next_size(4, JOB_S / 3.5, 512) == 12 and next_size(4, JOB_S / 100, 512) == 32
-    assert next_size(4, JOB_S, 512) == next_size(4, 2 * JOB_S, 512) == 4
-    assert next_size(20, 0.1, 32) == next_size(32, 0.1, 32) == 32
+def test_a_job_has_as_much_as_takes_some_seconds() -> None:
+    assert next_size(4, JOB_S / 2, 2, 512) == 8 and next_size(4, JOB_S / 3.5, 2, 512) == 14
+    assert next_size(4, JOB_S / 100, 2, 512) == 4 * MOST_GROWTH and next_size(20, JOB_S / 100, 2, 32) == 32
+    assert next_size(40, 2 * JOB_S, 2, 512) == 20 and next_size(40, 100 * JOB_S, 2, 512) == 4
 
 
 def test_a_worker_with_other_libraries_refuses() -> None:
