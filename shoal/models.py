@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -241,15 +242,16 @@ def evaluate(
     `max_tokens` are read of each domain, `limit` examples of each task. With `metrics` the model answers the tasks, and
     the answers are scored. Raises DataError: another tokenizer or prompt format, no task to answer.
     """
-    from peer.corpus.data import Corpus, open_corpus
+    from peer.corpus.data import Corpus
+    from peer.corpus.remote import opened_corpus
     from peer.fused.on_corpus import answer_tasks, check_has_tasks, check_tokenizer, foretell
 
-    opened = corpus if isinstance(corpus, Corpus) else open_corpus(Path(corpus))
-    check_tokenizer(model.path, opened.path, opened.info.tokenizer_sha256)
-    if metrics:
-        check_has_tasks(opened)
-    foretold = foretell(model.routed, opened, max_tokens, limit, progress)
-    return Scores(foretold, answer_tasks(model.routed, opened, limit, progress) if metrics else {})
+    with nullcontext(corpus) if isinstance(corpus, Corpus) else opened_corpus(str(corpus)) as opened:
+        check_tokenizer(model.path, opened.name, opened.info.tokenizer_sha256)
+        if metrics:
+            check_has_tasks(opened)
+        foretold = foretell(model.routed, opened, max_tokens, limit, progress)
+        return Scores(foretold, answer_tasks(model.routed, opened, limit, progress) if metrics else {})
 
 
 def _listed(sources: str | Path | Iterable[str | Path]) -> list[str | Path]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,17 +17,20 @@ from configs.load import PRESETS
 from peer.chaos.links import NAMED, Link
 from peer.chaos.play import CONFIG, Played, Swarm, play
 from peer.chaos.schedule import EACH_KIND, Schedule, drawn, read_schedule
+from peer.corpus.remote import opened_corpus
 
 SEED = "seed:"
 
 
-def run(schedule: str, *, config: str | None, data: Path | None, as_json: bool) -> int:
+def run(schedule: str, *, config: str | None, data: str | None, as_json: bool) -> int:
     """Play it; return the exit code: 1 when something that must hold did not. Raises UsageError, ShoalError."""
     chosen = choose(schedule)
     plan = CONFIG if config is None else _preset(config)
     if plan != CONFIG and data is None:
         raise UsageError(f"--config {config} needs the text of that swarm: give a prepared corpus with --data")
-    played = asyncio.run(play(chosen, Swarm(plan, data), lambda line: print(line, file=sys.stderr, flush=True)))
+    with ExitStack() as stack:  # the daemons' network reaches no store, so a corpus at a URL is copied
+        given = None if data is None else stack.enter_context(opened_corpus(data, has_shards=True)).path.absolute()
+        played = asyncio.run(play(chosen, Swarm(plan, given), lambda line: print(line, file=sys.stderr, flush=True)))
     if as_json:
         print(json.dumps(facts_of(played), indent=1))
     else:

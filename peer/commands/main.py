@@ -218,7 +218,9 @@ def chaos(
         str | None, typer.Argument(help="A TOML or JSON file, seed:N, or a kind of fault; none shows all kinds.")
     ] = None,
     config: Config = None,
-    data: Annotated[Path | None, typer.Option("--data", help="A prepared corpus for --config.", metavar="DIR")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="A prepared corpus for --config.", metavar="DIR|URL")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Do to a test swarm on this machine what happens to swarms, and say what held all the same."""

@@ -1,5 +1,6 @@
 """The commands that turn blocks into a model, and a model into scores and text."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,7 +34,7 @@ def fuse(
     tune_tokens: Annotated[
         int, typer.Option(help="Of --data, to train a fused Mixtral on: its gates choose token by token.", min=0)
     ] = 0,
-    data: Annotated[Path | None, typer.Option(help="A corpus with the run's tokenizer.", metavar="DIR")] = None,
+    data: Annotated[str | None, typer.Option(help="A corpus with the run's tokenizer.", metavar="DIR|URL")] = None,
     base: Annotated[
         Path | None, typer.Option(help="A copy of the pretrained model that the run began with.", metavar="DIR")
     ] = None,
@@ -52,11 +53,12 @@ def fuse(
     check_fuse(sources, out)
     target = None if push is None else read_target(push)
     import peer.visit.gather
-    from peer.corpus.data import open_corpus
+    from peer.corpus.remote import opened_corpus
 
-    tune_on = None if data is None else (open_corpus(data), tune_tokens)
-    gathered = peer.visit.gather.Sources(sources, base, best, home_of(state_dir, invitation))
-    peer.visit.gather.fuse_from(gathered, out, form, sub_model, tune_on)
+    with ExitStack() as stack:
+        tune_on = None if data is None else (stack.enter_context(opened_corpus(data, has_shards=True)), tune_tokens)
+        gathered = peer.visit.gather.Sources(sources, base, best, home_of(state_dir, invitation))
+        peer.visit.gather.fuse_from(gathered, out, form, sub_model, tune_on)
     print(f"wrote {out}; {_way_to_ask(form, out)}")
     if target is not None:
         push_fused(out, target)
@@ -65,7 +67,7 @@ def fuse(
 @app.command(name="eval", rich_help_panel=MODEL)
 def evaluate(
     model: ModelDir,
-    data: Annotated[Path, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR")],
+    data: Annotated[str, typer.Option("--data", help="A corpus made by `shoal prepare`.", metavar="DIR|URL")],
     max_tokens: Annotated[int | None, typer.Option(help="Of each domain.", min=1)] = None,
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Answer the examples of tasks, score the answers.")
@@ -79,29 +81,28 @@ def evaluate(
 ) -> None:
     """Score a model on the held-out part of each domain of a corpus; of tasks the targets count."""
     check_model(model)
-    from peer.corpus.data import open_corpus
-
-    corpus = open_corpus(data)
     if base is not None:
         check_model(base)
         if not metrics:
             raise UsageError("--base is scored by its answers; give --metrics, too")
+    from peer.corpus.remote import opened_corpus
     from peer.fused.on_corpus import answer_tasks, check_has_tasks, check_tokenizer, foretell
 
-    check_tokenizer(model, data, corpus.info.tokenizer_sha256)
-    if metrics:
-        check_has_tasks(corpus)
-    from peer.commands import terminal
-    from peer.fused.routed import RoutedModel
-
     scored, of_base = {}, {}
-    with terminal.progress() as report:
-        loaded = RoutedModel.load(model, device)
-        result = foretell(loaded, corpus, max_tokens, limit, report)
+    with opened_corpus(data) as corpus:
+        check_tokenizer(model, data, corpus.info.tokenizer_sha256)
         if metrics:
-            scored = answer_tasks(loaded, corpus, limit, report)
-            if base is not None:
-                of_base = answer_tasks(RoutedModel.load(base, device), corpus, limit, report, ", base")
+            check_has_tasks(corpus)
+        from peer.commands import terminal
+        from peer.fused.routed import RoutedModel
+
+        with terminal.progress() as report:
+            loaded = RoutedModel.load(model, device)
+            result = foretell(loaded, corpus, max_tokens, limit, report)
+            if metrics:
+                scored = answer_tasks(loaded, corpus, limit, report)
+                if base is not None:
+                    of_base = answer_tasks(RoutedModel.load(base, device), corpus, limit, report, ", base")
     if as_json:
         import json
 

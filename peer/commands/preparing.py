@@ -80,7 +80,7 @@ def prepare(
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR"),
+        typer.Option(help="Sort the text into the domains of a run or corpus, in its tokens.", metavar="ADDR|DIR|URL"),
     ] = None,
     together: Annotated[
         int | None,

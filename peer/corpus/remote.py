@@ -5,7 +5,9 @@ What was copied stands for the store when that is away.
 
 import hashlib
 import logging
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from configs.corpus import DomainInfo, ShardInfo
 from configs.errors import DataError, NetworkError, UsageError
 from configs.files import read_bytes, write_file
 from configs.limits import GB
+from configs.outlets import is_url
 from peer.corpus.blob_cache import BlobCache
 from peer.corpus.data import BLOBS, CORPUS_FILE, TOKENIZER_FILE, Corpus, open_corpus
 from peer.corpus.source import Part, Source
@@ -21,6 +24,7 @@ from peer.corpus.stores import OnPiece, Store
 log = logging.getLogger(__name__)
 
 MOST_INFO_BYTES, MOST_TOKENIZER_BYTES = 1 << 24, 1 << 27
+MOST_COPIED_BYTES = 1 << 62  # of a corpus that is copied for a while: as many as it has
 MOST_ACTIVE = 8  # shards of a domain that are drawn from at a time, however much fits
 
 
@@ -110,6 +114,24 @@ def open_remote(url: str, folder: Path, most_bytes: int) -> RemoteCorpus:
         cache.obtain(blob, _fetcher(corpus, blob))
     cache.close()
     return corpus
+
+
+@contextmanager
+def opened_corpus(place: str, *, has_shards: bool = False) -> Iterator[Corpus]:
+    """Open the corpus in a folder or at a URL, of which a copy lies here for as long as this lasts.
+
+    The copy has what is held out and the counts; `has_shards`: all of it. Raises as `open_corpus` and `open_remote`.
+    """
+    if not is_url(place):
+        yield open_corpus(Path(place))
+        return
+    with tempfile.TemporaryDirectory(prefix="shoal-corpus-") as folder:
+        corpus = open_remote(place, Path(folder), MOST_COPIED_BYTES)
+        cache = corpus.cache()
+        for shard in corpus.shards.values() if has_shards else ():
+            cache.obtain(shard, _fetcher(corpus, shard))
+        cache.close()
+        yield corpus
 
 
 def _fetcher(corpus: RemoteCorpus, blob: ShardInfo) -> Callable[[Path], None]:

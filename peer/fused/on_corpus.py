@@ -33,7 +33,7 @@ def foretell(
     """
     from peer.fused.evaluate import evaluate  # with Transformers, which takes seconds
 
-    check_format(corpus.path, corpus.info.task_format, model.task)
+    check_format(corpus.name, corpus.info.task_format, model.task)
     heldout = {domain.name: examples.heldout_tokens(corpus, domain, limit) for domain in corpus.info.domains}
     return evaluate(model, heldout, max_tokens=max_tokens, progress=progress)
 
@@ -61,12 +61,12 @@ def check_has_tasks(corpus: Corpus) -> None:
     """Raise DataError if a corpus is of text only."""
     if corpus.info.task_format is None:
         raise DataError(
-            f"{corpus.path} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input "
+            f"{corpus.name} has no task to answer, only text; leave out --metrics, or prepare JSON lines with input "
             "and target"
         )
 
 
-def check_format(data: Path, form: TaskFormat | None, trained: TaskFormat | None) -> None:
+def check_format(data: str, form: TaskFormat | None, trained: TaskFormat | None) -> None:
     """Raise DataError if the examples of `data` would ask a model otherwise than it was trained."""
     if form is None or trained is None or (form.prompt, form.chat) == (trained.prompt, trained.chat):
         return
@@ -75,7 +75,7 @@ def check_format(data: Path, form: TaskFormat | None, trained: TaskFormat | None
     )
 
 
-def check_tokenizer(model: Path, data: Path, expected_sha256: str) -> None:
+def check_tokenizer(model: Path, data: str, expected_sha256: str) -> None:
     """Raise DataError if the tokens of `data` would mean something else to the `model` in that folder."""
     tokenizer = model / TOKENIZER_FILE
     if tokenizer.is_file() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != expected_sha256:

@@ -64,8 +64,8 @@ def fuse_from(
     """
     parts = gather(sources)
     if tune_on is not None and tune_on[0].info.tokenizer_sha256 != parts.spec.tokenizer_sha256:
-        path = tune_on[0].path
-        raise DataError(f"{path} was prepared with another tokenizer than the run's; prepare it with the run's")
+        name = tune_on[0].name
+        raise DataError(f"{name} was prepared with another tokenizer than the run's; prepare it with the run's")
     fuse(parts, out, format, sub_model, tuning=None if tune_on is None else Tuning.on(*tune_on))
     return parts
 

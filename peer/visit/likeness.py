@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from configs.corpus import DomainInfo
 from configs.errors import DataError
 from dht.addresses import is_address
-from peer.corpus.data import TOKENIZER_FILE, open_corpus
+from peer.corpus.data import TOKENIZER_FILE
+from peer.corpus.remote import opened_corpus
 from peer.member.invited import Home
 from peer.prepare.plan import Plan
 from peer.visit.visit import open_visit
@@ -28,14 +29,14 @@ class Likeness:
 
 
 def likeness_of(source: str, home: Home | None = None) -> Likeness:
-    """Return that of a corpus (a directory), or of the run of a peer (an address).
+    """Return that of a corpus (a directory or a URL), or of the run of a peer (an address).
 
     Raises UsageError, NetworkError, DataError: one line each.
     """
     if not is_address(source):
-        corpus = open_corpus(Path(source))
-        _check(source, corpus.info.domains)
-        return Likeness(corpus.tokenizer_json(), None, corpus.all_counts())
+        with opened_corpus(source) as corpus:
+            _check(source, corpus.info.domains)
+            return Likeness(corpus.tokenizer_json(), None, corpus.all_counts())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_of_run(source, home))
 

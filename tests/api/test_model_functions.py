@@ -39,11 +39,13 @@ def test_text_becomes_a_corpus_that_a_model_is_scored_on(texts: Path, tmp_path: 
     scores = shoal.evaluate(model, corpus, max_tokens=200)
     assert scores.perplexities.keys() == {"down", "up"}
     assert scores.foretelling.mean > 1
-    assert shoal.evaluate(model, corpus.path, max_tokens=200).perplexities == scores.perplexities
+    for place in (corpus.path, corpus.path.as_uri()):
+        assert shoal.evaluate(model, place, max_tokens=200).perplexities == scores.perplexities
     with pytest.raises(shoal.DataError, match="has no task to answer"):
         shoal.evaluate(model, corpus, metrics=True)
-    alike = shoal.prepare(texts, tmp_path / "alike", like=corpus.path, context_length=CONTEXT)
-    assert alike.info.tokenizer_sha256 == corpus.info.tokenizer_sha256
+    for name, place in {"alike": corpus.path, "like one at a URL": corpus.path.as_uri()}.items():
+        alike = shoal.prepare(texts, tmp_path / name, like=place, context_length=CONTEXT)
+        assert alike.info.tokenizer_sha256 == corpus.info.tokenizer_sha256
     other = shoal.prepare([texts], tmp_path / "other", vocab_size=400, context_length=CONTEXT)
     with pytest.raises(shoal.DataError, match="with another tokenizer"):
         shoal.evaluate(model, other)

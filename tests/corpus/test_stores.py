@@ -12,7 +12,7 @@ from configs.errors import ConfigError, DataError, NetworkError, UsageError
 from peer.corpus import stores
 from peer.corpus.blob_cache import DamagedBlobError
 from peer.corpus.data import BLOBS, Corpus, open_corpus
-from peer.corpus.remote import RemoteCorpus, open_remote
+from peer.corpus.remote import RemoteCorpus, open_remote, opened_corpus
 from peer.corpus.stores import PIECE_BYTES, AbsentError, Store
 from peer.prepare.engine import prepare_texts
 from peer.prepare.plan import Plan
@@ -49,6 +49,24 @@ def test_a_corpus_in_a_bucket(tmp_path: Path, prepared: Corpus, s3_server: Serve
 
 def test_a_corpus_at_a_file_url(tmp_path: Path, prepared: Corpus) -> None:
     check_is_whole(open_remote(prepared.path.as_uri(), tmp_path, GB), prepared)
+
+
+def test_a_corpus_that_is_read_once_is_copied_for_so_long(tmp_path: Path, prepared: Corpus) -> None:
+    with opened_corpus(prepared.path.as_uri()) as corpus:
+        assert corpus.name == prepared.path.as_uri() and corpus.info == prepared.info
+        for domain in corpus.info.domains:
+            assert corpus.heldout(domain).tolist() == prepared.heldout(domain).tolist()
+            assert not corpus.blob(domain.shards[0].content_id).exists()
+    with opened_corpus(prepared.path.as_uri(), has_shards=True) as corpus:
+        assert open_corpus(corpus.path).info == prepared.info  # which looks at every file
+    assert not corpus.path.exists()
+    with opened_corpus(str(prepared.path)) as corpus:
+        assert corpus.path == prepared.path
+    with (
+        pytest.raises(DataError, match=r"nothing/corpus\.json is not there"),
+        opened_corpus((tmp_path / "nothing").as_uri()),
+    ):
+        pass
 
 
 def test_a_corpus_in_a_file_system_of_fsspec(tmp_path: Path, prepared: Corpus) -> None:

@@ -34,7 +34,7 @@ def test_a_task_is_learnt_fused_scored_and_asked(tmp_path: Path, capsys: pytest.
     parts = Parts(spec, {"model": flat}, counts, corpus.tokenizer_json(), corpus.info.task_format)
     for form in ("routed", "llama"):
         fuse(parts, tmp_path / form, form)  # type: ignore[arg-type]
-        command = ["eval", str(tmp_path / form), "--data", str(corpus.path), "--metrics", "--limit", "8", "--json"]
+        command = ["eval", str(tmp_path / form), "--data", corpus.path.as_uri(), "--metrics", "--limit", "8", "--json"]
         assert main(command) == 0
         found = json.loads(capsys.readouterr().out)
         task = found["tasks"]["colours"]
