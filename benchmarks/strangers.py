@@ -4,8 +4,9 @@ A founder trains a tiny model on one core, with a member on another, for as long
 The attacker, beside that member, does everything at once to the founder that `flooder.py` knows: calls of every kind,
 streams, long polls, records, questions, idle streams, silent connections. What the founder trains in that time, after
 the first half minute, in which questions use up the time that was saved for them, is compared with what it trains
-without; the most memory that a daemon held is printed. Hivemind's DHT has a hook for admission, its averager none:
-there is nothing to measure this against but itself.
+without; the most memory that a daemon held is printed. A machine's speed can change from minute to minute by more than
+what is looked for, so the share of the founder's core that each of its processes has is printed as well. Hivemind's DHT
+has a hook for admission, its averager none: there is nothing to measure this against but itself.
 """
 
 import json
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -22,12 +25,13 @@ from rich.table import Table
 from benchmarks.boxes import MICRO, Box, open_boxes, shoal
 from benchmarks.patience import HANG_S
 from benchmarks.report import arguments, at_least, at_most, exit_with, finish
-from benchmarks.usage import peak_mib, tree
+from benchmarks.usage import account, peak_mib, tree
 from configs.errors import ShoalError
 from peer.prepare.builtin import built_in_corpus
 
 WINDOW_S, QUICK_WINDOW_S = 60.0, 15.0
 LEAD_S = 35.0  # of an attack, before what is measured: its imports, and what was saved up
+CALM = ("before", "between", "after")  # windows without an attack
 MEMORY_MIB = 1024  # that a daemon's own process may hold
 
 
@@ -50,11 +54,11 @@ def main() -> int:
         # Every service, each once, with nobody in a hurry.
         refusals = {"outsider": _attack(attack, 0, outside)}
         _invite(hostile, place / "founder")
-        speeds = {"before": _speed(boxes[0], window_s)}
-        speeds["outsider"], _ = _under(boxes[0], attack, window_s, outside)
-        speeds["between"] = _speed(boxes[0], window_s)
-        speeds["flood"], flood = _under(boxes[0], attack, window_s, hostile)
-        speeds["after"] = _speed(boxes[0], window_s)
+        windows = {"before": _window(boxes[0], window_s)}
+        windows["outsider"], _ = _under(boxes[0], attack, window_s, outside)
+        windows["between"] = _window(boxes[0], window_s)
+        windows["flood"], flood = _under(boxes[0], attack, window_s, hostile)
+        windows["after"] = _window(boxes[0], window_s)
         held_mib = {box.name: peak_mib(box.pid) for box in boxes}
         p2pd_mib = {box.name: max(map(peak_mib, tree(box.pid) - {box.pid})) for box in boxes}
         shoal("revoke", _peer_id(hostile), "--state-dir", str(boxes[0].state_dir))
@@ -62,26 +66,36 @@ def main() -> int:
         refusals["revoked"] = _attack(attack, 0, hostile)
         for box in reversed(boxes):
             box.stop()
-    calm = (speeds["before"] + speeds["between"] + speeds["after"]) / 3
+    calm = fmean(windows[name].tokens_per_s for name in CALM)
+    calm_share = fmean(windows[name].shares["worker"] for name in CALM)
     tried = sum(sum(seen.values()) for each in refusals.values() for seen in each["seen"].values())
     refused = tried - sum(seen.get("answered", 0) for each in refusals.values() for seen in each["seen"].values())
     bars = [
         at_least(
             "outsider", "calls of an outsider and of a revoked member that are not answered", refused / tried, 1.0
         ),
-        at_least("outsider_speed", "tokens/s of the peer that he tries all of it at", speeds["outsider"] / calm, 0.98),
-        at_least("cost_of_one", "tokens/s of the peer that a member floods", speeds["flood"] / calm, 0.95),
+        *(
+            at_least(f"{bar}{suffix}", f"{what} of the peer that {who}", value / without, least)
+            for bar, name, who, least in (
+                ("outsider_speed", "outsider", "he tries all of it at", 0.98),
+                ("cost_of_one", "flood", "a member floods", 0.95),
+            )
+            for suffix, what, value, without in (
+                ("", "tokens/s", windows[name].tokens_per_s, calm),
+                ("_cpu", "its worker's processor time", windows[name].shares["worker"], calm_share),
+            )
+        ),
         at_most("memory", "most memory of a daemon, MiB", max(held_mib.values()), MEMORY_MIB),
     ]
     figures = {
         "window_s": window_s,
-        "tokens_per_s": speeds,
+        "windows": {name: asdict(window) for name, window in windows.items()},
         "refusals": refusals,
         "flood": flood,
         "peak_mib": held_mib,
         "children_peak_mib": p2pd_mib,
     }
-    return finish(args, bars, figures, (), _table(speeds, refusals, flood))
+    return finish(args, bars, figures, (), _table(windows, refusals, flood))
 
 
 def _start(boxes: list[Box], data: Path) -> None:
@@ -117,33 +131,55 @@ def _attack(command: list[str], seconds: float, state_dir: Path) -> dict[str, An
     return found
 
 
-def _speed(box: Box, seconds: float) -> float:
-    """Return how many tokens a second one trains."""
-    before, began = box.status().peers[0].tokens, time.monotonic()
+@dataclass(frozen=True)
+class Window:
+    """What the founder does in some time."""
+
+    tokens_per_s: float
+    shares: dict[str, float]  # of its core: worker, daemon, p2pd
+
+
+def _window(box: Box, seconds: float) -> Window:
+    before, used, began = box.status().peers[0].tokens, _used(box), time.monotonic()
     time.sleep(seconds)  # what is measured is a time
-    return (box.status().peers[0].tokens - before) / (time.monotonic() - began)
+    took_s = time.monotonic() - began
+    shares = {name: (value - used[name]) / took_s for name, value in _used(box).items()}
+    return Window((box.status().peers[0].tokens - before) / took_s, shares)
 
 
-def _under(box: Box, command: list[str], seconds: float, state_dir: Path) -> tuple[float, dict[str, Any]]:
-    """Return how many tokens a second one trains that is attacked, and what the attacker saw."""
+def _used(box: Box) -> dict[str, float]:
+    """Return the CPU time of the daemon, of p2pd, and of the worker with all that is started for it, in seconds."""
+    used = {"worker": 0.0, "daemon": 0.0, "p2pd": 0.0}
+    for pid in tree(box.pid):
+        found = account(Path(f"/proc/{pid}/stat"))
+        used["daemon" if pid == box.pid else "p2pd" if found.name == "p2pd" else "worker"] += found.seconds
+    return used
+
+
+def _under(box: Box, command: list[str], seconds: float, state_dir: Path) -> tuple[Window, dict[str, Any]]:
+    """Return what one does that is attacked, and what the attacker saw."""
     state_dir.mkdir(exist_ok=True)
     attack = [*command, str(LEAD_S + seconds + 5.0), str(state_dir)]
     attacker = subprocess.Popen(attack, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(LEAD_S)  # what is measured comes after it
-    speed = _speed(box, seconds)
+    window = _window(box, seconds)
     said, failed = attacker.communicate(timeout=HANG_S)
     if attacker.returncode:
         raise ShoalError(f"the attacker failed: {failed[-800:]}")
-    return speed, json.loads(said.splitlines()[-1])
+    return window, json.loads(said.splitlines()[-1])
 
 
-def _table(speeds: dict[str, float], refusals: dict[str, Any], flood: dict[str, Any]) -> Table:
+def _table(windows: dict[str, Window], refusals: dict[str, Any], flood: dict[str, Any]) -> Table:
     table = Table("kind of call", "outsider", "revoked", "flood: answered", "refused", "failed")
     for kind in flood["seen"]:
         once = ["+".join(each["seen"].get(kind, {})) or "-" for each in refusals.values()]
         seen = flood["seen"][kind]
         table.add_row(kind, *once, *(f"{seen.get(name, 0):,}" for name in ("answered", "refused", "failed")))
-    table.caption = "tokens/s " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+    table.caption = "; ".join(
+        f"{name} {window.tokens_per_s:.0f} tokens/s, "
+        + ", ".join(f"{process} {share:.3f}" for process, share in window.shares.items())
+        for name, window in windows.items()
+    )
     return table
 
 

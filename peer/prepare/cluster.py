@@ -25,6 +25,7 @@ LEAST_JAVA = 17
 REACH_S = 10.0  # for a master to take a connection
 END_S = 20.0  # for the Java machine to end by itself
 MOST_SOCKET_BYTES = 103 - len("/.00000000-0000-0000-0000-000000000000.sock")  # of a folder with Spark's sockets
+LIGHT_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # it only hands on: what it would gain later it does not pay
 JAVA_S = 60.0  # for `java -version`, which takes a tenth of a second
 
 SHIPPED = ("configs", "peer")  # our own code, which workers run in exactly this version
@@ -130,7 +131,8 @@ def _start_java(master: str, settings: Mapping[str, str], scratch: Path) -> Any:
         "spark.local.dir": str(scratch),
         "spark.driver.memory": "2g",  # results that are not fetched yet lie there
         "spark.driver.maxResultSize": "0",
-        "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={scratch}",
+        "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={scratch} {LIGHT_JAVA}",
+        "spark.executor.extraJavaOptions": LIGHT_JAVA,
         # A task has one core, and takes no more.
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.RAYON_NUM_THREADS": "1",

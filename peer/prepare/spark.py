@@ -5,6 +5,7 @@ Results come back in the order of the items. How Spark is started and ended, and
 `cluster.py`; nothing here knows what a step does.
 """
 
+import pickle
 import platform
 import socket
 import time
@@ -16,17 +17,17 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from configs.errors import DataError, NetworkError, ShoalError
 from peer.prepare.cluster import ClusterError, job_error, open_context
 
 START_S = 180.0  # for a cluster to run a first task
 AHEAD = 3  # jobs that are under way at once: none of its cores waits for another's last task
-JOB_S = 3.0  # that a job is to take, from its start to its end: Spark takes 0.2 s for each
+JOB_S = 6.0  # that a job is to take, from its start to its end: Spark takes 0.2 s for each
 MOST_GROWTH = 8  # of a job over the one before
-TASKS = 4  # of a job for each core, at most: Spark takes 0.02 s for each
 MOST_HELD = 96  # results that come by way of the driver and are held there at once, at most
 MOST_AT_ONCE = 512  # items of a job, at most
 
@@ -53,19 +54,33 @@ class Failed:
 Outcome = bytes | Written | Failed
 
 
+@lru_cache(maxsize=1)
+def _unpacked(packed: bytes) -> Callable[[Any], bytes]:
+    """Return the step that `Task.of` packed. A worker keeps the last one: a tokenizer remembers words that it met."""
+    step: Callable[[Any], bytes] = pickle.loads(packed)  # from the driver, as all that Spark itself sends
+    return step
+
+
 @dataclass(frozen=True)
 class Task(Generic[Item]):
     """What is sent to a worker: a step, and what the worker must have for it."""
 
-    step: Callable[[Item], bytes]
+    packed: bytes
     toolchain: tuple[tuple[str, str], ...]  # of the driver
     folder: str | None  # which all share; None: results come by way of the driver
+
+    @classmethod
+    def of(cls, step: Callable[[Item], bytes], toolchain: tuple[tuple[str, str], ...], folder: str | None) -> Self:
+        """Return the task of doing a step."""
+        from pyspark import cloudpickle
+
+        return cls(cloudpickle.dumps(step), toolchain, folder)
 
     def __call__(self, item: Item) -> Outcome:
         """Do the step."""
         try:
             check_toolchain(self.toolchain)
-            result = self.step(item)
+            result = _unpacked(self.packed)(item)
         except ShoalError as error:
             return Failed(error)
         return result if self.folder is None else self._write(result)
@@ -99,7 +114,7 @@ class SparkWorkers:
         Closing the iterator ends what is under way. Raises what a step raises, if that is a ShoalError, and
         ClusterError for all else that ends a task four times.
         """
-        task, tag = Task(step, self._toolchain, self._folder), f"shoal-{uuid.uuid4().hex}"
+        task, tag = Task[Item].of(step, self._toolchain, self._folder), f"shoal-{uuid.uuid4().hex}"
         coming: deque[Future[tuple[float, Sequence[Outcome]]]] = deque()
         most = most_at_once(is_shared=self._folder is not None)
         size, start = least_at_once(self.cores, most), 0
@@ -125,7 +140,8 @@ class SparkWorkers:
         began = time.monotonic()
         self._context.addJobTag(tag)
         try:
-            spread = self._context.parallelize(items, min(len(items), TASKS * self.cores))
+            # A task for each core: one costs 0.02 s, and what is free takes the next job's.
+            spread = self._context.parallelize(items, min(len(items), self.cores))
             done: list[Outcome] = spread.map(task).collect()
         except Py4JError as error:
             raise job_error(str(error)) from None

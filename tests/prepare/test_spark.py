@@ -142,14 +142,22 @@ def test_a_job_has_as_much_as_takes_some_seconds() -> None:
 
 def test_a_worker_with_other_libraries_refuses() -> None:
     here = dict(toolchain())
-    task = Task(len, tuple((here | {"tokenizers": "0.1.0"}).items()), None)
+    task = Task.of(len, tuple((here | {"tokenizers": "0.1.0"}).items()), None)
     outcome = task(b"")
     assert isinstance(outcome, spark.Failed)
     assert f"has tokenizers {here['tokenizers']}, and the driver has 0.1.0" in str(outcome.error)
 
 
+def test_a_worker_keeps_the_step_that_it_did_last() -> None:
+    """A tokenizer that is unpacked anew for each item has forgotten the words that it knew."""
+    spark._unpacked.cache_clear()
+    for _ in range(3):
+        assert Task.of(bytes, toolchain(), None)(3) == b"\0\0\0"
+    assert spark._unpacked.cache_info().misses == 1
+
+
 def test_a_result_in_a_shared_folder_is_named_only(tmp_path: Path) -> None:
-    outcome = Task(bytes, toolchain(), str(tmp_path))(3)
+    outcome = Task.of(bytes, toolchain(), str(tmp_path))(3)
     assert isinstance(outcome, Written)
     assert Path(outcome.url).read_bytes() == b"\0\0\0"
 
