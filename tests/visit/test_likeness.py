@@ -1,5 +1,6 @@
 """What text is sorted like."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +21,12 @@ def corpus(*tasks: object) -> SimpleNamespace:
 
 
 def test_text_is_sorted_by_the_counts_of_each_domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(likeness, "open_corpus", lambda path: corpus(None, None))
+    monkeypatch.setattr(likeness, "opened_corpus", lambda place: nullcontext(corpus(None, None)))
     found = likeness_of(str(tmp_path))
     assert (found.tokenizer_json, found.context_length, list(found.counts)) == (b"{}", None, ["d0", "d1"])
 
 
 def test_text_cannot_be_sorted_into_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(likeness, "open_corpus", lambda path: corpus(None, "answer"))
+    monkeypatch.setattr(likeness, "opened_corpus", lambda place: nullcontext(corpus(None, "answer")))
     with pytest.raises(DataError, match=r"has tasks \(d1\)"):
         likeness_of(str(tmp_path))
