@@ -82,7 +82,7 @@ def main() -> int:
             )
             for suffix, what, value, without in (
                 ("", "tokens/s", windows[name].tokens_per_s, calm),
-                ("_cpu", "its worker's processor time", windows[name].shares["worker"], calm_share),
+                ("_cpu", "processor time of the worker", windows[name].shares["worker"], calm_share),
             )
         ),
         at_most("memory", "most memory of a daemon, MiB", max(held_mib.values()), MEMORY_MIB),
