@@ -275,9 +275,7 @@ def _resume(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
             break
     steps = [line.split() for line in killed_log.read_text().splitlines()]
     cost = _mean_costs(straight_log)
-    lost_s = sum(cost[name] for name, said in steps if said == "begun") - sum(
-        cost[name] for name, said in steps if said != "begun"
-    )
+    lost_s = sum(cost[name] if said == "begun" else -cost[name] for name, said in steps)
     twice = lost_s / straight["cpu_s"]
     is_same = _digest(place / "killed") == _digest(place / "straight")
     bars = [

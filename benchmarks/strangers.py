@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.boxes import MICRO, Box, open_boxes, shoal
 from benchmarks.patience import HANG_S
-from benchmarks.report import arguments, at_least, at_most, exit_with, finish
+from benchmarks.report import Bar, arguments, at_least, at_most, exit_with, finish
 from benchmarks.usage import account, peak_mib, tree
 from configs.errors import ShoalError
 from peer.prepare.builtin import built_in_corpus
@@ -66,25 +66,15 @@ def main() -> int:
         refusals["revoked"] = _attack(attack, 0, hostile)
         for box in reversed(boxes):
             box.stop()
-    calm = fmean(windows[name].tokens_per_s for name in CALM)
-    calm_share = fmean(windows[name].shares["worker"] for name in CALM)
+    calm = [windows[name] for name in CALM]
     tried = sum(sum(seen.values()) for each in refusals.values() for seen in each["seen"].values())
     refused = tried - sum(seen.get("answered", 0) for each in refusals.values() for seen in each["seen"].values())
     bars = [
         at_least(
             "outsider", "calls of an outsider and of a revoked member that are not answered", refused / tried, 1.0
         ),
-        *(
-            at_least(f"{bar}{suffix}", f"{what} of the peer that {who}", value / without, least)
-            for bar, name, who, least in (
-                ("outsider_speed", "outsider", "he tries all of it at", 0.98),
-                ("cost_of_one", "flood", "a member floods", 0.95),
-            )
-            for suffix, what, value, without in (
-                ("", "tokens/s", windows[name].tokens_per_s, calm),
-                ("_cpu", "processor time of the worker", windows[name].shares["worker"], calm_share),
-            )
-        ),
+        *_costs("outsider_speed", "that he tries all of it at", windows["outsider"], calm, 0.98),
+        *_costs("cost_of_one", "that a member floods", windows["flood"], calm, 0.95),
         at_most("memory", "most memory of a daemon, MiB", max(held_mib.values()), MEMORY_MIB),
     ]
     figures = {
@@ -145,6 +135,16 @@ def _window(box: Box, seconds: float) -> Window:
     took_s = time.monotonic() - began
     shares = {name: (value - used[name]) / took_s for name, value in _used(box).items()}
     return Window((box.status().peers[0].tokens - before) / took_s, shares)
+
+
+def _costs(name: str, whose: str, attacked: Window, calm: list[Window], least: float) -> list[Bar]:
+    """Return what an attacked peer trains, and what its worker has of the core, over that in calm."""
+    speed = attacked.tokens_per_s / fmean(each.tokens_per_s for each in calm)
+    share = attacked.shares["worker"] / fmean(each.shares["worker"] for each in calm)
+    return [
+        at_least(name, f"tokens/s of the peer {whose}", speed, least),
+        at_least(f"{name}_cpu", f"processor time of the worker of the peer {whose}", share, least),
+    ]
 
 
 def _used(box: Box) -> dict[str, float]:

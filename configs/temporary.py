@@ -20,7 +20,10 @@ from configs.files import discard, write_json
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 103 - 50  # of the folder: in it lie a folder of ours, one of Python's multiprocessing, and its socket
+SOCKET_BYTES = 103  # of a socket's path, at most
+MOST_BYTES = (
+    SOCKET_BYTES - 50
+)  # of the folder: in it lie a folder of ours, one of Python's multiprocessing, and its socket
 NOTE = "temporary.json"  # in a state directory
 PREFIXES = ("shoal-", "pymp-", "hivemind-")  # of what is noted; a note that names anything else is not believed
 

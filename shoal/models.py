@@ -247,7 +247,7 @@ def evaluate(
     from peer.fused.on_corpus import answer_tasks, check_has_tasks, check_tokenizer, foretell
 
     with nullcontext(corpus) if isinstance(corpus, Corpus) else opened_corpus(str(corpus)) as opened:
-        check_tokenizer(model.path, opened.name, opened.info.tokenizer_sha256)
+        check_tokenizer(model.path, opened)
         if metrics:
             check_has_tasks(opened)
         foretold = foretell(model.routed, opened, max_tokens, limit, progress)

@@ -25,6 +25,7 @@ FLOORS = [
     ["shoal"],
 ]
 LAYERS = [layer for floor in FLOORS for layer in floor]
+TOPS = ("configs", "dht", "protocols", "peer", "shoal")  # our own packages, each with all that is in it
 HALL = "peer"  # the files of peer/ itself that are no layer: the entry, and how a process ends
 
 # Each layer → the packages of others that it must do without.
@@ -121,8 +122,8 @@ def test_everything_that_is_imported_is_asked_for_by_the_project_itself() -> Non
     declared, installed = {_distribution(name) for name in asked}, packages_distributions()
     missing = {
         name: where
-        for layer in [*LAYERS, HALL]
-        for where, found in imports_of(layer)
+        for top in TOPS
+        for where, found in imports_of(top)
         if (name := found.module.split(".")[0]) not in sys.stdlib_module_names and layer_of(found.module) is None
         if name not in (HALL, "compression")  # Python's own from 3.14
         if not {_distribution(one) for one in installed.get(BROUGHT.get(name, name), [])} & declared
@@ -140,7 +141,7 @@ def test_transformers_is_imported_only_where_it_is_used(layer: str) -> None:
 
 def test_no_file_imports_itself_in_a_circle() -> None:
     """Nor for the type checker alone: what needs to know of each other so much is one room."""
-    files = [file for top in ("configs", "dht", "protocols", "peer", "shoal") for file in sources(top)]
+    files = [file for top in TOPS for file in sources(top)]
     modules = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
     graph = {
         module: {

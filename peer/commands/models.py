@@ -90,7 +90,7 @@ def evaluate(
 
     scored, of_base = {}, {}
     with opened_corpus(data) as corpus:
-        check_tokenizer(model, data, corpus.info.tokenizer_sha256)
+        check_tokenizer(model, corpus)
         if metrics:
             check_has_tasks(corpus)
         from peer.commands import terminal

@@ -75,12 +75,12 @@ def check_format(data: str, form: TaskFormat | None, trained: TaskFormat | None)
     )
 
 
-def check_tokenizer(model: Path, data: str, expected_sha256: str) -> None:
-    """Raise DataError if the tokens of `data` would mean something else to the `model` in that folder."""
+def check_tokenizer(model: Path, corpus: Corpus) -> None:
+    """Raise DataError if the tokens of a corpus would mean something else to the `model` in that folder."""
     tokenizer = model / TOKENIZER_FILE
-    if tokenizer.is_file() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != expected_sha256:
+    if tokenizer.is_file() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != corpus.info.tokenizer_sha256:
         raise DataError(
-            f"{data} was prepared with another tokenizer than {model}'s; use --tokenizer {tokenizer} to prepare"
+            f"{corpus.name} was prepared with another tokenizer than {model}'s; use --tokenizer {tokenizer} to prepare"
         )
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import NetworkError, ShoalError, UsageError
+from configs.temporary import SOCKET_BYTES
 
 LEAST_JAVA = 17
 REACH_S = 10.0  # for a master to take a connection
 END_S = 20.0  # for the Java machine to end by itself
-MOST_SOCKET_BYTES = 103 - len("/.00000000-0000-0000-0000-000000000000.sock")  # of a folder with Spark's sockets
+MOST_BYTES = SOCKET_BYTES - len("/.00000000-0000-0000-0000-000000000000.sock")  # of a folder with Spark's sockets
 LIGHT_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # it only hands on: what it would gain later it does not pay
 JAVA_S = 60.0  # for `java -version`, which takes a tenth of a second
 
@@ -137,7 +138,7 @@ def _start_java(master: str, settings: Mapping[str, str], scratch: Path) -> Any:
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",
         "spark.executorEnv.RAYON_NUM_THREADS": "1",
     }
-    if len(os.fsencode(scratch)) <= MOST_SOCKET_BYTES:
+    if len(os.fsencode(scratch)) <= MOST_BYTES:
         # By TCP each task waits 40 ms for an acknowledgement that the other side puts off.
         ours["spark.python.unix.domain.socket.enabled"] = "true"
         if is_here(master):
