@@ -58,6 +58,7 @@ lint: $(TEST_STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --config-file tests/mypy.ini tests benchmarks
 
 # The documentation as a site, in build/docs; from scratch, so that a warning is never passed over.
 docs: $(TEST_STAMP)

@@ -304,10 +304,10 @@ def _heldout(place: Path, tokenizer: Path, is_quick: bool) -> Measured:
     """Copy held-out documents of each domain into the text of others, and look for them in what is trained on."""
     source = place / "leaky"
     shutil.copytree(DATA, source)
-    domains = sorted(path for path in source.iterdir() if path.is_dir())
-    for domain, other in zip(domains, domains[1:] + domains[:1], strict=True):
+    folders = sorted(path for path in source.iterdir() if path.is_dir())
+    for folder, other in zip(folders, folders[1:] + folders[:1], strict=True):
         with (other / "train.txt").open("a") as file:
-            file.write("\n\n" + (domain / "valid.txt").read_text()[:20_000])
+            file.write("\n\n" + (folder / "valid.txt").read_text()[:20_000])
     _run(PREPARE, source, place / "clean", tokenizer)
     corpus = open_corpus(place / "clean")
     vocabulary = read_tokenizer(corpus.path, corpus.info.vocab_size)

@@ -1,5 +1,6 @@
 """What is wrong with a model's folder, or with data for it, is said before anything is loaded."""
 
+import hashlib
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +26,11 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 
 def test_data_with_another_tokenizer_or_prompt_format(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
-    with pytest.raises(DataError, match="--tokenizer"):
-        check_tokenizer(tmp_path, Path("data"), "0" * 64)
+    corpus: Any = SimpleNamespace(name="data", info=SimpleNamespace(tokenizer_sha256="0" * 64))
+    with pytest.raises(DataError, match=r"data was prepared with another tokenizer .*--tokenizer"):
+        check_tokenizer(tmp_path, corpus)
+    corpus.info.tokenizer_sha256 = hashlib.sha256(b"{}").hexdigest()
+    check_tokenizer(tmp_path, corpus)
     forms = [TaskFormat(prompt=prompt, window=8) for prompt in ("Q: {input}", "{input}")]
     forms.append(TaskFormat(prompt="{input}", window=8, chat="plain"))
     for mine, trained, option in ((0, 1, "--prompt-format '{input}'"), (1, 2, "--chat-format plain")):

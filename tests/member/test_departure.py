@@ -17,13 +17,13 @@ class Jumping(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         super().__init__()
-        look = self._selector.select
+        look = self._selector.select  # type: ignore[attr-defined]
 
         def select(timeout: float | None = None) -> Any:
             self._now += timeout or 0.0
             return look(0)
 
-        self._selector.select = select
+        self._selector.select = select  # type: ignore[attr-defined]
 
     def time(self) -> float:
         return self._now

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tokenizers import AddedToken, Tokenizer
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import peer.block.store
 from configs.content import content_id_of
@@ -129,9 +129,9 @@ def test_a_tokenizer_with_one_token_more_than_its_model(
 def test_experts_of_a_family_without_a_mixture_are_refused(
     founded: Callable[..., Entry], llama: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    config = CONFIG_MAPPING["qwen2"](
-        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64,
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, max_position_embeddings=64,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     shutil.copy(llama / "tokenizer.json", tmp_path / "model")

@@ -16,7 +16,7 @@ class FakeTime(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         super().__init__()
-        look = self._selector.select
+        look = self._selector.select  # type: ignore[attr-defined]
 
         def select(timeout: float | None = None) -> Any:
             if timeout is None:
@@ -24,7 +24,7 @@ class FakeTime(asyncio.SelectorEventLoop):
             self._now += timeout
             return look(0)
 
-        self._selector.select = select
+        self._selector.select = select  # type: ignore[attr-defined]
 
     def time(self) -> float:
         return self._now

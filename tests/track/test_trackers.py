@@ -185,7 +185,7 @@ def _read_wandb(file: Path) -> tuple[list[dict[str, Any]], Any]:
 
     rows, run = [], None
     for data in _leveldb_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record.FromString(data)
+        record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
         if record.WhichOneof("record_type") == "run" and run is None:
             run = record.run
         if record.WhichOneof("record_type") == "history":

@@ -89,7 +89,7 @@ def pids(workers: Workers) -> list[int]:
 @contextmanager
 def limited_memory(workers: Workers, spare: int) -> Iterator[None]:
     """Let the workers, and those that are started after them, allocate only `spare` bytes more than they have now."""
-    server = forkserver._forkserver._forkserver_pid
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     for pid in (server, *pids(workers)):
         kibibytes = re.search(r"^VmData:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
         assert kibibytes
