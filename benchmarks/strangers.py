@@ -5,8 +5,9 @@ The attacker, beside that member, does everything at once to the founder that `f
 streams, long polls, records, questions, idle streams, silent connections. What the founder trains in that time, after
 the first half minute, in which questions use up the time that was saved for them, is compared with what it trains
 without; the most memory that a daemon held is printed. A machine's speed can change from minute to minute by more than
-what is looked for, so the share of the founder's core that each of its processes has is printed as well. Hivemind's DHT
-has a hook for admission, its averager none: there is nothing to measure this against but itself.
+what is looked for, so the share of the founder's core that each of its processes has is printed as well. Then the same
+where the founder's daemon has a core beside training: the member pauses, and the founder may use both cores. Hivemind's
+DHT has a hook for admission, its averager none: there is nothing to measure this against but itself.
 """
 
 import json
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +33,9 @@ from peer.prepare.builtin import built_in_corpus
 
 WINDOW_S, QUICK_WINDOW_S = 60.0, 15.0
 LEAD_S = 35.0  # of an attack, before what is measured: its imports, and what was saved up
-CALM = ("before", "between", "after")  # windows without an attack
+CALM = "calm"  # begins the names of windows without an attack
+BESIDE = ", a core beside"  # ends the names of those in which the founder's daemon has a core beside training
+ENDLESS = ["env", "SHOAL_RUN__TOTAL_TOKENS=100000000000"]  # before a founder's command: its run outlasts all windows
 MEMORY_MIB = 1024  # that a daemon's own process may hold
 
 
@@ -54,11 +58,17 @@ def main() -> int:
         # Every service, each once, with nobody in a hurry.
         refusals = {"outsider": _attack(attack, 0, outside)}
         _invite(hostile, place / "founder")
-        windows = {"before": _window(boxes[0], window_s)}
-        windows["outsider"], _ = _under(boxes[0], attack, window_s, outside)
-        windows["between"] = _window(boxes[0], window_s)
-        windows["flood"], flood = _under(boxes[0], attack, window_s, hostile)
-        windows["after"] = _window(boxes[0], window_s)
+        windows: dict[str, Window] = {}
+        flood: dict[str, Any] = {}
+        for where in ("", BESIDE):
+            if where:
+                shoal("pause", "--state-dir", str(boxes[1].state_dir))
+                _allow(boxes[0], cores)
+            windows[f"{CALM} before{where}"] = _window(boxes[0], window_s)
+            windows[f"outsider{where}"], _ = _under(boxes[0], attack, window_s, outside)
+            windows[f"{CALM} between{where}"] = _window(boxes[0], window_s)
+            windows[f"flood{where}"], flood = _under(boxes[0], attack, window_s, hostile)
+            windows[f"{CALM} after{where}"] = _window(boxes[0], window_s)
         held_mib = {box.name: peak_mib(box.pid) for box in boxes}
         p2pd_mib = {box.name: max(map(peak_mib, tree(box.pid) - {box.pid})) for box in boxes}
         shoal("revoke", _peer_id(hostile), "--state-dir", str(boxes[0].state_dir))
@@ -66,15 +76,14 @@ def main() -> int:
         refusals["revoked"] = _attack(attack, 0, hostile)
         for box in reversed(boxes):
             box.stop()
-    calm = [windows[name] for name in CALM]
     tried = sum(sum(seen.values()) for each in refusals.values() for seen in each["seen"].values())
     refused = tried - sum(seen.get("answered", 0) for each in refusals.values() for seen in each["seen"].values())
     bars = [
         at_least(
             "outsider", "calls of an outsider and of a revoked member that are not answered", refused / tried, 1.0
         ),
-        *_costs("outsider_speed", "that he tries all of it at", windows["outsider"], calm, 0.98),
-        *_costs("cost_of_one", "that a member floods", windows["flood"], calm, 0.95),
+        *_costs("outsider_speed", "that he tries all of it at", "outsider", windows, 0.98),
+        *_costs("cost_of_one", "that a member floods", "flood", windows, 0.95),
         at_most("memory", "most memory of a daemon, MiB", max(held_mib.values()), MEMORY_MIB),
     ]
     figures = {
@@ -92,7 +101,7 @@ def _start(boxes: list[Box], data: Path) -> None:
     founder, member = boxes
     own = ["--host", "127.0.0.1", "--threads", "1", "--data", str(data)]
     at = ["--state-dir", str(founder.state_dir)]
-    founder.start([sys.executable, "-m", "peer", "start", "--config", str(MICRO), "--closed", *own, *at])
+    founder.start([*ENDLESS, sys.executable, "-m", "peer", "start", "--config", str(MICRO), "--closed", *own, *at])
     founder.wait_for(r"^(ready)")
     peer_id = shoal("identity", "show", "--state-dir", str(member.state_dir)).strip()
     line = shoal("invite", peer_id, *at).split()
@@ -137,14 +146,25 @@ def _window(box: Box, seconds: float) -> Window:
     return Window((box.status().peers[0].tokens - before) / took_s, shares)
 
 
-def _costs(name: str, whose: str, attacked: Window, calm: list[Window], least: float) -> list[Bar]:
-    """Return what an attacked peer trains, and what its worker has of the core, over that in calm."""
-    speed = attacked.tokens_per_s / fmean(each.tokens_per_s for each in calm)
-    share = attacked.shares["worker"] / fmean(each.shares["worker"] for each in calm)
-    return [
-        at_least(name, f"tokens/s of the peer {whose}", speed, least),
-        at_least(f"{name}_cpu", f"processor time of the worker of the peer {whose}", share, least),
-    ]
+def _costs(name: str, whose: str, attack: str, windows: dict[str, Window], least: float) -> list[Bar]:
+    """Return what an attacked peer trains, and what its worker has of its core, over that in calm; in both places."""
+    bars = []
+    for where, suffix in (("", "_one_core"), (BESIDE, "")):
+        calm = [windows[f"{CALM} {when}{where}"] for when in ("before", "between", "after")]
+        attacked, what = windows[f"{attack}{where}"], f"of the peer {whose}{where}"
+        speed = attacked.tokens_per_s / fmean(each.tokens_per_s for each in calm)
+        share = attacked.shares["worker"] / fmean(each.shares["worker"] for each in calm)
+        bars.append(at_least(f"{name}{suffix}", f"tokens/s {what}", speed, least))
+        bars.append(at_least(f"{name}{suffix}_cpu", f"processor time of the worker {what}", share, least))
+    return bars
+
+
+def _allow(box: Box, cores: list[int]) -> None:
+    """Let all threads of a daemon and of what it started use these cores."""
+    for pid in tree(box.pid):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):  # a thread that has ended meanwhile
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def _used(box: Box) -> dict[str, float]:

@@ -218,7 +218,7 @@ class Trainee:
         await self._between_steps(lambda: self.parameters.write(self.anchor))
         with self._lock:
             self._ledger, self._told_tokens = TokenLedger(), 0
-            self.progress = replace(self.progress, tokens=0)
+            self.progress = replace(self.progress, tokens=0, load=self.progress.load + 1)
         self.epoch += 1
 
     async def take_snapshot(self) -> Snapshot:

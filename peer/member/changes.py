@@ -61,6 +61,7 @@ class Changes:
                 await session.stop()
         except TimeoutError:
             log.warning("the worker does not answer: what it has learnt since its last round is lost")
+        self._parts.chronicle.trained(session.progress)
         blocks = list(session.replicas)
         await self._finish_alone(blocks)
         await session.drop(blocks)
@@ -90,6 +91,7 @@ class Changes:
         log.info("changing from %s to %s", session.sub_model, target or "serving only: all tokens are trained")
         parts.chronicle.happened(f"changed from {session.sub_model} to {target or 'serving only'}")
         await session.stop()
+        parts.chronicle.trained(session.progress)
         kept = parts.facts.strategy.blocks(target) if target else ()
         leaving = [block for block in session.replicas if block not in kept]
         await self._finish_alone(leaving)
@@ -112,7 +114,6 @@ class Changes:
         """Begin to train `sub_model`, or to serve only."""
         parts = self._parts
         parts.chronicle.sub_model = sub_model or ""
-        parts.chronicle.restarted_counter()
         self._turns.began = parts.facts.clock.tick()
         if sub_model is None:
             parts.session.serve()

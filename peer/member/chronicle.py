@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from configs.files import read_model, write_json
 from peer.block.exchange import Outcome
+from peer.workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Chronicle:
         self.losses: list[tuple[int, float]] = []
         self.held_out: dict[str, list[tuple[int, float]]] = {}  # domain → (tokens, loss)
         self.faults: Counter[str] = Counter()  # what went wrong that should not have → times, since this daemon began
-        self._tokens_seen = 0  # of the worker's counter, already in `tokens`
+        self._seen = Progress()  # whose tokens are in `tokens` already
 
     def save(self) -> None:
         """Write the counters. Raises StateError."""
@@ -73,21 +74,18 @@ class Chronicle:
             log.error("%s; please report it", what, exc_info=error)
             self.happened(what)
 
-    def trained(self, tokens: int, loss: float | None) -> None:
-        """Take in the worker's counter, which starts anew with each sub-model and falls when work was dropped."""
-        self.tokens += max(0, tokens - self._tokens_seen)
-        self._tokens_seen = tokens
-        if loss is not None and (not self.losses or self.losses[-1][0] != self.tokens):
-            _add(self.losses, self.tokens, loss)
+    def trained(self, now: Progress) -> None:
+        """Take in the worker's counter, which starts anew with each load and falls when work was dropped."""
+        seen = self._seen.tokens if self._seen.load == now.load else 0
+        self.tokens += max(0, now.tokens - seen)
+        self._seen = now
+        if now.loss is not None and (not self.losses or self.losses[-1][0] != self.tokens):
+            _add(self.losses, self.tokens, now.loss)
 
     def examined(self, losses: Mapping[str, float]) -> None:
         """Remember the losses on held-out text, by domain."""
         for domain, loss in losses.items():
             _add(self.held_out.setdefault(domain, []), self.tokens, loss)
-
-    def restarted_counter(self) -> None:
-        """Say that the worker counts from zero again."""
-        self._tokens_seen = 0
 
 
 def _add(points: list[tuple[int, float]], tokens: int, loss: float) -> None:

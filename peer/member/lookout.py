@@ -53,7 +53,7 @@ class Lookout:
         parts, progress = self._parts, self._parts.session.progress
         if progress.tokens and not parts.chronicle.losses:
             log.info("training %s; loss %.3f", parts.session.sub_model, progress.loss or 0.0)
-        parts.chronicle.trained(progress.tokens, progress.loss)
+        parts.chronicle.trained(progress)
         if progress.loss is not None:
             step = progress.loss, progress.learning_rate, progress.gradient_norm
             parts.learning.trained(parts.chronicle.tokens, parts.facts.clock.now(), *step)

@@ -20,6 +20,7 @@ class Progress:
     recent_s: tuple[float, ...] = ()  # the last inner steps that were told
     learning_rate: float = 0.0  # of the last step
     gradient_norm: float = 0.0  # before clipping
+    load: int = 0  # of how many `load`s this is the progress: with each, tokens are counted from zero
 
     @property
     def usual_step_s(self) -> float | None:
@@ -31,4 +32,4 @@ class Progress:
         recent = self.recent_s if told.step_s is None else (*self.recent_s, told.step_s)[-RECENT:]
         speed = self.tokens_per_s if told.tokens_per_s is None else told.tokens_per_s
         step = told.learning_rate, told.gradient_norm
-        return Progress(told.position, told.loss, told.tokens, speed, told.step_s, recent, *step)
+        return Progress(told.position, told.loss, told.tokens, speed, told.step_s, recent, *step, load=self.load)

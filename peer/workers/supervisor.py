@@ -178,7 +178,7 @@ class Workers:
         """
         self._ledger, self._stepped_at = TokenLedger(), time.monotonic()
         begun_at = self.progress.position if position is None else position
-        self.progress = replace(self.progress, tokens=0, position=begun_at)
+        self.progress = replace(self.progress, tokens=0, position=begun_at, load=self.progress.load + 1)
         loaded = self._loaded = Load(
             sub_model=sub_model, num_domains=strategy.num_domains, sources=tuple(sources), place=self._place(ages)
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class FakeWorkers:
         self.progress = Progress()
         self.epoch = 0
         self.is_up, self.silent_s = True, 0.0
+        self.trained = 0  # tokens, of all loads
         self.step_s = step_s
         self._batch, self._direction = batch_tokens, direction
         self._is_paused = False
@@ -40,7 +42,7 @@ class FakeWorkers:
         while self._spec is None:  # as the real one: requests wait for the start
             await asyncio.sleep(0.01)
         self._layout = strategy.layout(sub_model, self._spec.model)
-        self.progress = Progress(step_s=self.step_s)
+        self.progress = Progress(step_s=self.step_s, load=self.progress.load + 1)
         self.theta.copy_(self.anchor)
         self._per_token = torch.cat([self._direction(self._layout.block_size(block)) for block in self._layout.blocks])
         self.epoch += 1
@@ -80,8 +82,10 @@ class FakeWorkers:
         steps = int((now - self._since) / self.step_s)
         self._since += steps * self.step_s
         tokens = steps * self._batch
+        self.trained += tokens
         self.theta[: self._per_token.numel()] -= tokens * self._per_token
-        self.progress = Progress(tokens=self.progress.tokens + tokens, step_s=self.step_s, loss=1.0, tokens_per_s=1.0)
+        told = {"tokens": self.progress.tokens + tokens, "loss": 1.0, "tokens_per_s": 1.0}
+        self.progress = replace(self.progress, step_s=self.step_s, **told)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -24,6 +24,7 @@ from peer.member.chronicle import FILE, Chronicle
 from peer.member.entry import DOMAINS_FILE, HINTS_FILE, RUN_FILE, Entry, enter, saved_hints, saved_spec
 from peer.prepare.engine import prepare_texts
 from peer.prepare.plan import Plan
+from peer.workers.progress import Progress
 from protocols.describe import Describe
 from protocols.shards import Shards
 from protocols.traffic import Traffic
@@ -222,7 +223,7 @@ def test_a_run_that_is_damaged_comes_back_as_advised(
 
 def test_counters_come_back(tmp_path: Path) -> None:
     first = Chronicle(tmp_path)
-    first.trained(70, None)
+    first.trained(Progress(tokens=70))
     first.sub_model = "expert.1"
     first.save()
     second = Chronicle(tmp_path)
