@@ -139,6 +139,12 @@ def victim(scene: Scene) -> list[Tensor]:
     return scene.all(values * (scene.norm / values.norm()))
 
 
+def rival(scene: Scene) -> list[Tensor]:
+    """The same against what is learnt from the first honest member's text, which his rival trains on as well."""
+    values = scene.honest[1:].mean(dim=0) - scene.learnt()[0]
+    return scene.all(values * (scene.norm / values.norm()))
+
+
 def tailored_back(scene: Scene) -> list[Tensor]:
     """Of offers like those of ALIE and min-max the one with which the outcome goes least where the honest ones go."""
     return _worst(scene, _spreading(scene), _least)
@@ -216,12 +222,13 @@ ATTACKS: Mapping[str, Attack] = {
         collusion,
         sleeper,
         victim,
+        rival,
         tailored_back,
         tailored_far,
         aimed,
     )
 }
 BOASTING = {"false_tokens"}  # whose members claim tokens that they have not trained
-# Against one member alone, by who sees his offer before he makes his own: of the two nobody can say who is wrong.
+# Against one member alone: where who lies sees his offer before he makes his own, nobody can say who is wrong.
 AIMED = {"aimed"}
-TRAINING = {"sign_flip", "sign_flip_10", "scaling", "label_flip", "stale", "sleeper"}  # whose members train
+TRAINING = {"sign_flip", "sign_flip_10", "scaling", "label_flip", "stale", "sleeper", "rival"}  # whose members train
