@@ -121,6 +121,21 @@ def stale(scene: Scene) -> list[Tensor]:
     return list(scene.kept.setdefault("first", scene.learnt()))
 
 
+def echo(scene: Scene) -> list[Tensor]:
+    """What all others offered for the round before, in the mean: it goes where the last step went."""
+    before = scene.kept.get("before", scene.honest)
+    scene.kept["before"] = scene.honest
+    values = before.mean(dim=0)
+    return scene.all(values * (scene.norm / values.norm()))
+
+
+def late_copy(scene: Scene) -> list[Tensor]:
+    """The first honest member's offer for the round before."""
+    before = scene.kept.get("before", scene.honest)
+    scene.kept["before"] = scene.honest
+    return scene.all(before[0])
+
+
 def collusion(scene: Scene) -> list[Tensor]:
     """The mean, and a small shift that is the same for all of them and in all rounds."""
     shift = scene.kept.setdefault("shift", scene.drawn())
@@ -219,6 +234,8 @@ ATTACKS: Mapping[str, Attack] = {
         copied,
         false_tokens,
         stale,
+        echo,
+        late_copy,
         collusion,
         sleeper,
         victim,

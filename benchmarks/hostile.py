@@ -3,12 +3,9 @@
     python -m benchmarks.hostile [--data DIR] [--cache DIR] [--quick] [--jobs N] [--json FILE]
 
 Every cell trains a small model from scratch on real text, each honest member on a domain of its own, int4 offers, while
-the hostile ones offer what `adversary.py` says. They know all offers of the round, but that beside the product's rule
-the first of them knows those of the round before: nobody sees a value of a round before he has signed his own offer
-(`protocols/offers.py`); `seen` is the same rule without that. A figure is the held-out loss, over the domains of the
-honest members, over that of the clean run: the same honest members alone. `--cache` keeps what came of each cell, so
-that a run that was broken off goes on where it was, and no attack is run twice. How a cell is trained stands in
-`hostile_swarm.py`.
+the hostile ones offer what `adversary.py` says. A figure is the held-out loss, over the domains of the honest members,
+over that of the clean run: the same honest members alone. `--cache` keeps what came of each cell, so that a run that
+was broken off goes on where it was, and no attack is run twice. How a cell is trained stands in `hostile_swarm.py`.
 """
 
 import argparse
@@ -37,7 +34,7 @@ GROUPS = {"hostile_1_of_5": (4, 1), "hostile_2_of_10": (8, 2)}  # honest and hos
 HONEST = (5, 10)  # members of the groups without anybody hostile
 STEPS = 120
 SEEDS, ONE_SEED = (0, 1, 2), (0,)  # of the product's rule; of all others
-RULES = ("robust", "seen", "mean", *BASELINES)
+RULES = ("robust", "mean", *BASELINES)
 QUICK_ATTACKS = ("sign_flip", "alie", "min_max")
 
 

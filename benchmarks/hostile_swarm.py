@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.adversary import ATTACKS, BOASTING, TRAINING, Attack, Scene
+from benchmarks.adversary import ATTACKS, BOASTING, TRAINING, Scene
 from benchmarks.in_process_swarm import held_out_loss
 from benchmarks.trainee import Trainee
 from configs.run import InnerSpec, ModelSpec, RunSpec
@@ -34,16 +34,13 @@ TICK_STEPS = 5  # inner steps
 HELD_OUT_WINDOWS = 64  # of each domain
 BOAST = 2**32  # tokens that are claimed and were not trained
 SEALED = "0" * 64  # stands for the id of an offer
-# How many of the hostile members offer before they have seen a value of the round, where nobody sees any before he has
-# signed his own offer: the first can show the others what he is given then.
-BLIND = 1
 
 
 @dataclass(frozen=True)
 class Cell:
     """One training."""
 
-    rule: str  # `mean` and `robust` are the product's, as is `seen`, robust without `BLIND`; others are in `BASELINES`
+    rule: str  # `mean` and `robust` are the product's, the others are in `BASELINES`
     attack: str  # nothing: there is none
     honest: int
     hostile: int
@@ -61,7 +58,7 @@ class Cell:
                 "model": MODEL,
                 "strategy": {"kind": "replicas"},
                 "inner": INNER.model_copy(update={"warmup_tokens": total // 20}),
-                "outer": {"codec": "int4", "combine": "robust" if self.rule in ("robust", "seen") else "mean"},
+                "outer": {"codec": "int4", "combine": "robust" if self.rule == "robust" else "mean"},
                 "rounds": {"tick_seconds": 1, "first_ticks": 1, "last_ticks": 4, "double_tokens": total // 8},
                 "genesis": 0.0,
                 "tokenizer_sha256": corpus.info.tokenizer_sha256,
@@ -165,7 +162,6 @@ class Swarm:
         self._trains = cell.attack in TRAINING
         self._chance = torch.Generator().manual_seed(cell.seed)
         self._kept: dict[str, Tensor] = {}
-        self._before: Scene | None = None  # the round before
 
     def train(self) -> None:
         """Take all inner steps, and the rounds that are due between them."""
@@ -208,18 +204,7 @@ class Swarm:
             chance=self._chance,
             kept=self._kept,
         )
-        attack = ATTACKS[self.cell.attack]
-        values = attack(scene)
-        if self.cell.rule == "robust":
-            values[:BLIND] = self._blind(attack, scene)[:BLIND]
-        self._before = scene
-        return [*offers, *lies(values)]
-
-    def _blind(self, attack: Attack, scene: Scene) -> list[Tensor]:
-        """Return what they offer who have seen no value of this round, but all of the round before."""
-        if self._before is None:
-            return [scene.drawn() for _ in self.hostile]
-        return attack(replace(self._before, share=scene.share, own=scene.own, last=scene.last))
+        return [*offers, *lies(ATTACKS[self.cell.attack](scene))]
 
 
 def train(cell: Cell, corpus: Corpus, scratch: Path) -> dict[str, float]:

@@ -190,7 +190,6 @@ class Fetch:
             if manifest is None:
                 raise PeerError(f"an offer of {self._peer} without its chunks' hashes")
             parcel, coming = self._open(bytes(envelope.data), bytes(manifest.data))
-            await self._offers.wake()  # the header alone opens a round's values to its maker
             claims = coming - parcel.held if is_relay else set()
             parcel.claimed |= claims
             try:

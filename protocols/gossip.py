@@ -75,8 +75,6 @@ async def gather(
     timing: Timing,
     making: Coroutine[Any, Any, None] | None = None,
     quorum: Quorum | None = None,  # as it is known before the lists; None: all of the view
-    *,
-    is_blind: bool = False,  # whether values are only for who has made his offer, until the list is out
 ) -> Mapping[str, OfferList]:
     """Gather the offers of a round until the cut, and return the lists that are heard, the own one among them.
 
@@ -87,21 +85,16 @@ async def gather(
     cut, end = loop.time() + timing.cut_s, loop.time() + timing.end_s
     named, awaited = (quorum.named, quorum.awaited) if quorum else (group.view, group.view)
     wait = Patience(awaited, SILENT_SHARE * timing.cut_s)
-    book = offers.book(group.block, group.round)
-    book.is_blind = is_blind
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            made = tasks.create_task(making) if making is not None else None
-            await _gather(group, offers, cut, wait)
-            if made is not None and not made.done():
-                # Others wait for this peer's word, so it comes without the own offer.
-                await asyncio.wait([made], timeout=max(0.0, cut - loop.time()))
-            book.phases["gathered"] = loop.time()
-            own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes, {*named, group.me})
-            lists = await _hear_all(group, offers, own, end, wait, quorum.voting if quorum else ())
-            book.phases["heard"] = loop.time()
-    finally:
-        book.is_blind = False
+    async with asyncio.TaskGroup() as tasks:
+        made = tasks.create_task(making) if making is not None else None
+        await _gather(group, offers, cut, wait)
+        if made is not None and not made.done():  # others wait for this peer's word, so it comes without the own offer
+            await asyncio.wait([made], timeout=max(0.0, cut - loop.time()))
+        book = offers.book(group.block, group.round)
+        book.phases["gathered"] = loop.time()
+        own = await offers.publish(group.block, group.round, stand.marks, stand.state_bytes, {*named, group.me})
+        lists = await _hear_all(group, offers, own, end, wait, quorum.voting if quorum else ())
+        book.phases["heard"] = loop.time()
     return {peer: heard for peer, heard in lists.items() if heard.marks}
 
 

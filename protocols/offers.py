@@ -18,7 +18,6 @@ from hivemind.p2p.servicer import ServicerBase
 from pydantic import Field
 
 from configs.content import chunk_of
-from configs.errors import PeerError
 from configs.names import Count, Digest, Label
 from protocols.parcels import MAX_CHUNKS, Equivocation, Offer, Parcel, in_order, packed, unpacked
 from protocols.sealing import MARKS, Mark
@@ -105,9 +104,6 @@ class Book:
     offers: dict[str, Offer] = field(default_factory=dict)
     parcels: dict[str, Parcel] = field(default_factory=dict)  # on their way
     listed: OfferList | None = None
-    # Whether values are only for whose own signed header is here, until the list is out: nobody can make an offer then
-    # that has to do with the others'.
-    is_blind: bool = False
     # For who looks back; times are those of the event loop.
     came: dict[str, float] = field(default_factory=dict)  # peer → when its offer was held here
     heard: dict[str, float] = field(default_factory=dict)  # when its list was heard
@@ -185,15 +181,11 @@ class Offers(ServicerBase):  # type: ignore[misc]
         names = {peer: offer.offer_id for peer, offer in held if named is None or peer in named}
         points = [(mark.version, mark.digest) for mark in marks]
         book.listed = OfferList(offers=names, marks=points, state_bytes=state_bytes)
-        book.is_blind = False
         await self.wake()
         return book.listed
 
     async def rpc_offer(self, request: OfferRequest, context: P2PContext) -> Frames:
-        """Answer with what is here of an offer and not there; with nothing if it never came.
-
-        Raises PeerError for who may not see values yet, and has waited for that.
-        """
+        """Answer with what is here of an offer and not there; with nothing if it never came."""
         await self._wait(lambda: bool(self._lacking(request)), request.wait_s, context.remote_id)
         found = self._found(request)
         if found is not None:
@@ -201,10 +193,6 @@ class Offers(ServicerBase):  # type: ignore[misc]
             lacking = self._lacking(request)
             yield Frame(found.envelope)
             yield Frame(count.to_bytes(COUNT_BYTES, "big") + b"".join(found.hashes) + packed(lacking, count))
-            if lacking and not self._may_see(request, context):
-                await self._wait(lambda: self._may_see(request, context), request.wait_s, context.remote_id)
-                if not self._may_see(request, context):
-                    raise PeerError("first your own offer of this round")
             cause: Cause = "offers" if found.header.peer == self._me else "help"
             with self.traffic.lane(str(context.remote_id), cause) as lane:
                 for index in in_order(lacking, count, request.start, is_backwards=request.is_backwards):
@@ -249,11 +237,6 @@ class Offers(ServicerBase):  # type: ignore[misc]
         """Let those look again who wait for something."""
         async with self._changed:
             self._changed.notify_all()
-
-    def _may_see(self, request: OfferRequest, context: P2PContext) -> bool:
-        """Say whether who asks has made his own offer, or can make none any more that would count."""
-        book, peer = self._opened(request.block, request.round), str(context.remote_id)
-        return book is None or not book.is_blind or peer in book.offers or peer in book.parcels
 
     def _found(self, request: OfferRequest) -> Offer | Parcel | None:
         book = self._opened(request.block, request.round)

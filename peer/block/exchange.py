@@ -107,8 +107,7 @@ async def run_round(
     group = _group(swarm, replica, round_, view, decoded)
     stand = Stand(list(replica.marks), len(replica.state.blob))
     deciding = quorum_of(replica, view, round_, timing.silent_ticks)
-    is_blind = replica.spec.outer.combine == "robust"
-    lists = await gather(group, swarm.offers, stand, timing, make() if is_new else None, deciding, is_blind=is_blind)
+    lists = await gather(group, swarm.offers, stand, timing, make() if is_new else None, deciding)
     replica.hearing.ended(round_, view, named_in(lists), deciding.voting)
     repaired = await _repair(swarm, replica, view, lists, timing.fetch_s)
     # By the history that counts: who was behind knows only now who decides.

@@ -148,6 +148,29 @@ def test_a_liar_of_five_takes_nothing_from_the_others(lie: str) -> None:
     assert max(attacked.trust["e"]) < 0.2 * UNIT < 0.4 * UNIT < min(map(min, (attacked.trust[m] for m in "abcd")))
 
 
+def test_who_repeats_the_last_steps_counts_nothing_and_who_learns_as_the_others_do_in_full() -> None:
+    members, norms = list("abcde"), [1.0] * 5
+
+    def factor(cosine: float, running: float = 0.0) -> float:
+        """Return what an offer counts at that share of the others' cosine to the last steps, now and lately."""
+        last = torch.zeros(8)
+        last[0] = 1.0
+        values = []
+        for index, ahead in enumerate([0.3, 0.3, 0.3, 0.3, 0.3 * cosine]):
+            offer = torch.zeros(8)
+            offer[0], offer[1], offer[2 + index] = ahead, 0.3, math.sqrt(1 - ahead**2 - 0.09)
+            values.append(offer)
+        old = round(0.3 * UNIT)
+        trust = dict.fromkeys("abcd", (old, old)) | {"e": (round(old * (running or cosine)), old)}
+        factors, _ = judged(members, values, norms, last, trust)
+        assert factors[:4] == [1.0] * 4
+        return factors[4]
+
+    assert factor(1.0) == factor(1.2) == 1.0, "as honest members on unlike texts are, at most"
+    assert 0.0 < factor(1.7, running=1.0) < 1.0 and factor(2.0, running=1.0) == 0.0
+    assert 0.0 < factor(1.3, running=1.4) < 1.0 and factor(1.3, running=1.6) == 0.0
+
+
 def test_two_of_ten_together_take_nothing_either() -> None:
     state = begin()
     for round_ in range(1, 6):
