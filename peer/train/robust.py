@@ -3,7 +3,8 @@
 What a member learns goes on, in part, where the last steps went, and where the others go; what hurts does not. So two
 cosines judge an offer: to the momentum, and to the sum of the others' offers. An offer that lies far below the median
 of its round is left out of it; whose running means, kept in the block's state, lie far below the median weighs less,
-or nothing. Members who are like each other all weigh as they would in the mean, which is what honest training costs.
+or nothing. So does who goes where the last steps went far more than the others do: he repeats them, and has learnt
+nothing. Members who are like each other all weigh as they would in the mean, which is what honest training costs.
 
 No direction that is new to the others is punished by its length alone, and nothing is pulled towards a centre: clipping
 around the last step was tried, and costs honest members whose texts are unlike (`docs/decisions.md`).
