@@ -42,10 +42,19 @@ class Scene:
         assert self.own is not None
         return self.own
 
+    def as_loud(self, values: Tensor) -> Tensor:
+        """Return values with the norm of an honest offer, (N,)."""
+        return values * (self.norm / values.norm())
+
     def drawn(self) -> Tensor:
         """Return Gaussian noise of the norm of an honest offer, (N,)."""
-        noise = torch.randn(self.honest.shape[1], generator=self.chance)
-        return noise * (self.norm / noise.norm())
+        return self.as_loud(torch.randn(self.honest.shape[1], generator=self.chance))
+
+    def before(self) -> Tensor:
+        """Return what the honest members offered for the round before, (H, N); in the first round for this one."""
+        before = self.kept.get("before", self.honest)
+        self.kept["before"] = self.honest
+        return before
 
     def all(self, values: Tensor) -> list[Tensor]:
         """Return the same values for every hostile member."""
@@ -123,17 +132,12 @@ def stale(scene: Scene) -> list[Tensor]:
 
 def echo(scene: Scene) -> list[Tensor]:
     """What all others offered for the round before, in the mean: it goes where the last step went."""
-    before = scene.kept.get("before", scene.honest)
-    scene.kept["before"] = scene.honest
-    values = before.mean(dim=0)
-    return scene.all(values * (scene.norm / values.norm()))
+    return scene.all(scene.as_loud(scene.before().mean(dim=0)))
 
 
 def late_copy(scene: Scene) -> list[Tensor]:
     """The first honest member's offer for the round before."""
-    before = scene.kept.get("before", scene.honest)
-    scene.kept["before"] = scene.honest
-    return scene.all(before[0])
+    return scene.all(scene.before()[0])
 
 
 def collusion(scene: Scene) -> list[Tensor]:
@@ -144,20 +148,17 @@ def collusion(scene: Scene) -> list[Tensor]:
 
 def sleeper(scene: Scene) -> list[Tensor]:
     """Honest for half of the run, then the opposite of the mean."""
-    return list(scene.learnt()) if scene.share < 0.5 else scene.all(-scene.mean * (scene.norm / scene.mean.norm()))
+    return list(scene.learnt()) if scene.share < 0.5 else scene.all(-scene.as_loud(scene.mean))
 
 
 def victim(scene: Scene) -> list[Tensor]:
     """What the others offer, without the first honest member, and the opposite of his."""
-    others = scene.honest[1:].mean(dim=0)
-    values = others - scene.honest[0]
-    return scene.all(values * (scene.norm / values.norm()))
+    return scene.all(scene.as_loud(scene.honest[1:].mean(dim=0) - scene.honest[0]))
 
 
 def rival(scene: Scene) -> list[Tensor]:
     """The same against what is learnt from the first honest member's text, which his rival trains on as well."""
-    values = scene.honest[1:].mean(dim=0) - scene.learnt()[0]
-    return scene.all(values * (scene.norm / values.norm()))
+    return scene.all(scene.as_loud(scene.honest[1:].mean(dim=0) - scene.learnt()[0]))
 
 
 def tailored_back(scene: Scene) -> list[Tensor]:
@@ -201,7 +202,7 @@ def _worst(scene: Scene, directions: Sequence[Tensor], harm: Harm) -> list[Tenso
     found, most = scene.mean, -float("inf")
     for values in _family(scene, directions):
         for loudness in LOUDNESS:
-            offer = values * (loudness * scene.norm / values.norm())
+            offer = loudness * scene.as_loud(values)
             done = harm(scene.combine(scene.all(offer)), clean)
             if done > most:
                 found, most = offer, done
@@ -211,7 +212,7 @@ def _worst(scene: Scene, directions: Sequence[Tensor], harm: Harm) -> list[Tenso
 def _family(scene: Scene, directions: Sequence[Tensor]) -> Iterator[Tensor]:
     for direction in directions:
         for strength in STRENGTHS:
-            yield scene.mean + direction * (strength * scene.norm / direction.norm())
+            yield scene.mean + strength * scene.as_loud(direction)
         if bool(scene.last.any()):
             ahead = scene.last / scene.last.norm()
             aside = direction - ahead * (direction @ ahead)

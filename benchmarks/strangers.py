@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ from peer.prepare.builtin import built_in_corpus
 
 WINDOW_S, QUICK_WINDOW_S = 60.0, 15.0
 LEAD_S = 35.0  # of an attack, before what is measured: its imports, and what was saved up
-CALM = "calm"  # begins the names of windows without an attack
-BESIDE = ", a core beside"  # ends the names of those in which the founder's daemon has a core beside training
+CALM = ("before", "between", "after")  # windows without an attack
+ONE_CORE, BESIDE = "one core", "a core beside"  # what the founder has: for all that it does, and beside training
 ENDLESS = ["env", "SHOAL_RUN__TOTAL_TOKENS=100000000000"]  # before a founder's command: its run outlasts all windows
 MEMORY_MIB = 1024  # that a daemon's own process may hold
 
@@ -58,17 +59,12 @@ def main() -> int:
         # Every service, each once, with nobody in a hurry.
         refusals = {"outsider": _attack(attack, 0, outside)}
         _invite(hostile, place / "founder")
-        windows: dict[str, Window] = {}
-        flood: dict[str, Any] = {}
-        for where in ("", BESIDE):
-            if where:
+        windows, flood = {}, {}
+        for has, allowed in ((ONE_CORE, cores[:1]), (BESIDE, cores)):
+            if has == BESIDE:
                 shoal("pause", "--state-dir", str(boxes[1].state_dir))
-                _allow(boxes[0], cores)
-            windows[f"{CALM} before{where}"] = _window(boxes[0], window_s)
-            windows[f"outsider{where}"], _ = _under(boxes[0], attack, window_s, outside)
-            windows[f"{CALM} between{where}"] = _window(boxes[0], window_s)
-            windows[f"flood{where}"], flood = _under(boxes[0], attack, window_s, hostile)
-            windows[f"{CALM} after{where}"] = _window(boxes[0], window_s)
+            _allow(boxes[0], allowed)
+            windows[has], flood = _attacked(boxes[0], attack, window_s, outside, hostile)
         held_mib = {box.name: peak_mib(box.pid) for box in boxes}
         p2pd_mib = {box.name: max(map(peak_mib, tree(box.pid) - {box.pid})) for box in boxes}
         shoal("revoke", _peer_id(hostile), "--state-dir", str(boxes[0].state_dir))
@@ -88,7 +84,7 @@ def main() -> int:
     ]
     figures = {
         "window_s": window_s,
-        "windows": {name: asdict(window) for name, window in windows.items()},
+        "windows": {has: {name: asdict(window) for name, window in found.items()} for has, found in windows.items()},
         "refusals": refusals,
         "flood": flood,
         "peak_mib": held_mib,
@@ -138,6 +134,9 @@ class Window:
     shares: dict[str, float]  # of its core: worker, daemon, p2pd
 
 
+Windows = Mapping[str, Mapping[str, Window]]  # what the founder has → the window's name
+
+
 def _window(box: Box, seconds: float) -> Window:
     before, used, began = box.status().peers[0].tokens, _used(box), time.monotonic()
     time.sleep(seconds)  # what is measured is a time
@@ -146,12 +145,24 @@ def _window(box: Box, seconds: float) -> Window:
     return Window((box.status().peers[0].tokens - before) / took_s, shares)
 
 
-def _costs(name: str, whose: str, attack: str, windows: dict[str, Window], least: float) -> list[Bar]:
+def _attacked(
+    box: Box, attack: list[str], window_s: float, outside: Path, hostile: Path
+) -> tuple[dict[str, Window], dict[str, Any]]:
+    """Return what one does in calm, beside an outsider and beside a member who floods, and what the latter saw."""
+    windows = {"before": _window(box, window_s)}
+    windows["outsider"], _ = _under(box, attack, window_s, outside)
+    windows["between"] = _window(box, window_s)
+    windows["flood"], flood = _under(box, attack, window_s, hostile)
+    windows["after"] = _window(box, window_s)
+    return windows, flood
+
+
+def _costs(name: str, whose: str, attack: str, windows: Windows, least: float) -> list[Bar]:
     """Return what an attacked peer trains, and what its worker has of its core, over that in calm; in both places."""
     bars = []
-    for where, suffix in (("", "_one_core"), (BESIDE, "")):
-        calm = [windows[f"{CALM} {when}{where}"] for when in ("before", "between", "after")]
-        attacked, what = windows[f"{attack}{where}"], f"of the peer {whose}{where}"
+    for place, suffix in ((ONE_CORE, "_one_core"), (BESIDE, "")):
+        calm, attacked = [windows[place][each] for each in CALM], windows[place][attack]
+        what = f"of the peer {whose}, {place}"
         speed = attacked.tokens_per_s / fmean(each.tokens_per_s for each in calm)
         share = attacked.shares["worker"] / fmean(each.shares["worker"] for each in calm)
         bars.append(at_least(f"{name}{suffix}", f"tokens/s {what}", speed, least))
@@ -189,16 +200,17 @@ def _under(box: Box, command: list[str], seconds: float, state_dir: Path) -> tup
     return window, json.loads(said.splitlines()[-1])
 
 
-def _table(windows: dict[str, Window], refusals: dict[str, Any], flood: dict[str, Any]) -> Table:
+def _table(windows: Windows, refusals: dict[str, Any], flood: dict[str, Any]) -> Table:
     table = Table("kind of call", "outsider", "revoked", "flood: answered", "refused", "failed")
     for kind in flood["seen"]:
         once = ["+".join(each["seen"].get(kind, {})) or "-" for each in refusals.values()]
         seen = flood["seen"][kind]
         table.add_row(kind, *once, *(f"{seen.get(name, 0):,}" for name in ("answered", "refused", "failed")))
     table.caption = "; ".join(
-        f"{name} {window.tokens_per_s:.0f} tokens/s, "
+        f"{place}, {name} {window.tokens_per_s:.0f} tokens/s, "
         + ", ".join(f"{process} {share:.3f}" for process, share in window.shares.items())
-        for name, window in windows.items()
+        for place, found in windows.items()
+        for name, window in found.items()
     )
     return table
 

@@ -21,9 +21,8 @@ from configs.files import discard, write_json
 log = logging.getLogger(__name__)
 
 SOCKET_BYTES = 103  # of a socket's path, at most
-MOST_BYTES = (
-    SOCKET_BYTES - 50
-)  # of the folder: in it lie a folder of ours, one of Python's multiprocessing, and its socket
+# Of the folder: in it lie a folder of ours, one of Python's multiprocessing, and its socket.
+MOST_BYTES = SOCKET_BYTES - 50
 NOTE = "temporary.json"  # in a state directory
 PREFIXES = ("shoal-", "pymp-", "hivemind-")  # of what is noted; a note that names anything else is not believed
 

@@ -25,7 +25,7 @@ FLOORS = [
     ["shoal"],
 ]
 LAYERS = [layer for floor in FLOORS for layer in floor]
-TOPS = ("configs", "dht", "protocols", "peer", "shoal")  # our own packages, each with all that is in it
+TOPS = sorted({layer.split(".")[0] for layer in LAYERS})  # our own packages, each with all that is in it
 HALL = "peer"  # the files of peer/ itself that are no layer: the entry, and how a process ends
 
 # Each layer → the packages of others that it must do without.

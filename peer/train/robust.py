@@ -28,8 +28,8 @@ NOW = 0.5  # of the median cosine of this round, below which an offer counts les
 AHEAD = (0.4, 0.8)  # of the median running cosine to the last steps: counts nothing, and in full
 BESIDE = (0.4, 0.75)  # the same for that to the others
 # Who goes where the last steps went far more than others do repeats them, and learns nothing.
-ECHO_NOW = (1.4, 2.0)  # of the median cosine of this round to the last steps: counts in full, and nothing
-ECHO = (1.25, 1.5)  # of the median running cosine to them: the same
+ECHO_NOW = (2.0, 1.4)  # of the median cosine of this round to the last steps: counts nothing, and in full
+ECHO = (1.5, 1.25)  # of the median running cosine to them: the same
 MEMORY = 0.9  # what a running mean keeps of itself in a round
 UNIT = 1 << 20  # in which cosines are kept
 MAX_TRUSTED = 256  # members whose cosines are kept: of those who are away, the lowest
@@ -59,8 +59,8 @@ def judged(
     if length:
         cosines = [_cosine(row[-1], norm, length) for row, norm in zip(products, norms, strict=False)]
         ahead = _running(ahead, cosines)
-        factors = list(map(min, _ramp(cosines, 0.0, NOW), _ramp(ahead, *AHEAD)))
-        factors = list(map(min, factors, _fall(cosines, *ECHO_NOW), _fall(ahead, *ECHO)))
+        of_round = _ramp(cosines, 0.0, NOW), _ramp(cosines, *ECHO_NOW)
+        factors = list(map(min, *of_round, _ramp(ahead, *AHEAD), _ramp(ahead, *ECHO)))
     else:  # nothing to go by but the others, of whom some may lie: look again without those
         for _ in range(3):
             factors = _ramp(_to_others(products, norms, factors), 0.0, NOW)
@@ -138,13 +138,8 @@ def _running(before: Sequence[int], cosines: Sequence[float]) -> list[int]:
     ]
 
 
-def _fall(cosines: Sequence[float], full: float, none: float) -> list[float]:
-    """Return the opposite of `_ramp`: 1 up to `full`, 0 from `none` on."""
-    return [1.0 - each for each in _ramp(cosines, full, none)] if median(cosines) > 0 else [1.0] * len(cosines)
-
-
 def _ramp(cosines: Sequence[float], none: float, full: float) -> list[float]:
-    """Return a factor for each cosine, by its share of their median: 0 up to `none`, 1 from `full` on.
+    """Return a factor for each cosine, by its share of their median: 0 at `none` and beyond, 1 at `full` and beyond.
 
     Where most go nowhere together, nobody can say who is wrong: then all count.
     """

@@ -31,5 +31,14 @@ class Progress:
         """Return the progress that a worker tells; the speed stays what it was where the worker does not know it."""
         recent = self.recent_s if told.step_s is None else (*self.recent_s, told.step_s)[-RECENT:]
         speed = self.tokens_per_s if told.tokens_per_s is None else told.tokens_per_s
-        step = told.learning_rate, told.gradient_norm
-        return Progress(told.position, told.loss, told.tokens, speed, told.step_s, recent, *step, load=self.load)
+        return Progress(
+            position=told.position,
+            loss=told.loss,
+            tokens=told.tokens,
+            tokens_per_s=speed,
+            step_s=told.step_s,
+            recent_s=recent,
+            learning_rate=told.learning_rate,
+            gradient_norm=told.gradient_norm,
+            load=self.load,
+        )

@@ -84,8 +84,8 @@ class FakeWorkers:
         tokens = steps * self._batch
         self.trained += tokens
         self.theta[: self._per_token.numel()] -= tokens * self._per_token
-        told = {"tokens": self.progress.tokens + tokens, "loss": 1.0, "tokens_per_s": 1.0}
-        self.progress = replace(self.progress, step_s=self.step_s, **told)
+        told = self.progress.tokens + tokens
+        self.progress = replace(self.progress, tokens=told, step_s=self.step_s, loss=1.0, tokens_per_s=1.0)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -6,27 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from loop import FakeTime
 
 from peer.ending import LEAVE_S
 from peer.member.departure import HAND_OVER, RECORD, ROUNDS, SNAPSHOT, depart
-
-
-class Jumping(asyncio.SelectorEventLoop):
-    """Its clock jumps to the next timer when nothing else is left to do."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__()
-        look = self._selector.select  # type: ignore[attr-defined]
-
-        def select(timeout: float | None = None) -> Any:
-            self._now += timeout or 0.0
-            return look(0)
-
-        self._selector.select = select  # type: ignore[attr-defined]
-
-    def time(self) -> float:
-        return self._now
 
 
 @pytest.mark.parametrize(
@@ -60,7 +43,7 @@ def test_each_step_has_its_part_of_the_time(hangs: tuple[str, ...], share: float
         await depart(parts, rounds, changes, keeper, announcer)  # type: ignore[arg-type]
         return asyncio.get_running_loop().time()
 
-    with asyncio.Runner(loop_factory=Jumping) as runner:
+    with asyncio.Runner(loop_factory=FakeTime) as runner:
         assert runner.run(main()) == pytest.approx(share * LEAVE_S, abs=0.01)
     every = ["changes", "rounds", "drop", "leaving", "put away", "saved", "hand over", "record"]
     assert done == [name for name in every if name not in hangs]

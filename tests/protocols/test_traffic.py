@@ -6,28 +6,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from loop import FakeTime
 
 from protocols.traffic import BURST_S, IDLE_S, UP_SHARE, Pace, Traffic
-
-
-class FakeTime(asyncio.SelectorEventLoop):
-    """Its clock goes on only when all are asleep, and then at once: what is counted by it is the same everywhere."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__()
-        look = self._selector.select  # type: ignore[attr-defined]
-
-        def select(timeout: float | None = None) -> Any:
-            if timeout is None:
-                return look()  # nobody waits for a time
-            self._now += timeout
-            return look(0)
-
-        self._selector.select = select  # type: ignore[attr-defined]
-
-    def time(self) -> float:
-        return self._now
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
