@@ -171,6 +171,11 @@ def tailored_far(scene: Scene) -> list[Tensor]:
     return _worst(scene, _spreading(scene), _farthest)
 
 
+def tailored_apart(scene: Scene) -> list[Tensor]:
+    """The same by members who do not look like each other: each mixes noise of his own in, to a cosine of 0.8."""
+    return [0.9 * offer + 0.44 * float(offer.norm()) / scene.norm * scene.drawn() for offer in tailored_far(scene)]
+
+
 def aimed(scene: Scene) -> list[Tensor]:
     """The same against one member: his offer's opposite, and what makes it look like the others'."""
     return _worst(scene, [-scene.honest[0]], _farthest)
@@ -243,6 +248,7 @@ ATTACKS: Mapping[str, Attack] = {
         rival,
         tailored_back,
         tailored_far,
+        tailored_apart,
         aimed,
     )
 }

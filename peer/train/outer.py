@@ -29,7 +29,7 @@ from peer.train.robust import MAX_TRUSTED, ROBUST_MEMBERS, UNIT, Trust, judged, 
 WEIGHT_CAP = 4.0  # most tokens that count, in medians of the group, inside a domain
 PARTS = 16  # parts of a run's tokens, of which one offer may claim one: no signature proves that they were trained
 NORM_CAP = 2.0  # largest norm, in medians of the group, in groups of three or more
-ROBUST_NORM_CAP = 1.11  # the same where offers are combined robustly; then most tokens that count are the median
+ROBUST_NORM_CAP = 1.15  # the same where offers are combined robustly; then most tokens that count are the median
 MAX_HEADER_BYTES = 1 << 20
 MAX_PEERS = 4096  # entries in a block's ages, that of `SWARM` among them
 # Pseudo-peer in `ages`: the tokens of all who have no counts of their own, in random groups or since they were folded.

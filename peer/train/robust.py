@@ -4,7 +4,8 @@ What a member learns goes on, in part, where the last steps went, and where the 
 cosines judge an offer: to the momentum, and to the sum of the others' offers. An offer that lies far below the median
 of its round is left out of it; whose running means, kept in the block's state, lie far below the median weighs less,
 or nothing. So does who goes where the last steps went far more than the others do: he repeats them, and has learnt
-nothing. Members who are like each other all weigh as they would in the mean, which is what honest training costs.
+nothing. Those whose offers are nearly the same share the weight of one, so that a copy or an accomplice adds nothing.
+All others weigh as they would in the mean, which is what honest training costs.
 
 No direction that is new to the others is punished by its length alone, and nothing is pulled towards a centre: clipping
 around the last step was tried, and costs honest members whose texts are unlike (`docs/decisions.md`).
@@ -17,6 +18,7 @@ What an offer hides in the others lowers its cosine, in which the norm of all va
 
 import hashlib
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
@@ -30,6 +32,8 @@ BESIDE = (0.4, 0.75)  # the same for that to the others
 # Who goes where the last steps went far more than others do repeats them, and learns nothing.
 ECHO_NOW = (2.0, 1.4)  # of the median cosine of this round to the last steps: counts nothing, and in full
 ECHO = (1.5, 1.25)  # of the median running cosine to them: the same
+# Two who train on the same text are at 0.79 at most, as they read it at different places; a copy, rounded, is at 0.99.
+ALIKE = (0.8, 0.95)  # cosine of two offers from which they share their weight: not at all, and wholly
 MEMORY = 0.9  # what a running mean keeps of itself in a round
 UNIT = 1 << 20  # in which cosines are kept
 MAX_TRUSTED = 256  # members whose cosines are kept: of those who are away, the lowest
@@ -65,7 +69,7 @@ def judged(
         for _ in range(3):
             factors = _ramp(_to_others(products, norms, factors), 0.0, NOW)
     beside = _running([old for _, old in before], _to_others(products, norms, factors))
-    factors = list(map(min, factors, _ramp(beside, *BESIDE)))
+    factors = _shared(products, norms, list(map(min, factors, _ramp(beside, *BESIDE))))
     now = {m: (forth, side) for m, forth, side in zip(members, ahead, beside, strict=True)}
     return factors if any(factors) else [1.0] * len(members), kept(trust, now)
 
@@ -124,6 +128,18 @@ def _to_others(products: Sequence[Sequence[float]], norms: Sequence[float], fact
         rest = total - 2 * share * sums[index] + share * share * own
         found.append(_cosine(sums[index] - share * own, norm, math.sqrt(max(0.0, rest))))
     return found
+
+
+def _shared(products: Sequence[Sequence[float]], norms: Sequence[float], factors: Sequence[float]) -> list[float]:
+    """Return the factors, with those of nearly the same offers shared between them: copies count as much as one."""
+    apart, same = ALIKE
+    shared = []
+    for index, (factor, norm) in enumerate(zip(factors, norms, strict=True)):
+        cosines = [_cosine(product, norm, other) for product, other in zip(products[index], norms, strict=False)]
+        alike = [min(1.0, max(0.0, (cosine - apart) / (same - apart))) for cosine in cosines]
+        alike[index] = 0.0
+        shared.append(factor / (1 + math.fsum(map(operator.mul, alike, factors))))
+    return shared
 
 
 def _cosine(product: float, norm: float, other: float) -> float:

@@ -171,6 +171,32 @@ def test_who_repeats_the_last_steps_counts_nothing_and_who_learns_as_the_others_
     assert 0.0 < factor(1.3, running=1.4) < 1.0 and factor(1.3, running=1.6) == 0.0
 
 
+def test_copies_of_an_offer_count_as_much_as_one() -> None:
+    offers = honest(1, "abcde")
+    copies = [offered(each, offers[0].values, 100) for each in "yz"]
+    seven = [*offers, *copies]
+    factors, _ = judged([o.peer_id for o in seven], [o.values for o in seven], [o.norm for o in seven],
+                        torch.zeros(SIZE), {})  # fmt: skip
+    assert factors[1:5] == [1.0] * 4
+    assert factors[0] == factors[5] == factors[6] == pytest.approx(1 / 3)
+    clean, copied = step(begin(), offers), step(begin(), seven)
+    assert torch.allclose(clean.phi, copied.phi, rtol=1e-4, atol=1e-6), "three who offer one thing are one"
+
+
+@pytest.mark.parametrize(("cosine", "counts"), [(0.79, 1.0), (0.875, 1 / 1.5), (0.96, 0.5)])
+def test_two_who_are_as_alike_as_those_of_one_text_weigh_in_full_and_nearly_the_same_offers_half(
+    cosine: float, counts: float
+) -> None:
+    values = [torch.zeros(9) for _ in range(6)]
+    for index, offer in enumerate(values):
+        offer[0], offer[2 + index] = 0.6, 0.8
+    values[5][:] = cosine * values[4]  # as far as it goes the same, and else a way of its own
+    values[5][8] = 0.0
+    values[5][1] = math.sqrt(1 - cosine**2)
+    factors, _ = judged(list("abcdef"), values, [1.0] * 6, torch.zeros(9), {})
+    assert factors == pytest.approx([1.0, 1.0, 1.0, 1.0, counts, counts], abs=1e-3)
+
+
 def test_two_of_ten_together_take_nothing_either() -> None:
     state = begin()
     for round_ in range(1, 6):
