@@ -16,9 +16,8 @@ from peer.corpus.data import token_dtype
 from peer.corpus.examples import Example, TaskEncoder
 from peer.corpus.tokenizer import Vocabulary
 from peer.prepare.fates import DROPPED, HELDOUT, TRAIN, PartFates
-from peer.prepare.survey import Part, PartSurvey, Read, pieces_of
-from peer.sources.documents import Reading, SourceFile, batches, text_of
-from peer.sources.skips import Skips
+from peer.prepare.survey import PartSurvey
+from peer.sources.documents import Piece, batches, text_of
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,9 @@ class Staying:
         return f"{'heldout' if self.is_heldout else 'train'}.{self.domain}"
 
 
-def staying(files: Sequence[SourceFile], part: Part, decided: PartFates, how: Reading, read: Read) -> Iterator[Staying]:
-    """Yield the pieces of a part that are in the corpus."""
-    pieces = pieces_of(files, part, how, read, Skips())
-    for (_, piece), fate, domain, is_end in zip(
+def staying(pieces: Iterator[Piece], decided: PartFates) -> Iterator[Staying]:
+    """Yield those of a part's pieces that are in the corpus."""
+    for piece, fate, domain, is_end in zip(
         pieces, decided.fates.tolist(), decided.domains.tolist(), decided.ends.tolist(), strict=False
     ):
         if fate < DROPPED:
@@ -47,19 +45,13 @@ def staying(files: Sequence[SourceFile], part: Part, decided: PartFates, how: Re
 
 
 def sample_part(
-    files: Sequence[SourceFile],
-    survey: PartSurvey,
-    decided: PartFates,
-    lowest: Sequence[int],
-    how: Reading,
-    read: Read,
+    pieces: Iterator[Piece], survey: PartSurvey, decided: PartFates, lowest: Sequence[int]
 ) -> Iterator[str]:
-    """Yield the texts of a part that a tokenizer is trained on: of each domain those with hashes from `lowest` on."""
+    """Yield those of a part's texts that a tokenizer is trained on: of each domain with hashes from `lowest` on."""
     chosen = (decided.fates == TRAIN) & (survey.hashes >= np.array(lowest, dtype=np.uint64)[decided.domains])
     if not chosen.any():
         return
-    pieces = pieces_of(files, survey.part, how, read, Skips())
-    for (_, piece), is_chosen in zip(pieces, chosen.tolist(), strict=False):
+    for piece, is_chosen in zip(pieces, chosen.tolist(), strict=False):
         if is_chosen:
             yield text_of(piece.content)
 

@@ -15,7 +15,7 @@ from peer.prepare.domains import assign, read_passages
 from peer.prepare.encode import Staying, encode_part, sample_part, staying
 from peer.prepare.fates import DROPPED, TRAIN, PartFates, all_trained
 from peer.prepare.plan import Plan
-from peer.prepare.survey import Chunk, Part, PartSurvey, Read, Sieve, survey_chunk
+from peer.prepare.survey import Chunk, Part, PartSurvey, Read, Reader, Sieve, survey_chunk
 from peer.sources.documents import Reading, SourceFile, text_of
 from peer.sources.skips import Skips
 
@@ -40,6 +40,11 @@ class Job:
         cleaning = self.plan.cleaning
         return Sieve(Filter(cleaning, self.listed) if cleaning.is_filtering else None, cleaning.near is not None)
 
+    @cached_property
+    def reader(self) -> Reader:
+        """What reads parts for all steps after the survey."""
+        return Reader(self.files, self.how, self.read)
+
     def survey(self, chunk: Chunk) -> bytes:
         """Return what is in a chunk: its parts, as `PartSurvey.list_to_bytes` writes them."""
         found = survey_chunk(self.files, chunk, self.how, self.sieve, self.part_bytes, self.read)
@@ -47,11 +52,12 @@ class Job:
 
     def staying(self, part: Part, decided: PartFates) -> Iterator[Staying]:
         """Yield the pieces of a part that are in the corpus."""
-        return staying(self.files, part, decided, self.how, self.read)
+        return staying(self.reader.pieces(part), decided)
 
     def sample(self, lowest: Sequence[int], item: tuple[PartSurvey, PartFates]) -> bytes:
         """Return the texts of a part that a tokenizer is trained on, as a JSON list."""
-        texts = list(sample_part(self.files, *item, lowest, self.how, self.read))
+        survey, decided = item
+        texts = list(sample_part(self.reader.pieces(survey.part), survey, decided, lowest))
         return json.dumps(texts, ensure_ascii=False).encode()
 
     def encode(self, vocabulary: Vocabulary, item: tuple[Part, PartFates]) -> bytes:

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +160,39 @@ def pieces_of(
     for at in range(part.file, part.chunk.stop):
         for piece in read(files[at], how, skips, part.mark if at == part.file else 0):
             yield at, piece
+
+
+class Reader:
+    """Reads parts once more, and of parts that follow each other each from where the one before ended.
+
+    What is compressed, a page, or one long record can be passed over only by reading it. A reader that began anew for
+    each part of a large file would read most of it hundreds of times.
+    """
+
+    def __init__(self, files: Sequence[SourceFile], how: Reading, read: Read) -> None:
+        self._files, self._how, self._read = files, how, read
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rest: Iterator[tuple[int, Piece]] = iter(())  # what follows `_next`
+        self._next: tuple[int, Piece] | None = None  # what follows the last part that was read to its end
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_rest": iter(()), "_next": None}
+
+    def pieces(self, part: Part) -> Iterator[Piece]:
+        """Yield the pieces of a part."""
+        rest, found = self._rest, self._next
+        self._clear()
+        if found is None or (found[0], found[1].mark) != (part.file, part.mark):
+            rest = pieces_of(self._files, part, self._how, self._read, Skips())
+            found = next(rest, None)
+        for _ in range(part.count):
+            if found is None:
+                return
+            yield found[1]
+            found = next(rest, None)
+        self._rest, self._next = rest, found
 
 
 def survey_chunk(
