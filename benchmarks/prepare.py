@@ -64,13 +64,18 @@ if len(sys.argv) > 5:  # where each step writes down that it begins, and what it
     from peer.prepare import engine
     from peer.prepare.job import Job
 
+    within = [0.0]  # what the steps inside a step took: text is tokenized while it is assembled
+
     def told(name, step):
         def do(*given):
             with open(sys.argv[5], "a") as log:
                 began = cpu()
+                within.append(0.0)
                 print(name, "begun", file=log, flush=True)
                 made = step(*given)
-                print(name, cpu() - began, file=log, flush=True)
+                took = cpu() - began
+                print(name, took - within.pop(), file=log, flush=True)
+                within[-1] += took
             return made
 
         return do

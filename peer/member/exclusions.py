@@ -64,10 +64,10 @@ class Exclusions:
     def of_this_peer(self, tick: int) -> str:
         """Say why this peer itself is left out at `tick`, and what to do; nothing if it is not."""
         me = self._network.peer_id
-        if me in self._two_faced(tick):
+        if ends := [each.until for each in self._known.values() if each.peer == me and each.acts <= tick < each.until]:
             return (
                 "this peer has signed two offers for one round: is it running twice, from copies of one state "
-                "directory? End one of them"
+                f"directory? End one of them, and run shoal resume after tick {max(ends)}"
             )
         if me in self.at(tick):
             return "this peer was revoked, or its invitation has ended: ask for a new one, start with --invitation"

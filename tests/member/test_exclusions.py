@@ -86,6 +86,18 @@ def test_a_proof_acts_two_ticks_after_it_was_written_for_all_and_expires(identit
     assert not reader.at(8 + EXCLUDED_TICKS), "an old proof that is told again acts no more"
 
 
+def test_who_has_signed_two_offers_is_told_until_which_tick_others_leave_it_out(identities: list[Identity]) -> None:
+    world = World()
+    twin, other = world.peer(identities[2]), world.peer(identities[0])
+    for number in (7, 9):
+        other._offers.accuse(Equivocation(offer(identities[2], 1, number), offer(identities[2], 2, number)))
+    for number in (9, 10):
+        world.tick(number, other, twin)
+    last = 9 + EXCLUDED_TICKS
+    assert f"End one of them, and run shoal resume after tick {last}" in twin.of_this_peer(last - 1)
+    assert not twin.of_this_peer(last) and not other.of_this_peer(last - 1)
+
+
 def test_what_is_no_proof_accuses_nobody(identities: list[Identity]) -> None:
     world = World()
     reader, liar, victim = world.peer(identities[0]), identities[1], identities[2]

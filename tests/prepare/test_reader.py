@@ -1,4 +1,4 @@
-"""Reading parts once more: the same pieces in whatever order, and a compressed file once where they follow each other."""
+"""Reading parts once more: the same pieces in any order, and a compressed file once where they follow each other."""
 
 import gzip
 import json
