@@ -19,26 +19,26 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
     return run
 
 
-class _Skips(selectors.SelectSelector):
+class Skips(selectors.SelectSelector):
     """Waits for files only where nobody waits for a time; else the time is over at once."""
 
     def __init__(self, skip: Callable[[float], None]) -> None:
         super().__init__()
-        self._skip = skip
+        self.skip = skip
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             return super().select()
-        self._skip(max(0.0, timeout))
+        self.skip(max(0.0, timeout))
         return super().select(0)
 
 
 class FakeTime(asyncio.SelectorEventLoop):
     """Its clock goes on only when all are asleep, and then at once: what is counted by it is the same everywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: type[Skips] = Skips) -> None:
         self._now = 0.0
-        super().__init__(_Skips(self._skip))
+        super().__init__(waiting(self._skip))
 
     def time(self) -> float:
         return self._now

@@ -64,7 +64,7 @@ class Exclusions:
     def of_this_peer(self, tick: int) -> str:
         """Say why this peer itself is left out at `tick`, and what to do; nothing if it is not."""
         me = self._network.peer_id
-        if ends := [each.until for each in self._known.values() if each.peer == me and each.acts <= tick < each.until]:
+        if ends := [each.until for each in self._acting(tick) if each.peer == me]:
             return (
                 "this peer has signed two offers for one round: is it running twice, from copies of one state "
                 f"directory? End one of them, and run shoal resume after tick {max(ends)}"
@@ -74,7 +74,10 @@ class Exclusions:
         return ""
 
     def _two_faced(self, tick: int) -> frozenset[str]:
-        return frozenset(each.peer for each in self._known.values() if each.acts <= tick < each.until)
+        return frozenset(each.peer for each in self._acting(tick))
+
+    def _acting(self, tick: int) -> list[Exclusion]:
+        return [each for each in self._known.values() if each.acts <= tick < each.until]
 
     def told(self, tick: int) -> list[str]:
         """Say of each peer that is or will be left out, for how long and why."""

@@ -246,7 +246,6 @@ def _samples(job: Job, surveys: Sequence[PartSurvey], found: _Found) -> Iterator
     for place in dict.fromkeys(int(each) for each in wanted):
         part = int(np.searchsorted(lengths, place, side="right"))
         within = place - (int(lengths[part - 1]) if part else 0)
-        pieces = pieces_of(job.files, surveys[part].part, job.how, job.read, Skips())
-        _, piece = next(islice(pieces, within, None))
+        piece = next(islice(job.reader.pieces(surveys[part].part), within, None))
         domain = found.decision.domains[int(decided[part].domains[within])].name
         yield Sample(domain, marked(piece.content, job, decided[part].fates[within] == HELDOUT))

@@ -162,6 +162,9 @@ def pieces_of(
             yield at, piece
 
 
+_NOTHING: tuple[None, Iterator[tuple[int, Piece]]] = (None, iter(()))  # is left where no part was read to its end
+
+
 class Reader:
     """Reads parts once more, and of parts that follow each other each from where the one before ended.
 
@@ -171,19 +174,15 @@ class Reader:
 
     def __init__(self, files: Sequence[SourceFile], how: Reading, read: Read) -> None:
         self._files, self._how, self._read = files, how, read
-        self._clear()
-
-    def _clear(self) -> None:
-        self._rest: Iterator[tuple[int, Piece]] = iter(())  # what follows `_next`
-        self._next: tuple[int, Piece] | None = None  # what follows the last part that was read to its end
+        # The piece that follows the last part that was read to its end, and what follows that.
+        self._left: tuple[tuple[int, Piece] | None, Iterator[tuple[int, Piece]]] = _NOTHING
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rest": iter(()), "_next": None}
+        return self.__dict__ | {"_left": _NOTHING}
 
     def pieces(self, part: Part) -> Iterator[Piece]:
         """Yield the pieces of a part."""
-        rest, found = self._rest, self._next
-        self._clear()
+        (found, rest), self._left = self._left, _NOTHING
         if found is None or (found[0], found[1].mark) != (part.file, part.mark):
             rest = pieces_of(self._files, part, self._how, self._read, Skips())
             found = next(rest, None)
@@ -192,7 +191,7 @@ class Reader:
                 return
             yield found[1]
             found = next(rest, None)
-        self._rest, self._next = rest, found
+        self._left = found, rest
 
 
 def survey_chunk(

@@ -132,11 +132,10 @@ def _to_others(products: Sequence[Sequence[float]], norms: Sequence[float], fact
 
 def _shared(products: Sequence[Sequence[float]], norms: Sequence[float], factors: Sequence[float]) -> list[float]:
     """Return the factors, with those of nearly the same offers shared between them: copies count as much as one."""
-    apart, same = ALIKE
     shared = []
     for index, (factor, norm) in enumerate(zip(factors, norms, strict=True)):
-        cosines = [_cosine(product, norm, other) for product, other in zip(products[index], norms, strict=False)]
-        alike = [min(1.0, max(0.0, (cosine - apart) / (same - apart))) for cosine in cosines]
+        others = zip(products[index], norms, strict=False)
+        alike = [_between(_cosine(product, norm, other), *ALIKE) for product, other in others]
         alike[index] = 0.0
         shared.append(factor / (1 + math.fsum(map(operator.mul, alike, factors))))
     return shared
@@ -162,4 +161,9 @@ def _ramp(cosines: Sequence[float], none: float, full: float) -> list[float]:
     middle = median(cosines)
     if middle <= 0:
         return [1.0] * len(cosines)
-    return [min(1.0, max(0.0, (cosine / middle - none) / (full - none))) for cosine in cosines]
+    return [_between(cosine / middle, none, full) for cosine in cosines]
+
+
+def _between(value: float, none: float, full: float) -> float:
+    """Return how far a value is on the way from `none`, 0, to `full`, 1."""
+    return min(1.0, max(0.0, (value - none) / (full - none)))

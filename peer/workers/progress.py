@@ -1,6 +1,6 @@
 """How far training is, as the daemon shows it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from peer.train.messages import Stepped
@@ -31,7 +31,8 @@ class Progress:
         """Return the progress that a worker tells; the speed stays what it was where the worker does not know it."""
         recent = self.recent_s if told.step_s is None else (*self.recent_s, told.step_s)[-RECENT:]
         speed = self.tokens_per_s if told.tokens_per_s is None else told.tokens_per_s
-        return Progress(
+        return replace(
+            self,
             position=told.position,
             loss=told.loss,
             tokens=told.tokens,
@@ -40,5 +41,4 @@ class Progress:
             recent_s=recent,
             learning_rate=told.learning_rate,
             gradient_norm=told.gradient_norm,
-            load=self.load,
         )

@@ -9,35 +9,26 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
+from loop import FakeTime, Skips
 
-class _Nothing(selectors.SelectSelector):
+
+class _Nothing(Skips):
     """Waits for no file: moves the loop's clock instead."""
-
-    def __init__(self, skip: Callable[[float], None]) -> None:
-        super().__init__()
-        self._skip = skip
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("nothing is ready and nothing is to come: the swarm hangs")
-        self._skip(max(0.0, timeout))
+        self.skip(max(0.0, timeout))
         return []
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
+class JumpingLoop(FakeTime):
     def __init__(self) -> None:
-        self._at_s = 0.0
         self.in_thread = False  # what runs now would run in a thread of its own
-        super().__init__(_Nothing(self._skip))
+        super().__init__(_Nothing)
         self._clock_resolution = 1e-9
         self.faults: list[dict[str, Any]] = []  # what would be printed as an exception that nobody retrieved
         self.set_exception_handler(lambda loop, context: self.faults.append(context))
-
-    def time(self) -> float:
-        return self._at_s
-
-    def _skip(self, seconds: float) -> None:
-        self._at_s += seconds
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         done: asyncio.Future[Any] = self.create_future()
